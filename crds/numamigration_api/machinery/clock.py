@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Time as the API writes it. Durations are measured on a monotonic clock elsewhere; wall time is only for people."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+
+def timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with whole seconds, as ``metav1.Time`` has it, for example ``2026-01-02T03:04:05Z``.
+
+    Raises:
+        ValueError: `moment` has no time zone.
+    """
+    if moment.tzinfo is None:
+        raise ValueError("a time without a zone cannot be written to the API")
+    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def parse_timestamp(text: str) -> datetime:
+    """Return the moment of an RFC 3339 text, with or without fractions.
+
+    Raises:
+        ValueError: not a timestamp, or one without a zone.
+    """
+    moment = datetime.fromisoformat(text)
+    if moment.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return moment

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""List, then watch, for ever: the loop of every informer as a step machine without I/O.
+
+A driver asks ``next(now)`` what to do, does it, and tells the machine how it went. Operator (many objects, paged) and
+agent (its own object) use the same machine, so a fault that one survives the other survives too.
+
+* A list is consistent only over all its pages: a 410 in the middle starts again at page one.
+* A watch goes on from the last resource version seen, bookmarks included; a normal end by the server's time-out is
+  no failure. A watch that ends at once counts as one, or a misbehaving proxy would make us spin.
+* 410 (Expired) means: list again. After any other failure the same step is tried again, after a jittered wait.
+* A first list may be answered from the API server's cache (resourceVersion=0 would be stale for ever after a restart
+  of an HA server, so none is given): consistent reads from cache make it cheap since Kubernetes 1.31 (KEP-2340).
+
+Source: Kubernetes API concepts, "Efficient detection of changes" and "Retrieving large results sets in chunks".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+from typing import Final
+
+from numamigration_api.machinery.backoff import Backoff
+
+LIST_LIMIT: Final = 500  # objects a page, the default of client-go's pager
+WATCH_SECONDS: Final = 290  # below the 5 minutes at which common load balancers cut idle connections
+WATCH_SHORT_SECONDS: Final = 1.0  # a watch that ended sooner without an event counts as failed
+EXPIRED: Final = 410
+
+
+@dataclass(frozen=True, slots=True)
+class ListPage:
+    """Get one page. `continue_token` is empty for the first."""
+
+    continue_token: str
+    limit: int = LIST_LIMIT
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Open a watch with bookmarks from `resource_version` and `timeout_seconds`."""
+
+    resource_version: str
+    timeout_seconds: int = WATCH_SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Do nothing until `until` (the driver's monotonic clock, seconds)."""
+
+    until: float
+
+
+Step = ListPage | Watch | Wait
+
+
+@dataclass(slots=True)
+class ListWatch:
+    """The machine. Times are seconds of one monotonic clock.
+
+    Attributes:
+        synced: a whole list has been read since the last expiry.
+        last_activity: when the server last answered anything; a liveness check looks at its age.
+    """
+
+    rng: Random
+    backoff: Backoff = field(default_factory=Backoff)
+    synced: bool = False
+    last_activity: float = 0.0
+    _continue: str = ""
+    _resource_version: str = ""
+    _wait_until: float = 0.0
+    _watch_opened: float = 0.0
+
+    def next(self, now: float) -> Step:
+        """Return what to do now."""
+        if now < self._wait_until:
+            return Wait(self._wait_until)
+        if not self._resource_version:
+            return ListPage(self._continue)
+        self._watch_opened = now
+        return Watch(self._resource_version)
+
+    def page_read(self, now: float, *, resource_version: str, continue_token: str) -> bool:
+        """One page was read. Returns True when it was the last: what was not listed does not exist."""
+        self._alive(now)
+        self._continue = continue_token
+        if continue_token:
+            return False
+        self._resource_version = resource_version
+        self.synced = True
+        return True
+
+    def event_read(self, now: float, resource_version: str) -> None:
+        """An event or bookmark of the open watch was read."""
+        self._alive(now)
+        self._resource_version = resource_version
+
+    def watch_ended(self, now: float) -> None:
+        """The watch ended without an error."""
+        if self.last_activity < self._watch_opened and now - self._watch_opened < WATCH_SHORT_SECONDS:
+            self.failed(now)
+
+    def failed(self, now: float, *, status: int | None = None, retry_after: float | None = None) -> None:
+        """The last step failed.
+
+        Args:
+            now: the monotonic clock.
+            status: HTTP status of the answer or code of an ERROR event; None when no answer came.
+            retry_after: the server's wish, in seconds.
+        """
+        if status == EXPIRED:
+            self.synced = False
+            self._resource_version = self._continue = ""
+        self._wait_until = now + self.backoff.next_wait(self.rng, retry_after)
+
+    def _alive(self, now: float) -> None:
+        self.last_activity = now
+        self.backoff.reset()

@@ -1,0 +1,352 @@
+# SPDX-License-Identifier: Apache-2.0
+"""NodeMigrationState: what one node shall have (spec, by the operator) and what its kernel says (status, by its agent).
+
+Groups are named object fields and lists are atomic: one writer owns each half, and a map list would cost a
+managedFields entry for each item, which makes every push 1.5 times slower (measured, docs/decisions/0003).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from numamigration_api.models.base import (
+    ApiModel,
+    Conditions,
+    Count,
+    DecimalText,
+    Name,
+    Revision,
+    Rule,
+    ShortText,
+    Text,
+    Timestamp,
+    Uid,
+    extensions,
+)
+from numamigration_api.models.policy import Guardrail
+from numamigration_api.models.settings import (
+    BalancingSettings,
+    BatchSettings,
+    CpuThreadsSettings,
+    DemotionSettings,
+    MapCacheSettings,
+    OffloadSettings,
+    Settings,
+)
+from numamigration_api.vocabulary import (
+    KNOBS_MAX,
+    PLANS_MAX,
+    AcceptedRisk,
+    Dialect,
+    DriftPolicy,
+    GroupMode,
+    GroupState,
+    Outcome,
+    Reason,
+    Release,
+    UnsupportedPolicy,
+    Verification,
+    VerificationResult,
+)
+
+
+class Source(ApiModel):
+    """The policy whose wish this is."""
+
+    policy: Name
+    uid: Uid
+    generation: Count
+    """The policy's generation when these settings were last written; no part of the revision hash."""
+
+
+class GroupWish(ApiModel):
+    """What holds for every group, besides its settings."""
+
+    source: Source
+    mode: GroupMode
+    """Apply: make it so. Hold: write nothing. Restore: put the values of before back."""
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    verification: Verification = Verification.FIRST_USE
+    accepted_risks: Annotated[
+        list[AcceptedRisk], Field(max_length=len(AcceptedRisk), json_schema_extra=extensions(list_type="atomic"))
+    ] = []
+    release: Release
+    """What happens when the wish ends; it stands here so that the policy is not needed then."""
+
+
+class OffloadWish(GroupWish):
+    """Wish for the group offload."""
+
+    settings: OffloadSettings
+
+
+class BatchWish(GroupWish):
+    """Wish for the group batch."""
+
+    settings: BatchSettings
+
+
+class CpuThreadsWish(GroupWish):
+    """Wish for the group cpuThreads."""
+
+    settings: CpuThreadsSettings
+
+
+class MapCacheWish(GroupWish):
+    """Wish for the group mapCache."""
+
+    settings: MapCacheSettings
+
+
+class BalancingWish(GroupWish):
+    """Wish for the group balancing."""
+
+    settings: BalancingSettings
+
+
+class DemotionWish(GroupWish):
+    """Wish for the group demotion."""
+
+    settings: DemotionSettings
+
+
+class Groups(ApiModel):
+    """Wishes by group, possibly from different policies. An absent group means: touch nothing."""
+
+    offload: OffloadWish | None = None
+    batch: BatchWish | None = None
+    cpu_threads: CpuThreadsWish | None = None
+    map_cache: MapCacheWish | None = None
+    balancing: BalancingWish | None = None
+    demotion: DemotionWish | None = None
+
+
+class PlanWish(ApiModel):
+    """What a Plan policy would set here; nothing of it is written."""
+
+    source: Source
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    verification: Verification = Verification.FIRST_USE
+    accepted_risks: Annotated[
+        list[AcceptedRisk], Field(max_length=len(AcceptedRisk), json_schema_extra=extensions(list_type="atomic"))
+    ] = []
+    settings: Settings
+
+
+class Observe(ApiModel):
+    """What the agent watches after a change, so that the operator can judge it."""
+
+    soak_seconds: Annotated[int, Field(ge=0, le=86_400)] = 0
+    guardrails: Annotated[list[Guardrail], Field(max_length=8, json_schema_extra=extensions(list_type="atomic"))] = []
+
+
+class NodeMigrationStateSpec(ApiModel):
+    """What this node shall have. Written by the operator only."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(
+            Rule(
+                "!has(oldSelf.leaderEpoch) || (has(self.leaderEpoch) && self.leaderEpoch >= oldSelf.leaderEpoch)",
+                "leaderEpoch must not fall: another operator leads now",
+            ),
+            Rule(
+                "!has(oldSelf.verifyEpoch) || (has(self.verifyEpoch) && self.verifyEpoch >= oldSelf.verifyEpoch)",
+                "verifyEpoch must not fall",
+            ),
+        )
+    }
+
+    revision: Revision | None = None
+    """Hash of the rest of this spec but leaderEpoch and the sources' generations; the agent reports it back."""
+    leader_epoch: Count | None = None
+    """Fencing token of the writer; the API server refuses a smaller one."""
+    verify_epoch: Count | None = None
+    """Engines are verified anew when it grows."""
+    groups: Groups | None = None
+    plans: (
+        Annotated[list[PlanWish], Field(max_length=PLANS_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    observe: Observe | None = None
+
+
+class KnobStatus(ApiModel):
+    """One row of the knob table on this kernel."""
+
+    field: ShortText
+    """The settings field, for example offload.channels."""
+    path: Annotated[str, Field(max_length=256)] | None = None
+    """The kernel file; absent when this kernel has none."""
+    desired: ShortText | None = None
+    observed: Annotated[str, Field(max_length=256)] | None = None
+    """What the kernel said last; absent when it could not be read."""
+    baseline: Annotated[str, Field(max_length=256)] | None = None
+    """What the kernel said before us; absent while nothing of ours is there."""
+    outcome: Outcome | None = None
+    reason: Reason | None = None
+    message: Annotated[str, Field(max_length=256)] | None = None
+
+
+class GroupStatus(ApiModel):
+    """What became of one group."""
+
+    state: GroupState
+    reason: Reason
+    message: Annotated[str, Field(max_length=512)] | None = None
+
+
+class GroupStatuses(ApiModel):
+    """Results by group; only groups of the spec are there."""
+
+    offload: GroupStatus | None = None
+    batch: GroupStatus | None = None
+    cpu_threads: GroupStatus | None = None
+    map_cache: GroupStatus | None = None
+    balancing: GroupStatus | None = None
+    demotion: GroupStatus | None = None
+
+
+class DmaEngine(ApiModel):
+    """DMA engines of one driver on one NUMA node."""
+
+    driver: ShortText
+    channels: Count
+    numa_node: Annotated[int, Field(ge=-1, le=1023)] | None = None
+    """Absent when the device does not say; -1 when it belongs to none."""
+    usable: bool
+    """Whether this dialect's driver can copy with it."""
+    reason: Annotated[str, Field(max_length=256)] | None = None
+    """Why not, when it cannot."""
+
+
+class Capabilities(ApiModel):
+    """Which fields of a policy this kernel honours."""
+
+    fields: Annotated[
+        list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))
+    ] = []
+    """Settings fields this kernel has, for example offload.channels."""
+    channels_max: Annotated[int, Field(ge=0, le=1024)] | None = None
+    """The largest offload.channels this dialect takes."""
+    migration_reasons: (
+        Annotated[list[ShortText], Field(max_length=32, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    """Migration reasons this kernel knows, read from it; newer kernels may know more than this release."""
+    batch_ceiling: ShortText | None = None
+    """Base pages per batch: declared by a node label, or compile-time and not readable."""
+
+
+class NodeStatistics(ApiModel):
+    """Totals since first seen on this boot, and rates over the last window. A counter the kernel lacks is absent."""
+
+    since: Timestamp | None = None
+    window_seconds: DecimalText | None = None
+    folios_migrated: Count | None = None
+    folios_failed: Count | None = None
+    folios_per_second: DecimalText | None = None
+    folios_failed_per_second: DecimalText | None = None
+    pages_migrated: Count | None = None
+    pages_migration_failed: Count | None = None
+    pages_migrated_per_second: DecimalText | None = None
+    pages_promoted: Count | None = None
+    pages_promoted_per_second: DecimalText | None = None
+    pages_demoted: Count | None = None
+    pages_demoted_per_second: DecimalText | None = None
+
+
+class WindowNumbers(ApiModel):
+    """What guardrails are judged by, over one window."""
+
+    seconds: DecimalText
+    folios_migrated: Count | None = None
+    folios_failed: Count | None = None
+    folios_refused: Count | None = None
+    pages_migrated: Count | None = None
+    pages_migration_failed: Count | None = None
+    memory_pressure: DecimalText | None = None
+    cpu_pressure: DecimalText | None = None
+
+
+class Window(ApiModel):
+    """Before and after the change to one revision."""
+
+    revision: Revision
+    before: WindowNumbers | None = None
+    after: WindowNumbers | None = None
+
+
+class VerificationStatus(ApiModel):
+    """Whether the engine has copied the agent's own pages right on this boot."""
+
+    result: VerificationResult
+    epoch: Count | None = None
+    driver: ShortText | None = None
+    channels: Count | None = None
+    at: Timestamp | None = None
+    message: Text | None = None
+
+
+class PlanResult(ApiModel):
+    """What a Plan policy would change here."""
+
+    policy: Name
+    uid: Uid
+    generation: Count
+    would_change: Count
+    state: GroupState
+    reason: Reason
+    message: Annotated[str, Field(max_length=512)] | None = None
+    knobs: Annotated[list[KnobStatus], Field(max_length=16, json_schema_extra=extensions(list_type="atomic"))] = []
+
+
+class NodeMigrationStateStatus(ApiModel):
+    """What the kernel says. Written by this node's agent only."""
+
+    observed_generation: Count | None = None
+    observed_revision: Revision | None = None
+    """The spec.revision this status is about."""
+    reported_at: Timestamp | None = None
+    settled_at: Timestamp | None = None
+    """When the current revision was found in force."""
+    boot_id: Annotated[str, Field(max_length=64)] | None = Field(default=None, alias="bootID")
+    kernel_release: ShortText | None = None
+    agent_version: ShortText | None = None
+    dialect: Dialect | None = None
+    hardware_class: Annotated[str, Field(max_length=253)] | None = None
+    """CPU model, NUMA layout, engine driver and count; nodes alike here may be tuned alike."""
+    offload: ShortText | None = None
+    """One phrase for people: "DMA, 4 channels", "Off", "Unsupported"."""
+    conditions: Conditions | None = None
+    groups: GroupStatuses | None = None
+    capabilities: Capabilities | None = None
+    dma_engines: (
+        Annotated[list[DmaEngine], Field(max_length=32, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    knobs: (
+        Annotated[list[KnobStatus], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))]
+        | None
+    ) = None
+    statistics: NodeStatistics | None = None
+    window: Window | None = None
+    verification: VerificationStatus | None = None
+    plans: (
+        Annotated[list[PlanResult], Field(max_length=PLANS_MAX, json_schema_extra=extensions(list_type="atomic"))]
+        | None
+    ) = None
+    unknown_files: (
+        Annotated[
+            list[Annotated[str, Field(max_length=256)]],
+            Field(max_length=32, json_schema_extra=extensions(list_type="atomic")),
+        ]
+        | None
+    ) = None
+    """Files of the driver that this release does not know; never written."""
+
+
+class NodeMigrationState(ApiModel):
+    """One node's page-migration settings: wished, observed, and what was there before."""
+
+    spec: NodeMigrationStateSpec = Field(default_factory=NodeMigrationStateSpec)
+    status: NodeMigrationStateStatus | None = None

@@ -1,0 +1,398 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every word that operator, agent, plugin, alerts and documents share.
+
+Standard library only: the node agent imports this module and runs with host rights, so nothing third-party may
+be reachable from here (import-linter holds the line).
+
+Rules for adding a word:
+
+* v1alpha1 may only grow: a value once published is never renamed or removed.
+* One word for one thing (see docs/glossary.md); a reason is CamelCase and answers "why", a condition type is an
+  adjective or a past participle (Kubernetes API conventions).
+* Whoever adds a reason adds the line that tells a person what to do, in ``REASON_MEANING``; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Final
+
+GROUP: Final = "numamigration.dev"
+VERSION: Final = "v1alpha1"
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+CATEGORY: Final = "numamigration"
+
+POLICY_KIND: Final = "MigrationPolicy"
+POLICY_PLURAL: Final = "migrationpolicies"
+POLICY_SHORT_NAME: Final = "migpol"
+
+STATE_KIND: Final = "NodeMigrationState"
+STATE_PLURAL: Final = "nodemigrationstates"
+STATE_SHORT_NAME: Final = "nms"
+
+OPERATOR_MANAGER: Final = "numamigration-operator"
+"""Field manager of everything the operator applies."""
+FINALIZER_MANAGER: Final = "numamigration-finalizer"
+"""Field manager of the one finalizer; apart from the operator's, so that dropping it drops nothing else."""
+AGENT_MANAGER: Final = "numamigration-agent"
+"""Field manager of a node state's status."""
+RESTORE_FINALIZER: Final = f"{GROUP}/restore"
+"""On a policy with onDelete Restore, seen there before any node is pushed."""
+
+WORST_NODES_MAX: Final = 20  # keeps a policy's status below 20 kB (promise 12)
+PLANS_MAX: Final = 3  # keeps a node state below 10 kB (promise 12)
+KNOBS_MAX: Final = 48  # every knob of the largest dialect (F-ext, about 25) and the mainline ones, with room
+CHANNELS_MAX: Final = 32  # F-ext takes 1..32, V2-V6 1..16 (dcbm drivers); the agent checks its dialect's own bound
+
+
+class Dialect(StrEnum):
+    """The file layout of one state of the kernel series; ``NoSeries`` is a kernel without it."""
+
+    NO_SERIES = "NoSeries"
+    V1 = "V1"
+    ZY = "ZY"
+    V2 = "V2"
+    V3 = "V3"
+    V3_DEV = "V3-dev"
+    V3_PADATA = "V3-padata"
+    V4 = "V4"
+    V5 = "V5"
+    V6 = "V6"
+    V6_SDXI = "V6-SDXI"
+    F_MID = "F-mid"
+    F_EXT = "F-ext"
+
+
+class SettingsGroup(StrEnum):
+    """The smallest thing a policy can win on a node. Values are the field names under ``spec.settings``."""
+
+    OFFLOAD = "offload"
+    BATCH = "batch"
+    CPU_THREADS = "cpuThreads"
+    MAP_CACHE = "mapCache"
+    BALANCING = "balancing"
+    DEMOTION = "demotion"
+
+
+class PolicyMode(StrEnum):
+    """What the operator does with a policy."""
+
+    APPLY = "Apply"
+    PLAN = "Plan"
+    PAUSED = "Paused"
+
+
+class GroupMode(StrEnum):
+    """What the agent does with a group of its node state; an absent group means: touch nothing."""
+
+    APPLY = "Apply"
+    HOLD = "Hold"
+    RESTORE = "Restore"
+
+
+class Engine(StrEnum):
+    """Who copies the folios of a migration batch."""
+
+    DMA = "DMA"
+    CPU_THREADS = "CPUThreads"
+    OFF = "Off"
+
+
+class MigrationReason(StrEnum):
+    """Why the kernel migrates, in the spelling of include/trace/events/migrate.h, in bit order of ``reason_mask``."""
+
+    COMPACTION = "compaction"
+    MEMORY_FAILURE = "memory_failure"
+    MEMORY_HOTPLUG = "memory_hotplug"
+    SYSCALL_OR_CPUSET = "syscall_or_cpuset"
+    MEMPOLICY_MBIND = "mempolicy_mbind"
+    NUMA_MISPLACED = "numa_misplaced"
+    CONTIG_RANGE = "contig_range"
+    LONGTERM_PIN = "longterm_pin"
+    DEMOTION = "demotion"
+    DAMON = "damon"
+
+
+class Locality(StrEnum):
+    """Where the DMA channel may be (F-ext ``cross_node`` 0, 1, 2)."""
+
+    LOCAL = "Local"
+    LOCAL_FIRST = "LocalFirst"
+    REMOTE = "Remote"
+
+
+class Placement(StrEnum):
+    """Where copy threads run: on the source's CPUs (Push), the destination's (Pull), or by die (Spread, Fill)."""
+
+    PUSH = "Push"
+    PULL = "Pull"
+    SPREAD = "Spread"
+    FILL = "Fill"
+
+
+class BalancingMode(StrEnum):
+    """NUMA balancing, ``/proc/sys/kernel/numa_balancing`` 0, 1, 2."""
+
+    OFF = "Off"
+    NORMAL = "Normal"
+    TIERING = "Tiering"
+
+
+class TuningMode(StrEnum):
+    """Fixed numbers, measured advice, or measured choice."""
+
+    OFF = "Off"
+    RECOMMEND = "Recommend"
+    AUTO = "Auto"
+
+
+class Verification(StrEnum):
+    """When an engine is tested with the agent's own pages."""
+
+    FIRST_USE = "FirstUse"
+    ALWAYS = "Always"
+    OFF = "Off"
+
+
+class UnsupportedPolicy(StrEnum):
+    """What to do when this kernel lacks a field of the policy."""
+
+    BEST_EFFORT = "BestEffort"
+    STRICT = "Strict"
+
+
+class DriftPolicy(StrEnum):
+    """What to do when somebody else changed a knob."""
+
+    CORRECT = "Correct"
+    REPORT = "Report"
+    IGNORE = "Ignore"
+
+
+class OnFailure(StrEnum):
+    """What a rollout does when it fails."""
+
+    HALT = "Halt"
+    ROLLBACK = "Rollback"
+
+
+class Release(StrEnum):
+    """What happens to a node's knobs when the wish for them ends."""
+
+    RESTORE = "Restore"
+    KEEP = "Keep"
+
+
+class AcceptedRisk(StrEnum):
+    """Known hazards that are refused unless a policy names them (promise 5). Meanings in ``RISK_MEANING``."""
+
+    DIRECT_IO_LOST_WRITE = "DirectIOLostWrite"
+    OUT_OF_ORDER_ENGINE = "OutOfOrderEngine"
+    SHARED_ENGINE = "SharedEngine"
+    MEMORY_FAILURE_OFFLOAD = "MemoryFailureOffload"
+    BUILT_IN_DRIVER_STALL = "BuiltInDriverStall"
+    UNBOUNDED_STALL = "UnboundedStall"
+    UNVERIFIED_ENGINE = "UnverifiedEngine"
+
+
+RISK_MEANING: Final[dict[AcceptedRisk, str]] = {
+    AcceptedRisk.DIRECT_IO_LOST_WRITE: "V5 can lose bytes that direct I/O writes while a folio migrates.",
+    AcceptedRisk.OUT_OF_ORDER_ENGINE: "Engines that complete out of order can corrupt pages with V3 to V6.",
+    AcceptedRisk.SHARED_ENGINE: "The DMA channels are shared with other users of the kernel.",
+    AcceptedRisk.MEMORY_FAILURE_OFFLOAD: "The DMA path cannot recover from a machine check in the source page.",
+    AcceptedRisk.BUILT_IN_DRIVER_STALL: "A stall of a built-in driver blocks the parameters of all built-in modules.",
+    AcceptedRisk.UNBOUNDED_STALL: "F-mid has no time-out: a hung engine stalls its migrations for ever.",
+    AcceptedRisk.UNVERIFIED_ENGINE: "The engine is used without having copied test pages right on this boot.",
+}
+
+
+class GuardrailMetric(StrEnum):
+    """What a rollout may be judged by."""
+
+    FOLIOS_FAILED_SHARE = "foliosFailedShare"
+    INEFFECTIVE_SHARE = "ineffectiveShare"
+    REFUSED_SHARE = "refusedShare"
+    MIGRATION_FAILURES = "migrationFailures"
+    MEMORY_PRESSURE = "memoryPressure"
+    CPU_PRESSURE = "cpuPressure"
+    NODE_NOT_READY = "nodeNotReady"
+
+
+class Outcome(StrEnum):
+    """Result of one knob."""
+
+    APPLIED = "Applied"
+    ALREADY_SET = "AlreadySet"
+    UNSUPPORTED = "Unsupported"
+    CLAMPED = "Clamped"
+    REJECTED = "Rejected"
+    REFUSED = "Refused"
+    WOULD_CHANGE = "WouldChange"
+
+
+class GroupState(StrEnum):
+    """Result of one settings group on one node, as its agent reports it."""
+
+    READY = "Ready"
+    PENDING = "Pending"
+    FAILED = "Failed"
+    REFUSED = "Refused"
+    UNSUPPORTED = "Unsupported"
+    HELD = "Held"
+    RESTORED = "Restored"
+
+
+class NodeBucket(StrEnum):
+    """The partition of a policy's matched nodes (promise 11); values are field names under ``status.nodes``."""
+
+    OVERRIDDEN = "overridden"
+    UNSUPPORTED = "unsupported"
+    UNREACHABLE = "unreachable"
+    FAILED = "failed"
+    REFUSED = "refused"
+    PENDING = "pending"
+    READY = "ready"
+
+
+class RolloutPhase(StrEnum):
+    """Where a rollout stands."""
+
+    PROGRESSING = "Progressing"
+    SOAKING = "Soaking"
+    COMPLETE = "Complete"
+    HALTED = "Halted"
+    ROLLING_BACK = "RollingBack"
+    ROLLED_BACK = "RolledBack"
+    PAUSED = "Paused"
+
+
+class VerificationResult(StrEnum):
+    """What the copy of the agent's own pages showed."""
+
+    PASSED = "Passed"
+    FAILED = "Failed"
+    IMPOSSIBLE = "Impossible"
+    SKIPPED = "Skipped"
+
+
+class ConditionStatus(StrEnum):
+    """Three values, as Kubernetes conditions have them."""
+
+    TRUE = "True"
+    FALSE = "False"
+    UNKNOWN = "Unknown"
+
+
+class PolicyCondition(StrEnum):
+    """Condition types of a MigrationPolicy (kstatus: Ready with the abnormal-true pair Reconciling, Stalled)."""
+
+    READY = "Ready"
+    RECONCILING = "Reconciling"
+    STALLED = "Stalled"
+    DEGRADED = "Degraded"
+    CONFLICTED = "Conflicted"
+
+
+class NodeCondition(StrEnum):
+    """Condition types of a NodeMigrationState."""
+
+    READY = "Ready"
+    SUPPORTED = "Supported"
+    VERIFIED = "Verified"
+    DRIFTED = "Drifted"
+    DEGRADED = "Degraded"
+
+
+class Reason(StrEnum):
+    """The closed set of reasons of conditions, groups, worst nodes and Events."""
+
+    AS_EXPECTED = "AsExpected"
+    APPLYING = "Applying"
+    PAUSED = "Paused"
+    PLAN_ONLY = "PlanOnly"
+    NO_SETTINGS = "NoSettings"
+    NO_NODES_MATCHED = "NoNodesMatched"
+    NO_AGENT = "NoAgent"
+    NODE_UNREACHABLE = "NodeUnreachable"
+    OVERRIDDEN = "Overridden"
+    KERNEL_UNSUPPORTED = "KernelUnsupported"
+    FIELD_UNSUPPORTED = "FieldUnsupported"
+    NOT_LOADED = "NotLoaded"
+    NO_DMA_CHANNEL = "NoDmaChannel"
+    CHANNELS_EXHAUSTED = "ChannelsExhausted"
+    MIGRATOR_BUSY = "MigratorBusy"
+    OFFLOAD_INEFFECTIVE = "OffloadIneffective"
+    NO_TRAFFIC = "NoTraffic"
+    PERMISSION_DENIED = "PermissionDenied"
+    READ_ONLY_FILE_SYSTEM = "ReadOnlyFileSystem"
+    INVALID_VALUE = "InvalidValue"
+    KERNEL_ERROR = "KernelError"
+    KERNEL_FILE_BLOCKED = "KernelFileBlocked"
+    READ_BACK_MISMATCH = "ReadBackMismatch"
+    CLAMPED = "Clamped"
+    UNDO_FAILED = "UndoFailed"
+    BASELINE_NOT_SAVED = "BaselineNotSaved"
+    DRIFT_DETECTED = "DriftDetected"
+    DRIFT_CORRECTED = "DriftCorrected"
+    CONTENDED = "Contended"
+    GUARDRAIL_TRIPPED = "GuardrailTripped"
+    ROLLED_BACK = "RolledBack"
+    RESTORING = "Restoring"
+    RESTORED = "Restored"
+    RESTORE_INCOMPLETE = "RestoreIncomplete"
+    RISK_NOT_ACCEPTED = "RiskNotAccepted"
+    REASONS_NOT_RESTRICTABLE = "ReasonsNotRestrictable"
+    VERIFICATION_IMPOSSIBLE = "VerificationImpossible"
+    VERIFICATION_OFF = "VerificationOff"
+    CORRUPTION_DETECTED = "CorruptionDetected"
+    ENGINE_STALLED = "EngineStalled"
+    ENGINE_FAILING = "EngineFailing"
+    VERSION_SKEW = "VersionSkew"
+    FENCE_MISSING = "FenceMissing"
+
+
+REASON_MEANING: Final[dict[Reason, str]] = {
+    Reason.AS_EXPECTED: "Everything is as the policy asks. Nothing to do.",
+    Reason.APPLYING: "Settings are on their way to the node or being written. Wait.",
+    Reason.PAUSED: "The policy's mode is Paused: what is there is held. Set mode: Apply to go on.",
+    Reason.PLAN_ONLY: "The policy's mode is Plan: nothing is written. Set mode: Apply to write.",
+    Reason.NO_SETTINGS: "No policy sets anything on this node. Nothing to do.",
+    Reason.NO_NODES_MATCHED: "The policy's nodeSelector matches no node. Check labels if that is a surprise.",
+    Reason.NO_AGENT: "No node agent runs on the node. Check the DaemonSet and its node selector.",
+    Reason.NODE_UNREACHABLE: "The agent has not reported for rollout.nodeDeadlineSeconds. Check node and agent pod.",
+    Reason.OVERRIDDEN: "Another policy wins every group of this one on the node. Compare priorities.",
+    Reason.KERNEL_UNSUPPORTED: "The node's kernel has none of the files for this group. A stock kernel is no failure.",
+    Reason.FIELD_UNSUPPORTED: "The kernel lacks a field and the policy says unsupported: Strict.",
+    Reason.NOT_LOADED: "The kernel has the driver as a module that is not loaded. Load it; this project never does.",
+    Reason.NO_DMA_CHANNEL: "The node has no DMA channel that can copy memory; offload would silently do nothing.",
+    Reason.CHANNELS_EXHAUSTED: "All DMA channels are taken at times; the kernel then copies by CPU. Lower channels.",
+    Reason.MIGRATOR_BUSY: "Another migrator is registered in the kernel (EBUSY). Turn that one off first.",
+    Reason.OFFLOAD_INEFFECTIVE: "Offload is on, pages migrate, and none goes through the engine.",
+    Reason.NO_TRAFFIC: "Nothing migrated in the window, so there is nothing to judge.",
+    Reason.PERMISSION_DENIED: "The agent may not write the kernel file. It must run as uid 0 (and see the file).",
+    Reason.READ_ONLY_FILE_SYSTEM: "The kernel file is on a read-only mount. Mount /sys or /proc/sys writable.",
+    Reason.INVALID_VALUE: "The kernel refused the value. Choose one inside the range in status.capabilities.",
+    Reason.KERNEL_ERROR: "The kernel answered with an errno that is not expected here; the message has it.",
+    Reason.KERNEL_FILE_BLOCKED: "A kernel file has not answered for long; turning off may take 10 s per channel.",
+    Reason.READ_BACK_MISMATCH: "The kernel took the write and holds another value.",
+    Reason.CLAMPED: "The kernel or this agent took a nearby value; the knob's desired and observed differ.",
+    Reason.UNDO_FAILED: "A change failed and its undo too; compare observed with baseline per knob.",
+    Reason.BASELINE_NOT_SAVED: "The old value could not be made safe, so nothing was written. Check the state folder.",
+    Reason.DRIFT_DETECTED: "Somebody else changed a knob after it was applied.",
+    Reason.DRIFT_CORRECTED: "Somebody else changed a knob; it was set back.",
+    Reason.CONTENDED: "Two writers change a knob in turn. Find the other one, or set drift: Report.",
+    Reason.GUARDRAIL_TRIPPED: "A measured limit of the policy was crossed.",
+    Reason.ROLLED_BACK: "The revision failed and an earlier one is current again.",
+    Reason.RESTORING: "The wish for these settings ended; the values of before are being put back.",
+    Reason.RESTORED: "The values of before are back.",
+    Reason.RESTORE_INCOMPLETE: "Some nodes did not confirm the restore in time; the message names them.",
+    Reason.RISK_NOT_ACCEPTED: "A known hazard is refused. Name it in acceptedRisks or narrow the selector.",
+    Reason.REASONS_NOT_RESTRICTABLE: "This kernel cannot restrict migration reasons as asked, so offload stays off.",
+    Reason.VERIFICATION_IMPOSSIBLE: "The engine could not be tested on this node, so it stays off.",
+    Reason.VERIFICATION_OFF: "The policy turned verification off and accepted UnverifiedEngine.",
+    Reason.CORRUPTION_DETECTED: "The engine copied test pages wrong. It is off for this boot; replace the engine.",
+    Reason.ENGINE_STALLED: "The engine moved nothing while channels were in use; it was turned off.",
+    Reason.ENGINE_FAILING: "Too many folios failed in the engine; it was turned off.",
+    Reason.VERSION_SKEW: "The installed CRD and this program differ. Apply the CRDs of this release.",
+    Reason.FENCE_MISSING: "The admission policy that fences agents is missing, so nothing is turned on.",
+}

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the core decides, as plain data for the edges to carry out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from numamigration_api.vocabulary import Reason
+
+
+class WriteKind(StrEnum):
+    """What is written; path, field manager and subresource follow from it (``cluster.applier``)."""
+
+    STATE_SPEC = "StateSpec"
+    POLICY_STATUS = "PolicyStatus"
+    POLICY_FINALIZER = "PolicyFinalizer"
+
+
+@dataclass(frozen=True, slots=True)
+class WriteKey:
+    """One place that is written; of several writes to one place only the latest counts."""
+
+    kind: WriteKind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One server-side apply.
+
+    Attributes:
+        key: kind and object name.
+        body: the whole apply document, as JSON.
+        safe: it only turns offload off or restores, so it is neither soaked nor budgeted, only paced.
+    """
+
+    key: WriteKey
+    body: bytes
+    safe: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EventWish:
+    """A Kubernetes Event on a policy, for people who type ``kubectl describe``."""
+
+    policy: str
+    policy_uid: str
+    warning: bool
+    reason: Reason
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decisions:
+    """What one look at the fleet asks for.
+
+    Attributes:
+        writes: in the order in which they should be started.
+        events: to be posted, best effort.
+        look_again: when time alone changes something (monotonic seconds); None when only events do.
+    """
+
+    writes: tuple[Write, ...] = ()
+    events: tuple[EventWish, ...] = ()
+    look_again: float | None = None

@@ -1,0 +1,218 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the operator reads of each object, as msgspec Structs that decode raw response bytes.
+
+A field that is not named here is skipped by the decoder without making an object of it: managedFields, node bodies and
+most of a node state's status never become Python. That is where speed and memory come from.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Generic, TypeVar
+
+import msgspec
+
+from numamigration_api.vocabulary import (
+    AcceptedRisk,
+    DriftPolicy,
+    GroupMode,
+    GroupState,
+    PolicyMode,
+    Reason,
+    Release,
+    SettingsGroup,
+    UnsupportedPolicy,
+    Verification,
+)
+
+
+class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
+    """Base: camelCase outside, immutable, unknown fields skipped."""
+
+
+class Meta(Struct, frozen=True):
+    """``metav1.ObjectMeta``, the part that is used."""
+
+    name: str
+    uid: str = ""
+    resource_version: str = ""
+    generation: int = 0
+    creation_timestamp: str = ""
+    deletion_timestamp: str | None = None
+    labels: dict[str, str] = {}
+    finalizers: tuple[str, ...] = ()
+
+
+class NodeObject(Struct, frozen=True):
+    """A Node, as PartialObjectMetadata."""
+
+    metadata: Meta
+
+
+class Requirement(Struct, frozen=True):
+    """``metav1.LabelSelectorRequirement``."""
+
+    key: str
+    operator: str
+    values: tuple[str, ...] = ()
+
+
+class Selector(Struct, frozen=True):
+    """``metav1.LabelSelector``."""
+
+    match_labels: dict[str, str] = {}
+    match_expressions: tuple[Requirement, ...] = ()
+
+
+class Rollout(Struct, frozen=True):
+    """The part of ``spec.rollout`` that is used."""
+
+    node_deadline_seconds: int = 900
+
+
+class PolicySpec(Struct, frozen=True):
+    """A policy's spec after the API server's defaults."""
+
+    node_selector: Selector
+    priority: int = 100
+    mode: PolicyMode = PolicyMode.APPLY
+    settings: dict[SettingsGroup, dict[str, Any]] = {}
+    accepted_risks: tuple[AcceptedRisk, ...] = ()
+    verification: Verification = Verification.FIRST_USE
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    rollout: Rollout = Rollout()
+    on_delete: Release = Release.RESTORE
+
+
+class PolicyStatusView(Struct, frozen=True):
+    """What a policy's status said when it was read; conditions stay plain JSON for the condition module."""
+
+    conditions: tuple[dict[str, Any], ...] = ()
+
+
+class PolicyObject(Struct, frozen=True):
+    """A MigrationPolicy."""
+
+    metadata: Meta
+    spec: PolicySpec
+    status: PolicyStatusView = PolicyStatusView()
+
+
+class SourceView(Struct, frozen=True):
+    """Whose wish a group is."""
+
+    policy: str
+    uid: str
+    generation: int = 0
+
+
+class WishView(Struct, frozen=True):
+    """A group of a node state's spec; `settings` stays raw bytes, since it is only compared and copied."""
+
+    source: SourceView
+    mode: GroupMode
+    settings: msgspec.Raw
+    release: Release
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    verification: Verification = Verification.FIRST_USE
+    accepted_risks: tuple[AcceptedRisk, ...] = ()
+
+
+class StateSpec(Struct, frozen=True):
+    """A node state's spec. `plans` stays raw bytes."""
+
+    revision: str | None = None
+    leader_epoch: int | None = None
+    groups: dict[SettingsGroup, WishView] = {}
+    plans: msgspec.Raw = msgspec.Raw()
+
+
+class GroupResult(Struct, frozen=True):
+    """What the agent says of one group."""
+
+    state: GroupState
+    reason: Reason
+    message: str = ""
+
+
+class PlanView(Struct, frozen=True):
+    """What the agent says of one Plan policy."""
+
+    uid: str
+    generation: int
+    would_change: int
+    state: GroupState
+    reason: Reason
+    message: str = ""
+
+
+class Statistics(Struct, frozen=True):
+    """The counters that a policy sums; None means: this kernel has no such counter."""
+
+    folios_migrated: int | None = None
+    folios_failed: int | None = None
+    folios_per_second: str | None = None
+    pages_migrated: int | None = None
+    pages_migration_failed: int | None = None
+    pages_promoted: int | None = None
+    pages_demoted: int | None = None
+
+
+class ConditionView(Struct, frozen=True):
+    """A condition, without its times."""
+
+    type: str
+    status: str
+
+
+class StateStatus(Struct, frozen=True):
+    """A node state's status, the part that is used."""
+
+    observed_generation: int = 0
+    observed_revision: str | None = None
+    reported_at: str | None = None
+    groups: dict[SettingsGroup, GroupResult] = {}
+    conditions: tuple[ConditionView, ...] = ()
+    statistics: Statistics = Statistics()
+    plans: tuple[PlanView, ...] = ()
+
+
+class StateObject(Struct, frozen=True):
+    """A NodeMigrationState."""
+
+    metadata: Meta
+    spec: StateSpec = StateSpec()
+    status: StateStatus = StateStatus()
+
+
+class ListMeta(Struct, frozen=True):
+    """``metav1.ListMeta``, the part that is used."""
+
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+Item = TypeVar("Item")
+
+
+class ObjectList(Struct, Generic[Item], frozen=True):
+    """One page of a list."""
+
+    metadata: ListMeta
+    items: list[Item]
+
+
+class WatchEvent(Struct, frozen=True):
+    """One line of a watch; the object is decoded once its type is known."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class StatusObject(Struct, frozen=True):
+    """``metav1.Status``: the API server's error answer."""
+
+    code: int = 0
+    reason: str = ""
+    message: str = ""
