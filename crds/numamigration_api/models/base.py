@@ -65,6 +65,11 @@ class ApiModel(BaseModel):
     )
 
 
+def nested(model: type[ApiModel]) -> Any:
+    """Return a field that defaults to an empty object, whose own defaults the API server then fills in."""
+    return Field(default_factory=model, json_schema_extra={"default": {}})
+
+
 class Column(NamedTuple):
     """A printer column; `wide` ones show with ``-o wide`` only."""
 

@@ -24,6 +24,7 @@ from numamigration_api.models.base import (
     Timestamp,
     Uid,
     extensions,
+    nested,
 )
 from numamigration_api.models.policy import Guardrail
 from numamigration_api.models.settings import (
@@ -348,5 +349,5 @@ class NodeMigrationStateStatus(ApiModel):
 class NodeMigrationState(ApiModel):
     """One node's page-migration settings: wished, observed, and what was there before."""
 
-    spec: NodeMigrationStateSpec = Field(default_factory=NodeMigrationStateSpec)
+    spec: NodeMigrationStateSpec = nested(NodeMigrationStateSpec)
     status: NodeMigrationStateStatus | None = None

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import Field
 
@@ -21,6 +21,7 @@ from numamigration_api.models.base import (
     Text,
     Timestamp,
     extensions,
+    nested,
     some_of,
 )
 from numamigration_api.models.settings import Settings
@@ -59,12 +60,15 @@ class LabelSelectorRequirement(ApiModel):
     }
 
     key: LabelKey
+    """Label of the node."""
     operator: Annotated[
         str, Field(json_schema_extra={"enum": ["In", "NotIn", "Exists", "DoesNotExist"]}, max_length=12)
     ]
+    """In, NotIn: the label's value is, or is not, one of values. Exists, DoesNotExist: whatever its value."""
     values: (
         Annotated[list[LabelValue], Field(max_length=64, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None
+    """For In and NotIn only."""
 
 
 class LabelSelector(ApiModel):
@@ -73,19 +77,22 @@ class LabelSelector(ApiModel):
     model_config = ApiModel.model_config | {"json_schema_extra": extensions(atomic=True)}
 
     match_labels: Annotated[dict[str, LabelValue], Field(max_length=32)] | None = None
+    """Labels that a node must have, with these values."""
     match_expressions: (
         Annotated[
             list[LabelSelectorRequirement], Field(max_length=32, json_schema_extra=extensions(list_type="atomic"))
         ]
         | None
     ) = None
+    """Requirements that must all hold, besides matchLabels."""
 
 
 class Tuning(ApiModel):
     """Measure, then choose, instead of fixed numbers."""
 
     mode: TuningMode = TuningMode.OFF
-    """Off: the numbers of settings. Recommend: measure and report. Auto: measure and use what is surely better."""
+    """"Off" (in quotes: bare, YAML reads false): the numbers of settings. Recommend: measure and report. Auto: measure and
+    use what is surely better."""
 
 
 class Canary(ApiModel):
@@ -97,8 +104,25 @@ class Canary(ApiModel):
     """How long a changed node is watched before it counts as proven."""
 
 
+_SHARES: Final = [
+    str(metric)
+    for metric in GuardrailMetric
+    if metric.endswith("Share") or metric == GuardrailMetric.MIGRATION_FAILURES
+]
+
+
 class Guardrail(ApiModel):
     """A measured limit that halts or rolls back."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(
+            Rule(
+                # Who writes 5 and means 5 % would have a guardrail that never trips.
+                f"!(self.metric in {_SHARES}) || double(self.max) <= 1.0",
+                'max of a share must be between 0 and 1, for example "0.05" for 5 %',
+            ),
+        )
+    }
 
     metric: GuardrailMetric
     """What is measured on each unproven node."""
@@ -111,7 +135,7 @@ class Guardrail(ApiModel):
 class Rollout(ApiModel):
     """How a change reaches the nodes."""
 
-    canary: Canary = Field(default_factory=Canary)
+    canary: Canary = nested(Canary)
     max_unproven: PositiveIntOrPercent = "10%"
     """Nodes that may be reserved or changed and not yet proven; a percentage of the matched ones rounds up."""
     failure_threshold: IntOrPercent = "5%"
@@ -153,21 +177,22 @@ class MigrationPolicySpec(ApiModel):
     """Of policies that set the same group on a node the highest wins; then the older; then the smaller name."""
     mode: PolicyMode = PolicyMode.APPLY
     """Apply: write. Plan: report what would change, write nothing. Paused: hold what is there."""
-    settings: Settings = Field(default_factory=Settings)
+    settings: Settings = nested(Settings)
     """Settings groups; a policy wins or loses each one as a whole."""
-    tuning: Tuning = Field(default_factory=Tuning)
+    tuning: Tuning = nested(Tuning)
     """Measured choice of numbers; a fixed settings.offload.channels wins over Auto."""
     accepted_risks: Annotated[
         list[AcceptedRisk], Field(max_length=len(AcceptedRisk), json_schema_extra=extensions(list_type="set"))
     ] = []
     """Known hazards that this policy takes; one that is not named is refused."""
     verification: Verification = Verification.FIRST_USE
-    """When an engine has to copy the agent's own test pages right: first on a boot, before each turn-on, or never."""
+    """When an engine has to copy the agent's own test pages right. FirstUse: once a boot. Always: before each turn-on.
+    "Off" (in quotes: bare, YAML reads false): never."""
     unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
     """What to do with a field that a kernel lacks: apply the rest, or change nothing on that node."""
     drift: DriftPolicy = DriftPolicy.CORRECT
     """What to do when somebody else changes a knob."""
-    rollout: Rollout = Field(default_factory=Rollout)
+    rollout: Rollout = nested(Rollout)
     """How a change reaches the nodes."""
     on_delete: Release = Release.RESTORE
     """Restore the values of before when the policy ends or leaves a node, or keep what is set."""

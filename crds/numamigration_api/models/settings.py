@@ -38,7 +38,7 @@ class OffloadSettings(ApiModel):
     model_config = ApiModel.model_config | {"json_schema_extra": extensions(*_OFFLOAD_RULES)}
 
     engine: Engine
-    """Who copies: DMA, CPUThreads, or Off (the migrating task itself)."""
+    """Who copies: DMA, CPUThreads, or "Off" (the migrating task itself). Off needs quotes: bare, YAML reads false."""
     channels: Annotated[int, Field(ge=1, le=CHANNELS_MAX)] | None = None
     """DMA channels per batch. Channels times concurrent migrators must not exceed the channels of the node, or the
     kernel silently copies by CPU. Left out: the kernel's value stays."""
@@ -92,6 +92,12 @@ class BatchSettings(ApiModel):
 class CpuThreadsSettings(ApiModel):
     """Multi-threaded CPU copy (ZY, V2, V3); only with engine: CPUThreads."""
 
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(
+            some_of("count", "placement", message="cpuThreads needs at least one field"),
+        )
+    }
+
     count: Annotated[int, Field(ge=1, le=64)] | None = None
     """Copy threads per batch."""
     placement: Placement | None = None
@@ -100,6 +106,16 @@ class CpuThreadsSettings(ApiModel):
 
 class MapCacheSettings(ApiModel):
     """Reuse of IOMMU mappings (F-ext only)."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(
+            some_of("enabled", "capMiB", "minKiB", "quantumKiB", message="mapCache needs at least one field"),
+            Rule(
+                f"!has(self.quantumKiB) || self.quantumKiB in {[0, *(1 << power for power in range(12))]}",
+                "quantumKiB must be 0 or a power of two up to 2048",
+            ),
+        )
+    }
 
     enabled: bool | None = None
     """Whether mappings are kept; turning it off flushes them."""
@@ -115,7 +131,7 @@ class BalancingSettings(ApiModel):
     """NUMA balancing of every current kernel."""
 
     mode: BalancingMode
-    """Off, Normal, or Tiering (promotion of hot pages from slower memory)."""
+    """"Off" (in quotes: bare, YAML reads false), Normal, or Tiering (promotion of hot pages from slower memory)."""
     promote_rate_limit_m_bps: Annotated[int, Field(ge=0, le=1 << 20)] | None = Field(
         default=None, alias="promoteRateLimitMBps"
     )

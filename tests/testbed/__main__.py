@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test bed by hand: ``python -m tests.testbed build`` and ``python -m tests.testbed up``.
+
+Exit codes: 0 done; 1 a server failed; 2 wrong usage, or the machine lacks something (the message says what);
+130 interrupted before the servers were up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import time
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from tests.testbed.binaries import find_binaries
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.progress import Progress
+
+ALIVE_SECONDS: Final = 1.0
+"""How often ``up`` looks whether its servers still run."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    # Both stop the servers in order; a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    progress = Progress()
+    try:
+        if options.command == "build":
+            return _build(progress)
+        return _up(progress, options.folder)
+    except MissingNeedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except BedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.testbed", description="A real etcd and kube-apiserver on loopback, without a cluster."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("build", help="find the servers or build them (minutes, once), and print where they are")
+    up = commands.add_parser("up", help="start the servers and keep them running until Ctrl-C")
+    up.add_argument(
+        "--folder", type=Path, help="new folder for data, keys and logs, which stays (default: a temporary one)"
+    )
+    return parser
+
+
+def _build(progress: Progress) -> int:
+    for name, path in find_binaries(progress)._asdict().items():
+        print(f"{name}: {path}")
+    return 0
+
+
+def _up(progress: Progress, folder: Path | None) -> int:
+    begun = time.monotonic()
+    with ControlPlane(find_binaries(progress), folder) as running:
+        try:
+            progress.note(f"ready in {time.monotonic() - begun:.1f} s; logs in {running.folder}; Ctrl-C stops it")
+            print(f"{running.binaries.kubectl} --kubeconfig {running.kubeconfig} get namespaces", flush=True)
+            while True:
+                running.check_alive()
+                time.sleep(ALIVE_SECONDS)
+        except KeyboardInterrupt:
+            progress.note("stopping")
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

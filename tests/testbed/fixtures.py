@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The test bed for pytest: ask for ``control_plane``, ``api`` or ``crds``.
+
+One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
+alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
+
+The servers are built after collection and before the first test: a build takes minutes, more than a test's time-out,
+and its progress must be seen, which pytest would capture inside a fixture. Nothing is built when no collected test
+needs it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+import yaml
+from tests.testbed.api import Api, Json
+from tests.testbed.binaries import Binaries, find_binaries
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.errors import BedError
+from tests.testbed.progress import Progress
+
+CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
+
+FOUND: Final = pytest.StashKey[Binaries | BedError]()
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Find or build the servers when a collected test needs them."""
+    if session.config.option.collectonly:
+        return
+    if any("binaries" in getattr(item, "fixturenames", ()) for item in session.items):
+        session.config.stash[FOUND] = _find()
+
+
+def _find() -> Binaries | BedError:
+    try:
+        return find_binaries(Progress())
+    except BedError as error:
+        return error
+
+
+@pytest.fixture(scope="session")
+def binaries(pytestconfig: pytest.Config) -> Binaries:
+    """Programs of the test bed, for tests that start a control plane of their own."""
+    found = pytestconfig.stash.get(FOUND, None) or _find()  # None: asked for by name while a test runs
+    if isinstance(found, BedError):
+        pytest.fail(str(found), pytrace=False)
+    return found
+
+
+@pytest.fixture(scope="session")
+def control_plane(binaries: Binaries) -> Iterator[ControlPlane]:
+    """The control plane of the whole run."""
+    with ControlPlane(binaries) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def api(control_plane: ControlPlane) -> Api:
+    """A client with all rights."""
+    return control_plane.api
+
+
+@pytest.fixture(scope="session")
+def crds(api: Api) -> tuple[str, ...]:
+    """Install every CustomResourceDefinition of ``crds/*.yaml``; returns their names."""
+    documents = [document for path in sorted(CRD_FOLDER.glob("*.yaml")) for document in _documents(path)]
+    for document in documents:
+        api.install_crd(document)
+    return tuple(document["metadata"]["name"] for document in documents)
+
+
+def _documents(path: Path) -> Iterator[Json]:
+    with path.open() as stream:
+        yield from filter(None, yaml.safe_load_all(stream))
+
+
+@pytest.fixture
+def unique_name() -> Callable[[str], str]:
+    """Return a function that makes a name nobody else in this run has."""
+    return lambda prefix: f"{prefix}-{secrets.token_hex(4)}"
