@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a fake host is made of: plain, immutable data that also travels as JSON.
+
+* ``HostConfig`` is the host as it boots; ``Workload`` is what its programs do with their pages.
+* ``Caller`` says who makes a system call, for the kernel answers by that, not by the file alone.
+
+Sources for folio counts and sizes: mm/migrate.c; see migration.py.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, NamedTuple
+
+from msgspec import Meta, Struct
+
+from numamigration_api.vocabulary import Dialect, MigrationReason
+
+REASONS_7_2: Final = tuple(reason.value for reason in MigrationReason)
+"""Names that ``reason_mask`` knows on kernels up to 7.2, mask 0x3ff."""
+
+REASONS_7_3: Final = (*REASONS_7_2, "never_migrated")
+"""7.3 knows one more, mask 0x7ff; no migration ever has that reason."""
+
+Share = Annotated[float, Meta(ge=0, le=1)]
+AtLeastOne = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[int, Meta(ge=0)]
+
+
+class Caller(NamedTuple):
+    """Who makes a system call, and through which mount."""
+
+    uid: int = 0
+    cap_sys_admin: bool = True
+    read_only_mount: bool = False
+
+
+HOST_ROOT: Final = Caller()
+"""A process of the host itself: all capabilities, /sys mounted writable."""
+
+
+class DmaEngine(Struct, frozen=True, forbid_unknown_fields=True):
+    """One DMA device as its driver registers it with the dmaengine core."""
+
+    driver: str
+    channels: AtLeastOne = 1
+    numa_node: int | None = -1
+    """-1 is a PCI device on a machine that does not say; None a platform device, which has no such file."""
+    memcpy: bool = True
+    """False for engines that only serve a UART or SPI; they stand in /sys/class/dma all the same."""
+    taken: NotNegative = 0
+    """Channels held by another client (NTB, dmatest): not available, ``in_use`` is 1."""
+    error_share: Share = 0.0
+    """Share of this engine's batches that end with an error; the kernel then copies them by CPU."""
+
+
+class NumaNode(Struct, frozen=True, forbid_unknown_fields=True):
+    """One NUMA node."""
+
+    id: NotNegative
+    cpus: str = ""
+    """As in ``cpulist``; empty for memory without CPUs."""
+    memory: bool = True
+    tier: NotNegative = 0
+    """Rank of its memory, 0 the fastest. Demotion and promotion need more than one rank."""
+
+
+class Workload(Struct, frozen=True, forbid_unknown_fields=True):
+    """Programs, or the kernel's own threads, that make folios migrate."""
+
+    reason: MigrationReason
+    folios_per_second: Annotated[float, Meta(ge=0)]
+    folio_pages: AtLeastOne = 1
+    """Base pages per folio: 1 is 4 KiB on x86, 512 a transparent huge page."""
+    concurrency: AtLeastOne = 1
+    """Tasks that migrate at the same moment and so compete for channels. Different workloads never collide."""
+    eligible_share: Share = 1.0
+    """The rest stays with the CPU: movable_ops pages, folios with an unexpected reference count."""
+    fail_share: Share = 0.0
+    """Share of folios whose migration fails in the end, whoever copied them."""
+    hugetlb: bool = False
+    """hugetlb pages take another path, which is never offloaded."""
+    promotion: bool = False
+    """For ``numa_misplaced``: to a faster tier (needs the tiering bit) instead of between equals (the normal bit)."""
+    direct: bool = False
+    """For ``demotion``: by the allocating task itself instead of kswapd."""
+
+
+class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """A host as it boots."""
+
+    dialect: Dialect = Dialect.V6
+    loaded: bool = True
+    """Whether dcbm is there after boot; False: a module that nobody has loaded."""
+    built_in: bool = False
+    """dcbm is part of the kernel image: no refcnt, never unloaded."""
+    kernel_config: bool = True
+    """Whether there is a /proc/config.gz."""
+    engines: tuple[DmaEngine, ...] = (
+        DmaEngine("ptdma", numa_node=0),
+        DmaEngine("ptdma", numa_node=0),
+        DmaEngine("ptdma", numa_node=1),
+        DmaEngine("ptdma", numa_node=1),
+    )
+    other_migrator: bool = False
+    """Somebody else is registered as the system's migrator: ``offloading=1`` answers EBUSY."""
+    numa_nodes: tuple[NumaNode, ...] = (NumaNode(0, "0-7"), NumaNode(1, "8-15"), NumaNode(2, tier=1))
+    numa_balancing: Annotated[int, Meta(ge=0, le=4)] = 1
+    demotion_enabled: bool = False
+    reason_names: tuple[str, ...] = REASONS_7_3
+    batch_ceiling_pages: AtLeastOne = 512
+    """NR_MAX_BATCHED_MIGRATION in base pages, fixed when the kernel is compiled."""
+    absent_counters: tuple[str, ...] = ()
+    """Names this kernel's /proc/vmstat does not have."""
+    osrelease: str = "7.3.0-rc7"
+    cpu_model: str = "AMD EPYC 7713 64-Core Processor"
+    read_only: bool = False
+    """The agent sees /sys and /proc/sys through a read-only mount."""
+    cap_sys_admin: bool = True
+    """Whether the agent, when root, has CAP_SYS_ADMIN."""
+    workloads: tuple[Workload, ...] = ()
+    seed: int | None = None
+    """Of what is left to chance, which is the boot ids; None draws them anew at every start."""

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one can do to a running fake host from outside, as JSON lines over a unix socket.
+
+One command a line, one reply a line: ``{"do": "drift", "path": "/proc/sys/kernel/numa_balancing", "text": "0"}``.
+A refusal of the kernel comes back as ``errno`` with a message, a malformed line as a message alone.
+
+Everything that touches the kernel goes through ``RunningKernel``: one lock round the model, and time that is caught up
+before each look. So no thread ticks, counters are exact at the moment they are read, and an unread host costs nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socketserver
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta, Struct
+from tests.fakekernel.config import DmaEngine, Share, Workload
+from tests.fakekernel.model import FakeKernel, Snapshot, Store
+from tests.fakekernel.parsing import KernelError
+
+
+class RunningKernel:
+    """The model, shared by threads and driven by a clock: ``with running as kernel``."""
+
+    def __init__(self, kernel: FakeKernel, clock: Callable[[], float] | None) -> None:
+        """Share `kernel`; without a clock time stands still and moves by ``Advance`` only."""
+        self._kernel = kernel
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._caught_up_to = clock() if clock else 0.0
+
+    def __enter__(self) -> FakeKernel:
+        self._lock.acquire()
+        if self._clock:
+            now = self._clock()
+            self._kernel.advance(now - self._caught_up_to)
+            self._caught_up_to = now
+        return self._kernel
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+
+class Reply(Struct, frozen=True, omit_defaults=True):
+    """What came of a command."""
+
+    message: str = ""
+    """Why it failed; empty when it did not."""
+    errno: int = 0
+    stores: tuple[Store, ...] = ()
+    snapshot: Snapshot | None = None
+
+
+class Load(Struct, frozen=True, tag_field="do", tag="load"):
+    """Load the driver."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.load()
+        return Reply()
+
+
+class Unload(Struct, frozen=True, tag_field="do", tag="unload"):
+    """Unload the driver; EAGAIN while offload is on."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.unload()
+        return Reply()
+
+
+class Reboot(Struct, frozen=True, tag_field="do", tag="reboot"):
+    """Lose all kernel state; the files stay reachable under the same mount."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.reboot()
+        return Reply()
+
+
+class SetWorkloads(Struct, frozen=True, tag_field="do", tag="setWorkloads"):
+    """Replace what migrates."""
+
+    workloads: tuple[Workload, ...]
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_workloads(self.workloads)
+        return Reply()
+
+
+class SetEngines(Struct, frozen=True, tag_field="do", tag="setEngines"):
+    """Replace the DMA devices."""
+
+    engines: tuple[DmaEngine, ...]
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_engines(self.engines)
+        return Reply()
+
+
+class SetOtherMigrator(Struct, frozen=True, tag_field="do", tag="setOtherMigrator"):
+    """Let another migrator be registered, or not."""
+
+    registered: bool
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_other_migrator(registered=self.registered)
+        return Reply()
+
+
+class SetMemoryPressure(Struct, frozen=True, tag_field="do", tag="setMemoryPressure"):
+    """Set the share of time in which some task waits for memory."""
+
+    share: Share
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_memory_pressure(self.share)
+        return Reply()
+
+
+class Drift(Struct, frozen=True, tag_field="do", tag="drift"):
+    """Write a file as another process of the host."""
+
+    path: str
+    text: str
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.drift(self.path, self.text)
+        return Reply()
+
+
+class Advance(Struct, frozen=True, tag_field="do", tag="advance"):
+    """Let time pass at once."""
+
+    seconds: Annotated[float, Meta(ge=0)]
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.advance(self.seconds)
+        return Reply()
+
+
+class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
+    """Return every call of a write handler since the start, oldest first."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply(stores=tuple(kernel.stores))
+
+
+class TakeSnapshot(Struct, frozen=True, tag_field="do", tag="takeSnapshot"):
+    """Return the kernel's state."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply(snapshot=kernel.snapshot())
+
+
+class Quit(Struct, frozen=True, tag_field="do", tag="quit"):
+    """Unmount and end."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:  # noqa: ARG002  # one signature for all commands
+        os.kill(os.getpid(), signal.SIGTERM)
+        return Reply()
+
+
+Command = (
+    Load
+    | Unload
+    | Reboot
+    | SetWorkloads
+    | SetEngines
+    | SetOtherMigrator
+    | SetMemoryPressure
+    | Drift
+    | Advance
+    | ReadStores
+    | TakeSnapshot
+    | Quit
+)
+
+_COMMANDS = msgspec.json.Decoder(Command)
+
+
+def answer(running: RunningKernel, line: bytes) -> Reply:
+    """Decode one line, do it, say what came of it."""
+    try:
+        command: Command = _COMMANDS.decode(line)
+    except msgspec.DecodeError as error:
+        return Reply(message=str(error))
+    try:
+        with running as kernel:
+            return command.perform(kernel)
+    except KernelError as error:
+        return Reply(message=str(error), errno=error.errno or 0)
+    except ValueError as error:
+        return Reply(message=str(error))
+
+
+def serve(running: RunningKernel, socket_path: Path) -> None:
+    """Answer commands on a unix socket, each connection on its own thread, until the process ends."""
+
+    class Connection(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            for line in self.rfile:
+                self.wfile.write(msgspec.json.encode(answer(running, line)) + b"\n")
+
+    socket_path.unlink(missing_ok=True)  # of an earlier run, by hand, on the same path
+    server = socketserver.ThreadingUnixStreamServer(str(socket_path), Connection)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, name="control", daemon=True).start()

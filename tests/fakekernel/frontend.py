@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Serves the model as real files: FUSE calls in, the model's answers and errnos out. No rule of the kernel is here.
+
+* ``direct_io``: each read(2) and write(2) arrives as it was made, whatever size stat(2) tells.
+* No caching of names and attributes, so that files vanish at the moment of an unload.
+* ``allow_other`` without ``default_permissions``: everybody comes in, and the model says who may do what. The FUSE
+  module would let root open a 0444 file for writing; sysfs does not.
+* A write of no bytes never arrives (the VFS answers 0), and rename over a file system border is the VFS's EXDEV.
+* The file system's magic number is FUSE's, not that of sysfs.
+
+Importing this needs libfuse3 (Debian: fuse3). Sources: libfuse's include/fuse.h; fs/fuse/file.c.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import mfusepy
+from tests.fakekernel.config import Caller
+from tests.fakekernel.control import RunningKernel
+from tests.fakekernel.host import FSNAME
+from tests.fakekernel.model import FakeKernel, OpenFile
+
+
+class Frontend:
+    """The operations libfuse calls, each on a thread of its own; the names and signatures are libfuse's."""
+
+    use_ns = True
+
+    def __init__(self, running: RunningKernel, mounted: Callable[[], None]) -> None:
+        self._running = running
+        self._mounted = mounted
+        self._handles: dict[int, OpenFile] = {}
+        self._numbers = itertools.count(1)
+
+    def init(self, _path: str) -> None:
+        """Called once, when the kernel has made the mount."""
+        self._mounted()
+
+    def getattr(self, path: str, _fi: Any = None) -> dict[str, int]:
+        with self._running as kernel:
+            status = kernel.stat(path, follow=False)
+        return {"st_mode": status.mode, "st_size": status.size, "st_nlink": 1, "st_uid": 0, "st_gid": 0}
+
+    def access(self, path: str, mask: int) -> int:
+        with self._running as kernel:
+            kernel.access(path, write=bool(mask & os.W_OK), caller=_caller(kernel))
+        return 0
+
+    def readdir(self, path: str, _fh: int) -> Iterator[str]:
+        with self._running as kernel:
+            names = kernel.listdir(path)
+        return iter([".", "..", *names])
+
+    def readlink(self, path: str) -> str:
+        with self._running as kernel:
+            return kernel.readlink(path)
+
+    def open(self, path: str, fi: Any) -> int:
+        with self._running as kernel:
+            handle = kernel.open(path, fi.flags, _caller(kernel))
+            number = next(self._numbers)
+            self._handles[number] = handle
+        fi.fh = number
+        fi.direct_io = True
+        return 0
+
+    def release(self, _path: str, fi: Any) -> int:
+        with self._running:
+            del self._handles[fi.fh]
+        return 0
+
+    def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:
+        with self._running as kernel:
+            return kernel.read(self._handles[fi.fh], size, offset)
+
+    def write(self, _path: str, data: bytes, offset: int, fi: Any) -> int:
+        with self._running as kernel:
+            return kernel.write(self._handles[fi.fh], data, offset)
+
+    def truncate(self, path: str, _length: int, _fi: Any = None) -> int:
+        with self._running as kernel:
+            kernel.truncate(path, _caller(kernel))
+        return 0
+
+    def create(self, path: str, _mode: int, _fi: Any) -> int:
+        with self._running as kernel:
+            kernel.create(path, _caller(kernel))
+        return 0
+
+    def _refuse(self, path: str, *_others: object) -> int:
+        with self._running as kernel:
+            kernel.refuse(path, _caller(kernel))
+        return 0
+
+    mkdir = rmdir = unlink = rename = symlink = link = mknod = _refuse
+
+
+def _caller(kernel: FakeKernel) -> Caller:
+    uid, _gid, _pid = mfusepy.fuse_get_context()
+    return kernel.agent(uid)
+
+
+def mount(running: RunningKernel, folder: Path, mounted: Callable[[], None]) -> None:
+    """Serve until unmounted.
+
+    Raises:
+        RuntimeError: it could not be mounted; libfuse has said why on standard error.
+    """
+    try:
+        mfusepy.FUSE(
+            Frontend(running, mounted),
+            str(folder),
+            raw_fi=True,
+            foreground=True,
+            nothreads=False,
+            allow_other=True,
+            fsname=FSNAME,
+            entry_timeout=0,
+            attr_timeout=0,
+        )
+    except RuntimeError as error:
+        raise RuntimeError(f"libfuse gave up with code {error}; its own message stands above") from error

@@ -1,0 +1,308 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which files a host has: one row per file, with its mode and what reading and writing it calls.
+
+* A dialect is a tuple of rows in ``DRIVER_ROWS``; a new one is a new tuple, not a branch.
+* ``show`` returns the whole text. ``store`` gets the bytes of one write(2) and changes the state or raises
+  ``KernelError``; after an error nothing has changed.
+* Kinds differ in what open and write answer (see ``model``): sysfs refuses to open a 0444 file for writing even to
+  root, a sysctl takes capabilities into account and ignores writes at an offset, procfs opens and then fails with EIO.
+
+Sources: "mm: batch migration copy offload" RFC v6, patch 4/5 (dcbm); kernel/params.c; drivers/dma/dmaengine.c;
+kernel/sched/core.c and fair.c (sysctls); mm/memory-tiers.c (demotion_enabled); drivers/base/node.c.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Iterator
+from enum import Enum, auto
+from errno import EBUSY, EINVAL, EPERM
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from tests.fakekernel.config import Caller, DmaEngine, HostConfig, NumaNode
+from tests.fakekernel.parsing import (
+    INT_MAX,
+    KernelError,
+    format_reason_mask,
+    kstrtobool,
+    kstrtouint,
+    parse_reason_mask,
+    sysctl_int,
+)
+from tests.fakekernel.state import KernelState
+
+from numamigration_api.vocabulary import Dialect
+
+DRIVER: Final = "/sys/module/dcbm"
+PARAMETERS: Final = f"{DRIVER}/parameters"
+DMA_CLASS: Final = "/sys/class/dma"
+NODES: Final = "/sys/devices/system/node"
+SYSCTL: Final = "/proc/sys/kernel"
+
+CHANNELS_MAX: Final = 16
+"""MAX_DMA_CHANNELS of dcbm."""
+BALANCING_MAX: Final = 4
+"""The sysctl table's maximum; 3 is the largest value that means something."""
+NORMAL, TIERING = 1, 2
+"""Bits of numa_balancing."""
+
+
+class Kind(Enum):
+    """Whose rules a file follows."""
+
+    SYSFS = auto()
+    SYSCTL = auto()
+    PROC = auto()
+
+
+Show = Callable[[KernelState], bytes]
+Store = Callable[[KernelState, bytes, Caller], None]
+
+
+class Row(NamedTuple):
+    """One file."""
+
+    path: str
+    mode: int
+    kind: Kind
+    show: Show
+    store: Store | None = None
+
+
+class Link(NamedTuple):
+    """One symbolic link; the target is relative, as in sysfs."""
+
+    path: str
+    target: str
+
+
+def _store_offloading(state: KernelState, data: bytes, _caller: Caller) -> None:
+    wanted = kstrtobool(data)
+    # No channel is looked for here: without any, offloading reads 1 and nothing is offloaded.
+    if wanted and state.other_migrator:
+        raise KernelError(EBUSY)
+    state.driver.offloading = wanted
+
+
+def _store_nr_dma_chan(state: KernelState, data: bytes, _caller: Caller) -> None:
+    wanted = kstrtouint(data)
+    if not 1 <= wanted <= CHANNELS_MAX:
+        raise KernelError(EINVAL)
+    state.driver.nr_dma_chan = wanted
+
+
+def _store_reason_mask(state: KernelState, data: bytes, _caller: Caller) -> None:
+    state.driver.reason_mask = parse_reason_mask(data, state.config.reason_names)
+
+
+def _reset_folios_migrated(state: KernelState, _data: bytes, _caller: Caller) -> None:
+    state.driver.folios_migrated = 0
+
+
+def _reset_folios_failures(state: KernelState, _data: bytes, _caller: Caller) -> None:
+    state.driver.folios_failures = 0
+
+
+def _store_numa_balancing(state: KernelState, data: bytes, caller: Caller) -> None:
+    if not caller.cap_sys_admin:
+        raise KernelError(EPERM)
+    state.numa_balancing = sysctl_int(data, 0, BALANCING_MAX)
+
+
+def _store_promote_rate_limit(state: KernelState, data: bytes, _caller: Caller) -> None:
+    state.promote_rate_limit = sysctl_int(data, 0, INT_MAX)
+
+
+def _store_demotion_enabled(state: KernelState, data: bytes, _caller: Caller) -> None:
+    state.demotion_enabled = kstrtobool(data)
+
+
+V6_ROWS: Final = (
+    Row(
+        f"{PARAMETERS}/offloading",
+        0o644,
+        Kind.SYSFS,
+        lambda state: b"%d\n" % state.driver.offloading,
+        _store_offloading,
+    ),
+    Row(
+        f"{PARAMETERS}/nr_dma_chan",
+        0o644,
+        Kind.SYSFS,
+        lambda state: b"%d\n" % state.driver.nr_dma_chan,
+        _store_nr_dma_chan,
+    ),
+    Row(
+        f"{PARAMETERS}/reason_mask",
+        0o644,
+        Kind.SYSFS,
+        lambda state: format_reason_mask(state.driver.reason_mask, state.config.reason_names),
+        _store_reason_mask,
+    ),
+    Row(
+        f"{PARAMETERS}/folios_migrated",
+        0o644,
+        Kind.SYSFS,
+        lambda state: b"%d\n" % state.driver.folios_migrated,
+        _reset_folios_migrated,
+    ),
+    Row(
+        f"{PARAMETERS}/folios_failures",
+        0o644,
+        Kind.SYSFS,
+        lambda state: b"%d\n" % state.driver.folios_failures,
+        _reset_folios_failures,
+    ),
+)
+
+DRIVER_ROWS: Final[dict[Dialect, tuple[Row, ...]]] = {
+    Dialect.NO_SERIES: (),
+    Dialect.V6: V6_ROWS,
+}
+"""Files of the driver by dialect; a dialect that is not here cannot be faked yet."""
+
+LOADABLE_ROWS: Final = (
+    Row(f"{DRIVER}/refcnt", 0o444, Kind.SYSFS, lambda state: b"%d\n" % state.driver.offloading),
+    Row(f"{DRIVER}/initstate", 0o444, Kind.SYSFS, lambda _: b"live\n"),
+)
+"""What only a loaded module has, not a built-in one."""
+
+
+def _vmstat(state: KernelState) -> bytes:
+    return b"".join(
+        b"%s %d\n" % (name.encode(), value)
+        for name, value in state.vmstat.items()
+        if name not in state.config.absent_counters
+    )
+
+
+def _memory_pressure(state: KernelState) -> bytes:
+    percent = 100 * state.memory_pressure
+    averages = f"avg10={percent:.2f} avg60={percent:.2f} avg300={percent:.2f}"
+    some = f"some {averages} total={round(state.memory_stall_seconds * 1e6)}\n"
+    return (some + "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n").encode()
+
+
+def _cpuinfo(state: KernelState) -> bytes:
+    # /proc/cpuinfo has a block per CPU; readers take the first, so one is enough here.
+    return f"processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: {state.config.cpu_model}\n\n".encode()
+
+
+def _kernel_config(state: KernelState) -> bytes:
+    lines = ["CONFIG_NUMA_BALANCING=y", "CONFIG_MIGRATION=y", "CONFIG_DMA_ENGINE=y", "CONFIG_TRANSPARENT_HUGEPAGE=y"]
+    if DRIVER_ROWS[state.config.dialect]:
+        lines += ["CONFIG_MIGRATION_COPY_OFFLOAD=y", f"CONFIG_DCBM_DMA={'y' if state.config.built_in else 'm'}"]
+    return gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
+
+
+MAINLINE_ROWS: Final = (
+    Row(
+        "/sys/kernel/mm/numa/demotion_enabled",
+        0o644,
+        Kind.SYSFS,
+        lambda state: b"true\n" if state.demotion_enabled else b"false\n",
+        _store_demotion_enabled,
+    ),
+    Row(
+        f"{SYSCTL}/numa_balancing",
+        0o644,
+        Kind.SYSCTL,
+        lambda state: b"%d\n" % state.numa_balancing,
+        _store_numa_balancing,
+    ),
+    Row(
+        f"{SYSCTL}/numa_balancing_promote_rate_limit_MBps",
+        0o644,
+        Kind.SYSCTL,
+        lambda state: b"%d\n" % state.promote_rate_limit,
+        _store_promote_rate_limit,
+    ),
+    Row(f"{SYSCTL}/osrelease", 0o444, Kind.SYSCTL, lambda state: f"{state.config.osrelease}\n".encode()),
+    Row(f"{SYSCTL}/random/boot_id", 0o444, Kind.SYSCTL, lambda state: f"{state.boot_id}\n".encode()),
+    Row("/proc/vmstat", 0o444, Kind.PROC, _vmstat),
+    Row("/proc/cpuinfo", 0o444, Kind.PROC, _cpuinfo),
+    # In truth 0666, for a trigger may be written; nobody here does, and a write that fails is found sooner.
+    Row("/proc/pressure/memory", 0o444, Kind.PROC, _memory_pressure),
+)
+"""What every kernel here has, with or without the series."""
+
+
+def driver_rows(config: HostConfig) -> tuple[Row, ...]:
+    """Return the files that come and go with the driver; none on a kernel without the series."""
+    rows = DRIVER_ROWS[config.dialect]
+    return rows if config.built_in or not rows else (*rows, *LOADABLE_ROWS)
+
+
+def host_rows(config: HostConfig) -> Iterator[Row]:
+    """Yield the files that stay from boot to reboot."""
+    yield from MAINLINE_ROWS
+    if config.kernel_config:
+        yield Row("/proc/config.gz", 0o444, Kind.PROC, _kernel_config)
+    nodes = config.numa_nodes
+    yield _fixed(f"{NODES}/online", _id_list(nodes))
+    yield _fixed(f"{NODES}/has_cpu", _id_list([node for node in nodes if node.cpus]))
+    yield _fixed(f"{NODES}/has_memory", _id_list([node for node in nodes if node.memory]))
+    for node in nodes:
+        yield _fixed(f"{NODES}/node{node.id}/cpulist", node.cpus)
+        distances = " ".join(str(_distance(node, other)) for other in nodes)
+        yield _fixed(f"{NODES}/node{node.id}/distance", distances)
+
+
+def _fixed(path: str, text: str) -> Row:
+    return Row(path, 0o444, Kind.SYSFS, lambda _: f"{text}\n".encode())
+
+
+def _id_list(nodes: tuple[NumaNode, ...] | list[NumaNode]) -> str:
+    """Write ids as the kernel's list format does: runs as a-b."""
+    runs: list[list[int]] = []
+    for number in sorted(node.id for node in nodes):
+        if runs and number == runs[-1][1] + 1:
+            runs[-1][1] = number
+        else:
+            runs.append([number, number])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in runs)
+
+
+def _distance(node: NumaNode, other: NumaNode) -> int:
+    """SLIT distance: 10 to itself, 20 to a neighbor, more to slower memory."""
+    return 10 if node.id == other.id else 20 + 10 * abs(node.tier - other.tier)
+
+
+def engine_entries(engines: tuple[DmaEngine, ...]) -> Iterator[Row | Link]:
+    """Yield the files and links of every DMA channel.
+
+    As in the kernel, /sys/class/dma holds only links into /sys/devices, and each channel links to its device.
+    """
+    for number, engine in enumerate(engines):
+        device = device_path(number, engine)
+        yield Link(f"{device}/driver", _relative(driver_path(engine), device))
+        if engine.numa_node is not None:
+            yield _fixed(f"{device}/numa_node", str(engine.numa_node))
+        for channel in range(engine.channels):
+            home = f"{device}/dma/dma{number}chan{channel}"
+            yield Link(f"{DMA_CLASS}/dma{number}chan{channel}", _relative(home, DMA_CLASS))
+            yield Link(f"{home}/device", _relative(device, home))
+            yield _fixed(f"{home}/in_use", "1" if channel < engine.taken else "0")
+            # The dmaengine core never adds to these; ptdma and ae4dma do not either.
+            yield _fixed(f"{home}/memcpy_count", "0")
+            yield _fixed(f"{home}/bytes_transferred", "0")
+
+
+def driver_path(engine: DmaEngine) -> str:
+    """Return the folder of an engine's driver; its basename is all that tells drivers apart."""
+    bus = "platform" if engine.numa_node is None else "pci"
+    return f"/sys/bus/{bus}/drivers/{engine.driver}"
+
+
+def device_path(number: int, engine: DmaEngine) -> str:
+    """Return the folder of an engine's device."""
+    if engine.numa_node is None:
+        return f"/sys/devices/platform/{engine.driver}.{number}"
+    return f"/sys/devices/pci0000:00/0000:00:{number + 1:02x}.0"
+
+
+def _relative(target: str, folder: str) -> str:
+    there, here = PurePosixPath(target).parts, PurePosixPath(folder).parts
+    shared = next((i for i, (a, b) in enumerate(zip(there, here, strict=False)) if a != b), min(len(there), len(here)))
+    return "/".join((*[".."] * (len(here) - shared), *there[shared:]))

@@ -1,0 +1,389 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One host's kernel as programs see it through files: pure, without I/O and without a clock of its own.
+
+Made from a ``HostConfig``; time passes in ``advance`` only, chance comes in as a ``random.Random``.
+The calls are the system calls, with their errnos:
+
+* ``open`` answers who may (EACCES, EROFS) and what exists (ENOENT); ``write`` answers whether the value is legal.
+  Nothing is ever created, whatever the flags.
+* One write is one call of the file's handler, of at most 4096 bytes for sysfs; no bytes, no call.
+* What a handle was opened on may vanish (unload, reboot): then ENODEV.
+* Truncating and appending are taken without effect, as sysfs does.
+
+Sources: fs/kernfs/file.c, fs/sysfs/file.c, fs/proc/proc_sysctl.c, fs/proc/inode.c, fs/namei.c; every refusal of a
+sysfs folder or file was also run on a 7.3-rc7 kernel.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import stat
+import uuid
+from collections.abc import Iterable
+from errno import EACCES, EAGAIN, EBADF, EEXIST, EINVAL, EIO, EISDIR, ELOOP, ENODEV, ENOENT, ENOTDIR, EPERM, EROFS
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+from msgspec import Struct
+from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
+from tests.fakekernel.layout import (
+    DMA_CLASS,
+    DRIVER,
+    DRIVER_ROWS,
+    Kind,
+    Link,
+    Row,
+    device_path,
+    driver_path,
+    driver_rows,
+    engine_entries,
+    host_rows,
+)
+from tests.fakekernel.migration import Flow, migrate
+from tests.fakekernel.parsing import KernelError
+from tests.fakekernel.state import KernelState, fresh_driver
+
+SYSFS_FILE_BYTES: Final = 4096
+"""stat(2) says so of every sysfs file, and no write is longer."""
+LINKS_MAX: Final = 40
+"""Symbolic links in one path before ELOOP, as in the kernel."""
+ALWAYS_FOLDERS: Final = ("/", "/sys/module", DMA_CLASS, "/sys/bus/pci/drivers", "/sys/bus/platform/drivers")
+"""There even when empty."""
+
+
+class Status(NamedTuple):
+    """What stat(2) tells."""
+
+    mode: int
+    size: int
+
+
+class Store(NamedTuple):
+    """One call of a file's write handler, failed ones included."""
+
+    name: str
+    """The file's name without its folder."""
+    text: str
+    """What was written, without the one newline that may end it."""
+
+
+class Snapshot(Struct, frozen=True):
+    """The kernel's state at one moment, for people and tests."""
+
+    boot_id: str
+    loaded: bool
+    offloading: bool
+    nr_dma_chan: int
+    reasons: tuple[str, ...]
+    folios_migrated: int
+    folios_failures: int
+    numa_balancing: int
+    promote_rate_limit: int
+    demotion_enabled: bool
+    vmstat: dict[str, int]
+
+
+class Folder:
+    """A directory."""
+
+
+class File:
+    """A file as long as it exists; unloading and loading make a new one of the same name."""
+
+    def __init__(self, row: Row) -> None:
+        self.row = row
+
+
+class OpenFile:
+    """An open file description; remembers what was shown, since a long file is read in pieces."""
+
+    def __init__(self, path: str, file: File, flags: int, caller: Caller) -> None:
+        self.path = path
+        self.file = file
+        self.caller = caller
+        access = flags & os.O_ACCMODE
+        self.readable = access != os.O_WRONLY
+        self.writable = access != os.O_RDONLY
+        self.shown: bytes | None = None
+
+
+class FakeKernel:
+    """A running kernel."""
+
+    def __init__(self, config: HostConfig, chance: random.Random) -> None:
+        if config.dialect not in DRIVER_ROWS:
+            known = ", ".join(DRIVER_ROWS)
+            raise ValueError(f"dialect {config.dialect} has no rows yet; there are {known}")
+        self.config = config
+        self.stores: list[Store] = []
+        self._chance = chance
+        self._engines = config.engines
+        self._flows = [Flow(workload) for workload in config.workloads]
+        self._boot()
+
+    def __repr__(self) -> str:
+        return f"<{self.config.dialect} {self.snapshot()}>"
+
+    # What happens to the host.
+
+    def _boot(self) -> None:
+        config = self.config
+        present = bool(DRIVER_ROWS[config.dialect]) and (config.loaded or config.built_in)
+        self._state = KernelState(
+            config=config,
+            boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
+            engines=self._engines,
+            other_migrator=config.other_migrator,
+            numa_balancing=config.numa_balancing,
+            demotion_enabled=config.demotion_enabled,
+            dcbm=fresh_driver(config) if present else None,
+        )
+        self._tree: dict[str, Folder | File | Link] = {}
+        for path in ALWAYS_FOLDERS:
+            self._add_folder(path)
+        self._add(host_rows(config))
+        self._add_engines()
+        if present:
+            self._add(driver_rows(config))
+
+    def reboot(self) -> None:
+        """Lose every setting and counter and get a new boot id; devices and workloads stay."""
+        self._boot()
+
+    def load(self) -> None:
+        """Do what ``modprobe dcbm`` does: off, one channel, every reason."""
+        if not DRIVER_ROWS[self.config.dialect]:
+            raise KernelError(ENOENT)
+        if self._state.dcbm:
+            raise KernelError(EEXIST)
+        self._state.dcbm = fresh_driver(self.config)
+        self._add(driver_rows(self.config))
+
+    def unload(self) -> None:
+        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+        if not self._state.dcbm or self.config.built_in:
+            raise KernelError(ENOENT)
+        if self._state.dcbm.offloading:
+            raise KernelError(EAGAIN)
+        self._state.dcbm = None
+        self._drop(DRIVER)
+
+    def set_engines(self, engines: Iterable[DmaEngine]) -> None:
+        """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect."""
+        self._drop(DMA_CLASS)
+        for number, engine in enumerate(self._engines):
+            self._drop(device_path(number, engine))
+        self._engines = tuple(engines)
+        self._state.engines = self._engines
+        self._add_engines()
+
+    def set_workloads(self, workloads: Iterable[Workload]) -> None:
+        """Replace what the host's programs do from now on."""
+        self._flows = [Flow(workload) for workload in workloads]
+
+    def set_other_migrator(self, *, registered: bool) -> None:
+        """Let somebody else become, or cease to be, the system's migrator."""
+        if registered and self._state.dcbm and self._state.dcbm.offloading:
+            raise ValueError("dcbm is the registered migrator; turn it off first")
+        self._state.other_migrator = registered
+
+    def set_memory_pressure(self, share: float) -> None:
+        """Let some task wait for memory during this share of the time, 0..1."""
+        self._state.memory_pressure = share
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass: folios migrate, counters move."""
+        for flow in self._flows:
+            migrate(self._state, flow, seconds)
+        self._state.memory_stall_seconds += self._state.memory_pressure * seconds
+
+    def drift(self, path: str, text: str) -> None:
+        """Write as another process of the host does, with all rights and through a writable mount."""
+        self.write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode())
+
+    def snapshot(self) -> Snapshot:
+        """Return what the kernel holds; for an absent driver its values after loading."""
+        state = self._state
+        dcbm = state.dcbm or fresh_driver(self.config)
+        return Snapshot(
+            boot_id=state.boot_id,
+            loaded=state.dcbm is not None,
+            offloading=dcbm.offloading,
+            nr_dma_chan=dcbm.nr_dma_chan,
+            reasons=tuple(name for bit, name in enumerate(self.config.reason_names) if dcbm.reason_mask >> bit & 1),
+            folios_migrated=dcbm.folios_migrated,
+            folios_failures=dcbm.folios_failures,
+            numa_balancing=state.numa_balancing,
+            promote_rate_limit=state.promote_rate_limit,
+            demotion_enabled=state.demotion_enabled,
+            vmstat=dict(state.vmstat),
+        )
+
+    # What programs of the host ask.
+
+    def agent(self, uid: int = 0) -> Caller:
+        """Return the caller that a process in the agent's container is."""
+        return Caller(uid, self.config.cap_sys_admin, self.config.read_only)
+
+    def stat(self, path: str, *, follow: bool = True) -> Status:
+        """Answer stat, or lstat with `follow` false."""
+        match self._tree[self._resolve(path, follow=follow)]:
+            case Folder():
+                return Status(stat.S_IFDIR | 0o755, 0)
+            case Link(target=target):
+                return Status(stat.S_IFLNK | 0o777, len(target))
+            case File(row=row):
+                return Status(stat.S_IFREG | row.mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0)
+
+    def listdir(self, path: str) -> list[str]:
+        """Return the names in a folder, sorted."""
+        folder = self._resolve(path)
+        if not isinstance(self._tree[folder], Folder):
+            raise KernelError(ENOTDIR)
+        return sorted(PurePosixPath(entry).name for entry in self._tree if _parent(entry) == folder and entry != folder)
+
+    def readlink(self, path: str) -> str:
+        """Answer the link's target."""
+        entry = self._tree[self._resolve(path, follow=False)]
+        if not isinstance(entry, Link):
+            raise KernelError(EINVAL)
+        return entry.target
+
+    def access(self, path: str, *, write: bool, caller: Caller = HOST_ROOT) -> None:
+        """Answer access with R_OK or W_OK; it asks about rights only, so a 0444 sysfs file passes for root."""
+        entry = self._tree[self._resolve(path)]
+        mode, kind = (entry.row.mode, entry.row.kind) if isinstance(entry, File) else (0o755, Kind.SYSFS)
+        _check_rights(mode, kind, write=write, caller=caller)
+
+    def open(self, path: str, flags: int, caller: Caller = HOST_ROOT) -> OpenFile:
+        """Open an existing file; nothing is ever created."""
+        try:
+            real = self._resolve(path)
+        except KernelError as error:
+            if error.errno == ENOENT and flags & os.O_CREAT:
+                self.create(path, caller)
+            raise
+        entry = self._tree[real]
+        write = flags & os.O_ACCMODE != os.O_RDONLY
+        if not isinstance(entry, File):
+            raise KernelError(EISDIR)
+        row = entry.row
+        _check_rights(row.mode, row.kind, write=write, caller=caller)
+        # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
+        if write and row.kind is Kind.SYSFS and not row.mode & 0o222:
+            raise KernelError(EACCES)
+        return OpenFile(real, entry, flags, caller)
+
+    def read(self, handle: OpenFile, size: int = 1 << 20, offset: int = 0) -> bytes:
+        """Answer pread; at offset 0 the value is fresh, further on it is the rest of what was shown."""
+        if not handle.readable:
+            raise KernelError(EBADF)
+        self._check_exists(handle)
+        if offset == 0 or handle.shown is None:
+            handle.shown = handle.file.row.show(self._state)
+        return handle.shown[offset : offset + size]
+
+    def write(self, handle: OpenFile, data: bytes, offset: int = 0) -> int:
+        """Answer pwrite; the one place where a file's handler is called."""
+        if not handle.writable:
+            raise KernelError(EBADF)
+        self._check_exists(handle)
+        row = handle.file.row
+        if not data:
+            return 0
+        if row.store is None:
+            raise KernelError(EIO)
+        if row.kind is Kind.SYSFS:
+            data = data[:SYSFS_FILE_BYTES]
+        elif offset:
+            # sysctl_writes_strict: a second write on the same descriptor succeeds and does nothing.
+            return len(data)
+        text = data.decode(errors="replace").removesuffix("\n")
+        self.stores.append(Store(PurePosixPath(handle.path).name, text))
+        row.store(self._state, data, handle.caller)
+        return len(data)
+
+    def create(self, path: str, caller: Caller = HOST_ROOT) -> None:
+        """Refuse to make a file, as for open(2) with O_CREAT of a name that is not there."""
+        self._resolve(_parent(path))
+        raise KernelError(EROFS if caller.read_only_mount else EACCES)
+
+    def refuse(self, path: str, caller: Caller = HOST_ROOT) -> None:
+        """Refuse mkdir, rmdir, unlink, rename, symlink, link and mknod of this name."""
+        self._resolve(_parent(path))
+        if caller.read_only_mount:
+            raise KernelError(EROFS)
+        raise KernelError(EACCES if caller.uid else EPERM)
+
+    def truncate(self, path: str, caller: Caller = HOST_ROOT) -> None:
+        """Answer truncate, which kernel files take without effect."""
+        entry = self._tree[self._resolve(path)]
+        if isinstance(entry, Folder):
+            raise KernelError(EISDIR)
+        self.access(path, write=True, caller=caller)
+
+    # The tree of names.
+
+    def _add_folder(self, path: str) -> None:
+        while path not in self._tree:
+            self._tree[path] = Folder()
+            path = _parent(path)
+
+    def _add(self, entries: Iterable[Row | Link]) -> None:
+        for entry in entries:
+            self._add_folder(_parent(entry.path))
+            self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
+
+    def _add_engines(self) -> None:
+        self._add_folder(DMA_CLASS)
+        for engine in self._engines:
+            self._add_folder(driver_path(engine))
+        self._add(engine_entries(self._engines))
+
+    def _drop(self, folder: str) -> None:
+        gone = [path for path in self._tree if path == folder or path.startswith(f"{folder}/")]
+        for path in gone:
+            del self._tree[path]
+
+    def _check_exists(self, handle: OpenFile) -> None:
+        if self._tree.get(handle.path) is not handle.file:
+            raise KernelError(ENODEV)
+
+    def _resolve(self, path: str, *, follow: bool = True) -> str:
+        """Return the path without links and dots; ENOENT, ENOTDIR and ELOOP as the kernel."""
+        done, rest, links = "/", _parts(path), 0
+        while rest:
+            name = rest.pop(0)
+            if not isinstance(self._tree[done], Folder):
+                raise KernelError(ENOTDIR)
+            step = _parent(done) if name == ".." else f"{done.rstrip('/')}/{name}"
+            entry = self._tree.get(step)
+            if entry is None:
+                raise KernelError(ENOENT)
+            if not isinstance(entry, Link) or not (rest or follow):
+                done = step
+                continue
+            links += 1
+            if links > LINKS_MAX:
+                raise KernelError(ELOOP)
+            rest = _parts(entry.target) + rest
+        return done
+
+
+def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None:
+    """Root passes every mode, but not a sysctl's (fs/proc/proc_sysctl.c); others have the last three bits."""
+    bits = mode >> 6 if caller.uid == 0 else mode
+    asked = 0o2 if write else 0o4
+    if not bits & asked and (caller.uid != 0 or kind is Kind.SYSCTL):
+        raise KernelError(EACCES)
+    if write and caller.read_only_mount:
+        raise KernelError(EROFS)
+
+
+def _parent(path: str) -> str:
+    return str(PurePosixPath(path).parent)
+
+
+def _parts(path: str) -> list[str]:
+    return [name for name in path.split("/") if name not in {"", "."}]

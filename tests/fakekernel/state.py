@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the kernel holds in memory: all of it is gone at a reboot, the driver's part already at an unload.
+
+Nothing in here does anything; ``layout`` shows and stores it, ``migration`` counts in it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
+
+VMSTAT_NAMES = (
+    "nr_free_pages",
+    "numa_hit",
+    "numa_miss",
+    "numa_foreign",
+    "numa_interleave",
+    "numa_local",
+    "numa_other",
+    "nr_anon_pages",
+    "nr_file_pages",
+    "pgpromote_success",
+    "pgpromote_candidate",
+    "pgpromote_candidate_nrl",
+    "pgdemote_kswapd",
+    "pgdemote_direct",
+    "pgdemote_khugepaged",
+    "pgdemote_proactive",
+    "pgpgin",
+    "pgpgout",
+    "pgfault",
+    "pgmajfault",
+    "zone_reclaim_success",
+    "zone_reclaim_failed",
+    "numa_pte_updates",
+    "numa_huge_pte_updates",
+    "numa_hint_faults",
+    "numa_hint_faults_local",
+    "numa_pages_migrated",
+    "pgmigrate_success",
+    "pgmigrate_fail",
+    "thp_migration_success",
+    "thp_migration_fail",
+    "thp_migration_split",
+    "compact_migrate_scanned",
+    "compact_free_scanned",
+    "compact_isolated",
+    "compact_stall",
+    "compact_fail",
+    "compact_success",
+)
+"""The names near page migration in their order in mm/vmstat.c; a real file has about four times as many."""
+
+
+@dataclass
+class Dcbm:
+    """The driver's variables, as they are right after it was loaded."""
+
+    reason_mask: int
+    offloading: bool = False
+    nr_dma_chan: int = 1
+    folios_migrated: int = 0
+    folios_failures: int = 0
+
+
+@dataclass
+class KernelState:
+    """One boot of one host."""
+
+    config: HostConfig
+    boot_id: str
+    engines: tuple[DmaEngine, ...]
+    other_migrator: bool
+    numa_balancing: int
+    demotion_enabled: bool
+    dcbm: Dcbm | None
+    promote_rate_limit: int = 65536
+    vmstat: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VMSTAT_NAMES, 0))
+    memory_pressure: float = 0.0
+    """Share of time in which some task waits for memory, 0..1; the averages follow at once."""
+    memory_stall_seconds: float = 0.0
+
+    @property
+    def driver(self) -> Dcbm:
+        """The loaded driver; its files exist only while it is there."""
+        if self.dcbm is None:
+            raise LookupError("dcbm is not loaded")
+        return self.dcbm
+
+    @property
+    def tiered(self) -> bool:
+        """Whether some memory is slower than other memory."""
+        return len({node.tier for node in self.memory_nodes}) > 1
+
+    @property
+    def memory_nodes(self) -> list[NumaNode]:
+        return [node for node in self.config.numa_nodes if node.memory]
+
+
+def fresh_driver(config: HostConfig) -> Dcbm:
+    """Return the driver as module_init leaves it: off, one channel, every reason."""
+    return Dcbm(reason_mask=(1 << len(config.reason_names)) - 1)
