@@ -63,7 +63,7 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             "logger": record.name,
         }
-        return json.dumps({**head, **fields_of(record), **head}, default=str, ensure_ascii=False)
+        return json.dumps({**head, **fields_of(record), **head}, default=str)
 
 
 _FORMATTERS: Final[Mapping[LogFormat, type[logging.Formatter]]] = {
@@ -103,8 +103,9 @@ def _time(record: logging.LogRecord) -> str:
 
 def _quoted(value: object) -> str:
     text = str(value)
-    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=False)
+    # Beyond ASCII some characters end a line too, so what is not printable is escaped, whatever it is.
+    return text if text and _PLAIN.issuperset(text) else json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _one_line(text: str) -> str:
-    return text if text.isprintable() else json.dumps(text, ensure_ascii=False)[1:-1]
+    return text if text.isprintable() else json.dumps(text)[1:-1]

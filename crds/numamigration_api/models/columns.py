@@ -8,10 +8,10 @@ from numamigration_api.models.base import Column
 _READY: Final = '.status.conditions[?(@.type=="Ready")]'
 
 POLICY_COLUMNS: Final = (
-    Column("Mode", ".spec.mode", "Apply, Plan or Paused"),
     Column("Ready", f"{_READY}.status", "Whether every node that can is as wished"),
     Column("Reason", f"{_READY}.reason", "Why"),
     Column("Nodes", ".status.summary", "Matched nodes by state"),
+    Column("Mode", ".spec.mode", "Apply, Plan or Paused (the last two are reasons of Ready too)", wide=True),
     Column("Priority", ".spec.priority", "Higher wins a group", type="integer", wide=True),
     Column("Engine", ".spec.settings.offload.engine", "Who shall copy", wide=True),
     Column("Channels", ".spec.settings.offload.channels", "DMA channels per batch", type="integer", wide=True),
@@ -23,11 +23,11 @@ POLICY_COLUMNS: Final = (
 )
 
 STATE_COLUMNS: Final = (
-    Column("Dialect", ".status.dialect", "File layout of the kernel series"),
     Column("Offload", ".status.offload", "What the kernel does now"),
     Column("Ready", f"{_READY}.status", "Whether the node is as wished"),
     Column("Reason", f"{_READY}.reason", "Why"),
     Column("Folios/s", ".status.statistics.foliosPerSecond", "Folios copied by the engine a second"),
+    Column("Dialect", ".status.dialect", "File layout of the kernel series", wide=True),
     Column("Policy", ".spec.groups.offload.source.policy", "Whose wish the group offload is", wide=True),
     Column("Migrated", ".status.statistics.foliosMigrated", "Folios copied by the engine", type="integer", wide=True),
     Column("Failed", ".status.statistics.foliosFailed", "Folios it could not copy", type="integer", wide=True),

@@ -117,6 +117,9 @@ class DemotionWish(GroupWish):
 class Groups(ApiModel):
     """Wishes by group, possibly from different policies. An absent group means: touch nothing."""
 
+    # Atomic: the operator owns all of it, and a group added by another manager goes with its next apply.
+    model_config = ApiModel.model_config | {"json_schema_extra": extensions(atomic=True)}
+
     offload: OffloadWish | None = None
     batch: BatchWish | None = None
     cpu_threads: CpuThreadsWish | None = None

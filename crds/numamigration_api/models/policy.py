@@ -91,8 +91,8 @@ class Tuning(ApiModel):
     """Measure, then choose, instead of fixed numbers."""
 
     mode: TuningMode = TuningMode.OFF
-    """"Off" (in quotes: bare, YAML reads false): the numbers of settings. Recommend: measure and report. Auto: measure and
-    use what is surely better."""
+    """"Off" (in quotes: bare, YAML reads false): the numbers of settings. Recommend: measure and report.
+    Auto: measure, and use what is surely better."""
 
 
 class Canary(ApiModel):

@@ -29,6 +29,12 @@ class Struct(msgspec.Struct, rename="camel", frozen=True, gc=False):
     """Base: camelCase outside, immutable, unknown fields skipped."""
 
 
+class Owner(Struct, frozen=True):
+    """``metav1.OwnerReference``, the part that is used."""
+
+    uid: str
+
+
 class Meta(Struct, frozen=True):
     """``metav1.ObjectMeta``, the part that is used."""
 
@@ -40,6 +46,7 @@ class Meta(Struct, frozen=True):
     deletion_timestamp: str | None = None
     labels: dict[str, str] = {}
     finalizers: tuple[str, ...] = ()
+    owner_references: tuple[Owner, ...] = ()
 
 
 class NodeObject(Struct, frozen=True):
@@ -84,10 +91,70 @@ class PolicySpec(Struct, frozen=True):
     on_delete: Release = Release.RESTORE
 
 
-class PolicyStatusView(Struct, frozen=True):
-    """What a policy's status said when it was read; conditions stay plain JSON for the condition module."""
+class NodeCounts(Struct, frozen=True):
+    """``status.nodes``: the matched nodes and the partition of them; every count is written, also 0."""
 
+    matched: int = 0
+    overridden: int = 0
+    unsupported: int = 0
+    unreachable: int = 0
+    failed: int = 0
+    refused: int = 0
+    pending: int = 0
+    ready: int = 0
+
+
+class Overlays(Struct, frozen=True):
+    """``status.overlays``, the part that is counted by now; the API server's default for the rest is not read."""
+
+    drifted: int = 0
+
+
+class PolicyStatistics(Struct, frozen=True, omit_defaults=True):
+    """``status.statistics``: None is a counter that no node has, and is left out."""
+
+    nodes: int | None = None
+    folios_migrated: int | None = None
+    folios_failed: int | None = None
+    folios_per_second: str | None = None
+    pages_migrated: int | None = None
+    pages_migration_failed: int | None = None
+    pages_promoted: int | None = None
+    pages_demoted: int | None = None
+
+
+class Conflict(Struct, frozen=True):
+    """A group that the policy lost, and to whom."""
+
+    group: str
+    winner: str
+    nodes: int
+
+
+class WorstNode(Struct, frozen=True, omit_defaults=True):
+    """A node that is not as wished, and why. Plain strings: a newer release may have stored newer words."""
+
+    node: str
+    state: str
+    reason: str
+    message: str = ""
+
+
+class PolicyStatusView(Struct, frozen=True, omit_defaults=True):
+    """The part of a policy's status that the operator writes, as it was read and as it shall be.
+
+    Read and wanted status are one type, so "nothing changed" is ``==``. Conditions stay plain JSON for the condition
+    module; what is not here (``rollout``) is somebody else's to write.
+    """
+
+    observed_generation: int = 0
+    summary: str = ""
     conditions: tuple[dict[str, Any], ...] = ()
+    nodes: NodeCounts | None = None
+    overlays: Overlays | None = None
+    statistics: PolicyStatistics | None = None
+    conflicts: tuple[Conflict, ...] = ()
+    worst_nodes: tuple[WorstNode, ...] = ()
 
 
 class PolicyObject(Struct, frozen=True):
@@ -119,13 +186,23 @@ class WishView(Struct, frozen=True):
     accepted_risks: tuple[AcceptedRisk, ...] = ()
 
 
+class PlanWishView(Struct, frozen=True):
+    """A Plan policy's wish in a node state's spec."""
+
+    source: SourceView
+    settings: msgspec.Raw
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    verification: Verification = Verification.FIRST_USE
+    accepted_risks: tuple[AcceptedRisk, ...] = ()
+
+
 class StateSpec(Struct, frozen=True):
-    """A node state's spec. `plans` stays raw bytes."""
+    """A node state's spec."""
 
     revision: str | None = None
     leader_epoch: int | None = None
     groups: dict[SettingsGroup, WishView] = {}
-    plans: msgspec.Raw = msgspec.Raw()
+    plans: tuple[PlanWishView, ...] = ()
 
 
 class GroupResult(Struct, frozen=True):

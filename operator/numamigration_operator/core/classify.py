@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""In which one of its counts a policy has a node, and why (promise 11).
+
+A chain of small checks; the first that answers counts, and a test pins the order. What the agent says of a group is
+believed only when it is about the wish that the node shall have now; before that the node is pending or silent. A group
+whose wish did not change keeps its result while another one changes, so an edit shows on its own policy only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final, NamedTuple
+
+from numamigration_api.vocabulary import (
+    PLANS_MAX,
+    ConditionStatus,
+    GroupMode,
+    GroupState,
+    NodeBucket,
+    NodeCondition,
+    PolicyMode,
+    Reason,
+    SettingsGroup,
+)
+from numamigration_operator.core.objects import GroupResult, PlanView, StateStatus, Statistics
+from numamigration_operator.core.resolve import PolicyFacts, Resolution
+from numamigration_operator.core.wishes import Spec, means_same
+
+
+class Verdict(NamedTuple):
+    """Where a node counts for a policy, and why. Messages hold no moving numbers: each would be a write."""
+
+    bucket: NodeBucket
+    reason: Reason
+    message: str = ""
+
+
+class Report(NamedTuple):
+    """What an agent said last, as far as it counts."""
+
+    observed_generation: int
+    observed_revision: str | None
+    groups: tuple[tuple[SettingsGroup, GroupResult], ...]
+    plans: tuple[PlanView, ...]
+    drifted: bool
+    statistics: Statistics
+
+    def group(self, group: SettingsGroup) -> GroupResult | None:
+        """Return the result of one group, or None."""
+        return next((result for name, result in self.groups if name is group), None)
+
+
+class NodeFacts(NamedTuple):
+    """What is known of a node when it is classified.
+
+    Attributes:
+        agent_expected: the operator gives this node a node state.
+        resolution: who wins what.
+        wanted: the spec it shall have.
+        planned: (uid, generation) of the plans its spec has.
+        reported: the spec that the report is about; None while that is not known.
+        report: None when no agent ever spoke.
+        silent_since: monotonic seconds of the last report.
+        now: monotonic seconds.
+    """
+
+    agent_expected: bool
+    resolution: Resolution
+    wanted: Spec
+    planned: frozenset[tuple[str, int]]
+    reported: Spec | None
+    report: Report | None
+    silent_since: float
+    now: float
+
+
+Result = GroupResult | PlanView
+Results = tuple[tuple[str, Result | None], ...]
+
+UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
+NOT_REPORTED: Final = "the agent has not reported these settings yet"
+READY: Final = Verdict(NodeBucket.READY, Reason.AS_EXPECTED)
+
+
+def report_of(status: StateStatus) -> Report | None:
+    """Return what the agent says; None when it never spoke."""
+    if status.reported_at is None and status.observed_revision is None:
+        return None
+    drifted = any(c.type == NodeCondition.DRIFTED and c.status == ConditionStatus.TRUE for c in status.conditions)
+    groups = tuple((group, status.groups[group]) for group in SettingsGroup if group in status.groups)
+    return Report(
+        observed_generation=status.observed_generation,
+        observed_revision=status.observed_revision,
+        groups=groups,
+        plans=status.plans,
+        drifted=drifted,
+        statistics=status.statistics,
+    )
+
+
+class Case(NamedTuple):
+    """A policy, a node, and what the node's agent says of what this policy wants there.
+
+    Attributes:
+        policy: the policy.
+        node: the node.
+        results: by group, or of the plan; None where the agent says nothing yet. Nothing at all while its report is
+            about another spec.
+        restoring: the same for groups that the policy gave up and that are not restored yet.
+    """
+
+    policy: PolicyFacts
+    node: NodeFacts
+    results: Results
+    restoring: Results
+
+
+def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
+    """Return the count that `node`, selected by `policy`, belongs to."""
+    case = Case(policy, node, *_said(policy, node))
+    return next((verdict for check in CHECKS if (verdict := check(case)) is not None), READY)
+
+
+def _overridden(case: Case) -> Verdict | None:
+    policy, resolution = case.policy, case.node.resolution
+    if policy.mode is PolicyMode.PLAN:
+        room = policy in resolution.plans
+        return None if room else Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, f"only {PLANS_MAX} plans per node")
+    if not policy.wishes or policy.uid in resolution.won:
+        return None
+    losses = resolution.losses[policy.uid]
+    return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, ", ".join(f"{group}: {name}" for group, name in losses))
+
+
+def _no_agent(case: Case) -> Verdict | None:
+    if not case.node.agent_expected:
+        return Verdict(NodeBucket.UNSUPPORTED, Reason.NO_AGENT, "the operator's agent_node_selector leaves it out")
+    if case.node.report is None:
+        return Verdict(NodeBucket.UNSUPPORTED, Reason.NO_AGENT, "no agent has reported")
+    return None
+
+
+def _unsupported(case: Case) -> Verdict | None:
+    enough = any if case.policy.strict else all
+    lacking = (result is not None and result.state is GroupState.UNSUPPORTED for _, result in case.results)
+    if not case.results or not enough(lacking):
+        return None
+    return _first(case.results, GroupState.UNSUPPORTED, NodeBucket.UNSUPPORTED)
+
+
+def _unreachable(case: Case) -> Verdict | None:
+    deadline = case.policy.deadline_seconds
+    if case.node.silent_since + deadline > case.node.now:
+        return None
+    return Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE, f"no report for {deadline} s or longer")
+
+
+def _failed(case: Case) -> Verdict | None:
+    return _first((*case.results, *case.restoring), GroupState.FAILED, NodeBucket.FAILED)
+
+
+def _refused(case: Case) -> Verdict | None:
+    return _first(case.results, GroupState.REFUSED, NodeBucket.REFUSED)
+
+
+def _pending(case: Case) -> Verdict | None:
+    if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
+        return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
+    if case.node.reported is None:
+        return Verdict(NodeBucket.PENDING, Reason.APPLYING, NOT_REPORTED)
+    if case.restoring:
+        return Verdict(NodeBucket.PENDING, Reason.RESTORING, "values of before are being put back")
+    for name, result in case.results:
+        if result is None:
+            return Verdict(NodeBucket.PENDING, Reason.APPLYING, f"{name}: {NOT_REPORTED}")
+        if result.state in UNFINISHED:
+            return Verdict(NodeBucket.PENDING, Reason.APPLYING, _text(name, result))
+    return None
+
+
+CHECKS: Final[tuple[Callable[[Case], Verdict | None], ...]] = (
+    _overridden,
+    _no_agent,
+    _unsupported,
+    _unreachable,
+    _failed,
+    _refused,
+    _pending,
+)
+
+
+def _said(policy: PolicyFacts, node: NodeFacts) -> tuple[Results, Results]:
+    report, reported = node.report, node.reported
+    if report is None or reported is None:
+        return (), ()
+
+    def about(group: SettingsGroup) -> GroupResult | None:
+        return report.group(group) if means_same(reported.wish(group), node.wanted.wish(group)) else None
+
+    given_up = (
+        group for group, wish in node.wanted.groups if wish.mode is GroupMode.RESTORE and wish.source.uid == policy.uid
+    )
+    restoring = tuple((group, about(group)) for group in given_up)
+    if policy.mode is PolicyMode.PLAN:
+        return (("plan", _plan_result(policy, report, node.planned)),), restoring
+    won = node.resolution.won.get(policy.uid, ())
+    return tuple((group, about(group)) for group in won), restoring
+
+
+def _plan_result(policy: PolicyFacts, report: Report, planned: frozenset[tuple[str, int]]) -> PlanView | None:
+    """Return the result about the plan as the spec has it: an edit that changes no setting is not pushed again."""
+    mine = (plan for plan in report.plans if plan.uid == policy.uid)
+    return next((plan for plan in mine if (plan.uid, plan.generation) in planned), None)
+
+
+def _first(results: Results, state: GroupState, bucket: NodeBucket) -> Verdict | None:
+    for name, result in results:
+        if result is not None and result.state is state:
+            return Verdict(bucket, result.reason, _text(name, result))
+    return None
+
+
+def _text(name: str, result: Result) -> str:
+    return f"{name}: {result.message}" if result.message else name

@@ -1,0 +1,439 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The fleet in memory: events go in and only mark; one level-based look, `decide`, says what to write.
+
+* Cost: a node event costs what its policies cost, whatever the number of nodes; a policy edit looks at every node once.
+* Nothing is decided before policies, nodes and node states were each listed once: half the policies would restore the
+  nodes of the other half (docs/decisions/0004).
+* Nothing is written when nothing changed, also right after a start.
+* `now` is monotonic seconds for durations, `wall` is a time with a zone for what people read. Not thread-safe.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from numamigration_api.vocabulary import Reason, SettingsGroup
+from numamigration_operator.core.classify import NodeFacts, classify
+from numamigration_operator.core.decisions import Decisions, EventWish, Write, WriteKey, WriteKind
+from numamigration_operator.core.node_record import NodeRecord, Pools
+from numamigration_operator.core.objects import NodeObject, PolicyObject, Selector, StateObject
+from numamigration_operator.core.policy_record import Pace, PolicyRecord
+from numamigration_operator.core.policy_status import Standing, policy_status
+from numamigration_operator.core.render import is_safe, render
+from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
+from numamigration_operator.core.selectors import selects
+from numamigration_operator.core.tally import Contribution
+from numamigration_operator.core.wishes import Spec, revision_of, spec_document
+
+TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ignored
+NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
+ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
+
+
+@dataclass(frozen=True, slots=True)
+class FleetSettings:
+    """What the core is told; the edges validate it."""
+
+    agent_node_selector: Selector = field(default_factory=Selector)
+    status_interval_seconds: float = 5.0
+    statistics_interval_seconds: float = 60.0
+    restore_deadline_seconds: float = 600.0
+
+
+class FleetSnapshot(NamedTuple):
+    """Counts for logs and metrics."""
+
+    policies: int
+    nodes: int
+    states: int
+    dirty_nodes: int
+    open_spec_writes: int
+    synced: bool
+
+
+class Fleet:
+    """All policies, nodes and node states, and what was decided for them."""
+
+    def __init__(self, settings: FleetSettings) -> None:
+        self._settings = settings
+        self._pace = Pace(settings.status_interval_seconds, settings.statistics_interval_seconds)
+        self._pools = Pools()
+        self._policies: dict[str, PolicyRecord] = {}
+        self._uids: dict[str, str] = {}
+        self._tombstones: OrderedDict[str, None] = OrderedDict()
+        self._nodes: dict[str, NodeRecord] = {}
+        self._ranked: tuple[PolicyFacts, ...] = ()
+        self._resolutions: dict[tuple[str, ...], Resolution] = {}
+        self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
+        self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
+        self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
+        self._alarms: list[tuple[float, str]] = []
+        self._listed = {"policies": False, "nodes": False, "states": False}
+
+    # Policies
+
+    def policies_listed(self, policies: Iterable[PolicyObject], now: float) -> None:
+        """Take in a whole list: policies that are not in it are gone.
+
+        The caller merges what the watch told while the list was under way; a policy missing here ends on its nodes.
+        """
+        listed = {policy.metadata.uid: policy for policy in policies}
+        for uid in [uid for uid in self._policies if uid not in listed]:
+            self._drop_policy(uid)
+        for policy in listed.values():
+            self.policy_changed(policy, now)
+        self._listed["policies"] = True
+
+    def policy_changed(self, policy: PolicyObject, now: float) -> None:
+        """Take in one policy, unless it is older than what is known or known to be deleted."""
+        uid, name = policy.metadata.uid, policy.metadata.name
+        record = self._policies.get(uid)
+        if uid in self._tombstones or (record is not None and record.is_stale(policy)):
+            return
+        if record is not None:
+            if record.take(policy, now):
+                self._edited[uid] = None
+            return
+        namesake = self._policies.get(self._uids.get(name, ""))
+        if namesake is not None and namesake.is_stale(policy):
+            return
+        if namesake is not None:
+            self._drop_policy(namesake.facts.uid)
+        self._add_policy(policy)
+
+    def policy_gone(self, uid: str, now: float) -> None:  # noqa: ARG002 - every event of the fleet has its time
+        """Take in that a policy is deleted for good; a late event cannot bring it back."""
+        self._tombstones[uid] = None
+        if len(self._tombstones) > TOMBSTONES_MAX:
+            self._tombstones.popitem(last=False)
+        self._drop_policy(uid)
+
+    def _add_policy(self, policy: PolicyObject) -> None:
+        uid = policy.metadata.uid
+        record = self._policies[uid] = PolicyRecord(policy, self._pace)
+        record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
+        self._uids[policy.metadata.name] = uid
+        self._edited[uid] = None
+
+    def _drop_policy(self, uid: str) -> None:
+        record = self._policies.pop(uid, None)
+        if record is None:
+            return
+        del self._uids[record.facts.name]
+        for node in self._nodes.values():
+            node.contributions.pop(uid, None)
+        self._edited[uid] = None
+
+    # Nodes
+
+    def node_changed(self, node: NodeObject, now: float) -> None:  # noqa: ARG002
+        """Take in one Node; cheap when uid and labels are known."""
+        meta = node.metadata
+        record = self._record(meta.name)
+        relabelled = record.take_labels(meta.labels, self._pools)
+        if record.uid == meta.uid and not relabelled:
+            return
+        if record.uid != meta.uid:
+            record.uid = meta.uid
+            record.forget_open_write()
+        record.selected = selects(self._settings.agent_node_selector, meta.labels)
+        self._unmatched[meta.name] = None
+
+    def node_gone(self, name: str, now: float) -> None:  # noqa: ARG002
+        """Take in that a Node is gone: it counts nowhere and gets no writes."""
+        record = self._nodes.get(name)
+        if record is None or record.uid is None:
+            return
+        record.uid, record.matched, record.resolution = None, (), NOTHING_WISHED
+        record.forget_open_write()
+        self._unmatched.pop(name, None)
+        self._dirty.pop(name, None)
+        self._contribute(record, {})
+        self._hold(record, frozenset())
+        self._forget_if_empty(record)
+
+    def nodes_listed(self, names: Collection[str], now: float) -> None:
+        """Take in the end of a whole list: other Nodes are gone."""
+        known = set(names)
+        for name in [name for name, record in self._nodes.items() if record.uid is not None and name not in known]:
+            self.node_gone(name, now)
+        self._listed["nodes"] = True
+
+    # Node states
+
+    def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
+        """Take in one node state."""
+        record = self._record(state.metadata.name)
+        record.take_state(state, now, wall, self._pools)
+        self._mark(record)
+
+    def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
+        """Take in that a node state is gone; its Node gets a new one."""
+        record = self._nodes.get(name)
+        if record is None or record.state_uid is None:
+            return
+        record.forget_state()
+        self._mark(record)
+        self._forget_if_empty(record)
+
+    def states_listed(self, names: Collection[str], now: float) -> None:
+        """Take in the end of a whole list: other node states are gone."""
+        known = set(names)
+        for name in [n for n, record in self._nodes.items() if record.state_uid is not None and n not in known]:
+            self.state_gone(name, now)
+        self._listed["states"] = True
+
+    def _record(self, name: str) -> NodeRecord:
+        record = self._nodes.get(name)
+        if record is None:
+            record = self._nodes[name] = NodeRecord(name)
+        return record
+
+    def _mark(self, record: NodeRecord) -> None:
+        if record.uid is not None:
+            self._dirty[record.name] = None
+
+    def _forget_if_empty(self, record: NodeRecord) -> None:
+        if record.uid is None and record.state_uid is None:
+            del self._nodes[record.name]
+
+    # Writes that did not stick
+
+    def write_failed(self, key: WriteKey) -> None:
+        """Take in that a write did not stick; it is decided anew from what is known then."""
+        if key.kind is WriteKind.STATE_SPEC:
+            node = self._nodes.get(key.name)
+            if node is not None:
+                node.forget_open_write()
+                self._mark(node)
+            return
+        policy = self._policies.get(self._uids.get(key.name, ""))
+        if policy is None:
+            return
+        if key.kind is WriteKind.POLICY_STATUS:
+            policy.forget_open_status()
+        else:
+            policy.forget_open_finalizer()
+
+    # What to do
+
+    @property
+    def synced(self) -> bool:
+        """Policies, nodes and node states were each listed once."""
+        return all(self._listed.values())
+
+    def snapshot(self) -> FleetSnapshot:
+        """Return counts for logs and metrics."""
+        records = self._nodes.values()
+        return FleetSnapshot(
+            policies=len(self._policies),
+            nodes=sum(record.uid is not None for record in records),
+            states=sum(record.state_uid is not None for record in records),
+            dirty_nodes=len(self._dirty.keys() | self._unmatched.keys()),
+            open_spec_writes=sum(record.open_spec is not None for record in records),
+            synced=self.synced,
+        )
+
+    def decide(self, now: float, wall: datetime) -> Decisions:
+        """Return what to write now, and when to look again if nothing happens before."""
+        if not self.synced:
+            return Decisions()
+        self._match()
+        self._ring(now)
+        specs = [write for name in self._dirty if (write := self._settle(self._nodes[name], now)) is not None]
+        self._dirty.clear()
+        finalizers: list[Write] = []
+        statuses: list[Write] = []
+        events: list[EventWish] = []
+        look_again = self._alarms[0][0] if self._alarms else math.inf
+        for policy in self._policies.values():
+            look_again = min(look_again, self._finalize(policy, now, wall, finalizers, events))
+            look_again = min(look_again, self._show(policy, now, wall, statuses, events))
+        specs.sort(key=lambda write: not write.safe)
+        return Decisions(
+            writes=(*finalizers, *specs, *statuses),
+            events=tuple(events),
+            look_again=None if math.isinf(look_again) else look_again,
+        )
+
+    def _match(self) -> None:
+        """Find the policies of nodes, and the nodes of policies, that changed."""
+        if self._edited:
+            facts = (record.facts for record in self._policies.values())
+            self._ranked = tuple(sorted((one for one in facts if not one.deleting), key=lambda one: one.rank))
+            self._resolutions.clear()
+            self._unmatched.update(dict.fromkeys(self._touched_by_edits()))
+            self._edited.clear()
+        for name in self._unmatched:
+            record = self._nodes[name]
+            labels = record.labels
+            record.matched = tuple(facts.uid for facts in self._ranked if selects(facts.selector, labels))
+            record.resolution = self._resolution(record.matched)
+            self._dirty[name] = None
+        self._unmatched.clear()
+
+    def _touched_by_edits(self) -> Iterator[str]:
+        edited = [facts for facts in self._ranked if facts.uid in self._edited]
+        for name, record in self._nodes.items():
+            if record.uid is None or name in self._unmatched:
+                continue
+            labels = record.labels
+            if not self._edited.keys().isdisjoint(record.matched) or any(selects(f.selector, labels) for f in edited):
+                yield name
+
+    def _resolution(self, uids: tuple[str, ...]) -> Resolution:
+        """Return the resolution of a set of policies; most nodes share a few."""
+        known = self._resolutions.get(uids)
+        if known is None:
+            known = self._resolutions[uids] = resolve(self._policies[uid].facts for uid in uids)
+        return known
+
+    # One node
+
+    def _settle(self, record: NodeRecord, now: float) -> Write | None:
+        """Decide one node anew: its spec, its place in the counts, and when it would count as silent."""
+        if record.uid is None:
+            return None
+        resolution = record.resolution if record.selected else NOTHING_WISHED
+        wanted = self._pools.spec(render(resolution, record.base, record.restored))
+        revision = revision_of(wanted)
+        write = self._open_write(record, wanted, revision)
+        held = (*record.spec.groups, *record.base.groups)
+        self._hold(record, frozenset(wish.source.uid for _, wish in held))
+        self._count(record, wanted, now)
+        self._set_alarm(record, now)
+        return write
+
+    def _open_write(self, record: NodeRecord, wanted: Spec, revision: str) -> Write | None:
+        if record.uid is None or not record.needs(revision):
+            return None
+        record.open_write(wanted, revision)
+        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=record.leader_epoch)
+        return Write(WriteKey(WriteKind.STATE_SPEC, record.name), body, safe=is_safe(record.spec, wanted))
+
+    def _count(self, record: NodeRecord, wanted: Spec, now: float) -> None:
+        facts = NodeFacts(
+            agent_expected=record.selected,
+            resolution=record.resolution,
+            wanted=wanted,
+            planned=frozenset((plan.source.uid, plan.source.generation) for plan in record.spec.plans),
+            reported=record.reported,
+            report=record.report if record.selected else None,
+            silent_since=record.silent_since,
+            now=now,
+        )
+        self._contribute(record, {one.uid: self._contribution(one, facts) for one in record.resolution.policies})
+
+    def _contribution(self, policy: PolicyFacts, node: NodeFacts) -> Contribution:
+        resolution, report = node.resolution, node.report
+        losses = resolution.losses.get(policy.uid, ())
+        if report is None:
+            return Contribution(classify(policy, node), losses=losses)
+        return Contribution(
+            verdict=classify(policy, node),
+            drifted=report.drifted and policy.uid in resolution.won,
+            losses=losses,
+            statistics=report.statistics if resolution.winners.get(SettingsGroup.OFFLOAD) is policy else None,
+        )
+
+    def _contribute(self, record: NodeRecord, contributions: dict[str, Contribution]) -> None:
+        """Count the node by difference."""
+        before, record.contributions = record.contributions, contributions
+        for uid in before.keys() | contributions.keys():
+            old, new = before.get(uid), contributions.get(uid)
+            policy = self._policies.get(uid)
+            if old == new or policy is None:
+                continue
+            policy.tally.replace(record.name, old, new)
+            if old is None or new is None or old._replace(statistics=new.statistics) != new:
+                policy.touched = True
+            if (old and old.statistics) != (new and new.statistics):
+                policy.sums_moved = True
+
+    def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
+        """Keep for each policy which nodes still have a group of it."""
+        for uid in record.holds ^ holds:
+            policy = self._policies.get(uid)
+            if policy is None:
+                continue
+            (policy.holders.add if uid in holds else policy.holders.discard)(record.name)
+            policy.touched = policy.touched or policy.facts.deleting
+        record.holds = holds
+
+    # Silence
+
+    def _set_alarm(self, record: NodeRecord, now: float) -> None:
+        """Ring when the agent's silence passes the next deadline; a report moves it, which is seen when it rings."""
+        if record.report is None:
+            return
+        deadlines = (record.silent_since + policy.deadline_seconds for policy in record.resolution.policies)
+        alarm = min((deadline for deadline in deadlines if deadline > now), default=math.inf)
+        if math.isinf(alarm) or (record.alarm is not None and record.alarm <= alarm):
+            return
+        record.alarm = alarm
+        heapq.heappush(self._alarms, (alarm, record.name))
+        if len(self._alarms) > 2 * len(self._nodes) + ALARMS_SPARE:
+            self._alarms = [(one.alarm, one.name) for one in self._nodes.values() if one.alarm is not None]
+            heapq.heapify(self._alarms)
+
+    def _ring(self, now: float) -> None:
+        while self._alarms and self._alarms[0][0] <= now:
+            at, name = heapq.heappop(self._alarms)
+            record = self._nodes.get(name)
+            if record is not None and record.alarm == at:
+                record.alarm = None
+                self._mark(record)
+
+    # One policy
+
+    def _finalize(
+        self, policy: PolicyRecord, now: float, wall: datetime, writes: list[Write], events: list[EventWish]
+    ) -> float:
+        """Add or drop the finalizer; return when time alone changes the answer."""
+        wanted, again = policy.wants_finalizer(), math.inf
+        if wanted and policy.facts.deleting:
+            again = policy.restore_deadline(now, wall, self._settings.restore_deadline_seconds)
+            wanted = again > now
+        write = policy.finalizer_write(wanted)
+        if write is None:
+            return again if again > now else math.inf
+        writes.append(write)
+        if policy.facts.deleting and policy.holders:
+            events.append(policy.event(Reason.RESTORE_INCOMPLETE, _not_restored(policy.holders), warning=True))
+        return math.inf
+
+    def _show(
+        self, policy: PolicyRecord, now: float, wall: datetime, writes: list[Write], events: list[EventWish]
+    ) -> float:
+        """Write the status when it is due; return when to look again."""
+        if policy.is_leaving:
+            return math.inf
+        due = policy.status_due(now)
+        if due > now:
+            return due
+        uid = policy.facts.uid
+        standing = Standing(
+            policy=policy.facts,
+            tally=policy.tally,
+            verdict=lambda name: self._nodes[name].contributions[uid].verdict,
+            holders=frozenset(policy.holders),
+        )
+        status = policy_status(standing, policy.known_status, wall)
+        write = policy.status_write(status, now)
+        if write is not None:
+            writes.append(write)
+            event = policy.ready_event(status)
+            events.extend([event] if event is not None else [])
+        return policy.status_due(now)
+
+
+def _not_restored(names: Collection[str]) -> str:
+    shown = heapq.nsmallest(NAMES_IN_EVENT_MAX, names)
+    more = "" if len(names) <= len(shown) else f" and {len(names) - len(shown)} more"
+    return f"gave up waiting for {len(names)} nodes to restore: {', '.join(shown)}{more}"

@@ -1,0 +1,200 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fleet remembers of one node: its labels, its node state, and what was decided for it.
+
+An open write is one that was decided and that no watch event has shown yet. While it is open, decisions start from what
+it will say, not from what the watch still shows; else a policy deleted meanwhile would leave its wish behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Final
+
+from numamigration_api.machinery.clock import parse_timestamp
+from numamigration_api.vocabulary import GroupState, SettingsGroup
+from numamigration_operator.core.classify import Report, report_of
+from numamigration_operator.core.objects import GroupResult, StateObject
+from numamigration_operator.core.pool import Pool
+from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
+from numamigration_operator.core.tally import Contribution
+from numamigration_operator.core.wishes import Spec, Wish, observed_spec, revision_of
+
+OPEN_REVISIONS_MAX: Final = 4  # an event of an older open write is no foreign edit; older ones cost one spare write
+RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
+
+
+class Pools:
+    """What nodes share: label pairs, wishes, whole specs, group results."""
+
+    __slots__ = ("labels", "results", "specs", "wishes")
+
+    def __init__(self) -> None:
+        self.labels: Pool[tuple[str, str]] = Pool()
+        self.wishes: Pool[Wish] = Pool()
+        self.specs: Pool[Spec] = Pool()
+        self.results: Pool[tuple[SettingsGroup, GroupResult]] = Pool()
+
+    def spec(self, spec: Spec) -> Spec:
+        """Return the shared spec, made of shared wishes."""
+        groups = tuple((group, self.wishes(wish)) for group, wish in spec.groups)
+        return self.specs(spec._replace(groups=groups))
+
+    def report(self, report: Report | None) -> Report | None:
+        """Return the report, made of shared results."""
+        return report and report._replace(groups=tuple(self.results(result) for result in report.groups))
+
+
+class NodeRecord:
+    """One name: a Node, a node state, or both.
+
+    Attributes:
+        uid: of the Node; None while there is none.
+        selected: the operator gives this Node a node state.
+        matched: uids of the policies that select it.
+        state_uid: of the node state; None while there is none.
+        shown: revision of the node state's spec; None when its content is not what its revision says.
+        open_revisions: decided and not shown yet, the latest last.
+        reported: the spec that the report is about; None while that is not known, as after a start in mid-change.
+        silent_since: monotonic seconds of the agent's last report.
+        alarm: when to look whether the agent is silent for too long; monotonic seconds.
+        holds: uids of policies that have a group in the spec, shown or open.
+    """
+
+    __slots__ = (
+        "_labels",
+        "alarm",
+        "contributions",
+        "generation",
+        "holds",
+        "leader_epoch",
+        "matched",
+        "name",
+        "open_revisions",
+        "open_spec",
+        "owners",
+        "report",
+        "reported",
+        "reported_at",
+        "resolution",
+        "selected",
+        "shown",
+        "silent_since",
+        "spec",
+        "state_uid",
+        "uid",
+    )
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.uid: str | None = None
+        self._labels: tuple[tuple[str, str], ...] = ()
+        self.selected = False
+        self.matched: tuple[str, ...] = ()
+        self.resolution: Resolution = NOTHING_WISHED
+        self.contributions: dict[str, Contribution] = {}
+        self.holds: frozenset[str] = frozenset()
+        self.alarm: float | None = None
+        self.forget_state()
+
+    def forget_state(self) -> None:
+        """Take in that there is no node state."""
+        self.state_uid: str | None = None
+        self.generation = 0
+        self.spec = Spec()
+        self.shown: str | None = None
+        self.leader_epoch: int | None = None
+        self.owners: tuple[str, ...] = ()
+        self.report: Report | None = None
+        self.reported: Spec | None = None
+        self.reported_at: str | None = None
+        self.silent_since = 0.0
+        self.forget_open_write()
+
+    def forget_open_write(self) -> None:
+        """Take in that nothing is on its way."""
+        self.open_spec: Spec | None = None
+        self.open_revisions: tuple[str, ...] = ()
+
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """The Node's labels."""
+        return dict(self._labels)
+
+    @property
+    def base(self) -> Spec:
+        """What the spec says, or will say once the open write is through."""
+        return self.spec if self.open_spec is None else self.open_spec
+
+    @property
+    def restored(self) -> frozenset[SettingsGroup]:
+        """Groups whose restore the agent confirmed; none while a write is open or the report is about another spec.
+
+        The generation counts here, not the revision: a node that is restored, pushed and restored again has the same
+        revision twice, and the first report must not end the second restore.
+        """
+        if self.report is None or self.open_spec is not None or self.report.observed_generation != self.generation:
+            return frozenset()
+        return frozenset(group for group, result in self.report.groups if result.state in RESTORE_DONE)
+
+    def take_labels(self, labels: Mapping[str, str], pools: Pools) -> bool:
+        """Take in the Node's labels; return whether they changed."""
+        if len(labels) == len(self._labels) and all(labels.get(key) == value for key, value in self._labels):
+            return False
+        self._labels = tuple(pools.labels(pair) for pair in sorted(labels.items()))
+        return True
+
+    def take_state(self, state: StateObject, now: float, wall: datetime, pools: Pools) -> None:
+        """Take in the node state as the API server shows it."""
+        meta = state.metadata
+        known = self.state_uid == meta.uid
+        if self.state_uid is not None and not known:
+            self.forget_state()
+        moved = not known or meta.generation != self.generation
+        if moved:
+            self._take_spec(state, pools)
+        self.state_uid, self.generation = meta.uid, meta.generation
+        self.owners = tuple(owner.uid for owner in meta.owner_references)
+        self._close_open_write(foreign_counts=moved)
+        if state.status.reported_at != self.reported_at:
+            self.reported_at = state.status.reported_at
+            self.silent_since = now if known else now - _age(self.reported_at, wall)
+        self.report = pools.report(report_of(state.status))
+        if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
+            self.reported = self.spec
+
+    def open_write(self, spec: Spec, revision: str) -> None:
+        """Take in that `spec` is on its way."""
+        self.open_spec = spec
+        self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
+
+    def needs(self, revision: str) -> bool:
+        """Return whether a spec with this revision has yet to be written."""
+        if self.open_revisions:
+            return self.open_revisions[-1] != revision
+        if self.state_uid is None:
+            return self.selected
+        return self.shown != revision or self.uid not in self.owners
+
+    def _take_spec(self, state: StateObject, pools: Pools) -> None:
+        self.spec = pools.spec(observed_spec(state.spec))
+        revision = revision_of(self.spec)
+        self.shown = revision if state.spec.revision == revision else None
+        self.leader_epoch = state.spec.leader_epoch
+
+    def _close_open_write(self, *, foreign_counts: bool) -> None:
+        """Forget the open write once it is shown, or once something is shown that no open write explains."""
+        if not self.open_revisions:
+            return
+        arrived = self.shown == self.open_revisions[-1] and self.uid in self.owners
+        foreign = foreign_counts and self.shown not in self.open_revisions
+        if arrived or foreign:
+            self.forget_open_write()
+
+
+def _age(reported_at: str | None, wall: datetime) -> float:
+    """Return the seconds since a report, by wall clock; 0 when it does not say or lies ahead."""
+    try:
+        return max(0.0, (wall - parse_timestamp(reported_at or "")).total_seconds())
+    except ValueError:
+        return 0.0

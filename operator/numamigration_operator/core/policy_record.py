@@ -1,0 +1,233 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the fleet remembers of one policy: its counts, what was written for it, and when it may be written again.
+
+* A status that moved is collected for a moment, then written; at most one write in `status_interval_seconds`.
+* Sums alone wait for `statistics_interval_seconds`, and a difference found at start is no reason to write (promise 12):
+  a restart of the operator writes nothing.
+* Read and wanted status are compared; equal means no write.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from numamigration_api.machinery.canonical import canonical_json
+from numamigration_api.machinery.clock import parse_timestamp
+from numamigration_api.vocabulary import (
+    API_VERSION,
+    POLICY_KIND,
+    RESTORE_FINALIZER,
+    ConditionStatus,
+    PolicyMode,
+    Reason,
+    Release,
+)
+from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
+from numamigration_operator.core.objects import PolicyObject, PolicyStatusView
+from numamigration_operator.core.policy_status import find_ready
+from numamigration_operator.core.resolve import PolicyFacts, policy_facts
+from numamigration_operator.core.tally import Tally
+
+COLLECT_SECONDS: Final = 0.25  # one edit moves many nodes; a person still sees it at once
+CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING})
+
+
+class Pace(NamedTuple):
+    """How often one policy's status may be written, in seconds: at all, and for its sums alone."""
+
+    status_seconds: float
+    sums_seconds: float
+
+
+class PolicyRecord:
+    """One policy.
+
+    Attributes:
+        facts: what decisions need.
+        tally: its counts.
+        holders: nodes whose spec has a group of this policy.
+        stored: the status that was read.
+        open_status: the status that is on its way, until it is seen.
+        touched: the status may have to change, sums aside.
+        sums_moved: the sums have changed since the last write.
+        ended_at: when it was deleted, monotonic seconds; None when that is not known yet or it is not deleted.
+    """
+
+    __slots__ = (
+        "_announced",
+        "_object",
+        "_open_finalizer",
+        "_pace",
+        "_sums_at",
+        "_touched_at",
+        "_written_at",
+        "ended_at",
+        "facts",
+        "holders",
+        "open_status",
+        "stored",
+        "sums_moved",
+        "tally",
+        "touched",
+    )
+
+    def __init__(self, policy: PolicyObject, pace: Pace) -> None:
+        self._object = policy
+        self._pace = pace
+        self.facts: PolicyFacts = policy_facts(policy)
+        self.tally = Tally()
+        self.holders: set[str] = set()
+        self.stored: PolicyStatusView = policy.status
+        self.open_status: PolicyStatusView | None = None
+        self.touched = True
+        self.sums_moved = False
+        self.ended_at: float | None = None
+        self._open_finalizer: bool | None = None
+        self._touched_at: float | None = None
+        self._written_at = -math.inf
+        self._sums_at: float | None = None
+        self._announced = find_ready(policy.status.conditions)
+
+    # What the API server shows
+
+    def is_stale(self, policy: PolicyObject) -> bool:
+        """Return whether `policy` is older than what is known; versions that are no numbers are taken as new."""
+        known, seen = self._object.metadata.resource_version, policy.metadata.resource_version
+        return known.isdecimal() and seen.isdecimal() and int(seen) < int(known)
+
+    def take(self, policy: PolicyObject, now: float) -> bool:
+        """Take in a newer object; return whether nodes have to be decided anew."""
+        before, self._object = self._object, policy
+        was, self.facts = self.facts, policy_facts(policy)
+        self._take_status(policy.status)
+        if self._open_finalizer == self.has_finalizer:
+            self._open_finalizer = None
+        if self.facts.deleting and not was.deleting:
+            self.ended_at = now
+        changed = (
+            before.spec != policy.spec
+            or was.generation != self.facts.generation
+            or was.armed != self.facts.armed
+            or was.deleting != self.facts.deleting
+        )
+        if not changed:
+            self.facts = was
+        self.touched = self.touched or changed
+        return changed
+
+    def _take_status(self, status: PolicyStatusView) -> None:
+        if status == self.stored:
+            return
+        self.stored = status
+        if status != self.open_status:
+            self.touched = True
+        self.open_status = None
+
+    @property
+    def has_finalizer(self) -> bool:
+        """The finalizer is seen on the object."""
+        return RESTORE_FINALIZER in self._object.metadata.finalizers
+
+    # Finalizer
+
+    def forget_open_finalizer(self) -> None:
+        """Take in that the write of the finalizer did not stick."""
+        self._open_finalizer = None
+
+    def finalizer_write(self, wanted: bool) -> Write | None:
+        """Return the write that brings the finalizer to what is wanted, once."""
+        shown = self.has_finalizer if self._open_finalizer is None else self._open_finalizer
+        if wanted == shown or (wanted and self.facts.deleting):  # a deleted object takes no new finalizer
+            return None
+        self._open_finalizer = wanted
+        finalizers = {"finalizers": [RESTORE_FINALIZER]} if wanted else {}
+        return self._write(WriteKind.POLICY_FINALIZER, {"metadata": self._identity() | finalizers})
+
+    def wants_finalizer(self) -> bool:
+        """Return whether nodes may have to be restored when this policy ends."""
+        if self.facts.deleting:
+            return self.has_finalizer and bool(self.holders)
+        return self.facts.release is Release.RESTORE and (self.facts.mode is not PolicyMode.PLAN or bool(self.holders))
+
+    def restore_deadline(self, now: float, wall: datetime, seconds: float) -> float:
+        """Return until when a deleted policy waits for its nodes, monotonic seconds.
+
+        A policy that was deleted before this program started is measured by the wall clock.
+        """
+        if self.ended_at is None:
+            ended = parse_timestamp(self._object.metadata.deletion_timestamp or "")
+            self.ended_at = now - max(0.0, (wall - ended).total_seconds())
+        return self.ended_at + seconds
+
+    # Status
+
+    @property
+    def known_status(self) -> PolicyStatusView:
+        """The status it has, or will have once the open write is through."""
+        return self.stored if self.open_status is None else self.open_status
+
+    @property
+    def is_leaving(self) -> bool:
+        """Deleted, and nothing of ours holds it any more: there may be nothing left to write to."""
+        return self.facts.deleting and (not self.has_finalizer or self._open_finalizer is False)
+
+    def status_due(self, now: float) -> float:
+        """Return when the status has to be looked at, monotonic seconds; infinity when nothing moved."""
+        if self._sums_at is None:  # the first look: what is found now is not news
+            self._sums_at, self.sums_moved = now, False
+        if self.touched and self._touched_at is None:
+            self._touched_at = now
+        moved = math.inf
+        if self._touched_at is not None:
+            moved = max(self._touched_at + COLLECT_SECONDS, self._written_at + self._pace.status_seconds)
+        return min(moved, self._sums_due())
+
+    def status_write(self, status: PolicyStatusView, now: float) -> Write | None:
+        """Return the write of `status`, unless it is what stands there; sums alone count only when they are due."""
+        known = self.known_status
+        sums_due = self._sums_due() <= now
+        compared = status if sums_due else msgspec.structs.replace(status, statistics=known.statistics)
+        self.touched, self._touched_at = False, None
+        self.sums_moved = self.sums_moved and not sums_due
+        if compared == known:
+            return None
+        self.open_status, self.sums_moved = status, False
+        self._written_at = self._sums_at = now
+        return self._write(WriteKind.POLICY_STATUS, {"metadata": self._identity(), "status": status})
+
+    def _sums_due(self) -> float:
+        if not self.sums_moved or self._sums_at is None:
+            return math.inf
+        return self._sums_at + self._pace.sums_seconds
+
+    def forget_open_status(self) -> None:
+        """Take in that the write of the status did not stick."""
+        self.open_status, self.touched = None, True
+
+    # Events
+
+    def ready_event(self, status: PolicyStatusView) -> EventWish | None:
+        """Return the Event for a Ready condition whose status or reason moved, once."""
+        ready = find_ready(status.conditions)
+        if ready is None or ready == self._announced:
+            return None
+        self._announced = ready
+        message = next(c["message"] for c in status.conditions if c["type"] == "Ready")
+        warning = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
+        return self.event(Reason(ready[1]), message, warning=warning)
+
+    def event(self, reason: Reason, message: str, *, warning: bool) -> EventWish:
+        """Return an Event on this policy."""
+        return EventWish(self.facts.name, self.facts.uid, warning, reason, message)
+
+    def _identity(self) -> dict[str, object]:
+        """With the uid, an apply that comes too late meets a conflict instead of a namesake."""
+        return {"name": self.facts.name, "uid": self.facts.uid}
+
+    def _write(self, kind: WriteKind, content: dict[str, object]) -> Write:
+        document = msgspec.to_builtins({"apiVersion": API_VERSION, "kind": POLICY_KIND} | content)
+        return Write(WriteKey(kind, self.facts.name), canonical_json(document))

@@ -1,0 +1,199 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A policy's status from its counts: summary, partition, conditions, worst nodes, sums, conflicts.
+
+Conditions follow kstatus: Ready, with the abnormal-true pair Reconciling and Stalled, so ``kubectl wait`` and GitOps
+health checks work. Equal counts give an equal status: examples are the smallest names, and no message tells a time.
+
+Source: sigs.k8s.io/cli-utils pkg/kstatus README, "The abnormal-true pattern".
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
+from numamigration_api.vocabulary import (
+    WORST_NODES_MAX,
+    ConditionStatus,
+    NodeBucket,
+    PolicyCondition,
+    PolicyMode,
+    Reason,
+)
+from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.objects import Conflict, NodeCounts, Overlays, PolicyStatusView, WorstNode
+from numamigration_operator.core.resolve import PolicyFacts
+from numamigration_operator.core.tally import Tally
+
+WORST_FIRST: Final = (
+    NodeBucket.FAILED,
+    NodeBucket.REFUSED,
+    NodeBucket.UNREACHABLE,
+    NodeBucket.PENDING,
+    NodeBucket.UNSUPPORTED,
+    NodeBucket.OVERRIDDEN,
+)
+WORST_MESSAGE_LENGTH_MAX: Final = 160  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
+CONFLICTS_MAX: Final = 16  # six groups, and the winners that matter most; bound of the schema
+
+TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
+
+
+class Standing(NamedTuple):
+    """How a policy stands.
+
+    Attributes:
+        policy: the policy.
+        tally: its counts.
+        verdict: why a node, by name, is in its count.
+        holders: nodes whose spec still has a group of this policy.
+    """
+
+    policy: PolicyFacts
+    tally: Tally
+    verdict: Callable[[str], Verdict]
+    holders: frozenset[str]
+
+
+def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -> PolicyStatusView:
+    """Return the status that the policy shall have.
+
+    Args:
+        standing: what is counted now.
+        known: the status it has; transition times come from there.
+        wall: time for conditions whose status moved.
+    """
+    tally, generation = standing.tally, standing.policy.generation
+    conditions = merge_conditions(known.conditions, _findings(standing), generation=generation, now=wall)
+    return PolicyStatusView(
+        observed_generation=generation,
+        summary=_summary(standing),
+        conditions=tuple(conditions),
+        nodes=NodeCounts(matched=tally.matched, **{bucket: tally.buckets[bucket] for bucket in NodeBucket}),
+        overlays=Overlays(drifted=tally.drifted),
+        statistics=tally.statistics(),
+        conflicts=_conflicts(tally),
+        worst_nodes=tuple(_worst_nodes(standing)),
+    )
+
+
+def find_ready(conditions: tuple[dict[str, Any], ...]) -> tuple[str, str] | None:
+    """Return status and reason of the Ready condition, or None."""
+    ready = (condition for condition in conditions if condition.get("type") == PolicyCondition.READY)
+    return next(((str(c.get("status")), str(c.get("reason"))) for c in ready), None)
+
+
+def _findings(standing: Standing) -> tuple[Condition, ...]:
+    if standing.policy.deleting:
+        return _ending(standing)
+    return (_ready(standing), _reconciling(standing), _stalled(standing), _degraded(standing), _conflicted(standing))
+
+
+def _ready(standing: Standing) -> Condition:
+    buckets = standing.tally.buckets
+    for bucket in (NodeBucket.FAILED, NodeBucket.PENDING, NodeBucket.REFUSED):
+        if buckets[bucket]:
+            reason = Reason.APPLYING if bucket is NodeBucket.PENDING else _main_reason(standing.tally, bucket)
+            return Condition(PolicyCondition.READY, FALSE, reason, _share(standing, bucket))
+    return Condition(PolicyCondition.READY, TRUE, *_content(standing))
+
+
+def _content(standing: Standing) -> tuple[Reason, str]:
+    tally, mode = standing.tally, standing.policy.mode
+    if not tally.matched:
+        return Reason.NO_NODES_MATCHED, "spec.nodeSelector matches no node"
+    others = [bucket for bucket in WORST_FIRST if tally.buckets[bucket]]
+    text = f"{tally.buckets[NodeBucket.READY]} of {_nodes(tally.matched)} ready"
+    message = "; ".join([text, *(_share(standing, bucket) for bucket in others)])
+    reasons = {PolicyMode.PAUSED: Reason.PAUSED, PolicyMode.PLAN: Reason.PLAN_ONLY}
+    return reasons.get(mode, Reason.AS_EXPECTED), message
+
+
+def _reconciling(standing: Standing) -> Condition:
+    if not standing.tally.buckets[NodeBucket.PENDING]:
+        return Condition(PolicyCondition.RECONCILING, FALSE, Reason.AS_EXPECTED)
+    reason = _main_reason(standing.tally, NodeBucket.PENDING)
+    return Condition(PolicyCondition.RECONCILING, TRUE, reason, _share(standing, NodeBucket.PENDING))
+
+
+def _stalled(standing: Standing) -> Condition:
+    tally = standing.tally
+    only_refused = tally.buckets[NodeBucket.REFUSED] and not (
+        tally.buckets[NodeBucket.PENDING] or tally.buckets[NodeBucket.FAILED]
+    )
+    if not only_refused:
+        return Condition(PolicyCondition.STALLED, FALSE, Reason.AS_EXPECTED)
+    message = f"{_share(standing, NodeBucket.REFUSED)}. Change the policy as it says, or narrow spec.nodeSelector"
+    return Condition(PolicyCondition.STALLED, TRUE, _main_reason(tally, NodeBucket.REFUSED), message)
+
+
+def _degraded(standing: Standing) -> Condition:
+    bad = [b for b in (NodeBucket.FAILED, NodeBucket.UNREACHABLE) if standing.tally.buckets[b]]
+    if not bad:
+        return Condition(PolicyCondition.DEGRADED, FALSE, Reason.AS_EXPECTED)
+    message = "; ".join(_share(standing, bucket) for bucket in bad)
+    return Condition(PolicyCondition.DEGRADED, TRUE, _main_reason(standing.tally, bad[0]), message)
+
+
+def _conflicted(standing: Standing) -> Condition:
+    conflicts = _conflicts(standing.tally)
+    if not conflicts:
+        return Condition(PolicyCondition.CONFLICTED, FALSE, Reason.AS_EXPECTED)
+    message = "; ".join(f"{c.group}: policy {c.winner} wins on {_nodes(c.nodes)}" for c in conflicts)
+    return Condition(PolicyCondition.CONFLICTED, TRUE, Reason.OVERRIDDEN, message)
+
+
+def _ending(standing: Standing) -> tuple[Condition, ...]:
+    """A policy that is being deleted waits for its nodes."""
+    left = len(standing.holders)
+    example = f", for example {min(standing.holders)}" if left else ""
+    message = f"deleted; {_nodes(left)} not restored yet{example}"
+    return (
+        Condition(PolicyCondition.READY, FALSE, Reason.RESTORING, message),
+        Condition(PolicyCondition.RECONCILING, TRUE, Reason.RESTORING, message),
+    )
+
+
+def _summary(standing: Standing) -> str:
+    if standing.policy.deleting:
+        return f"restoring, {_nodes(len(standing.holders))} left"
+    buckets = standing.tally.buckets
+    words = [f"{buckets[bucket]} {bucket}" for bucket in WORST_FIRST if buckets[bucket]]
+    return ", ".join([f"{buckets[NodeBucket.READY]}/{standing.tally.matched} ready", *words])
+
+
+def _nodes(count: int) -> str:
+    return "1 node" if count == 1 else f"{count} nodes"
+
+
+def _main_reason(tally: Tally, bucket: NodeBucket) -> Reason:
+    """Return the most frequent reason of one count; of equally frequent ones the first in the alphabet."""
+    reasons = {reason: len(names) for (of, reason), names in tally.names.items() if of is bucket}
+    return min(reasons, key=lambda reason: (-reasons[reason], reason))
+
+
+def _share(standing: Standing, bucket: NodeBucket) -> str:
+    tally = standing.tally
+    reason = _main_reason(tally, bucket)
+    node = min(tally.names[bucket, reason])
+    message = standing.verdict(node).message
+    why = f"{reason}: {shorten(message, WORST_MESSAGE_LENGTH_MAX)}" if message else reason
+    return f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}, for example {node}: {why}"
+
+
+def _conflicts(tally: Tally) -> tuple[Conflict, ...]:
+    ranked = sorted(tally.losses.items(), key=lambda item: (-item[1], item[0]))
+    return tuple(Conflict(loss.group, loss.winner, nodes) for loss, nodes in ranked[:CONFLICTS_MAX])
+
+
+def _worst_nodes(standing: Standing) -> Iterator[WorstNode]:
+    room = WORST_NODES_MAX
+    for bucket in WORST_FIRST:
+        names = (name for (of, _), nodes in standing.tally.names.items() if of is bucket for name in nodes)
+        for name in heapq.nsmallest(room, names):
+            room -= 1
+            verdict = standing.verdict(name)
+            yield WorstNode(name, bucket, verdict.reason, shorten(verdict.message, WORST_MESSAGE_LENGTH_MAX))

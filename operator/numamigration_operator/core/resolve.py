@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which policy sets which settings group on a node.
+
+The higher priority wins, then the older policy, then the smaller name (GEP-713); per group the first that sets it.
+A Plan policy never wins: it goes to the node's plans. A policy that is being deleted takes no part. The losers are part
+of the answer.
+
+Source: Gateway API, GEP-713, "Conflict resolution".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from numamigration_api.machinery.canonical import canonical_json
+from numamigration_api.vocabulary import (
+    PLANS_MAX,
+    RESTORE_FINALIZER,
+    GroupMode,
+    PolicyMode,
+    Release,
+    SettingsGroup,
+    UnsupportedPolicy,
+)
+from numamigration_operator.core.objects import PolicyObject, Selector, SourceView
+from numamigration_operator.core.wishes import PlanWish, Wish
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PolicyFacts:
+    """A policy as decisions need it.
+
+    Attributes:
+        rank: sorts the policy that wins first.
+        armed: nodes may be pushed, since the finalizer that a restore at deletion needs is seen on the object.
+        wishes: per group what a node shall have that this policy wins.
+    """
+
+    name: str
+    uid: str
+    generation: int
+    rank: tuple[int, str, str]
+    selector: Selector
+    mode: PolicyMode
+    release: Release
+    strict: bool
+    deadline_seconds: int
+    armed: bool
+    deleting: bool
+    wishes: Mapping[SettingsGroup, Wish]
+    plan: PlanWish
+
+
+class Loss(NamedTuple):
+    """A group that a policy sets and another one wins."""
+
+    group: SettingsGroup
+    winner: str
+
+
+class Resolution(NamedTuple):
+    """What became of the policies that select one node.
+
+    Attributes:
+        policies: all of them, the first to win first.
+        winners: per group, in the order of ``SettingsGroup``.
+        won: the same by policy uid.
+        losses: by policy uid.
+        plans: the Plan policies that find room in the node state.
+    """
+
+    policies: tuple[PolicyFacts, ...]
+    winners: Mapping[SettingsGroup, PolicyFacts]
+    won: Mapping[str, tuple[SettingsGroup, ...]]
+    losses: Mapping[str, tuple[Loss, ...]]
+    plans: tuple[PolicyFacts, ...]
+
+
+NOTHING_WISHED = Resolution((), {}, {}, {}, ())
+
+
+def policy_facts(policy: PolicyObject) -> PolicyFacts:
+    """Return what decisions need of a policy."""
+    meta, spec = policy.metadata, policy.spec
+    source = SourceView(policy=meta.name, uid=meta.uid, generation=meta.generation)
+    return PolicyFacts(
+        name=meta.name,
+        uid=meta.uid,
+        generation=meta.generation,
+        rank=(-spec.priority, meta.creation_timestamp, meta.name),
+        selector=spec.node_selector,
+        mode=spec.mode,
+        release=spec.on_delete,
+        strict=spec.unsupported is UnsupportedPolicy.STRICT,
+        deadline_seconds=spec.rollout.node_deadline_seconds,
+        armed=spec.on_delete is Release.KEEP or RESTORE_FINALIZER in meta.finalizers,
+        deleting=meta.deletion_timestamp is not None,
+        wishes={group: _wish(policy, source, group) for group in SettingsGroup if group in spec.settings},
+        plan=PlanWish(
+            source=source,
+            settings=canonical_json(spec.settings),
+            unsupported=spec.unsupported,
+            verification=spec.verification,
+            accepted_risks=tuple(sorted(spec.accepted_risks)),
+        ),
+    )
+
+
+def resolve(policies: Iterable[PolicyFacts]) -> Resolution:
+    """Decide for one node which of the `policies` that select it sets each group; in whatever order they come."""
+    ranked = tuple(sorted((policy for policy in policies if not policy.deleting), key=lambda policy: policy.rank))
+    rivals = [policy for policy in ranked if policy.mode is not PolicyMode.PLAN]
+    by_group = {group: [policy for policy in rivals if group in policy.wishes] for group in SettingsGroup}
+    winners = {group: setters[0] for group, setters in by_group.items() if setters}
+    losses: dict[str, tuple[Loss, ...]] = {}
+    for group, setters in by_group.items():
+        for loser in setters[1:]:
+            losses[loser.uid] = (*losses.get(loser.uid, ()), Loss(group, setters[0].name))
+    won = {one.uid: tuple(group for group, winner in winners.items() if winner is one) for one in winners.values()}
+    plans = [policy for policy in ranked if policy.mode is PolicyMode.PLAN]
+    return Resolution(ranked, winners, won, losses, tuple(plans[:PLANS_MAX]))
+
+
+def _wish(policy: PolicyObject, source: SourceView, group: SettingsGroup) -> Wish:
+    spec = policy.spec
+    return Wish(
+        source=source,
+        mode=GroupMode.HOLD if spec.mode is PolicyMode.PAUSED else GroupMode.APPLY,
+        settings=canonical_json(spec.settings[group]),
+        release=spec.on_delete,
+        drift=spec.drift,
+        unsupported=spec.unsupported,
+        verification=spec.verification,
+        accepted_risks=tuple(sorted(spec.accepted_risks)),
+    )

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a policy's status counts, kept by difference: a node's old contribution goes out, its new one comes in.
+
+The cost of one node event does not depend on the number of nodes. A counter that no node has stays apart from one that
+stands at 0 everywhere.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from decimal import Decimal
+from typing import Final, NamedTuple
+
+from numamigration_api.machinery.quantities import decimal_text
+from numamigration_api.vocabulary import NodeBucket, Reason
+from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.objects import PolicyStatistics, Statistics
+from numamigration_operator.core.resolve import Loss
+
+COUNTERS: Final = tuple(Statistics.__struct_fields__)
+
+
+class Contribution(NamedTuple):
+    """What one node adds to one policy's counts.
+
+    Attributes:
+        verdict: the count it is in.
+        drifted: somebody else changed a knob there.
+        losses: groups the policy lost there.
+        statistics: the node's counters, when the policy sets offload there; None otherwise.
+    """
+
+    verdict: Verdict
+    drifted: bool = False
+    losses: tuple[Loss, ...] = ()
+    statistics: Statistics | None = None
+
+
+class Tally:
+    """Counts of one policy.
+
+    Attributes:
+        buckets: nodes by count.
+        names: names of the nodes that are not ready, by count and reason; no entry is empty.
+        drifted: nodes where somebody else changed a knob.
+        losses: nodes by lost group and winner; no entry is 0.
+    """
+
+    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "names")
+
+    def __init__(self) -> None:
+        self.buckets: Counter[NodeBucket] = Counter()
+        self.names: dict[tuple[NodeBucket, Reason], set[str]] = {}
+        self.drifted = 0
+        self.losses: Counter[Loss] = Counter()
+        self._reporting = 0
+        self._nodes_with: Counter[str] = Counter()
+        self._sums: dict[str, Decimal] = dict.fromkeys(COUNTERS, Decimal(0))
+
+    @property
+    def matched(self) -> int:
+        """How many nodes the policy selects."""
+        return self.buckets.total()
+
+    def replace(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
+        """Count `node` as `new` where it was counted as `old`; None is a node that is not selected."""
+        if old is not None:
+            self._name(node, old.verdict, present=False)
+            self._add(old, -1)
+        if new is not None:
+            self._name(node, new.verdict, present=True)
+            self._add(new, 1)
+
+    def statistics(self) -> PolicyStatistics | None:
+        """Return the sums; None when no node has any counter."""
+        if not self._reporting:
+            return None
+        known = {name: self._sums[name] for name in COUNTERS if self._nodes_with[name]}
+        rate = known.pop("folios_per_second", None)
+        return PolicyStatistics(
+            nodes=self._reporting,
+            folios_per_second=None if rate is None else decimal_text(rate),
+            **{name: int(total) for name, total in known.items()},
+        )
+
+    def _add(self, one: Contribution, sign: int) -> None:
+        self.buckets[one.verdict.bucket] += sign
+        self.drifted += sign * one.drifted
+        for loss in one.losses:
+            self.losses[loss] += sign
+            if not self.losses[loss]:
+                del self.losses[loss]
+        if one.statistics is not None:
+            self._add_statistics(one.statistics, sign)
+
+    def _add_statistics(self, statistics: Statistics, sign: int) -> None:
+        values = {name: value for name in COUNTERS if (value := getattr(statistics, name)) is not None}
+        self._reporting += sign * bool(values)
+        for name, value in values.items():
+            self._nodes_with[name] += sign
+            self._sums[name] += sign * Decimal(value)
+
+    def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
+        if verdict.bucket is NodeBucket.READY:
+            return
+        key = (verdict.bucket, verdict.reason)
+        if present:
+            self.names.setdefault(key, set()).add(node)
+            return
+        self.names[key].discard(node)
+        if not self.names[key]:
+            del self.names[key]

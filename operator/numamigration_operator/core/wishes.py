@@ -1,0 +1,154 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Wishes: what a node state's spec says, in one spelling, whether it came from a policy or from the API server.
+
+* Settings are canonical JSON bytes, so that wishes are equal when they mean the same, whatever the order of keys; being
+  hashable they are shared by all nodes that have them, and no raw wish keeps its list page in memory.
+* The revision leaves out itself, ``leaderEpoch`` and the generations of the sources: a policy edit that changes nothing
+  for a node is not pushed to it. Empty ``groups`` and ``plans`` are left out, as the API server shows them.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from numamigration_api.machinery.canonical import canonical_json, revision_hash
+from numamigration_api.vocabulary import (
+    API_VERSION,
+    STATE_KIND,
+    AcceptedRisk,
+    DriftPolicy,
+    GroupMode,
+    Release,
+    SettingsGroup,
+    UnsupportedPolicy,
+    Verification,
+)
+from numamigration_operator.core.objects import PlanWishView, SourceView, StateSpec, Struct, WishView
+
+REVISIONS_CACHED: Final = 4096  # distinct specs of a fleet: combinations of policies, not nodes
+
+
+class Wish(Struct, frozen=True):
+    """A settings group as one node shall have it. `settings` is canonical JSON."""
+
+    source: SourceView
+    mode: GroupMode
+    settings: bytes
+    release: Release
+    drift: DriftPolicy
+    unsupported: UnsupportedPolicy
+    verification: Verification
+    accepted_risks: tuple[AcceptedRisk, ...]
+
+
+class PlanWish(Struct, frozen=True):
+    """What a Plan policy would set on a node. `settings` is canonical JSON of all its groups."""
+
+    source: SourceView
+    settings: bytes
+    unsupported: UnsupportedPolicy
+    verification: Verification
+    accepted_risks: tuple[AcceptedRisk, ...]
+
+
+class Spec(NamedTuple):
+    """A node state's spec without revision and epochs; groups in the order of ``SettingsGroup``."""
+
+    groups: tuple[tuple[SettingsGroup, Wish], ...] = ()
+    plans: tuple[PlanWish, ...] = ()
+
+    def wish(self, group: SettingsGroup) -> Wish | None:
+        """Return the wish for one group, or None."""
+        return next((wish for name, wish in self.groups if name is group), None)
+
+
+def means_same(one: Wish | None, other: Wish | None) -> bool:
+    """Return whether two wishes differ in nothing but the generation of their source."""
+    if one is None or other is None:
+        return one is other
+    same_source = one.source.uid == other.source.uid
+    return same_source and msgspec.structs.replace(one, source=other.source) == other
+
+
+def observed_spec(spec: StateSpec) -> Spec:
+    """Return what the API server shows."""
+    return Spec(
+        tuple((group, _observed_wish(spec.groups[group])) for group in SettingsGroup if group in spec.groups),
+        tuple(_observed_plan(plan) for plan in spec.plans),
+    )
+
+
+@lru_cache(maxsize=REVISIONS_CACHED)
+def revision_of(spec: Spec) -> str:
+    """Return the hash that the agent reports back once `spec` is in force."""
+    plain = spec_json(spec)
+    for wish in (*plain.get("groups", {}).values(), *plain.get("plans", ())):
+        del wish["source"]["generation"]
+    return revision_hash(plain)
+
+
+def spec_json(spec: Spec) -> dict[str, Any]:
+    """Return `spec` as plain JSON values, without revision and epochs."""
+    plain: dict[str, Any] = {}
+    if spec.groups:
+        plain["groups"] = {group: _plain(wish) for group, wish in spec.groups}
+    if spec.plans:
+        plain["plans"] = [_plain(plan) for plan in spec.plans]
+    return plain
+
+
+def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int | None) -> bytes:
+    """Return the apply document of a node state's spec, owned by its Node.
+
+    A `leader_epoch` that stands in the object already is kept: an apply that leaves it out would drop it.
+    """
+    owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
+    return msgspec.json.encode(
+        {
+            "apiVersion": API_VERSION,
+            "kind": STATE_KIND,
+            "metadata": {"name": node, "ownerReferences": [owner]},
+            "spec": _spec_part(spec, leader_epoch),
+        }
+    )
+
+
+@lru_cache(maxsize=REVISIONS_CACHED)
+def _spec_part(spec: Spec, leader_epoch: int | None) -> msgspec.Raw:
+    """The same on thousands of nodes, so it is made once."""
+    epoch = {} if leader_epoch is None else {"leaderEpoch": leader_epoch}
+    return msgspec.Raw(canonical_json({"revision": revision_of(spec)} | epoch | spec_json(spec)))
+
+
+def _observed_wish(view: WishView) -> Wish:
+    return Wish(
+        source=view.source,
+        mode=view.mode,
+        settings=_canonical(view.settings),
+        release=view.release,
+        drift=view.drift,
+        unsupported=view.unsupported,
+        verification=view.verification,
+        accepted_risks=view.accepted_risks,
+    )
+
+
+def _observed_plan(view: PlanWishView) -> PlanWish:
+    return PlanWish(
+        source=view.source,
+        settings=_canonical(view.settings),
+        unsupported=view.unsupported,
+        verification=view.verification,
+        accepted_risks=view.accepted_risks,
+    )
+
+
+def _canonical(raw: msgspec.Raw) -> bytes:
+    return canonical_json(msgspec.json.decode(raw))
+
+
+def _plain(wish: Wish | PlanWish) -> dict[str, Any]:
+    return {**msgspec.to_builtins(wish), "settings": msgspec.json.decode(wish.settings)}

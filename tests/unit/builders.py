@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects as the API server shows them, in a line each, and a fleet whose writes take effect."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+
+from numamigration_api.machinery.clock import timestamp
+from numamigration_api.vocabulary import RESTORE_FINALIZER
+from numamigration_operator.core.decisions import Decisions, Write, WriteKey, WriteKind
+from numamigration_operator.core.fleet import Fleet, FleetSettings
+from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
+
+START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+OFFLOAD: dict[str, Any] = {"engine": "DMA", "channels": 4}
+TIERING: dict[str, Any] = {"mode": "Tiering"}
+
+
+def policy(name: str = "p", *, meta: dict[str, Any] | None = None, status: Any = None, **spec: Any) -> PolicyObject:
+    """Return a policy that keeps on delete (so that no finalizer is needed) and sets `offload` on every node."""
+    document = {
+        "metadata": {
+            "name": name,
+            "uid": f"uid-{name}",
+            "generation": 1,
+            "resourceVersion": "1",
+            "creationTimestamp": timestamp(START),
+        }
+        | (meta or {}),
+        "spec": {"nodeSelector": {}, "settings": {"offload": OFFLOAD}, "onDelete": "Keep"} | spec,
+        "status": status or {},
+    }
+    return msgspec.convert(document, PolicyObject)
+
+
+def node(name: str = "n", uid: str | None = None, **labels: str) -> NodeObject:
+    """Return a Node with these labels."""
+    return msgspec.convert({"metadata": {"name": name, "uid": uid or f"node-{name}", "labels": labels}}, NodeObject)
+
+
+def state(
+    name: str = "n",
+    spec: dict[str, Any] | None = None,
+    status: dict[str, Any] | None = None,
+    *,
+    generation: int = 1,
+    uid: str = "",
+    owner: str | None = None,
+) -> StateObject:
+    """Return a node state, decoded from bytes as the informer does it."""
+    document = {
+        "metadata": {
+            "name": name,
+            "uid": uid or f"state-{name}",
+            "generation": generation,
+            "ownerReferences": [{"uid": owner or f"node-{name}"}],
+        },
+        "spec": spec or {},
+        "status": status or {},
+    }
+    return msgspec.json.decode(json.dumps(document).encode(), type=StateObject)
+
+
+class World:
+    """A fleet, a clock, and an API server of a few dictionaries: what is decided can be stored and shown.
+
+    No fake of server-side apply: each object has one writer here, so an apply replaces that writer's half.
+    """
+
+    def __init__(self, settings: FleetSettings | None = None) -> None:
+        self.settings = settings or FleetSettings()
+        self.fleet = Fleet(self.settings)
+        self.now = 1000.0
+        self.policies: dict[str, dict[str, Any]] = {}
+        self.nodes: dict[str, NodeObject] = {}
+        self.states: dict[str, dict[str, Any]] = {}
+        self.written: list[Write] = []
+        self.version = 100
+
+    @property
+    def wall(self) -> datetime:
+        return START + timedelta(seconds=self.now)
+
+    # What people and kubelets do
+
+    def add_policy(self, one: PolicyObject) -> None:
+        document = json.loads(msgspec.json.encode(one))
+        document["metadata"]["resourceVersion"] = self._next()
+        self.policies[one.metadata.name] = document
+        self.show_policy(one.metadata.name)
+
+    def edit_policy(self, name: str, **spec: Any) -> None:
+        self.policies[name]["spec"] |= spec
+        self.policies[name]["metadata"]["generation"] += 1
+        self.show_policy(name)
+
+    def delete_policy(self, name: str) -> None:
+        if RESTORE_FINALIZER in self.policies[name]["metadata"]["finalizers"]:
+            self.policies[name]["metadata"]["deletionTimestamp"] = timestamp(self.wall)
+            self.show_policy(name)
+            return
+        uid = self.policies.pop(name)["metadata"]["uid"]
+        self.fleet.policy_gone(uid, self.now)
+
+    def add_node(self, name: str, **labels: str) -> None:
+        self.nodes[name] = node(name, **labels)
+        self.fleet.node_changed(self.nodes[name], self.now)
+
+    def remove_node(self, name: str) -> None:
+        del self.nodes[name]
+        self.fleet.node_gone(name, self.now)
+        if self.states.pop(name, None) is not None:
+            self.fleet.state_gone(name, self.now)
+
+    def report(self, name: str, groups: dict[str, str | tuple[str, str]] | None = None, **status: Any) -> None:
+        """Let the agent report on its spec: a state by group, Ready where none is given (Restored for a restore)."""
+        spec = self.states[name]["spec"]
+        results = {}
+        for group, wish in spec.get("groups", {}).items():
+            default = {"Restore": "Restored", "Hold": "Held"}.get(wish["mode"], "Ready")
+            given = (groups or {}).get(group, default)
+            word, reason = given if isinstance(given, tuple) else (given, "AsExpected")
+            results[group] = {"state": word, "reason": reason, "message": f"{group} is {word}"}
+        self.states[name]["status"] = {
+            "observedGeneration": self.states[name]["metadata"]["generation"],
+            "observedRevision": spec["revision"],
+            "reportedAt": timestamp(self.wall),
+            "groups": results,
+        } | status
+        self.show_state(name)
+
+    # What the API server shows
+
+    def show_policy(self, name: str) -> None:
+        self.policies[name]["metadata"]["resourceVersion"] = self._next()
+        self.fleet.policy_changed(self.policy(name), self.now)
+
+    def show_state(self, name: str) -> None:
+        self.fleet.state_changed(self.state(name), self.now, self.wall)
+
+    def policy(self, name: str) -> PolicyObject:
+        return msgspec.convert(self.policies[name], PolicyObject)
+
+    def state(self, name: str) -> StateObject:
+        return msgspec.json.decode(json.dumps(self.states[name]).encode(), type=StateObject)
+
+    def status(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.policies[name]["status"]
+        return found
+
+    def condition(self, name: str, type_: str) -> dict[str, Any]:
+        return next(c for c in self.status(name)["conditions"] if c["type"] == type_)
+
+    def groups(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.states[name]["spec"].get("groups", {})
+        return found
+
+    # What the operator does
+
+    def sync(self) -> None:
+        """Tell the fleet everything, as after a start."""
+        self.fleet.policies_listed([self.policy(name) for name in self.policies], self.now)
+        for one in self.nodes.values():
+            self.fleet.node_changed(one, self.now)
+        self.fleet.nodes_listed(self.nodes, self.now)
+        for name in self.states:
+            self.show_state(name)
+        self.fleet.states_listed(self.states, self.now)
+
+    def restart(self) -> None:
+        self.fleet = Fleet(self.settings)
+        self.sync()
+
+    def decide(self) -> Decisions:
+        return self.fleet.decide(self.now, self.wall)
+
+    def step(self, seconds: float = 0.0) -> Decisions:
+        """Look at what happened, let time pass, look again; store what was decided and show it."""
+        first = self.decide()
+        self.carry_out(first.writes)
+        if not seconds:
+            return first
+        self.now += seconds
+        last = self.decide()
+        self.carry_out(last.writes)
+        return Decisions(first.writes + last.writes, first.events + last.events, last.look_again)
+
+    def settle(self, *, agents: bool = True) -> None:
+        """Decide, store and report until nothing moves any more."""
+        for _ in range(8):
+            self.step(self.settings.status_interval_seconds + 1)
+            for name in self.states if agents else ():
+                self.report(name)
+
+    def carry_out(self, writes: Iterable[Write]) -> None:
+        for write in writes:
+            self.written.append(write)
+            document = json.loads(write.body)
+            match write.key.kind:
+                case WriteKind.STATE_SPEC:
+                    self._store_state(document)
+                case WriteKind.POLICY_STATUS:
+                    self.policies[write.key.name]["status"] = document["status"]
+                    self.show_policy(write.key.name)
+                case WriteKind.POLICY_FINALIZER:
+                    self._store_finalizers(write.key.name, document["metadata"].get("finalizers", []))
+
+    def _store_state(self, document: dict[str, Any]) -> None:
+        name = document["metadata"]["name"]
+        fresh: dict[str, Any] = {"metadata": {"name": name, "uid": f"state-{name}", "generation": 0}, "status": {}}
+        known = self.states.setdefault(name, fresh)
+        if known.get("spec") != document["spec"]:
+            known["metadata"]["generation"] += 1
+        known["spec"] = document["spec"]
+        known["metadata"]["ownerReferences"] = document["metadata"]["ownerReferences"]
+        self.show_state(name)
+
+    def _store_finalizers(self, name: str, finalizers: list[str]) -> None:
+        meta = self.policies[name]["metadata"]
+        meta["finalizers"] = finalizers
+        if meta.get("deletionTimestamp") and not finalizers:
+            del self.policies[name]
+            self.fleet.policy_gone(meta["uid"], self.now)
+            return
+        self.show_policy(name)
+
+    def _next(self) -> str:
+        self.version += 1
+        return str(self.version)
+
+
+def keys(decisions: Decisions) -> list[WriteKey]:
+    """Return where the writes go."""
+    return [write.key for write in decisions.writes]

@@ -1,0 +1,678 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
+
+from numamigration_api.vocabulary import RESTORE_FINALIZER, Reason
+from numamigration_operator.core.decisions import WriteKey, WriteKind
+from numamigration_operator.core.fleet import Fleet, FleetSettings
+from numamigration_operator.core.objects import PolicyObject, Selector
+
+SPEC, STATUS, FINALIZER = WriteKind.STATE_SPEC, WriteKind.POLICY_STATUS, WriteKind.POLICY_FINALIZER
+
+
+def world(*policies: PolicyObject, nodes: int = 2, settings: FleetSettings | None = None) -> World:
+    """A world at rest: every spec written, every agent reported, every status shown."""
+    made = World(settings)
+    for number in range(nodes):
+        made.nodes[f"n{number}"] = node(f"n{number}", number=str(number), role="db")
+    made.sync()
+    for one in policies:
+        made.add_policy(one)
+    made.settle()
+    made.written.clear()
+    return made
+
+
+def written(made: World, kind: WriteKind) -> list[str]:
+    return [write.key.name for write in made.written if write.key.kind is kind]
+
+
+# Before the first look
+
+
+@pytest.mark.parametrize("missing", ["policies", "nodes", "states"])
+def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
+    """Half the policies would restore the nodes of the other half."""
+    fleet = Fleet(FleetSettings())
+    if missing != "policies":
+        fleet.policies_listed([policy()], 0)
+    fleet.node_changed(node(), 0)
+    if missing != "nodes":
+        fleet.nodes_listed(["n"], 0)
+    if missing != "states":
+        fleet.states_listed([], 0)
+
+    assert not fleet.synced
+    assert fleet.decide(100, START).writes == ()
+
+
+@pytest.mark.parametrize("mode", ["Apply", "Plan", "Paused"])
+@pytest.mark.parametrize("on_delete", ["Keep", "Restore"])
+def test_a_restart_writes_nothing(mode: str, on_delete: str) -> None:
+    """Promise 12, and zero writes on operator restart: statuses are compared with what was read."""
+    made = world(policy(mode=mode, onDelete=on_delete), policy("low", priority=1))
+    made.report("n0", {"offload": ("Failed", "KernelError")})
+    made.step(10)
+    made.written.clear()
+    made.restart()
+
+    decided = [made.step(seconds).writes for seconds in (0, 1, 10, 100)]
+
+    assert decided == [(), (), (), ()]
+
+
+def test_a_restart_while_a_restore_is_under_way_goes_on_with_it() -> None:
+    made = world(policy(onDelete="Restore"))
+    made.delete_policy("p")
+    made.step(10)
+    made.restart()
+    assert keys(made.step(10)) == []
+
+    made.report("n0")
+
+    assert keys(made.step()) == [WriteKey(SPEC, "n0")]
+    assert made.groups("n0") == {}
+
+
+# Node states
+
+
+def test_every_selected_node_gets_an_empty_node_state() -> None:
+    selector = msgspec.convert({"matchLabels": {"number": "1"}}, Selector)
+    made = World(FleetSettings(agent_node_selector=selector))
+    made.add_node("in", number="1")
+    made.add_node("out", number="2")
+    made.sync()
+
+    made.step()
+
+    assert list(made.states) == ["in"]
+    assert made.groups("in") == {}
+
+
+def test_a_write_is_decided_once_until_it_is_shown() -> None:
+    made = World()
+    made.add_node("n")
+    made.sync()
+
+    assert keys(made.decide()) == [WriteKey(SPEC, "n")]
+    assert keys(made.decide()) == []
+    made.fleet.write_failed(WriteKey(SPEC, "n"))
+    assert keys(made.decide()) == [WriteKey(SPEC, "n")]
+
+
+def test_a_node_state_that_was_deleted_is_written_again() -> None:
+    made = world(policy(), nodes=1)
+    del made.states["n0"]
+    made.fleet.state_gone("n0", made.now)
+
+    made.step()
+
+    assert made.groups("n0")["offload"]["settings"] == OFFLOAD
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"groups": {}}, id="a group removed"),
+        pytest.param({"revision": "0" * 16}, id="the revision changed"),
+        pytest.param({"plans": [{"source": {"policy": "x", "uid": "x"}, "settings": {}}]}, id="a plan added"),
+    ],
+)
+def test_a_spec_edited_by_hand_is_written_again(edit: dict[str, Any]) -> None:
+    made = world(policy(), nodes=1)
+    before = made.states["n0"]["spec"]
+    made.states["n0"]["spec"] = before | edit
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    made.step()
+
+    assert made.states["n0"]["spec"] == before
+
+
+def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
+    made = world(policy(), nodes=1)
+    shown = []
+    for channels in (5, 6):
+        made.edit_policy("p", settings={"offload": OFFLOAD | {"channels": channels}})
+        shown.append(json.loads(made.decide().writes[0].body))
+
+    made._store_state(shown[0])
+    assert keys(made.decide()) == []
+    made._store_state(shown[1])
+    assert keys(made.step()) == []
+    assert made.groups("n0")["offload"]["settings"]["channels"] == 6
+
+
+def test_a_policy_deleted_while_its_push_is_open_is_restored_nevertheless() -> None:
+    """The watch shows no wish yet, but one is on its way: it must not stay behind."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.add_node("late")
+    made.decide()
+    made.fleet.policy_gone("uid-p", made.now)
+
+    (write,) = [one for one in made.decide().writes if one.key.name == "late"]
+
+    assert json.loads(write.body)["spec"]["groups"]["offload"]["mode"] == "Restore"
+
+
+def test_a_leader_epoch_is_kept() -> None:
+    made = world(policy(), nodes=1)
+    made.states["n0"]["spec"]["leaderEpoch"] = 7
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+    assert keys(made.step()) == []
+
+    made.edit_policy("p", drift="Report")
+    made.step()
+
+    assert made.states["n0"]["spec"]["leaderEpoch"] == 7
+
+
+def test_a_node_that_came_back_under_its_name_owns_its_state() -> None:
+    made = world(policy(), nodes=1)
+    made.nodes["n0"] = node("n0", uid="second")
+    made.fleet.node_changed(made.nodes["n0"], made.now)
+
+    made.step()
+
+    assert made.states["n0"]["metadata"]["ownerReferences"][0]["uid"] == "second"
+    assert keys(made.step(1)) == []
+
+
+@pytest.mark.parametrize("how", ["gone", "listed"])
+def test_a_node_that_is_gone_counts_nowhere_and_gets_no_writes(how: str) -> None:
+    made = world(policy())
+    if how == "gone":
+        made.fleet.node_gone("n0", made.now)
+    else:
+        made.fleet.nodes_listed(["n1"], made.now)
+    made.show_state("n0")
+
+    made.step(10)
+
+    assert written(made, SPEC) == []
+    assert made.status("p")["nodes"]["matched"] == 1
+
+
+def test_a_state_without_a_node_is_nobodys() -> None:
+    made = world(policy(), nodes=1)
+
+    made.fleet.state_changed(state("stray", {"groups": {}}), made.now, made.wall)
+
+    assert keys(made.step(10)) == []
+    assert made.fleet.snapshot()[:3] == (1, 1, 2)
+    made.fleet.states_listed(["n0"], made.now)
+    assert made.fleet.snapshot()[:3] == (1, 1, 1)
+
+
+def test_a_relabelled_node_is_restored_and_then_left_alone() -> None:
+    made = world(policy(nodeSelector={"matchLabels": {"role": "db"}}, onDelete="Restore"), nodes=1)
+    made.add_node("n0", role="web")
+
+    made.step()
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    made.report("n0")
+    made.step()
+
+    assert made.groups("n0") == {}
+
+
+def test_the_report_of_an_earlier_restore_does_not_end_a_later_one() -> None:
+    """Promise 7: the same revision comes twice, with an unreported push in between."""
+    made = world(policy(nodeSelector={"matchLabels": {"role": "db"}}, onDelete="Restore"), nodes=1)
+    made.add_node("n0", role="web")
+    made.step()
+    made.report("n0")
+    for role in ("db", "web"):
+        made.step()
+        made.add_node("n0", role=role)
+    made.step()
+    made.step(10)
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+
+
+def test_a_node_that_leaves_the_agents_selector_is_released() -> None:
+    selector = msgspec.convert({"matchLabels": {"role": "db"}}, Selector)
+    made = world(policy(onDelete="Restore"), nodes=1, settings=FleetSettings(agent_node_selector=selector))
+    made.report("n0", statistics={"foliosMigrated": 1})
+    made.add_node("n0", role="web")
+
+    made.step(10)
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    assert made.status("p")["worstNodes"][0]["reason"] == Reason.NO_AGENT
+    assert "statistics" not in made.status("p")
+
+
+def test_a_policy_edit_that_changes_nothing_for_a_node_is_not_pushed() -> None:
+    made = world(policy(), nodes=1)
+
+    made.edit_policy("p", priority=101)
+    made.step(10)
+
+    assert written(made, SPEC) == []
+    assert (made.status("p")["observedGeneration"], made.status("p")["summary"]) == (2, "1/1 ready")
+
+
+def test_safe_specs_are_started_before_others() -> None:
+    made = world(policy("a", nodeSelector={"matchLabels": {"number": "0"}}), policy("b", mode="Plan"))
+    made.edit_policy("a", nodeSelector={"matchLabels": {"number": "1"}})
+    made.edit_policy("a", nodeSelector={"matchLabels": {"number": "1"}})
+    made.add_node("n2", number="1")
+    made.add_node("n3", number="9")
+
+    writes = made.decide().writes
+
+    assert [write.safe for write in writes] == sorted((write.safe for write in writes), reverse=True)
+    assert {write.key.name for write in writes if write.safe} == {"n0", "n3"}
+
+
+# Policies
+
+
+def test_an_older_version_of_a_policy_is_ignored() -> None:
+    made = world(policy(), nodes=1)
+
+    made.fleet.policy_changed(policy(mode="Paused", meta={"resourceVersion": "5"}), made.now)
+
+    assert keys(made.step(10)) == []
+
+
+@pytest.mark.parametrize("version", ["", "x1"])
+def test_a_version_that_is_no_number_is_taken(version: str) -> None:
+    made = world(policy(), nodes=1)
+
+    made.fleet.policy_changed(policy(mode="Paused", meta={"resourceVersion": version}), made.now)
+
+    assert WriteKey(SPEC, "n0") in keys(made.step())
+
+
+def test_a_late_event_does_not_bring_a_deleted_policy_back() -> None:
+    made = world(policy(), nodes=1)
+    made.fleet.policy_gone("uid-p", made.now)
+    made.fleet.policy_changed(made.policy("p"), made.now)
+
+    made.step()
+
+    assert made.groups("n0") == {}
+
+
+def test_a_list_is_the_whole_truth() -> None:
+    made = world(policy(), nodes=1)
+    made.fleet.policies_listed([], made.now)
+
+    made.step()
+
+    assert made.groups("n0") == {}
+
+
+def test_a_policy_that_was_missing_in_a_list_counts_right_when_it_is_back() -> None:
+    made = world(policy(onDelete="Restore"))
+    made.fleet.policies_listed([], made.now)
+    made.fleet.policies_listed([made.policy("p")], made.now)
+    made.step(10)
+
+    assert made.status("p")["nodes"]["matched"] == 2
+    made.delete_policy("p")
+    made.step()
+    assert "p" in made.policies
+
+
+def test_a_late_event_of_a_policys_predecessor_does_not_replace_it() -> None:
+    made = world(policy(), nodes=1)
+
+    made.fleet.policy_changed(policy(meta={"uid": "before", "resourceVersion": "3"}), made.now)
+
+    assert keys(made.step(10)) == []
+
+
+def test_a_namesake_replaces_its_predecessor() -> None:
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.add_policy(policy(meta={"uid": "second"}, settings={"balancing": TIERING}))
+
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    assert made.groups("n0")["balancing"]["source"]["uid"] == "second"
+
+
+# Finalizer
+
+
+def test_no_node_is_pushed_before_the_finalizer_is_seen() -> None:
+    """Promise 7: who pushes without it may never restore."""
+    made = world(nodes=1)
+    made.add_policy(policy(onDelete="Restore"))
+
+    first = made.decide()
+    assert keys(first) == [WriteKey(FINALIZER, "p")]
+    assert keys(made.decide()) == []
+    made.carry_out(first.writes)
+    assert WriteKey(SPEC, "n0") in keys(made.step())
+
+
+def test_a_failed_finalizer_is_written_again() -> None:
+    made = world(nodes=0)
+    made.add_policy(policy(onDelete="Restore"))
+    made.decide()
+
+    made.fleet.write_failed(WriteKey(FINALIZER, "p"))
+
+    assert keys(made.decide()) == [WriteKey(FINALIZER, "p")]
+
+
+@pytest.mark.parametrize("changes", [{"onDelete": "Keep"}, {"mode": "Plan"}])
+def test_a_finalizer_that_is_not_needed_is_dropped(changes: dict[str, Any]) -> None:
+    made = world(policy(onDelete="Restore"))
+    assert made.policies["p"]["metadata"]["finalizers"] == [RESTORE_FINALIZER]
+
+    made.edit_policy("p", **changes)
+    made.settle()
+
+    assert made.policies["p"]["metadata"]["finalizers"] == []
+
+
+def test_a_deleted_policy_stays_until_the_last_node_has_restored() -> None:
+    made = world(policy(onDelete="Restore"))
+    made.delete_policy("p")
+    made.step(10)
+    assert made.status("p")["summary"] == "restoring, 2 nodes left"
+    made.report("n0")
+    made.step()
+    made.step(10)
+    assert made.status("p")["summary"] == "restoring, 1 node left"
+
+    made.report("n1")
+    made.step()
+    made.step()
+
+    assert made.policies == {}
+    assert made.groups("n0") == made.groups("n1") == {}
+
+
+def test_a_deleted_policy_waits_for_a_node_whose_push_is_not_shown_yet() -> None:
+    made = world(policy(onDelete="Restore"), nodes=0)
+    made.add_node("late")
+    made.decide()
+
+    made.delete_policy("p")
+
+    assert WriteKey(FINALIZER, "p") not in keys(made.decide())
+
+
+def test_a_finalizer_that_was_dropped_at_deletion_is_not_put_back() -> None:
+    """The API server refuses new finalizers on a deleted object."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.states["n0"]["spec"], wished = {}, made.states["n0"]["spec"]
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.fleet.state_gone("n0", made.now)
+    made.delete_policy("p")
+    assert WriteKey(FINALIZER, "p") in keys(made.decide())
+
+    made.states["n0"]["spec"] = wished
+    made.show_state("n0")
+
+    assert WriteKey(FINALIZER, "p") not in keys(made.decide())
+
+
+def test_a_deleted_policy_does_not_wait_for_a_node_that_is_gone() -> None:
+    """Promise 13."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.delete_policy("p")
+    made.step()
+
+    made.remove_node("n0")
+    made.step()
+
+    assert made.policies == {}
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["same operator", "another operator"])
+def test_after_a_deadline_a_deleted_policy_goes_and_says_who_was_not_restored(restarted: bool) -> None:
+    """Promise 13: deletion ends in bounded time with any number of dead nodes."""
+    made = world(policy(onDelete="Restore"), nodes=25)
+    made.delete_policy("p")
+    made.step()
+    made.step(300)
+    if restarted:
+        made.restart()
+
+    made.step(298)
+    assert "p" in made.policies
+    last = made.step(2)
+
+    assert "p" not in made.policies
+    (event,) = [one for one in last.events if one.reason is Reason.RESTORE_INCOMPLETE]
+    assert event.warning
+    assert "gave up waiting for 25 nodes" in event.message
+    assert event.message.count("n1") == 11
+    assert event.message.endswith("and 5 more")
+
+
+# Status
+
+
+def test_the_first_change_after_a_quiet_time_is_shown_soon() -> None:
+    made = world(policy())
+    made.step(100)
+    made.report("n0", {"offload": ("Failed", "KernelError")})
+
+    look_again = made.step().look_again
+
+    assert look_again == made.now + 0.25
+    assert keys(made.step(0.25)) == [WriteKey(STATUS, "p")]
+
+
+def test_a_status_is_written_at_most_once_in_five_seconds() -> None:
+    """Promise 12."""
+    made = world(policy())
+    made.step(100)
+    times = []
+    for number in range(200):
+        made.report("n0", {"offload": ("Failed", "KernelError") if number // 7 % 2 else "Ready"})
+        made.now += 0.1
+        if keys(made.step()):
+            times.append(made.now)
+
+    assert len(times) >= 3
+    assert all(later - earlier >= 5 for earlier, later in pairwise(times))
+
+
+def test_counters_alone_are_written_every_sixty_seconds() -> None:
+    """Promise 12."""
+    made = world(policy())
+    made.step(100)
+    times = []
+    for number in range(400):
+        made.report("n0", statistics={"foliosMigrated": number})
+        made.now += 1
+        if keys(made.step()):
+            times.append(made.now)
+
+    assert len(times) >= 5
+    assert all(later - earlier >= 60 for earlier, later in pairwise(times))
+
+
+def test_moved_counters_ask_for_no_look_before_they_are_due() -> None:
+    made = world(policy())
+    made.step(100)
+    made.report("n0", statistics={"foliosMigrated": 1})
+    made.step()
+    written_at = made.now
+
+    made.report("n0", statistics={"foliosMigrated": 2})
+
+    assert made.step().look_again == written_at + 60
+
+
+def test_counters_that_moved_while_the_operator_was_away_are_no_reason_to_write() -> None:
+    """Promise 12: never as the first write after a start."""
+    made = world(policy())
+    made.states["n0"]["status"]["statistics"] = {"foliosMigrated": 10**6}
+    made.restart()
+
+    assert [keys(made.step(seconds)) for seconds in (0, 1, 60, 600)] == [[], [], [], []]
+    assert "statistics" not in made.status("p")
+
+
+def test_counters_are_summed_where_the_policy_sets_offload_only() -> None:
+    made = world(policy("a"), policy("b", priority=1, settings={"balancing": TIERING}))
+    for name in ("n0", "n1"):
+        made.report(name, statistics={"foliosMigrated": 5, "foliosPerSecond": "0.5"})
+
+    made.step(100)
+    made.step(1)
+
+    assert made.status("a")["statistics"] == {"nodes": 2, "foliosMigrated": 10, "foliosPerSecond": "1"}
+    assert "statistics" not in made.status("b")
+
+
+def test_a_status_that_did_not_stick_is_written_again() -> None:
+    made = world(policy())
+    made.step(100)
+    made.report("n0", {"offload": ("Failed", "KernelError")})
+    made.decide()
+    made.now += 1
+    assert keys(made.decide()) == [WriteKey(STATUS, "p")]
+    made.now += 10
+    assert keys(made.decide()) == []
+
+    made.fleet.write_failed(WriteKey(STATUS, "p"))
+    made.decide()
+    made.now += 1
+
+    assert keys(made.decide()) == [WriteKey(STATUS, "p")]
+
+
+def test_a_status_changed_by_somebody_else_is_written_again() -> None:
+    made = world(policy())
+    made.policies["p"]["status"]["summary"] = "all fine"
+    made.show_policy("p")
+
+    made.step()
+    made.step(10)
+
+    assert made.status("p")["summary"] == "2/2 ready"
+
+
+def test_drift_is_counted_over_the_partition() -> None:
+    made = world(policy())
+    made.report("n0", conditions=[{"type": "Drifted", "status": "True"}])
+
+    made.step()
+    made.step(10)
+
+    assert (made.status("p")["overlays"], made.status("p")["nodes"]["ready"]) == ({"drifted": 1}, 2)
+
+
+# Silence
+
+
+def test_a_node_is_unreachable_once_its_deadline_has_passed() -> None:
+    """Promise 11; a dead node never blocks."""
+    made = world(policy(rollout={"nodeDeadlineSeconds": 700}), policy("q", priority=1))
+    made.report("n0")
+    last = made.now
+    made.step(690)
+    made.report("n1")
+
+    look_again = made.step().look_again
+    assert look_again == last + 700
+    made.step(look_again - made.now)
+    made.step(1)
+
+    assert made.status("p")["summary"] == "1/2 ready, 1 unreachable"
+    assert made.condition("p", "Ready")["status"] == "True"
+    assert made.condition("p", "Degraded")["reason"] == Reason.NODE_UNREACHABLE
+    assert made.status("q")["nodes"]["unreachable"] == 0
+
+
+def test_a_node_that_reports_again_is_reachable_again() -> None:
+    made = world(policy(), nodes=1)
+    made.step(2000)
+    made.step(10)
+    assert made.status("p")["nodes"]["unreachable"] == 1
+
+    made.report("n0")
+    made.step()
+    made.step(10)
+
+    assert made.status("p")["nodes"]["ready"] == 1
+
+
+@pytest.mark.parametrize(
+    ("age", "unreachable"),
+    [pytest.param(899, 0, id="young"), pytest.param(900, 1, id="old"), pytest.param(-5000, 0, id="from the future")],
+)
+def test_at_first_sight_the_age_of_a_report_counts(age: int, unreachable: int) -> None:
+    made = world(policy(), nodes=1)
+    made.states["n0"]["status"]["reportedAt"] = (made.wall - timedelta(seconds=age)).isoformat()
+    made.restart()
+
+    made.step()
+    made.step(0.5)
+
+    assert made.status("p")["nodes"]["unreachable"] == unreachable
+
+
+def test_a_shorter_deadline_rings_sooner() -> None:
+    made = world(policy(rollout={"nodeDeadlineSeconds": 9000}), nodes=1)
+    made.report("n0")
+    reported = made.now
+    made.edit_policy("p", rollout={"nodeDeadlineSeconds": 700})
+    made.step(10)
+
+    assert made.step(10).look_again == reported + 700
+
+
+# Events
+
+
+def test_a_ready_condition_that_moves_is_an_event() -> None:
+    made = world(policy())
+    made.report("n0", {"offload": ("Failed", "MigratorBusy")})
+    made.step()
+    (event,) = made.step(10).events
+
+    assert (event.policy, event.policy_uid, event.warning, event.reason) == ("p", "uid-p", True, "MigratorBusy")
+    assert event.message == "1 of 2 nodes failed, for example n0: MigratorBusy: offload: offload is Failed"
+    made.report("n0")
+    made.step()
+    assert [(one.warning, one.reason) for one in made.step(10).events] == [(False, "AsExpected")]
+
+
+def test_a_restart_tells_no_event_again() -> None:
+    made = world(policy())
+    made.report("n0", {"offload": ("Failed", "MigratorBusy")})
+    made.step()
+    made.step(10)
+    made.restart()
+    made.report("n1", {"offload": ("Failed", "MigratorBusy")})
+    made.step()
+
+    decisions = made.step(10)
+
+    assert keys(decisions) == [WriteKey(STATUS, "p")]
+    assert decisions.events == ()
+
+
+def test_an_edit_makes_nodes_pending_on_its_own_policy_only() -> None:
+    made = world(policy("offload"), policy("tiering", settings={"demotion": {"enabled": True}}))
+    made.settle()
+
+    made.edit_policy("offload", settings={"offload": {"engine": "DMA", "channels": 2}})
+    made.step()
+    decisions = made.step(10)
+
+    assert made.status("offload")["nodes"]["pending"] == 2
+    assert made.status("tiering")["nodes"]["ready"] == 2
+    assert WriteKey(STATUS, "tiering") not in keys(decisions)

@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: Apache-2.0
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import msgspec
+import pytest
+from tests.unit.builders import policy
+
+from numamigration_api.models.policy import MigrationPolicyStatus
+from numamigration_api.vocabulary import WORST_NODES_MAX, NodeBucket, Reason, SettingsGroup
+from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.objects import PolicyStatusView, Statistics
+from numamigration_operator.core.policy_status import Standing, policy_status
+from numamigration_operator.core.resolve import Loss, policy_facts
+from numamigration_operator.core.tally import Contribution, Tally
+
+WALL = datetime(2026, 1, 2, tzinfo=UTC)
+REASONS = {"failed": "KernelError", "refused": "RiskNotAccepted", "unreachable": "NodeUnreachable"}
+
+
+def verdict(text: str) -> Verdict:
+    """Read ``failed:MigratorBusy:words``; reason and words may be left out."""
+    bucket, _, rest = text.partition(":")
+    reason, _, message = rest.partition(":")
+    return Verdict(NodeBucket(bucket), Reason(reason or REASONS.get(bucket, "Applying")), message)
+
+
+def status(
+    nodes: dict[str, str],
+    losses: tuple[Loss, ...] = (),
+    known: PolicyStatusView = PolicyStatusView(),  # noqa: B008
+    wall: datetime = WALL,
+    holders: tuple[str, ...] = (),
+    **spec: Any,
+) -> PolicyStatusView:
+    tally, verdicts = Tally(), {name: verdict(text) for name, text in nodes.items()}
+    for name, one in verdicts.items():
+        tally.replace(name, None, Contribution(one, losses=losses, statistics=Statistics(folios_migrated=1)))
+    standing = Standing(policy_facts(policy(**spec)), tally, verdicts.__getitem__, frozenset(holders))
+    return policy_status(standing, known, wall)
+
+
+def condition(found: PolicyStatusView, type_: str) -> tuple[str, str]:
+    one = next(c for c in found.conditions if c["type"] == type_)
+    return one["status"], one["reason"]
+
+
+def message(found: PolicyStatusView, type_: str) -> str:
+    return str(next(c["message"] for c in found.conditions if c["type"] == type_))
+
+
+@pytest.mark.parametrize(
+    ("nodes", "ready", "others"),
+    [
+        pytest.param({}, ("True", "NoNodesMatched"), set(), id="no node"),
+        pytest.param({"a": "ready"}, ("True", "AsExpected"), set(), id="ready"),
+        pytest.param({"a": "unsupported"}, ("True", "AsExpected"), set(), id="unsupported is no failure"),
+        pytest.param({"a": "overridden"}, ("True", "AsExpected"), set(), id="overridden is no failure"),
+        pytest.param({"a": "unreachable"}, ("True", "AsExpected"), {"Degraded"}, id="unreachable"),
+        pytest.param({"a": "pending"}, ("False", "Applying"), {"Reconciling"}, id="pending"),
+        pytest.param({"a": "pending:Restoring"}, ("False", "Applying"), {"Reconciling"}, id="restoring a group"),
+        pytest.param({"a": "failed:MigratorBusy"}, ("False", "MigratorBusy"), {"Degraded"}, id="failed"),
+        pytest.param({"a": "refused"}, ("False", "RiskNotAccepted"), {"Stalled"}, id="only refused left"),
+        pytest.param(
+            {"a": "refused", "b": "pending"}, ("False", "Applying"), {"Reconciling"}, id="refused, still moving"
+        ),
+        pytest.param({"a": "refused", "b": "failed"}, ("False", "KernelError"), {"Degraded"}, id="refused and failed"),
+        pytest.param(
+            {"a": "failed:InvalidValue", "b": "failed:MigratorBusy", "c": "failed:MigratorBusy"},
+            ("False", "MigratorBusy"),
+            {"Degraded"},
+            id="the most frequent reason",
+        ),
+    ],
+)
+def test_conditions_follow_the_counts(nodes: dict[str, str], ready: tuple[str, str], others: set[str]) -> None:
+    found = status(nodes)
+
+    assert condition(found, "Ready") == ready
+    assert {c["type"] for c in found.conditions if c["status"] == "True"} - {"Ready"} == others
+    assert [c["type"] for c in found.conditions] == ["Conflicted", "Degraded", "Ready", "Reconciling", "Stalled"]
+
+
+@pytest.mark.parametrize(("mode", "reason"), [("Apply", "AsExpected"), ("Paused", "Paused"), ("Plan", "PlanOnly")])
+def test_the_reason_of_a_ready_policy_is_its_mode(mode: str, reason: str) -> None:
+    assert condition(status({"a": "ready"}, mode=mode), "Ready") == ("True", reason)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "summary"),
+    [
+        pytest.param({}, "0/0 ready", id="no node"),
+        pytest.param({"a": "ready", "b": "ready", "c": "ready"}, "3/3 ready", id="all ready"),
+        pytest.param(
+            {"a": "ready", "b": "failed", "c": "unsupported"}, "1/3 ready, 1 failed, 1 unsupported", id="worst first"
+        ),
+        pytest.param(
+            {bucket.value: bucket.value for bucket in NodeBucket},
+            "1/7 ready, 1 failed, 1 refused, 1 unreachable, 1 pending, 1 unsupported, 1 overridden",
+            id="every word",
+        ),
+    ],
+)
+def test_the_summary_is_one_line(nodes: dict[str, str], summary: str) -> None:
+    assert status(nodes).summary == summary
+
+
+def test_the_message_names_an_example_and_its_reason() -> None:
+    nodes = {"node-c": "failed:MigratorBusy:other", "node-b": "failed:MigratorBusy:offload: EBUSY", "node-a": "ready"}
+
+    text = message(status(nodes), "Ready")
+
+    assert text == "2 of 3 nodes failed, for example node-b: MigratorBusy: offload: EBUSY"
+
+
+def test_a_conflict_names_group_winner_and_nodes() -> None:
+    found = status({"a": "overridden", "b": "ready"}, losses=(Loss(SettingsGroup.OFFLOAD, "other"),))
+
+    assert condition(found, "Conflicted") == ("True", "Overridden")
+    assert message(found, "Conflicted") == "offload: policy other wins on 2 nodes"
+    assert msgspec.to_builtins(found.conflicts) == ({"group": "offload", "winner": "other", "nodes": 2},)
+
+
+def test_the_worst_nodes_come_first_and_then_the_smaller_names() -> None:
+    nodes = {"u": "unsupported", "p": "pending", "x": "unreachable", "r": "refused", "f2": "failed", "f1": "failed"}
+
+    found = status(nodes | {"ok": "ready", "o": "overridden"})
+
+    assert [one.node for one in found.worst_nodes] == ["f1", "f2", "r", "x", "p", "u", "o"]
+
+
+def test_the_status_stays_below_20_kb_with_the_longest_names_and_messages() -> None:
+    """Promise 12."""
+    nodes = {f"{n:05d}".ljust(253, "n"): f"{'failed' if n % 2 else 'refused'}::{'m' * 512}" for n in range(100)}
+    losses = tuple(Loss(group, f"{n}".ljust(253, "w")) for n in range(9) for group in SettingsGroup)
+
+    found = status({name: text.replace("::", ":KernelError:") for name, text in nodes.items()}, losses=losses)
+
+    assert len(found.worst_nodes) == WORST_NODES_MAX
+    assert len(found.conflicts) == 16
+    assert len(msgspec.json.encode(found)) < 20_000
+
+
+def test_the_status_is_what_the_contract_allows() -> None:
+    nodes = {bucket.value: f"{bucket.value}:KernelError:words" for bucket in NodeBucket}
+
+    found = status(nodes, losses=(Loss(SettingsGroup.OFFLOAD, "other"),))
+
+    MigrationPolicyStatus.model_validate_json(msgspec.json.encode(found), strict=False)
+    assert msgspec.json.decode(msgspec.json.encode(found), type=PolicyStatusView) == found
+
+
+def test_the_same_counts_give_the_same_status_later() -> None:
+    nodes = {"a": "failed", "b": "ready"}
+    before = status(nodes)
+
+    assert status(dict(reversed(nodes.items())), known=before, wall=WALL + timedelta(days=1)) == before
+
+
+def test_a_transition_time_moves_with_the_status_only() -> None:
+    before = status({"a": "pending"})
+
+    after = status({"a": "ready"}, known=before, wall=WALL + timedelta(days=1))
+
+    times = {c["type"]: c["lastTransitionTime"] for c in after.conditions}
+    assert times["Ready"] == times["Reconciling"] == "2026-01-03T00:00:00Z"
+    assert times["Degraded"] == "2026-01-02T00:00:00Z"
+
+
+def test_a_deleted_policy_says_who_is_not_restored() -> None:
+    found = status({}, holders=("b", "a"), meta={"deletionTimestamp": "2026-01-01T00:00:00Z"})
+
+    assert condition(found, "Ready") == ("False", "Restoring")
+    assert message(found, "Ready") == "deleted; 2 nodes not restored yet, for example a"
+    assert found.summary == "restoring, 2 nodes left"

@@ -1,0 +1,174 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from typing import Any
+
+import pytest
+from tests.unit.builders import OFFLOAD, TIERING, policy
+
+from numamigration_api.vocabulary import GroupMode, SettingsGroup
+from numamigration_operator.core.objects import PolicyObject
+from numamigration_operator.core.render import is_safe, render
+from numamigration_operator.core.resolve import policy_facts, resolve
+from numamigration_operator.core.wishes import Spec, spec_json
+
+GROUP = SettingsGroup.OFFLOAD
+ARMED = {"finalizers": ["numamigration.dev/restore"]}
+
+
+def rendered(*policies: PolicyObject, now: Spec = Spec(), restored: tuple[SettingsGroup, ...] = ()) -> Spec:  # noqa: B008
+    return render(resolve(policy_facts(one) for one in policies), now, restored)
+
+
+def offload(spec: Spec) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(json.dumps(spec_json(spec)))["groups"]["offload"]
+    return found
+
+
+RESTORABLE = rendered(policy(onDelete="Restore", meta=ARMED))
+
+
+def test_a_wish_carries_all_that_the_policy_says() -> None:
+    asked = policy(
+        onDelete="Restore",
+        meta=ARMED | {"generation": 3},
+        drift="Report",
+        unsupported="Strict",
+        verification="Off",
+        acceptedRisks=["UnverifiedEngine"],
+    )
+
+    assert offload(rendered(asked)) == {
+        "source": {"policy": "p", "uid": "uid-p", "generation": 3},
+        "mode": "Apply",
+        "settings": OFFLOAD,
+        "release": "Restore",
+        "drift": "Report",
+        "unsupported": "Strict",
+        "verification": "Off",
+        "acceptedRisks": ["UnverifiedEngine"],
+    }
+
+
+def test_a_wish_that_ended_is_restored_with_the_rest_unchanged() -> None:
+    assert offload(rendered(now=RESTORABLE)) == offload(RESTORABLE) | {"mode": "Restore"}
+
+
+def test_a_restore_stays_until_the_agent_confirms_it() -> None:
+    restoring = rendered(now=RESTORABLE)
+
+    assert rendered(now=restoring) == restoring
+    assert rendered(now=restoring, restored=(GROUP,)) == Spec()
+
+
+def test_a_confirmation_of_an_earlier_restore_does_not_end_a_new_one() -> None:
+    assert offload(rendered(now=RESTORABLE, restored=(GROUP,)))["mode"] == "Restore"
+
+
+def test_a_wish_that_ended_with_keep_is_dropped_at_once() -> None:
+    assert rendered(now=rendered(policy(onDelete="Keep"))) == Spec()
+
+
+def test_another_winner_replaces_a_wish_without_a_restore() -> None:
+    after = rendered(policy("q"), now=RESTORABLE)
+
+    assert (offload(after)["source"]["policy"], offload(after)["mode"]) == ("q", "Apply")
+
+
+def test_a_winner_takes_over_a_group_that_is_being_restored() -> None:
+    assert offload(rendered(policy("q"), now=rendered(now=RESTORABLE)))["mode"] == "Apply"
+
+
+def test_a_paused_policy_holds_the_settings_that_the_node_has() -> None:
+    paused = policy(onDelete="Restore", meta=ARMED, mode="Paused", settings={"offload": {"engine": "Off"}})
+
+    assert offload(rendered(paused, now=RESTORABLE)) == offload(RESTORABLE) | {"mode": "Hold"}
+
+
+def test_a_paused_policy_still_says_what_happens_at_its_end() -> None:
+    assert offload(rendered(policy(onDelete="Keep", mode="Paused"), now=RESTORABLE))["release"] == "Keep"
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        pytest.param(Spec(), id="nothing was there"),
+        pytest.param(rendered(policy("q")), id="another policy was there"),
+        pytest.param(rendered(now=RESTORABLE), id="its own wish was being restored"),
+    ],
+)
+def test_a_paused_policy_writes_its_settings_where_it_did_not_source_the_group(now: Spec) -> None:
+    paused = policy(onDelete="Restore", meta=ARMED, mode="Paused", settings={"offload": {"engine": "Off"}})
+
+    held = offload(rendered(paused, now=now))
+
+    assert (held["mode"], held["settings"], held["source"]["uid"]) == ("Hold", {"engine": "Off"}, "uid-p")
+
+
+@pytest.mark.parametrize("now", [Spec(), rendered(policy("q")), RESTORABLE], ids=["nothing", "another", "its own"])
+def test_nothing_moves_until_the_finalizer_of_the_winner_is_seen(now: Spec) -> None:
+    asked = policy(onDelete="Restore", settings={"offload": {"engine": "Off"}})
+
+    assert rendered(asked, now=now) == now
+
+
+def test_plans_go_to_the_node_as_a_whole() -> None:
+    plan = policy("plan", mode="Plan", settings={"offload": OFFLOAD, "balancing": TIERING})
+
+    spec = spec_json(rendered(plan))
+
+    assert "groups" not in spec
+    assert spec["plans"][0]["settings"] == {"offload": OFFLOAD, "balancing": TIERING}
+
+
+@pytest.mark.parametrize(
+    "policies",
+    [
+        pytest.param((), id="nobody"),
+        pytest.param((policy("q"),), id="another policy"),
+        pytest.param((policy(mode="Paused", settings={"offload": {"engine": "Off"}}),), id="paused"),
+        pytest.param((policy(onDelete="Restore"),), id="not armed"),
+    ],
+)
+def test_rendering_twice_changes_nothing(policies: tuple[PolicyObject, ...]) -> None:
+    once = rendered(*policies, now=RESTORABLE)
+
+    assert rendered(*policies, now=once) == once
+
+
+OFF = {"offload": {"engine": "Off"}}
+BOTH = {"offload": OFFLOAD, "balancing": TIERING}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "safe"),
+    [
+        pytest.param(Spec(), Spec(), True, id="an empty wish"),
+        pytest.param(Spec(), rendered(policy()), False, id="turning on"),
+        pytest.param(rendered(policy()), rendered(policy(settings=OFF)), True, id="turning off"),
+        pytest.param(
+            rendered(policy(settings=BOTH)),
+            rendered(policy(settings=OFF | {"balancing": TIERING}, meta={"generation": 2})),
+            True,
+            id="turning off beside a group that stays",
+        ),
+        pytest.param(
+            rendered(policy()),
+            rendered(policy(settings=OFF | {"balancing": TIERING})),
+            False,
+            id="turning off beside a group that is new",
+        ),
+        pytest.param(RESTORABLE, rendered(now=RESTORABLE), True, id="restoring"),
+        pytest.param(rendered(policy()), Spec(), True, id="releasing"),
+        pytest.param(rendered(policy()), rendered(policy(mode="Paused")), True, id="holding"),
+        pytest.param(rendered(policy()), rendered(policy("q")), False, id="another source"),
+    ],
+)
+def test_a_change_is_safe_when_it_only_restores_or_turns_off(before: Spec, after: Spec, safe: bool) -> None:
+    assert is_safe(before, after) is safe
+
+
+def test_the_group_modes_are_all_rendered_somewhere() -> None:
+    paused = rendered(policy(mode="Paused"))
+    modes = {wish.mode for spec in (RESTORABLE, rendered(now=RESTORABLE), paused) for _, wish in spec.groups}
+
+    assert modes == set(GroupMode)

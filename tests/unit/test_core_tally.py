@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+from collections import Counter
+from decimal import Decimal
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from numamigration_api.vocabulary import NodeBucket, Reason, SettingsGroup
+from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.objects import PolicyStatistics, Statistics
+from numamigration_operator.core.resolve import Loss
+from numamigration_operator.core.tally import Contribution, Tally
+
+READY = Verdict(NodeBucket.READY, Reason.AS_EXPECTED)
+
+verdicts = st.builds(
+    Verdict,
+    st.sampled_from(NodeBucket),
+    st.sampled_from([Reason.APPLYING, Reason.KERNEL_ERROR]),
+    st.sampled_from(["", "why"]),
+)
+statistics = st.builds(
+    Statistics,
+    folios_migrated=st.none() | st.integers(0, 10**15),
+    folios_per_second=st.none() | st.decimals(0, 10**6, places=3).map(str),
+    pages_demoted=st.none() | st.just(0),
+)
+losses = st.lists(st.builds(Loss, st.sampled_from(SettingsGroup), st.sampled_from("ab")), unique=True, max_size=2).map(
+    tuple
+)
+contributions = st.builds(Contribution, verdicts, st.booleans(), losses, st.none() | statistics)
+histories = st.lists(st.tuples(st.sampled_from("xyz"), st.none() | contributions), max_size=30)
+
+
+def counted(history: list[tuple[str, Contribution | None]]) -> tuple[Tally, dict[str, Contribution]]:
+    tally, now = Tally(), dict[str, Contribution]()
+    for name, new in history:
+        tally.replace(name, now.pop(name, None), new)
+        if new is not None:
+            now[name] = new
+    return tally, now
+
+
+@given(histories)
+def test_counting_by_difference_equals_a_recount(history: list[tuple[str, Contribution | None]]) -> None:
+    tally, now = counted(history)
+    fresh, _ = counted(list(now.items()))
+
+    assert +tally.buckets == +fresh.buckets
+    assert tally.names == fresh.names
+    assert tally.drifted == fresh.drifted
+    assert tally.losses == fresh.losses
+    assert tally.statistics() == fresh.statistics()
+
+
+@given(histories)
+def test_every_matched_node_is_in_exactly_one_count(history: list[tuple[str, Contribution | None]]) -> None:
+    """Promise 11: the counts are a partition."""
+    tally, now = counted(history)
+
+    assert tally.matched == len(now)
+    assert +tally.buckets == Counter(one.verdict.bucket for one in now.values())
+    named = Counter(name for names in tally.names.values() for name in names)
+    assert named == Counter(name for name, one in now.items() if one.verdict.bucket != "ready")
+
+
+@given(st.lists(statistics, max_size=5))
+def test_a_counter_that_no_node_has_is_absent_and_not_zero(some: list[Statistics]) -> None:
+    tally, _ = counted([(str(name), Contribution(READY, statistics=one)) for name, one in enumerate(some)])
+
+    sums = tally.statistics() or PolicyStatistics()
+
+    demoted = [one.pages_demoted for one in some if one.pages_demoted is not None]
+    rates = [Decimal(one.folios_per_second) for one in some if one.folios_per_second is not None]
+    assert sums.pages_demoted == (sum(demoted) if demoted else None)
+    assert sums.pages_promoted is None
+    assert (sums.folios_per_second and Decimal(sums.folios_per_second)) == (sum(rates) if rates else None)
+
+
+def test_the_sums_say_how_many_nodes_are_in_them() -> None:
+    with_counters = Contribution(READY, statistics=Statistics(folios_migrated=0))
+    without = Contribution(READY, statistics=Statistics())
+
+    tally, _ = counted([("x", with_counters), ("y", without), ("z", Contribution(READY))])
+
+    assert tally.statistics() == PolicyStatistics(nodes=1, folios_migrated=0)
+
+
+def test_there_are_no_sums_when_no_node_counts() -> None:
+    tally, _ = counted([("x", Contribution(READY, statistics=Statistics()))])
+
+    assert tally.statistics() is None

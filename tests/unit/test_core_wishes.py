@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.builders import OFFLOAD, TIERING, policy
+
+from numamigration_api.machinery.canonical import revision_hash
+from numamigration_operator.core.objects import StateSpec
+from numamigration_operator.core.render import render
+from numamigration_operator.core.resolve import policy_facts, resolve
+from numamigration_operator.core.wishes import Spec, observed_spec, revision_of, spec_document, spec_json
+
+
+def wished(**changes: Any) -> Spec:
+    """The spec of a node with one Apply and one Plan policy."""
+    plan = policy("plan", mode="Plan")
+    return render(resolve([policy_facts(policy(**changes)), policy_facts(plan)]), Spec(), ())
+
+
+def read(document: bytes) -> Spec:
+    return observed_spec(msgspec.json.decode(json.dumps(json.loads(document)["spec"]).encode(), type=StateSpec))
+
+
+def test_the_revision_is_the_hash_of_the_spec_without_itself_epochs_and_generations() -> None:
+    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))["spec"]
+    bare = json.loads(json.dumps(document))
+    del bare["revision"], bare["leaderEpoch"]
+    for wish in (*bare["groups"].values(), *bare["plans"]):
+        del wish["source"]["generation"]
+
+    assert document["revision"] == revision_hash(bare)
+
+
+def test_an_empty_wish_has_a_revision_too() -> None:
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=None))
+
+    assert document["spec"] == {"revision": revision_hash({})}
+
+
+def test_the_document_is_owned_by_the_node() -> None:
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=None))
+
+    assert document["metadata"] == {
+        "name": "n",
+        "ownerReferences": [{"apiVersion": "v1", "kind": "Node", "name": "n", "uid": "u", "controller": False}],
+    }
+
+
+def test_a_leader_epoch_that_is_there_is_kept() -> None:
+    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))
+
+    assert document["spec"]["leaderEpoch"] == 7
+
+
+def test_what_was_written_is_read_back_as_the_same_wish() -> None:
+    spec = wished()
+
+    assert read(spec_document(node="n", node_uid="u", spec=spec, leader_epoch=1)) == spec
+
+
+@given(st.integers(1, 10**9))
+def test_the_hash_does_not_depend_on_the_generation(generation: int) -> None:
+    assert revision_of(wished(meta={"generation": generation})) == revision_of(wished())
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        pytest.param({"settings": {"offload": OFFLOAD | {"channels": 5}}}, id="a setting"),
+        pytest.param({"settings": {"offload": OFFLOAD, "balancing": TIERING}}, id="one more group"),
+        pytest.param({"mode": "Paused"}, id="the mode"),
+        pytest.param({"drift": "Report"}, id="drift"),
+        pytest.param({"unsupported": "Strict"}, id="unsupported"),
+        pytest.param({"verification": "Always"}, id="verification"),
+        pytest.param({"acceptedRisks": ["SharedEngine"]}, id="accepted risks"),
+        pytest.param({"name": "q"}, id="the source"),
+    ],
+)
+def test_the_hash_changes_with(changes: dict[str, Any]) -> None:
+    assert revision_of(wished(**changes)) != revision_of(wished())
+
+
+def test_the_order_of_accepted_risks_is_no_change() -> None:
+    one, other = ["SharedEngine", "UnverifiedEngine"], ["UnverifiedEngine", "SharedEngine"]
+
+    assert revision_of(wished(acceptedRisks=one)) == revision_of(wished(acceptedRisks=other))
+
+
+def test_the_order_of_keys_in_settings_is_no_change() -> None:
+    turned = dict(reversed(OFFLOAD.items()))
+
+    assert list(turned) != list(OFFLOAD)
+    assert spec_json(wished(settings={"offload": turned})) == spec_json(wished())
+    assert wished(settings={"offload": turned}) == wished()
