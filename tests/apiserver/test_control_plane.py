@@ -15,6 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+
 from tests.testbed import golang
 from tests.testbed.api import CRDS, Api, ApiError, Json
 from tests.testbed.binaries import KUBE_APISERVER, Binaries, cache_folder, pinned_version, version_of

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 import msgspec
+
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.control import RunningKernel, serve
 from tests.fakekernel.host import detach

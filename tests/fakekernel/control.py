@@ -21,6 +21,7 @@ from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Struct
+
 from tests.fakekernel.config import DmaEngine, Share, Workload
 from tests.fakekernel.model import FakeKernel, Snapshot, Store
 from tests.fakekernel.parsing import KernelError

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import mfusepy
+
 from tests.fakekernel.config import Caller
 from tests.fakekernel.control import RunningKernel
 from tests.fakekernel.host import FSNAME

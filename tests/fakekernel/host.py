@@ -28,6 +28,7 @@ from types import TracebackType
 from typing import BinaryIO, Final, Self
 
 import msgspec
+
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.control import Command, ReadStores, Reply, TakeSnapshot
 from tests.fakekernel.model import Snapshot, Store

@@ -20,6 +20,7 @@ from errno import EBUSY, EINVAL, EPERM
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
+from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import Caller, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.parsing import (
     INT_MAX,
@@ -31,8 +32,6 @@ from tests.fakekernel.parsing import (
     sysctl_int,
 )
 from tests.fakekernel.state import KernelState
-
-from numamigration_api.vocabulary import Dialect
 
 DRIVER: Final = "/sys/module/dcbm"
 PARAMETERS: Final = f"{DRIVER}/parameters"

@@ -16,11 +16,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Final
 
+from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import Workload
 from tests.fakekernel.layout import CHANNELS_MAX, NORMAL, TIERING
 from tests.fakekernel.state import Dcbm, KernelState
-
-from numamigration_api.vocabulary import MigrationReason
 
 FOLIOS_PER_CALL: Final[dict[MigrationReason, int]] = {
     MigrationReason.COMPACTION: 32,

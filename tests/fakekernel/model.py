@@ -26,6 +26,7 @@ from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from msgspec import Struct
+
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
 from tests.fakekernel.layout import (
     DMA_CLASS,

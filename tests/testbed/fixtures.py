@@ -18,6 +18,7 @@ from typing import Final
 
 import pytest
 import yaml
+
 from tests.testbed.api import Api, Json
 from tests.testbed.binaries import Binaries, find_binaries
 from tests.testbed.controlplane import ControlPlane

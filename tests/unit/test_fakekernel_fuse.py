@@ -21,6 +21,8 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+
+from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import (
     Advance,
@@ -36,8 +38,6 @@ from tests.fakekernel.control import (
 )
 from tests.fakekernel.host import PROJECT, FakeHost, FakeHostError, detach, is_mounted
 from tests.fakekernel.model import FakeKernel
-
-from numamigration_api.vocabulary import Dialect, MigrationReason
 
 PARAMETERS = "/sys/module/dcbm/parameters"
 OFFLOADING = f"{PARAMETERS}/offloading"

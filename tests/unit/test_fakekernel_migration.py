@@ -6,12 +6,12 @@ from __future__ import annotations
 import random
 
 import pytest
+
+from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.fakekernel.migration import FOLIOS_PER_CALL, batch_folios
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
-
-from numamigration_api.vocabulary import MigrationReason
 
 PARAMETERS = "/sys/module/dcbm/parameters"
 BALANCING = "/proc/sys/kernel/numa_balancing"

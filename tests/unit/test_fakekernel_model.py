@@ -13,12 +13,12 @@ from collections.abc import Callable
 from errno import EACCES, EAGAIN, EBUSY, EEXIST, ENODEV, ENOENT, EPERM
 
 import pytest
+
+from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import REASONS_7_2, DmaEngine, HostConfig, NumaNode, Workload
 from tests.fakekernel.control import RunningKernel, answer
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
-
-from numamigration_api.vocabulary import Dialect, MigrationReason
 
 PARAMETERS = "/sys/module/dcbm/parameters"
 MAINLINE = (

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from errno import EINVAL, ERANGE
 
 import pytest
+
 from tests.fakekernel.config import REASONS_7_2, REASONS_7_3
 from tests.fakekernel.parsing import (
     INT_MAX,

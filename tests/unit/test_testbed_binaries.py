@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tests.testbed import golang
 from tests.testbed.binaries import (
     ETCD,

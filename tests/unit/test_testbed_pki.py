@@ -9,6 +9,7 @@ from ipaddress import IPv4Address
 import pytest
 from cryptography import x509
 from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+
 from tests.testbed.pki import Pki, write_pki
 
 

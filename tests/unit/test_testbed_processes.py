@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+
 from tests.testbed import processes
 from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ADDRESS_IN_USE, START_TRIES_MAX, ControlPlane, free_ports, is_free

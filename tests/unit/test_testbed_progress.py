@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 
 import pytest
+
 from tests.testbed.progress import ERASE_LINE, Progress, elapsed
 
 

@@ -183,7 +183,7 @@ class KnobStatus(ApiModel):
     """The settings field, for example offload.channels."""
     path: Annotated[str, Field(max_length=256)] | None = None
     """The kernel file; absent when this kernel has none."""
-    desired: ShortText | None = None
+    desired: Annotated[str, Field(max_length=256)] | None = None
     observed: Annotated[str, Field(max_length=256)] | None = None
     """What the kernel said last; absent when it could not be read."""
     baseline: Annotated[str, Field(max_length=256)] | None = None

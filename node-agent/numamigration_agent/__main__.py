@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts the agent: settings, threads, signals. What to do is decided in ``loop``.
+
+* The main thread feeds the machine from one queue and starts jobs; another thread watches the node state, a third one
+  applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process (promise 10).
+* SIGTERM and SIGINT end it at once and change no knob: only Restore restores (promise 6).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from queue import Empty, SimpleQueue
+from random import SystemRandom
+from typing import Any, Final, assert_never
+
+from numamigration_agent import __version__
+from numamigration_agent.baseline import BaselineFile
+from numamigration_agent.cluster import ApiClient, StateWatcher
+from numamigration_agent.jobs import perform, start
+from numamigration_agent.kernel.sysfs import Sysfs
+from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
+from numamigration_api.machinery.logs import LogFormat, LogLevel, set_up_logs
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS_MAX: Final = 3600.0  # a wait without end would be one that no clock change ends
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """A signal asked for the end."""
+
+    signal: int
+
+
+# SimpleQueue, since put() is called from a signal handler, which may interrupt get() on the same thread.
+Events = SimpleQueue[Event | Stop]
+
+
+class Edges:
+    """Threads and connections of one agent."""
+
+    def __init__(self, settings: AgentSettings, events: Events) -> None:
+        self._settings, self._events = settings, events
+        self._sysfs = Sysfs(settings.host_root)
+        self._file = BaselineFile(settings.state_dir)
+        self._reports: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
+        self._applier = self._client()
+        self._watcher = StateWatcher(
+            self._client(),
+            settings.node_name,
+            events.put,
+            rng=SystemRandom(),
+            start_jitter_seconds_max=settings.start_jitter_seconds_max,
+        )
+
+    def open(self) -> None:
+        """Start the threads."""
+        self._watcher.start()
+        threading.Thread(target=self._apply_reports, name="status-applier", daemon=True).start()
+
+    def do(self, command: Command) -> None:
+        """Carry out a command of the machine; the answer comes as an event."""
+        match command:
+            case Run(lane, job):
+                start(
+                    lambda: perform(job, self._sysfs, self._file),
+                    lambda answer: self._events.put(JobDone(lane, answer)),
+                    f"{lane.name.lower()}-job",
+                )
+            case Report(status):
+                self._reports.put(status)
+            case _:
+                assert_never(command)
+
+    def close(self) -> None:
+        """Let go of the API server; jobs on kernel files are left behind."""
+        self._watcher.stop()
+        self._applier.close()
+
+    def _client(self) -> ApiClient:
+        return ApiClient(self._settings.api_server, self._settings.ca_file, self._settings.token_file)
+
+    def _apply_reports(self) -> None:
+        while True:
+            result = self._applier.apply_status(self._reports.get(), self._settings.node_name)
+            self._events.put(ReportDone(result))
+
+
+def run(settings: AgentSettings, events: Events) -> int:
+    """Run until a Stop is in the queue."""
+    timing = Timing(
+        report_min=settings.report_interval_seconds_min,
+        report_max=settings.report_interval_seconds_max,
+        drift_check=settings.drift_check_seconds,
+        statistics_window=settings.statistics_window_seconds,
+    )
+    agent = Agent(timing, SystemRandom(), __version__)
+    edges = Edges(settings, events)
+    edges.open()
+    event: Event | Stop = Tick()
+    while not isinstance(event, Stop):
+        for command in agent.handle(event, time.monotonic(), datetime.now(UTC)):
+            edges.do(command)
+        event = _next_event(events, agent.wake_at())
+    log.info("stopping; every knob stays as it is", extra={"signal": signal.Signals(event.signal).name})
+    edges.close()
+    return 0
+
+
+def _next_event(events: Events, wake_at: float) -> Event | Stop:
+    wait = TICK_SECONDS_MAX if wake_at == NEVER else min(max(0.0, wake_at - time.monotonic()), TICK_SECONDS_MAX)
+    try:
+        return events.get(timeout=wait)
+    except Empty:
+        return Tick()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the agent; returns the exit code."""
+    try:
+        settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
+    except SettingsError as error:
+        sys.stderr.write(f"numamigration-agent: {error}\n")
+        return 2
+    set_up_logs(LogFormat(settings.log_format), LogLevel(settings.log_level))
+    events: Events = SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda received, _frame: events.put(Stop(received)))
+    log.info("starting", extra={"version": __version__, "node": settings.node_name})
+    return run(settings, events)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,346 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Carries out a plan's changes, step by step, without doing I/O: requests come out, answers go in.
+
+Save the baselines to the file, report them in the status, and only then, unit by unit: look at a knob, write it, read
+it back, next. When a knob fails, the knobs of its unit that were written before go back in reverse order, each read
+back too; other units are not concerned. At last the baselines that are not needed any more are forgotten.
+
+* A change that dies at any point leaves a state that the next plan continues from: the baselines are safe before the
+  first write, they are never captured twice, and what is half done differs from its target (promises 1, 4, 7).
+* Each knob is looked at right before it is written: the plan may be as old as an answer of the API server.
+* A write that is refused changes nothing, so only knobs that took a write are undone.
+* Offload that was turned off stays off, whatever fails after it: off is the safe direction.
+
+Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, assert_never
+
+from numamigration_agent.baseline import Baselines
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
+from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
+from numamigration_agent.plan import KnobWrite, UnitChange
+from numamigration_api.vocabulary import Outcome, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class SaveBaselines:
+    """Replace the baseline file; answer with ``saved``."""
+
+    baselines: Baselines
+
+
+@dataclass(frozen=True, slots=True)
+class ReportBaselines:
+    """Get the baselines into the node's status; answer with ``reported`` once they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReadKnob:
+    """Read a knob; answer with ``read``."""
+
+    knob: Knob
+
+
+@dataclass(frozen=True, slots=True)
+class WriteKnob:
+    """Write a knob once; answer with ``wrote``."""
+
+    knob: Knob
+    value: Value
+
+
+Step = SaveBaselines | ReportBaselines | ReadKnob | WriteKnob
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What went wrong, at which knob (empty: at none)."""
+
+    reason: Reason
+    message: str
+    field: str = ""
+    outcome: Outcome = Outcome.REJECTED
+
+
+class Stage(Enum):
+    """Where the writing of one knob stands."""
+
+    LOOK = auto()
+    WRITE = auto()
+    READ_BACK = auto()
+    OVER = auto()
+
+
+class KnobRun:
+    """One knob: look, write unless it already is so, read back.
+
+    Attributes:
+        before: what it held when it was looked at.
+        touched: the kernel took a write.
+        failure: why it does not hold its target.
+    """
+
+    def __init__(self, write: KnobWrite) -> None:
+        self.knob, self.target = write
+        self.before: Value | None = None
+        self.touched = False
+        self.failure: Failure | None = None
+        self._stage = Stage.LOOK
+
+    def __repr__(self) -> str:
+        return f"<KnobRun {self.knob.field} to {self.target!r}: {self._stage.name}>"
+
+    @property
+    def turned_offload_off(self) -> bool:
+        """Whether its write was the safe one."""
+        return self.knob.field == ENGINE_FIELD and self.target == ENGINE_OFF
+
+    def next(self) -> ReadKnob | WriteKnob | None:
+        """Return the next request; None when it is over."""
+        match self._stage:
+            case Stage.LOOK | Stage.READ_BACK:
+                return ReadKnob(self.knob)
+            case Stage.WRITE:
+                return WriteKnob(self.knob, self.target)
+            case Stage.OVER:
+                return None
+            case _:
+                assert_never(self._stage)
+
+    def read(self, reading: Reading) -> None:
+        """Take the answer to ReadKnob."""
+        value = self.knob.codec.parse(reading.text) if isinstance(reading, Present) else None
+        if value is None:
+            self._fail(unreadable(self.knob, reading))
+        elif self._stage is Stage.LOOK:
+            self.before = value
+            self._stage = Stage.OVER if value == self.target else Stage.WRITE
+        elif value != self.target:
+            self._fail(read_back_mismatch(self.knob, self.target, value))
+        else:
+            self._stage = Stage.OVER
+
+    def wrote(self, number: int | None) -> None:
+        """Take the answer to WriteKnob: an errno or None."""
+        if number is None:
+            self.touched = True
+            self._stage = Stage.READ_BACK
+        else:
+            self._fail(rejected(self.knob, self.target, number))
+
+    def _fail(self, failure: Failure) -> None:
+        self.failure = failure
+        self._stage = Stage.OVER
+
+
+class UnitRun:
+    """The knobs of one unit, all or nothing (promise 4).
+
+    Attributes:
+        failure: why the unit is not in force; says what became of the undo.
+    """
+
+    def __init__(self, change: UnitChange) -> None:
+        self.change = change
+        self.failure: Failure | None = None
+        self._runs = [KnobRun(write) for write in change.writes]
+        self._undo: list[KnobRun] | None = None
+
+    def __repr__(self) -> str:
+        return f"<UnitRun {self.change.unit}: {self._runs if self._undo is None else self._undo}>"
+
+    def next(self) -> ReadKnob | WriteKnob | None:
+        """Return the next request; None when the unit is over."""
+        run = self._current()
+        return run.next() if run else None
+
+    def read(self, reading: Reading) -> None:
+        """Take the answer to ReadKnob."""
+        run = self._current()
+        if run:
+            run.read(reading)
+            self._look_for_failure(run)
+
+    def wrote(self, number: int | None) -> None:
+        """Take the answer to WriteKnob."""
+        run = self._current()
+        if run:
+            run.wrote(number)
+            self._look_for_failure(run)
+
+    def _current(self) -> KnobRun | None:
+        return next((run for run in self._undo or self._runs if run.next()), None) if self._undo != [] else None
+
+    def _look_for_failure(self, run: KnobRun) -> None:
+        if run.failure is None:
+            return
+        if self._undo is None:
+            self.failure = run.failure
+            self._undo = [
+                KnobRun(KnobWrite(done.knob, done.before))
+                for done in reversed(self._runs)
+                if done.touched and done.before is not None and not done.turned_offload_off
+            ]
+        elif self.failure is not None:
+            self.failure = undo_failed(self.failure, run.failure)
+
+
+class Progress(Enum):
+    """Where a change stands."""
+
+    SAVE = auto()
+    REPORT = auto()
+    WRITE = auto()
+    FORGET = auto()
+    OVER = auto()
+
+
+class Change:
+    """All units of a plan, behind one save and one report of their baselines.
+
+    Attributes:
+        baselines: as far as the file has them.
+        units: one run for each unit, in order.
+    """
+
+    def __init__(
+        self,
+        changes: Sequence[UnitChange],
+        baselines: Baselines,
+        *,
+        on_file: Mapping[str, Value],
+        reported: Mapping[str, Value],
+    ) -> None:
+        """Begin.
+
+        Args:
+            changes: of one plan.
+            baselines: known so far.
+            on_file: those that the file has; fewer when they were recovered from the status.
+            reported: those that the status is known to have; fewer when it was lost.
+        """
+        self.units = [UnitRun(change) for change in changes]
+        self.baselines = baselines
+        captures = {name: value for change in changes for name, value in change.captures.items()}
+        self._captured = baselines.with_captures(captures)
+        written = {write.knob.field for change in changes for write in change.writes}
+        needed = {name: value for name, value in self._captured.values.items() if name in written}
+        self._to_report = any(reported.get(name) != value for name, value in needed.items())
+        to_save = captures or any(on_file.get(name) != value for name, value in needed.items())
+        self._progress = Progress.SAVE if to_save else self._after_save()
+
+    def __repr__(self) -> str:
+        return f"<Change {self._progress.name} {self.units}>"
+
+    def next(self) -> Step | None:
+        """Return the next request; None when the change is over."""
+        if self._progress is Progress.SAVE:
+            return SaveBaselines(self._captured)
+        if self._progress is Progress.REPORT:
+            return ReportBaselines()
+        if self._progress is Progress.WRITE:
+            step = next((step for unit in self.units if (step := unit.next())), None)
+            if step is not None:
+                return step
+            self._progress = Progress.FORGET if self._forgettable() else Progress.OVER
+        if self._progress is Progress.FORGET:
+            return SaveBaselines(self.baselines.without(self._forgettable()))
+        return None
+
+    def saved(self, problem: str) -> None:
+        """Take the answer to SaveBaselines: what went wrong, or nothing."""
+        if problem:
+            self._not_saved(problem)
+        elif self._progress is Progress.SAVE:
+            self.baselines = self._captured
+            self._progress = self._after_save()
+        else:
+            self.baselines = self.baselines.without(self._forgettable())
+            self._progress = Progress.OVER
+
+    def reported(self) -> None:
+        """Take the answer to ReportBaselines."""
+        self._progress = Progress.WRITE
+
+    def read(self, reading: Reading) -> None:
+        """Take the answer to ReadKnob."""
+        self._current().read(reading)
+
+    def wrote(self, number: int | None) -> None:
+        """Take the answer to WriteKnob."""
+        self._current().wrote(number)
+
+    def _current(self) -> UnitRun:
+        return next(unit for unit in self.units if unit.next())
+
+    def _after_save(self) -> Progress:
+        return Progress.REPORT if self._to_report else Progress.WRITE
+
+    def _forgettable(self) -> frozenset[str]:
+        return frozenset().union(*(unit.change.forget for unit in self.units if unit.failure is None))
+
+    def _not_saved(self, problem: str) -> None:
+        for unit in self.units:
+            unit.failure = unit.failure or Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
+        self._progress = Progress.OVER
+
+
+_ERRNO_REASONS: Final = {
+    errno.EACCES: Reason.PERMISSION_DENIED,
+    errno.EPERM: Reason.PERMISSION_DENIED,
+    errno.EROFS: Reason.READ_ONLY_FILE_SYSTEM,
+    errno.EINVAL: Reason.INVALID_VALUE,
+    errno.ERANGE: Reason.INVALID_VALUE,
+}
+
+_ADVICE: Final = {
+    Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
+    Reason.PERMISSION_DENIED: "the agent must run as uid 0 with the capabilities that this file asks for",
+    Reason.READ_ONLY_FILE_SYSTEM: "mount it writable into the agent's container",
+    Reason.INVALID_VALUE: "this kernel does not take the value",
+}
+
+
+def rejected(knob: Knob, target: Value, number: int) -> Failure:
+    """Say what an errno at a write means."""
+    reason = _ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
+    if number == errno.EBUSY and knob.field == ENGINE_FIELD:
+        reason = Reason.MIGRATOR_BUSY
+    advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
+    name = errno.errorcode.get(number, str(number))
+    message = f"{knob.path}: writing {target!r}: {name} ({os.strerror(number)}){advice}"
+    return Failure(reason, message, knob.field)
+
+
+def read_back_mismatch(knob: Knob, wrote: Value, holds: Value) -> Failure:
+    """Say that the kernel took a write and holds another value."""
+    message = f"{knob.path}: wrote {wrote!r}, the kernel holds {holds!r}; change spec.settings.{knob.field}"
+    return Failure(Reason.READ_BACK_MISMATCH, message, knob.field)
+
+
+def unreadable(knob: Knob, reading: Reading) -> Failure:
+    """Say that a knob does not show a value."""
+    match reading:
+        case Absent():
+            return Failure(Reason.KERNEL_ERROR, f"{knob.path}: has gone; was the driver unloaded?", knob.field)
+        case Denied(number):
+            message = f"{knob.path}: cannot be read: {os.strerror(number)}"
+            return Failure(_ERRNO_REASONS.get(number, Reason.KERNEL_ERROR), message, knob.field)
+        case Present(text):
+            return Failure(Reason.KERNEL_ERROR, f"{knob.path}: shows {text[:80]!r}", knob.field)
+        case _:
+            assert_never(reading)
+
+
+def undo_failed(cause: Failure, undo: Failure) -> Failure:
+    """Say that a failed change could not be undone either."""
+    return Failure(Reason.UNDO_FAILED, f"{cause.message}; and the undo failed: {undo.message}", undo.field)

@@ -1,0 +1,227 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Why a group is not written: an ordered tuple of small checks; people read the first refusal.
+
+What a kernel lacks comes first (Unsupported), then known hazards that nobody accepted (Refused, promise 5), then what
+this release cannot do. Turning offload off needs none of the hazard checks.
+
+Sources: "[PATCH RFC v6 0/5]" of the batch copy offload series and its review, 2026-06-30 (engines that complete out of
+order); kernel/params.c (one lock for the parameters of all built-in modules); the series' own list of things to do
+(no machine check recovery in the DMA path).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final, NamedTuple
+
+from numamigration_agent.kernel.codecs import Value, reason_names
+from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, REASONS_FIELD, Knob
+from numamigration_agent.kernel.engines import DMA_DRIVERS, DmaDriver
+from numamigration_agent.kernel.probe import DriverState, KernelFacts
+from numamigration_agent.wishes import Wish
+from numamigration_api.vocabulary import (
+    AcceptedRisk,
+    Dialect,
+    Engine,
+    GroupState,
+    MigrationReason,
+    Reason,
+    SettingsGroup,
+    UnsupportedPolicy,
+    Verification,
+)
+
+SERIES_GROUPS: Final = frozenset(
+    {SettingsGroup.OFFLOAD, SettingsGroup.BATCH, SettingsGroup.CPU_THREADS, SettingsGroup.MAP_CACHE}
+)
+"""Groups whose knobs the batch copy offload series brings."""
+
+
+class Refusal(NamedTuple):
+    """Why a group is not written."""
+
+    state: GroupState
+    reason: Reason
+    message: str
+
+
+class Situation(NamedTuple):
+    """What a check looks at.
+
+    Attributes:
+        mask_before: the baseline of the migration reasons; None when there is none.
+    """
+
+    facts: KernelFacts
+    wish: Wish
+    mask_before: Value | None = None
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The settings fields that the wish names."""
+        return tuple(f"{self.wish.group}.{key}" for key in self.wish.settings)
+
+    @property
+    def lacking(self) -> tuple[str, ...]:
+        """Named fields that this kernel does not have."""
+        present = {knob.field for knob in self.facts.knobs}
+        return tuple(field for field in self.fields if field not in present)
+
+    def knob(self, field: str) -> Knob | None:
+        """Return the knob of a field on this kernel."""
+        return next((knob for knob in self.facts.knobs if knob.field == field), None)
+
+    @property
+    def known_reasons(self) -> frozenset[str]:
+        """Migration reasons that this kernel is known to know.
+
+        The mask shows what is set, and what was set before us is in the baseline. A mask that somebody else had
+        narrowed before hides the rest: then less is offloaded than was asked, never more.
+        """
+        knob = self.knob(REASONS_FIELD)
+        shown = self.facts.value(knob) if knob else None
+        return frozenset().union(*(reason_names(mask) for mask in (shown, self.mask_before) if mask is not None))
+
+    @property
+    def eligible_reasons(self) -> frozenset[str]:
+        """Migration reasons to be offloaded: those asked for, or all but memory_failure, as far as they are known."""
+        asked: Iterable[str] | None = self.wish.settings.get("reasons")
+        if asked is None:
+            return self.known_reasons - {MigrationReason.MEMORY_FAILURE}
+        return self.known_reasons & frozenset(asked)
+
+    def lacks_risk(self, risk: AcceptedRisk) -> bool:
+        """Whether the wish does not name a risk."""
+        return risk not in self.wish.accepted_risks
+
+
+def group_supported(case: Situation) -> Refusal | None:
+    """Refuse a group of which this kernel has no file at all."""
+    if not case.fields or len(case.lacking) < len(case.fields):
+        return None
+    if case.wish.group in SERIES_GROUPS:
+        return _series_missing(case)
+    paths = ", ".join(knob.path for knob in KNOBS if knob.field in case.fields)
+    return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, f"this kernel has no {paths}")
+
+
+def _series_missing(case: Situation) -> Refusal:
+    facts = case.facts
+    if facts.dialect is not Dialect.NO_SERIES:
+        driven = ", ".join(sorted(DRIVEN))
+        lacking = "none of these fields" if facts.dialect in DRIVEN else f"dialect {facts.dialect}"
+        message = f"the kernel has {lacking}; this release drives {driven}"
+        return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
+    if facts.driver is DriverState.NOT_LOADED:
+        message = "the kernel has dcbm as a module that is not loaded (CONFIG_DCBM_DMA=m); load it to use offload"
+        return Refusal(GroupState.UNSUPPORTED, Reason.NOT_LOADED, message)
+    message = "this kernel does not carry the batch copy offload series (no /sys/module/dcbm)"
+    return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
+
+
+def engine_supported(case: Situation) -> Refusal | None:
+    """Refuse an engine that this dialect does not have."""
+    if case.wish.group is not SettingsGroup.OFFLOAD or case.wish.settings.get("engine") in {Engine.DMA, Engine.OFF}:
+        return None
+    message = f"dialect {case.facts.dialect} has no engine {case.wish.settings.get('engine')}; use DMA or Off"
+    return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
+
+
+def fields_supported(case: Situation) -> Refusal | None:
+    """Refuse a group with a field that this kernel lacks, if the policy is strict."""
+    if case.wish.unsupported is not UnsupportedPolicy.STRICT or not case.lacking:
+        return None
+    message = f"this kernel lacks {', '.join(case.lacking)} and the policy says unsupported: Strict"
+    return Refusal(GroupState.UNSUPPORTED, Reason.FIELD_UNSUPPORTED, message)
+
+
+def engine_in_order(case: Situation) -> Refusal | None:
+    """Refuse engines that complete out of order: the driver waits for the last descriptor only."""
+    return _hazardous_engine(
+        case, AcceptedRisk.OUT_OF_ORDER_ENGINE, lambda known: not known.in_order, "completes out of order"
+    )
+
+
+def engine_exclusive(case: Situation) -> Refusal | None:
+    """Refuse engines that other users of the kernel share."""
+    return _hazardous_engine(case, AcceptedRisk.SHARED_ENGINE, lambda known: not known.exclusive, "is shared")
+
+
+def _hazardous_engine(
+    case: Situation, risk: AcceptedRisk, hazardous: Callable[[DmaDriver], bool], hazard: str
+) -> Refusal | None:
+    drivers = {row.driver for row in case.facts.engines if row.usable and hazardous(DMA_DRIVERS[row.driver])}
+    if not drivers or not case.lacks_risk(risk):
+        return None
+    return _not_accepted(risk, f"DMA engine {', '.join(sorted(drivers))} {hazard}")
+
+
+def memory_failure_accepted(case: Situation) -> Refusal | None:
+    """Refuse to offload pages with memory errors: the DMA path cannot recover from them."""
+    asked = case.wish.settings.get("reasons") or ()
+    if MigrationReason.MEMORY_FAILURE not in asked or not case.lacks_risk(AcceptedRisk.MEMORY_FAILURE_OFFLOAD):
+        return None
+    return _not_accepted(
+        AcceptedRisk.MEMORY_FAILURE_OFFLOAD, "memory_failure is among the reasons, and DMA cannot recover from it"
+    )
+
+
+def driver_is_module(case: Situation) -> Refusal | None:
+    """Refuse a built-in driver: its stall blocks the parameters of all built-in modules."""
+    if case.facts.driver is not DriverState.BUILT_IN or not case.lacks_risk(AcceptedRisk.BUILT_IN_DRIVER_STALL):
+        return None
+    return _not_accepted(AcceptedRisk.BUILT_IN_DRIVER_STALL, "dcbm is built into this kernel")
+
+
+def engine_verified(case: Situation) -> Refusal | None:
+    """Refuse an engine that has not shown that it copies right (promise 15)."""
+    if case.wish.verification is not Verification.OFF:
+        message = "this release cannot verify engines yet; use verification: Off with acceptedRisks: [UnverifiedEngine]"
+        return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, message)
+    if case.lacks_risk(AcceptedRisk.UNVERIFIED_ENGINE):
+        return _not_accepted(AcceptedRisk.UNVERIFIED_ENGINE, "verification is Off")
+    return None
+
+
+def reasons_restrictable(case: Situation) -> Refusal | None:
+    """Refuse when no reason is left that was asked for (promise 3)."""
+    if case.eligible_reasons:
+        return None
+    known = ", ".join(sorted(case.known_reasons)) or "none"
+    message = f"none of the migration reasons asked for is known here; reason_mask has shown: {known}"
+    return Refusal(GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE, message)
+
+
+def channel_available(case: Situation) -> Refusal | None:
+    """Refuse without a DMA channel: the kernel would say "on" and silently copy by CPU."""
+    if case.facts.channels_usable:
+        return None
+    seen = ", ".join(f"{row.driver}: {row.obstacle}" for row in case.facts.engines) or "no DMA channel at all"
+    return Refusal(GroupState.UNSUPPORTED, Reason.NO_DMA_CHANNEL, f"no DMA channel that can copy memory ({seen})")
+
+
+GUARDS: Final = (group_supported, engine_supported, fields_supported)
+"""For every group."""
+
+TURN_ON_GUARDS: Final = (
+    engine_in_order,
+    engine_exclusive,
+    memory_failure_accepted,
+    driver_is_module,
+    engine_verified,
+    reasons_restrictable,
+    channel_available,
+)
+"""For turning offload on."""
+
+
+def first_refusal(case: Situation) -> Refusal | None:
+    """Return the first refusal, or None when the group may be written."""
+    turns_on = case.wish.group is SettingsGroup.OFFLOAD and case.wish.settings.get("engine") != Engine.OFF
+    guards = GUARDS + TURN_ON_GUARDS if turns_on else GUARDS
+    return next((refusal for guard in guards if (refusal := guard(case)) is not None), None)
+
+
+def _not_accepted(risk: AcceptedRisk, hazard: str) -> Refusal:
+    message = f"{hazard}; name {risk} in acceptedRisks or narrow the selector"
+    return Refusal(GroupState.REFUSED, Reason.RISK_NOT_ACCEPTED, message)

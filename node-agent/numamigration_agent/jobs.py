@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that touches kernel files or the baseline file, as jobs on threads that can be left behind.
+
+* A kernel file may block for ten seconds and more, in a state that no signal ends. So each job has a daemon thread of
+  its own: nobody joins it, its answer may come late, and the process exits without it (promise 10).
+* Deadlines are not here: whoever started a job looks at the clock, for a blocked job cannot say that it is.
+
+Source: kernel/params.c and mm/migrate.c's SRCU wait at turn-off (batch copy offload series, RFC v6 2/5).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import assert_never
+
+from numamigration_agent.baseline import BaselineFile, Loaded
+from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
+from numamigration_agent.kernel.counters import Counts, read_counters
+from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
+from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_api.vocabulary import Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Begin:
+    """Read what stays while this kernel runs, and the baseline file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """Answer to Begin."""
+
+    host: HostFacts
+    loaded: Loaded
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Read what the kernel has and holds now."""
+
+    host: HostFacts
+
+
+@dataclass(frozen=True, slots=True)
+class ReadCounters:
+    """Read the counters of a dialect."""
+
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Answer to SaveBaselines; `problem` is empty when the file is safe."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Answer to WriteKnob; `errno` is None when the kernel took it."""
+
+    errno: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """Answer to ReadCounters."""
+
+    counts: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class Broken:
+    """The job ended with an error of this program."""
+
+    error: Exception
+
+
+Job = Begin | Probe | ReadCounters | SaveBaselines | ReadKnob | WriteKnob
+Answer = Begun | KernelFacts | Counted | Saved | Reading | Wrote | Broken
+
+
+def describe(job: Job) -> str:
+    """Say what a job waits for."""
+    match job:
+        case ReadKnob(knob):
+            return f"reading {knob.path}"
+        case WriteKnob(knob, _):
+            return f"writing {knob.path}"
+        case SaveBaselines():
+            return "saving the baselines"
+        case Begin() | Probe() | ReadCounters():
+            return "reading the kernel's files"
+        case _:
+            assert_never(job)
+
+
+def perform(job: Job, sysfs: Sysfs, file: BaselineFile) -> Answer:
+    """Do a job; may block."""
+    match job:
+        case Begin():
+            host = probe_host(sysfs)
+            return Begun(host, file.load(host.boot_id))
+        case Probe(host):
+            return probe(sysfs, host)
+        case ReadCounters(dialect):
+            return Counted(read_counters(sysfs, dialect))
+        case SaveBaselines(baselines):
+            return Saved(file.save(baselines))
+        case ReadKnob(knob):
+            return sysfs.read(knob.path)
+        case WriteKnob(knob, value):
+            return Wrote(sysfs.write(knob, value))
+        case _:
+            assert_never(job)
+
+
+def start(work: Callable[[], Answer], deliver: Callable[[Answer], None], name: str) -> None:
+    """Do `work` on a thread that may be left behind, and deliver its answer from there, however late."""
+    threading.Thread(target=_run, args=(work, deliver), name=name, daemon=True).start()
+
+
+def _run(work: Callable[[], Answer], deliver: Callable[[Answer], None]) -> None:
+    try:
+        answer = work()
+    except Exception as error:  # noqa: BLE001  # raised again on the main thread, which then ends the process
+        answer = Broken(error)
+    deliver(answer)

@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How a knob's value is spelled: by the kernel, for the kernel, and for people.
+
+Everywhere else a value is a ``Value``: one canonical spelling of what the kernel holds, so that two values are the
+same exactly when they are equal, and a baseline is plain text in a file.
+
+* ``parse`` takes what was read; None is "not something this file says" and is never guessed at. Octal ``010``, ``+4``
+  and ``0x10`` are refused, although the kernel would take them: they are 8 to it and 10 to people.
+* ``format`` is what is written, and is not always what is read: ``demotion_enabled`` shows ``true``, but kernels
+  before 2025 take only ``1`` or ``y`` for it (lib/kstrtox.c, kstrtobool).
+* ``reason_mask``: an empty line would succeed and mean none, so no reason is always spelled ``none``.
+
+Sources: lib/kstrtox.c; kernel/sysctl.c; mm/memory-tiers.c; RFC v6 4/5 of the batch copy offload series (reason_mask).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final, NewType
+
+from numamigration_api.vocabulary import MigrationReason
+
+Value = NewType("Value", str)
+"""What a knob holds, in its one canonical spelling."""
+
+NO_REASONS: Final = "none"
+
+_DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,19}")
+_REASON_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_BIT_ORDER: Final = {reason.value: bit for bit, reason in enumerate(MigrationReason)}
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One legal value: as the kernel shows it, as people say it, and as it is written (as shown, unless given)."""
+
+    kernel: str
+    shown: str
+    written: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """A handful of values with a word each; with `numbers`, other whole numbers are passed through as numbers."""
+
+    words: tuple[Word, ...]
+    numbers: bool = False
+
+    def parse(self, text: str) -> Value | None:
+        """Return the value of what the kernel shows."""
+        stripped = text.removesuffix("\n")
+        known = any(word.kernel == stripped for word in self.words)
+        return Value(stripped) if known or (self.numbers and _DECIMAL.fullmatch(stripped)) else None
+
+    def format(self, value: Value) -> str:
+        """Return what to write."""
+        return next((word.written for word in self.words if word.kernel == value and word.written), value)
+
+    def show(self, value: Value) -> str:
+        """Return what people say."""
+        return next((word.shown for word in self.words if word.kernel == value), value)
+
+    def unshow(self, shown: str) -> Value | None:
+        """Return the value of what people say."""
+        return next((Value(word.kernel) for word in self.words if word.shown == shown), self.parse(shown))
+
+
+@dataclass(frozen=True, slots=True)
+class UInt:
+    """A whole number; the bounds are those of a wish, the kernel may hold what it likes."""
+
+    lowest: int
+    highest: int
+
+    def parse(self, text: str) -> Value | None:
+        """Return the value of what the kernel shows."""
+        stripped = text.removesuffix("\n")
+        return Value(stripped) if _DECIMAL.fullmatch(stripped) else None
+
+    def format(self, value: Value) -> str:
+        """Return what to write: plain decimal."""
+        return value
+
+    def show(self, value: Value) -> str:
+        """Return what people say."""
+        return value
+
+    def unshow(self, shown: str) -> Value | None:
+        """Return the value of what people say."""
+        return self.parse(shown)
+
+
+@dataclass(frozen=True, slots=True)
+class ReasonMask:
+    """A set of migration reasons by name; canonical in bit order, names that are new to this release behind."""
+
+    def parse(self, text: str) -> Value | None:
+        """Return the value of what the kernel shows."""
+        names = text.removesuffix("\n").split(",")
+        if names == [NO_REASONS]:
+            return Value(NO_REASONS)
+        return reasons_value(names) if all(_REASON_NAME.fullmatch(name) for name in names) else None
+
+    def format(self, value: Value) -> str:
+        """Return what to write."""
+        return value
+
+    def show(self, value: Value) -> str:
+        """Return what people say."""
+        return value
+
+    def unshow(self, shown: str) -> Value | None:
+        """Return the value of what people say."""
+        return self.parse(shown)
+
+
+Codec = Words | UInt | ReasonMask
+
+
+def reasons_value(names: Iterable[str]) -> Value:
+    """Return the value of a set of migration reasons."""
+    ordered: Sequence[str] = sorted(set(names), key=lambda name: (_BIT_ORDER.get(name, len(_BIT_ORDER)), name))
+    return Value(",".join(ordered) or NO_REASONS)
+
+
+def reason_names(value: Value) -> frozenset[str]:
+    """Return the names in a mask's value."""
+    return frozenset() if value == NO_REASONS else frozenset(value.split(","))

@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which DMA engines the kernel has, and which of them the batch copy driver can use.
+
+* No file tells what a channel can do, and ``/sys/class/dma`` also lists engines that only serve a UART or SPI. So
+  drivers are known by name; one that is not in the table does not count as usable.
+* ``in_use`` is not looked at: the driver requests channels around each batch, so a count taken now says little about
+  the next batch. Channels that another client holds are therefore counted here and lacking later.
+* The kernel takes channels in its own order, so a hazardous engine counts although a better one stands beside it.
+
+Sources: drivers/dma/dmaengine.c; drivers/dma/{amd/ptdma,amd/ae4dma,ioat,idxd}; the SDXI series of 2025-09 (RFC).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from numamigration_agent.kernel.sysfs import Present, Sysfs
+
+DMA_CLASS_DIR: Final = "/sys/class/dma"
+ENGINES_MAX: Final = 32  # rows in status; 8 sockets with 4 drivers each
+
+_CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
+
+
+class DmaDriver(NamedTuple):
+    """What is known of a driver whose engines copy memory."""
+
+    exclusive: bool
+    in_order: bool = True
+    obstacle: str = ""
+
+
+DMA_DRIVERS: Final = {
+    "ptdma": DmaDriver(exclusive=True),
+    "ae4dma": DmaDriver(exclusive=True),
+    "idxd": DmaDriver(exclusive=True, in_order=False),
+    "ioatdma": DmaDriver(exclusive=False),
+    "sdxi": DmaDriver(exclusive=False, obstacle="sdxi is no exclusive engine, and its ring can overflow and hang"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class DmaEngines:
+    """All channels of one driver on one NUMA node; None: the device does not say where it is."""
+
+    driver: str
+    numa_node: int | None
+    channels: int
+
+    @property
+    def obstacle(self) -> str:
+        """Why the batch copy driver cannot use them; empty when it can."""
+        known = DMA_DRIVERS.get(self.driver)
+        return "not known to copy memory" if known is None else known.obstacle
+
+    @property
+    def usable(self) -> bool:
+        """Whether the batch copy driver can use them, hazards aside."""
+        return not self.obstacle
+
+
+def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:
+    """Count the DMA channels by driver and NUMA node."""
+    channels = (name for name in sysfs.names(DMA_CLASS_DIR) if _CHANNEL_NAME.fullmatch(name))
+    found = Counter(_driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device") for name in channels)
+    rows = sorted(found.items(), key=lambda row: (row[0][0], -1 if row[0][1] is None else row[0][1]))
+    return tuple(DmaEngines(driver, numa_node, count) for (driver, numa_node), count in rows)
+
+
+def _driver_and_place(sysfs: Sysfs, device: str) -> tuple[str, int | None]:
+    driver = sysfs.link_name(f"{device}/driver") or "unknown"
+    return driver, _number(sysfs, f"{device}/numa_node")
+
+
+def _number(sysfs: Sysfs, path: str) -> int | None:
+    reading = sysfs.read(path)
+    if not isinstance(reading, Present):
+        return None
+    try:
+        return int(reading.text)
+    except ValueError:
+        return None

@@ -1,0 +1,471 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The agent as one step machine: events and the time go in, commands come out. No thread, no socket, no file.
+
+One pass decides after every event, whatever it was: which job is due on each lane, and whether a report is. A lane
+carries one job at a time; kernel files may block, so a job that does not answer in time is told as blocked and keeps
+its lane until it answers, while everything else goes on (promise 10).
+
+* Nothing is decided on old facts: a new spec, the end of a change and a retry each cause a fresh look first.
+* A report is due when something significant changed; while a change runs its intermediate states are not told, unless
+  it waits for the report of its baselines or for a blocked file.
+* Between reports without a change lies an interval drawn anew each time, so that a fleet never reports in step.
+* Without a node state (not created yet, or deleted) nothing is written and nothing forgotten.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum, auto
+from random import Random
+from typing import Any, Final, NamedTuple, assert_never
+
+from numamigration_agent.baseline import Baselines, recover
+from numamigration_agent.change import Change, Failure, ReadKnob, ReportBaselines, SaveBaselines, UnitRun, WriteKnob
+from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
+from numamigration_agent.drift import DriftLog
+from numamigration_agent.jobs import (
+    Answer,
+    Begin,
+    Begun,
+    Broken,
+    Counted,
+    Job,
+    Probe,
+    ReadCounters,
+    Saved,
+    Wrote,
+    describe,
+)
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.probe import KernelFacts
+from numamigration_agent.kernel.sysfs import Absent, Denied, Present
+from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
+from numamigration_agent.reports import Reports
+from numamigration_agent.statistics import Statistics, add_sample
+from numamigration_agent.status import (
+    View,
+    build_status,
+    group_results,
+    is_settled,
+    settled_of_status,
+    totals_of_status,
+)
+from numamigration_agent.wishes import Spec, parse_spec
+from numamigration_api.machinery.backoff import Backoff
+from numamigration_api.machinery.clock import timestamp
+from numamigration_api.vocabulary import Reason
+
+log = logging.getLogger(__name__)
+
+JOB_SECONDS_MAX: Final = 5.0  # an idle turn-off takes milliseconds, one beside a hung engine 10 s and more
+RETRY_SECONDS_MIN: Final = 5.0
+RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at most
+NEVER: Final = float("inf")
+
+
+class Timing(NamedTuple):
+    """The settings that the machine needs, in seconds."""
+
+    report_min: float
+    report_max: float
+    drift_check: float
+    statistics_window: float
+
+
+class Lane(Enum):
+    """Jobs of one lane follow each other; lanes do not wait for each other."""
+
+    KNOBS = auto()
+    COUNTERS = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class JobDone:
+    """The job of a lane answered."""
+
+    lane: Lane
+    answer: Answer
+
+
+@dataclass(frozen=True, slots=True)
+class ReportDone:
+    """The API server answered to a report, or did not."""
+
+    result: ApplyResult
+
+
+@dataclass(frozen=True, slots=True)
+class Tick:
+    """Time has passed."""
+
+
+Event = StateSeen | StateGone | JobDone | ReportDone | Tick
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Start a job."""
+
+    lane: Lane
+    job: Job
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """Apply a status."""
+
+    status: Mapping[str, Any]
+
+
+Command = Run | Report
+
+
+@dataclass(slots=True)
+class Running:
+    """A job under way."""
+
+    job: Job
+    since: float
+    blocked: bool = False
+
+
+@dataclass(slots=True)
+class Retry:
+    """A unit that failed."""
+
+    failure: Failure
+    not_before: float
+    backoff: Backoff
+
+
+class Agent:
+    """One node's agent.
+
+    Args:
+        timing: see Timing.
+        rng: chance for waits.
+        version: of this agent, for the status.
+    """
+
+    def __init__(self, timing: Timing, rng: Random, version: str) -> None:
+        self._timing, self._rng, self._version = timing, rng, version
+        self._lanes: dict[Lane, Running | None] = dict.fromkeys(Lane)
+        self._begun: Begun | None = None
+        self._state: Mapping[str, Any] | None = None
+        self._baselines: Baselines | None = None
+        self._baseline_problem = ""
+        self._on_file: Mapping[str, Value] = {}
+        self._facts: KernelFacts | None = None
+        self._spec: Spec | None = None
+        self._plan: Plan | None = None
+        self._planned_for = Spec()
+        self._policies: tuple[PlannedPolicy, ...] = ()
+        self._settled: dict[str, Value] = {}
+        self._settled_at: tuple[str | None, str] | None = None
+        self._change: Change | None = None
+        self._retries: dict[str, Retry] = {}
+        self._drifts: dict[str, DriftLog] = {}
+        self._statistics = Statistics()
+        self._since: str | None = None
+        self._reports = Reports(timing.report_min, timing.report_max, rng)
+        self._look_at = self._count_at = 0.0
+        self._waiting_until = NEVER
+
+    def __repr__(self) -> str:
+        lanes = ", ".join(f"{lane.name}: {running and running.job}" for lane, running in self._lanes.items())
+        return f"<Agent {lanes}; {self._change}>"
+
+    def handle(self, event: Event, now: float, wall: datetime) -> list[Command]:
+        """Take an event and return what to do.
+
+        Args:
+            event: what happened.
+            now: seconds of a monotonic clock.
+            wall: the same moment for people, with zone.
+        """
+        match event:
+            case StateSeen(state):
+                self._see(state, now)
+            case StateGone():
+                self._state = self._spec = self._plan = None
+                self._drop_change()
+            case JobDone(lane, answer):
+                self._take_answer(lane, answer, now, wall)
+            case ReportDone(result):
+                self._reports.answered(result, now)
+            case Tick():
+                pass
+            case _:
+                assert_never(event)
+        return [*self._knob_lane(now), *self._counter_lane(now), *self._report(now, wall)]
+
+    def wake_at(self) -> float:
+        """Return when a Tick is due at the latest (monotonic seconds)."""
+        deadlines = [job.since + JOB_SECONDS_MAX for job in self._lanes.values() if job and not job.blocked]
+        looks = [] if self._lanes[Lane.KNOBS] else [self._next_look()]
+        counts = [] if self._lanes[Lane.COUNTERS] or self._facts is None else [self._count_at]
+        told = self._plan is None or self._reports.under_way or not self._quiet()
+        reports = [] if told else [self._reports.next_at]
+        return min([*deadlines, *looks, *counts, *reports, NEVER])
+
+    # --- the node state ----------------------------------------------------------------------------------------------
+
+    def _see(self, state: Mapping[str, Any], now: float) -> None:
+        self._state = state
+        self._reports.seen(state, self._begun.host.boot_id if self._begun else None)
+        self._recover()
+        spec = parse_spec(state)
+        if spec == self._spec:
+            return
+        log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
+        self._spec = spec
+        self._retries.clear()
+        self._drop_change()
+        self._look_at = now
+
+    def _recover(self) -> None:
+        """Once file and status are both known: take from them what an earlier life of this agent knew."""
+        if self._begun is None or self._state is None or self._baselines is not None:
+            return
+        status, boot_id = self._state.get("status") or {}, self._begun.host.boot_id
+        self._reports.seen(self._state, boot_id)
+        recovered = recover(self._begun.loaded, status, boot_id)
+        self._baselines, self._baseline_problem = recovered.baselines, recovered.problem
+        if recovered.problem:
+            log.error("baselines cannot be trusted; nothing will be written", extra={"problem": recovered.problem})
+        if isinstance(self._begun.loaded, Baselines):
+            self._on_file = self._begun.loaded.values
+        if status.get("bootID") == boot_id:
+            self._settled = settled_of_status(status)
+            self._statistics = Statistics(totals=totals_of_status(status))
+            self._since = (status.get("statistics") or {}).get("since")
+            self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
+
+    def _drop_change(self) -> None:
+        """Forget a change that has written nothing yet; one that has begun is finished, or half of it would stay."""
+        if self._change is not None and self._lanes[Lane.KNOBS] is None:
+            self._change = None
+
+    # --- jobs --------------------------------------------------------------------------------------------------------
+
+    def _take_answer(self, lane: Lane, answer: Answer, now: float, wall: datetime) -> None:
+        running, self._lanes[lane] = self._lanes[lane], None
+        if running is not None and running.blocked:
+            log.info("kernel file answered at last", extra={"job": describe(running.job), "after": now - running.since})
+        match answer:
+            case Begun():
+                self._begun = answer
+                self._recover()
+            case KernelFacts():
+                self._facts = answer
+                self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
+                self._decide(now, wall)
+            case Counted(counts):
+                self._count(counts, now, wall)
+            case Saved(problem):
+                self._take_saved(problem)
+            case Present() | Absent() | Denied():
+                self._running_change().read(answer)
+            case Wrote(number):
+                self._take_wrote(running, number)
+            case Broken(error):
+                raise error
+            case _:
+                assert_never(answer)
+
+    def _running_change(self) -> Change:
+        if self._change is None:
+            raise RuntimeError("a knob answered and no change is under way")
+        return self._change
+
+    def _take_saved(self, problem: str) -> None:
+        change = self._running_change()
+        change.saved(problem)
+        self._baselines = change.baselines
+        self._on_file = self._on_file if problem else change.baselines.values
+        if problem:
+            log.error("baselines not saved", extra={"problem": problem})
+
+    def _take_wrote(self, running: Running | None, number: int | None) -> None:
+        change = self._running_change()
+        change.wrote(number)
+        if running is not None and isinstance(running.job, WriteKnob):
+            knob, value = running.job.knob, running.job.value
+            log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
+
+    def _count(self, counts: Mapping[str, int], now: float, wall: datetime) -> None:
+        self._count_at = now + self._timing.statistics_window
+        self._since = self._since or timestamp(wall)
+        self._statistics = add_sample(
+            self._statistics, at=now, counters=counts, window_seconds=self._timing.statistics_window
+        )
+
+    def _knob_lane(self, now: float) -> list[Command]:
+        running = self._lanes[Lane.KNOBS]
+        if running is not None:
+            self._watch_over(running, now)
+            return []
+        job = self._next_knob_job(now)
+        if job is None:
+            return []
+        self._lanes[Lane.KNOBS] = Running(job, now)
+        return [Run(Lane.KNOBS, job)]
+
+    def _next_knob_job(self, now: float) -> Job | None:
+        if self._begun is None:
+            return Begin()
+        if self._change is not None:
+            step = self._change.next()
+            match step:
+                case SaveBaselines() | ReadKnob() | WriteKnob():
+                    return step
+                case ReportBaselines():
+                    if self._baselines is None or not self._reports.has(self._baselines):
+                        return None
+                    self._change.reported()
+                    return self._next_knob_job(now)
+                case None:
+                    self._finish_change(self._change, now)
+                case _:
+                    assert_never(step)
+        return Probe(self._begun.host) if now >= self._next_look() else None
+
+    def _counter_lane(self, now: float) -> list[Command]:
+        running = self._lanes[Lane.COUNTERS]
+        if running is not None:
+            self._watch_over(running, now)
+            return []
+        if self._facts is None or now < self._count_at:
+            return []
+        job = ReadCounters(self._facts.dialect)
+        self._lanes[Lane.COUNTERS] = Running(job, now)
+        return [Run(Lane.COUNTERS, job)]
+
+    def _watch_over(self, running: Running, now: float) -> None:
+        if not running.blocked and now - running.since >= JOB_SECONDS_MAX:
+            running.blocked = True
+            log.warning("kernel file does not answer", extra={"job": describe(running.job)})
+
+    def _next_look(self) -> float:
+        return NEVER if self._change is not None else min(self._look_at, self._waiting_until)
+
+    # --- decisions ---------------------------------------------------------------------------------------------------
+
+    def _decide(self, now: float, wall: datetime) -> None:
+        if self._spec is None or self._facts is None or self._baselines is None:
+            return
+        plan = make_plan(self._facts, self._spec, self._baselines, self._settled)
+        self._plan, self._planned_for = plan, self._spec
+        self._policies = tuple(plan_policy(self._facts, request, self._baselines) for request in self._spec.plans)
+        self._remember_settled(plan)
+        self._note_retries(plan)
+        begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
+        due = [change for change in plan.changes if begins[change.unit] <= now]
+        self._waiting_until = min([begin for begin in begins.values() if begin > now], default=NEVER)
+        if due:
+            self._change = Change(due, self._baselines, on_file=self._on_file, reported=self._reports.baselines)
+        self._note_settled(wall)
+
+    def _may_begin_at(self, change: UnitChange) -> float:
+        retry = self._retries.get(change.unit)
+        after_failure = retry.not_before if retry else 0.0
+        return max(after_failure, self._drift_of(change.unit).not_before) if change.drift else after_failure
+
+    def _note_retries(self, plan: Plan) -> None:
+        working = {change.unit for change in plan.changes}
+        self._retries = {unit: retry for unit, retry in self._retries.items() if unit in working}
+        if self._baseline_problem:
+            failure = Failure(Reason.BASELINE_NOT_SAVED, self._baseline_problem)
+            self._retries = {unit: Retry(failure, NEVER, Backoff()) for unit in working}
+
+    def _drift_of(self, unit: str) -> DriftLog:
+        return self._drifts.setdefault(unit, DriftLog())
+
+    def _remember_settled(self, plan: Plan) -> None:
+        rows = {row.field: row for group in plan.groups for row in group.knobs}
+        self._settled = {name: value for name, value in self._settled.items() if name in rows}
+        self._settled |= {name: row.target for name, row in rows.items() if row.target is not None and not row.differs}
+
+    def _note_settled(self, wall: datetime) -> None:
+        revision = self._planned_for.revision
+        if not is_settled(group_results(self._view())):
+            self._settled_at = None
+        elif self._settled_at is None or self._settled_at[0] != revision:
+            self._settled_at = (revision, timestamp(wall))
+
+    def _finish_change(self, change: Change, now: float) -> None:
+        self._change = None
+        for unit in change.units:
+            if unit.failure is None:
+                self._succeeded(unit, now)
+            else:
+                self._failed(unit.change.unit, unit.failure, now)
+        self._look_at = now
+
+    def _succeeded(self, unit: UnitRun, now: float) -> None:
+        name = unit.change.unit
+        self._retries.pop(name, None)
+        if unit.change.drift:
+            fields = tuple(write.knob.field for write in unit.change.writes)
+            self._drift_of(name).corrected(fields, now, self._rng)
+            log.warning("drift corrected", extra={"fields": ",".join(fields)})
+
+    def _failed(self, unit: str, failure: Failure, now: float) -> None:
+        before = self._retries.get(unit)
+        backoff = before.backoff if before else Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
+        wait = backoff.next_wait(self._rng, RETRY_SECONDS_MIN)
+        self._retries[unit] = Retry(failure, now + wait, backoff)
+        log.warning(
+            "change failed",
+            extra={"unit": unit, "reason": str(failure.reason), "problem": failure.message, "retry_seconds": wait},
+        )
+
+    # --- reports -----------------------------------------------------------------------------------------------------
+
+    def _view(self) -> View:
+        if self._plan is None or self._facts is None or self._baselines is None:
+            raise RuntimeError("there is nothing to report yet")
+        blocked = [running for running in self._lanes.values() if running and running.blocked]
+        waiting = f"{describe(blocked[0].job)} has not answered for {JOB_SECONDS_MAX:g} s" if blocked else ""
+        return View(
+            spec=self._planned_for,
+            facts=self._facts,
+            groups=self._plan.groups,
+            plans=self._policies,
+            baselines=self._baselines.values,
+            failures={unit: retry.failure for unit, retry in self._retries.items()},
+            blocked=waiting,
+            blocked_unit=self._blocked_unit(),
+            statistics=self._statistics,
+            since=self._since,
+            settled_at=self._settled_at[1] if self._settled_at else None,
+            agent_version=self._version,
+        )
+
+    def _blocked_unit(self) -> str:
+        running = self._lanes[Lane.KNOBS]
+        if self._change is None or running is None or not running.blocked:
+            return ""
+        return next((unit.change.unit for unit in self._change.units if unit.next()), "")
+
+    def _quiet(self) -> bool:
+        """Whether what would be told now is not about to be outdated within milliseconds.
+
+        A change without a job under way waits for the report of its baselines.
+        """
+        running = self._lanes[Lane.KNOBS]
+        return running is None or running.blocked
+
+    def _report(self, now: float, wall: datetime) -> list[Command]:
+        if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():
+            return []
+        corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
+        view = replace(self._view(), corrected=corrected)
+        status = build_status(view, now=wall, conditions=self._reports.conditions)
+        if not self._reports.wants(status, now):
+            return []
+        self._reports.send(status, now)
+        return [Report(status)]

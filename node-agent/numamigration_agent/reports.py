@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When the status is told to the API server, and what the API server is known to have. Pure.
+
+* A significant change is told at once; else the next report is due after an interval that is drawn anew each time, so
+  that a fleet never reports in step. A moved counter alone is no change.
+* One report is under way at a time; what changed meanwhile is in the next one.
+* An object that was created anew knows nothing of what an earlier one was told.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from random import Random
+from typing import Any, Final
+
+from numamigration_agent.baseline import Baselines, baselines_of_status
+from numamigration_agent.cluster import ApplyKind, ApplyResult
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.status import significant
+from numamigration_api.machinery.backoff import Backoff
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS_FIRST: Final = 1.0
+RETRY_SECONDS_MAX: Final = 60.0
+
+
+class Reports:
+    """Reports of one node.
+
+    Attributes:
+        baselines: that the object's status is known to have.
+        conditions: of the last status, for their transition times.
+    """
+
+    def __init__(self, interval_min: float, interval_max: float, rng: Random) -> None:
+        self._interval, self._rng = (interval_min, interval_max), rng
+        self._backoff = Backoff(RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX)
+        self._uid: str | None = None
+        self._told: Mapping[str, Any] | None = None
+        self._sending: Mapping[str, Any] | None = None
+        self._due = self._not_before = float("-inf")
+        self.baselines: Mapping[str, Value] = {}
+        self.conditions: tuple[Mapping[str, Any], ...] = ()
+
+    def __repr__(self) -> str:
+        return f"<Reports {'under way' if self._sending else 'idle'}, next at {self.next_at:.0f}>"
+
+    @property
+    def under_way(self) -> bool:
+        """Whether a report has not been answered yet."""
+        return self._sending is not None
+
+    @property
+    def next_at(self) -> float:
+        """When a report is due although nothing significant changed."""
+        return max(self._due, self._not_before)
+
+    def seen(self, state: Mapping[str, Any], boot_id: str | None) -> None:
+        """Take notice of what the object has."""
+        uid, status = state.get("metadata", {}).get("uid"), state.get("status") or {}
+        if uid != self._uid:
+            self._uid, self._told, self.baselines = uid, None, {}
+            self.conditions = tuple(status.get("conditions") or ())
+            self._not_before = float("-inf")
+        found = baselines_of_status(status, boot_id) if boot_id else None
+        if found is not None:
+            self.baselines = found.values
+
+    def has(self, baselines: Baselines) -> bool:
+        """Whether the object's status has these baselines."""
+        return all(self.baselines.get(name) == value for name, value in baselines.values.items())
+
+    def wants(self, status: Mapping[str, Any], now: float) -> bool:
+        """Whether `status` is to be told now."""
+        if self._sending is not None or now < self._not_before:
+            return False
+        return now >= self._due or significant(status) != self._told
+
+    def send(self, status: Mapping[str, Any], now: float) -> None:
+        """Note that `status` is on its way."""
+        self._sending = status
+        self._due = now + self._rng.uniform(*self._interval)
+
+    def answered(self, result: ApplyResult, now: float) -> None:
+        """Take the answer to the report under way."""
+        sent, self._sending = self._sending, None
+        if sent is None:
+            return
+        if result.kind is ApplyKind.APPLIED:
+            self._backoff.reset()
+            self._applied(sent)
+            return
+        log.warning("status not applied", extra={"kind": str(result.kind), "problem": result.message})
+        if result.kind is ApplyKind.SKEW:
+            # The same words would get the same answer; the next change is another try.
+            self._told = significant(sent)
+            return
+        self._due = now
+        self._not_before = now + self._backoff.next_wait(self._rng, result.retry_after)
+
+    def _applied(self, status: Mapping[str, Any]) -> None:
+        self._told = significant(status)
+        self.conditions = tuple(status["conditions"])
+        found = baselines_of_status(status, status["bootID"])
+        if found is not None:
+            self.baselines = found.values

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Turns what the agent knows into the status of its node state. Pure; every length is bounded (promise 12: 10 kB).
+
+* A field that the kernel does not have is absent, never 0 and never null.
+* ``significant`` is what makes a report due at once; a moved counter alone is no change.
+* All texts are made from kernel files and policies, so all are cut to the bounds of the CRD here.
+
+Source: Kubernetes API conventions, "Typical status properties".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from typing import Any, Final
+
+from numamigration_agent.change import Failure
+from numamigration_agent.guards import Situation
+from numamigration_agent.kernel.codecs import UInt, Value
+from numamigration_agent.kernel.dialects import (
+    CHANNELS_FIELD,
+    DRIVEN,
+    ENGINE_FIELD,
+    ENGINE_OFF,
+    KNOBS,
+    REASONS_FIELD,
+    Knob,
+)
+from numamigration_agent.kernel.engines import ENGINES_MAX
+from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
+from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
+from numamigration_agent.statistics import Statistics, rates
+from numamigration_agent.wishes import Source, Spec, Wish
+from numamigration_api.machinery.clock import timestamp
+from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
+from numamigration_api.vocabulary import (
+    KNOBS_MAX,
+    PLANS_MAX,
+    ConditionStatus,
+    Dialect,
+    GroupState,
+    NodeCondition,
+    Outcome,
+    Reason,
+    SettingsGroup,
+    Verification,
+)
+
+SHORT_LENGTH_MAX: Final = 128
+KNOB_TEXT_LENGTH_MAX: Final = 256
+HARDWARE_CLASS_LENGTH_MAX: Final = 253
+PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
+
+_VOLATILE: Final = frozenset({"reportedAt", "statistics"})
+_RATES: Final = {
+    "folios_migrated": "foliosPerSecond",
+    "folios_failed": "foliosFailedPerSecond",
+    "pages_migrated": "pagesMigratedPerSecond",
+    "pages_promoted": "pagesPromotedPerSecond",
+    "pages_demoted": "pagesDemotedPerSecond",
+}
+_TOTALS: Final = {
+    "folios_migrated": "foliosMigrated",
+    "folios_failed": "foliosFailed",
+    "pages_migrated": "pagesMigrated",
+    "pages_migration_failed": "pagesMigrationFailed",
+    "pages_promoted": "pagesPromoted",
+    "pages_demoted": "pagesDemoted",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that a status is made of.
+
+    Attributes:
+        groups: as planned; what failed or is blocked is laid over them here.
+        baselines: by field, as far as they are safe in the file.
+        failures: by unit, of changes that did not come into force.
+        blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
+        blocked_unit: the unit whose change waits for it.
+        corrected: what was set back lately, in words.
+    """
+
+    spec: Spec
+    facts: KernelFacts
+    groups: tuple[GroupPlan, ...] = ()
+    plans: tuple[PlannedPolicy, ...] = ()
+    baselines: Mapping[str, Value] = field(default_factory=dict)
+    failures: Mapping[str, Failure] = field(default_factory=dict)
+    blocked: str = ""
+    blocked_unit: str = ""
+    corrected: str = ""
+    statistics: Statistics = field(default_factory=Statistics)
+    since: str | None = None
+    settled_at: str | None = None
+    agent_version: str = ""
+
+
+def group_results(view: View) -> tuple[GroupPlan, ...]:
+    """Return the groups with what became of their changes."""
+    return tuple(_overlaid(view, group) for group in view.groups)
+
+
+def is_settled(groups: Iterable[GroupPlan]) -> bool:
+    """Whether nothing is under way and nothing failed."""
+    return not any(group.state in {GroupState.PENDING, GroupState.FAILED} for group in groups)
+
+
+def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the status document.
+
+    Args:
+        view: what is known.
+        now: wall time, with zone.
+        conditions: those that the object has, for their transition times.
+    """
+    groups = group_results(view)
+    found = find_conditions(view, groups)
+    return _without_none(
+        {
+            "observedGeneration": view.spec.generation,
+            "observedRevision": view.spec.revision,
+            "reportedAt": timestamp(now),
+            "settledAt": view.settled_at,
+            "bootID": view.facts.host.boot_id,
+            "kernelRelease": shorten(view.facts.host.release, SHORT_LENGTH_MAX),
+            "agentVersion": view.agent_version,
+            "dialect": str(view.facts.dialect),
+            "hardwareClass": shorten(hardware_class(view.facts), HARDWARE_CLASS_LENGTH_MAX),
+            "offload": offload_phrase(view.facts),
+            "conditions": merge_conditions(conditions, found, generation=view.spec.generation, now=now),
+            "groups": {str(group.wish.group): _group_json(group) for group in groups},
+            "capabilities": _capabilities(view),
+            "dmaEngines": _engines(view.facts),
+            "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
+            "statistics": _statistics(view),
+            "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
+            "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
+        }
+    )
+
+
+def significant(status: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a status whose change is worth a report at once."""
+    return {key: value for key, value in status.items() if key not in _VOLATILE}
+
+
+def offload_phrase(facts: KernelFacts) -> str:
+    """Say in one phrase what the kernel does now."""
+    if facts.dialect not in DRIVEN:
+        return "Not loaded" if facts.driver is DriverState.NOT_LOADED else "Unsupported"
+    engine, channels = (_observed(facts, name) for name in (ENGINE_FIELD, CHANNELS_FIELD))
+    if engine is None:
+        return "Unknown"
+    if engine == ENGINE_OFF:
+        return "Off"
+    return f"DMA, {channels or '?'} channel{'' if channels == '1' else 's'}"
+
+
+def _observed(facts: KernelFacts, name: str) -> Value | None:
+    return next((facts.value(knob) for knob in facts.knobs if knob.field == name), None)
+
+
+def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
+    unit = UNITS[group.wish.group]
+    failure = view.failures.get(unit)
+    if failure is not None and group.has_work:
+        knobs = tuple(_failed_row(row, failure) for row in group.knobs)
+        return replace(group, state=GroupState.FAILED, reason=failure.reason, message=failure.message, knobs=knobs)
+    if unit == view.blocked_unit:
+        return replace(group, state=GroupState.PENDING, reason=Reason.KERNEL_FILE_BLOCKED, message=view.blocked)
+    return group
+
+
+def _failed_row(row: KnobPlan, failure: Failure) -> KnobPlan:
+    if row.field != failure.field:
+        return row
+    return replace(row, outcome=failure.outcome, reason=failure.reason, message=failure.message)
+
+
+# --- conditions --------------------------------------------------------------------------------------------------
+
+
+def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
+    """Return all five conditions."""
+    return [
+        _ready(groups),
+        _supported(view.facts),
+        _verified(view.facts, groups),
+        _drifted(view, groups),
+        _degraded(view, groups),
+    ]
+
+
+_SPEAKS_FIRST: Final = (GroupState.FAILED, GroupState.REFUSED, GroupState.PENDING)
+
+
+def _ready(groups: Sequence[GroupPlan]) -> Condition:
+    for state in _SPEAKS_FIRST:
+        found = next((group for group in groups if group.state is state), None)
+        if found is not None:
+            return _about(NodeCondition.READY, ConditionStatus.FALSE, found)
+    if not groups:
+        return Condition(NodeCondition.READY, ConditionStatus.TRUE, Reason.NO_SETTINGS, "no policy sets anything here")
+    unsupported = [group for group in groups if group.state is GroupState.UNSUPPORTED]
+    if len(unsupported) == len(groups):
+        return _about(NodeCondition.READY, ConditionStatus.FALSE, unsupported[0])
+    told = next((group for group in groups if group.reason is not Reason.AS_EXPECTED), groups[0])
+    return _about(NodeCondition.READY, ConditionStatus.TRUE, told)
+
+
+def _about(type_: NodeCondition, status: ConditionStatus, group: GroupPlan) -> Condition:
+    message = f"{group.wish.group}: {group.message}" if group.message else ""
+    return Condition(type_, status, group.reason, message)
+
+
+def _supported(facts: KernelFacts) -> Condition:
+    if facts.dialect in DRIVEN and facts.channels_usable:
+        return Condition(NodeCondition.SUPPORTED, ConditionStatus.TRUE, Reason.AS_EXPECTED)
+    if facts.dialect in DRIVEN:
+        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NO_DMA_CHANNEL)
+    if facts.driver is DriverState.NOT_LOADED:
+        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NOT_LOADED, "dcbm is not loaded")
+    none = facts.dialect is Dialect.NO_SERIES
+    message = "no batch copy offload series in this kernel" if none else f"dialect {facts.dialect} is not driven"
+    return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.KERNEL_UNSUPPORTED, message)
+
+
+def _verified(facts: KernelFacts, groups: Sequence[GroupPlan]) -> Condition:
+    offload = next((group for group in groups if group.wish.group is SettingsGroup.OFFLOAD), None)
+    if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
+        return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
+    on = _observed(facts, ENGINE_FIELD) not in {None, ENGINE_OFF}
+    if on and offload is not None and offload.wish.verification is Verification.OFF:
+        message = "the engine is in use without having copied test pages"
+        return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
+    return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
+
+
+def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
+    drifted = sorted(name for group in groups for name in group.drifted)
+    if drifted:
+        message = f"changed by somebody else: {', '.join(drifted)}"
+        return Condition(NodeCondition.DRIFTED, ConditionStatus.TRUE, Reason.DRIFT_DETECTED, message)
+    reason = Reason.DRIFT_CORRECTED if view.corrected else Reason.AS_EXPECTED
+    return Condition(NodeCondition.DRIFTED, ConditionStatus.FALSE, reason, view.corrected)
+
+
+def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
+    if view.blocked:
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, view.blocked)
+    failed = next((group for group in groups if group.state is GroupState.FAILED), None)
+    if failed is not None:
+        return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
+    return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)
+
+
+# --- parts -------------------------------------------------------------------------------------------------------
+
+
+def _all_rows(view: View, groups: Sequence[GroupPlan]) -> list[KnobPlan]:
+    """Every knob of this kernel, every field asked for, and every baseline, in the table's order."""
+    asked = {row.field: row for group in groups for row in group.knobs}
+    plain = {knob.field: KnobPlan(knob.field, knob) for knob in view.facts.knobs}
+    held = {name: KnobPlan(name) for name in view.baselines}
+    order = {knob.field: index for index, knob in enumerate(KNOBS)}
+    rows = [_fresh(view.facts, row) for row in {**held, **plain, **asked}.values()]
+    return sorted(rows, key=lambda row: (order.get(row.field, len(order)), row.field))
+
+
+def _fresh(facts: KernelFacts, row: KnobPlan) -> KnobPlan:
+    return replace(row, observed=facts.value(row.knob)) if row.knob else row
+
+
+def _knob_json(row: KnobPlan, baselines: Mapping[str, Value]) -> dict[str, Any]:
+    knob = row.knob or next((knob for knob in KNOBS if knob.field == row.field), None)
+    return _without_none(
+        {
+            "field": row.field,
+            "path": row.knob.path if row.knob else None,
+            "desired": shorten(row.asked, KNOB_TEXT_LENGTH_MAX) or None,
+            "observed": _shown(knob, row.observed),
+            "baseline": _shown(knob, baselines.get(row.field)),
+            "outcome": row.outcome and str(row.outcome),
+            "reason": row.reason and str(row.reason),
+            "message": shorten(row.message, KNOB_TEXT_LENGTH_MAX) or None,
+        }
+    )
+
+
+def _shown(knob: Knob | None, value: Value | None) -> str | None:
+    return shorten(knob.codec.show(value), KNOB_TEXT_LENGTH_MAX) if knob and value is not None else None
+
+
+def _group_json(group: GroupPlan) -> dict[str, Any]:
+    return _without_none(
+        {"state": str(group.state), "reason": str(group.reason), "message": shorten(group.message) or None}
+    )
+
+
+def _plan_json(planned: PlannedPolicy) -> dict[str, Any]:
+    source = planned.request.source
+    return _without_none(
+        {
+            "policy": source.policy,
+            "uid": source.uid,
+            "generation": source.generation,
+            "wouldChange": planned.would_change,
+            "state": str(planned.state),
+            "reason": str(planned.reason),
+            "message": shorten(planned.message) or None,
+            "knobs": [_knob_json(row, {}) for row in planned.knobs[:PLAN_KNOBS_MAX]],
+        }
+    )
+
+
+def _capabilities(view: View) -> dict[str, Any]:
+    channels = next((knob.codec for knob in view.facts.knobs if knob.field == CHANNELS_FIELD), None)
+    nobody = Wish(SettingsGroup.OFFLOAD, {}, Source("", "", 0))
+    reasons = Situation(view.facts, nobody, view.baselines.get(REASONS_FIELD)).known_reasons
+    return _without_none(
+        {
+            "fields": [knob.field for knob in view.facts.knobs],
+            "channelsMax": channels.highest if isinstance(channels, UInt) else None,
+            "migrationReasons": sorted(shorten(name, SHORT_LENGTH_MAX) for name in reasons)[:32] or None,
+            "batchCeiling": "fixed when the kernel was compiled" if view.facts.dialect in DRIVEN else None,
+        }
+    )
+
+
+def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
+    rows = [
+        _without_none(
+            {
+                "driver": shorten(row.driver, SHORT_LENGTH_MAX),
+                "channels": row.channels,
+                "numaNode": row.numa_node,
+                "usable": row.usable,
+                "reason": row.obstacle or None,
+            }
+        )
+        for row in sorted(facts.engines, key=lambda row: not row.usable)[:ENGINES_MAX]
+    ]
+    return rows or None
+
+
+def _statistics(view: View) -> dict[str, Any] | None:
+    found = rates(view.statistics)
+    document: dict[str, Any] = {
+        _TOTALS[name]: total for name, total in view.statistics.totals.items() if name in _TOTALS
+    }
+    if not document:
+        return None
+    document |= {_RATES[name]: rate for name, rate in found.per_second.items() if name in _RATES}
+    return _without_none({"since": view.since, "windowSeconds": found.window_seconds, **document})
+
+
+def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
+    """Return the totals that a status has, to go on counting after a restart of the agent."""
+    known = status.get("statistics") or {}
+    return {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+
+
+def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
+    """Return by field what a status says was in force, so that drift is told from work also after a restart."""
+    codecs = {knob.field: knob.codec for knob in KNOBS}
+    settled: dict[str, Value] = {}
+    for row in status.get("knobs") or ():
+        in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
+        shown = row.get("observed") if in_force else row.get("desired")
+        told = in_force or row.get("reason") == Reason.DRIFT_DETECTED
+        value = codecs[row["field"]].unshow(shown) if told and shown and row.get("field") in codecs else None
+        if value is not None:
+            settled[row["field"]] = value
+    return settled
+
+
+def _without_none(document: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in document.items() if value is not None}

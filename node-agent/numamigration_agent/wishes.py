@@ -1,0 +1,115 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The spec of a node state as plain data: what this node shall have, by settings group, and what Plan policies ask.
+
+The API server has checked everything already; what this release does not know comes from a newer operator. Such a
+group is kept with the unknown word named in ``skew``, so that it is shown and not written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from numamigration_api.vocabulary import (
+    DriftPolicy,
+    GroupMode,
+    Release,
+    SettingsGroup,
+    UnsupportedPolicy,
+    Verification,
+)
+
+
+class Source(NamedTuple):
+    """The policy whose wish it is."""
+
+    policy: str
+    uid: str
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What one group shall be.
+
+    Attributes:
+        settings: the group's settings as JSON has them.
+        accepted_risks: as text, since a newer operator may know more risks; one that is unknown here accepts nothing.
+        skew: what this release does not understand; empty when all is known.
+    """
+
+    group: SettingsGroup
+    settings: Mapping[str, Any]
+    source: Source
+    mode: GroupMode = GroupMode.APPLY
+    drift: DriftPolicy = DriftPolicy.CORRECT
+    unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
+    verification: Verification = Verification.FIRST_USE
+    accepted_risks: frozenset[str] = frozenset()
+    release: Release = Release.KEEP
+    skew: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PlanRequest:
+    """What one Plan policy would set."""
+
+    source: Source
+    wishes: tuple[Wish, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """A node state's spec.
+
+    Attributes:
+        generation: of the object; 0 before any was seen.
+        revision: hash of the spec; None in the empty spec of a new object.
+    """
+
+    generation: int = 0
+    revision: str | None = None
+    wishes: tuple[Wish, ...] = ()
+    plans: tuple[PlanRequest, ...] = ()
+
+
+def parse_spec(state: Mapping[str, Any]) -> Spec:
+    """Return the spec of a NodeMigrationState as JSON has it."""
+    spec = state.get("spec") or {}
+    groups = spec.get("groups") or {}
+    return Spec(
+        generation=int(state.get("metadata", {}).get("generation", 0)),
+        revision=spec.get("revision"),
+        wishes=tuple(_wish(group, groups[group], groups[group]) for group in SettingsGroup if group in groups),
+        plans=tuple(_plan(plan) for plan in spec.get("plans") or ()),
+    )
+
+
+def _plan(plan: Mapping[str, Any]) -> PlanRequest:
+    settings = plan.get("settings") or {}
+    wishes = tuple(_wish(group, {"settings": settings[group]}, plan) for group in SettingsGroup if group in settings)
+    return PlanRequest(_source(plan), wishes)
+
+
+def _wish(group: SettingsGroup, body: Mapping[str, Any], conditions: Mapping[str, Any]) -> Wish:
+    plain = Wish(group, body.get("settings") or {}, _source(conditions))
+    try:
+        return Wish(
+            group=plain.group,
+            settings=plain.settings,
+            source=plain.source,
+            mode=GroupMode(body.get("mode", plain.mode)),
+            drift=DriftPolicy(body.get("drift", plain.drift)),
+            unsupported=UnsupportedPolicy(conditions.get("unsupported", plain.unsupported)),
+            verification=Verification(conditions.get("verification", plain.verification)),
+            accepted_risks=frozenset(conditions.get("acceptedRisks") or ()),
+            release=Release(body.get("release", plain.release)),
+        )
+    except ValueError as error:
+        return Wish(plain.group, plain.settings, plain.source, skew=str(error))
+
+
+def _source(body: Mapping[str, Any]) -> Source:
+    source = body.get("source") or {}
+    return Source(str(source.get("policy", "")), str(source.get("uid", "")), int(source.get("generation", 0)))

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``python -m tests.demo [--keep]``: the scenes, in order; exit code 0 when each went as told.
+
+Exit codes: 0 done; 1 a scene went otherwise (what was awaited, and the end of the logs, are printed); 2 wrong usage, or
+the machine lacks something (the message has the line that installs it); 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Final
+
+from msgspec import structs
+from rich.console import Console, RenderableType
+
+from numamigration_api.machinery.conditions import find_condition
+from numamigration_api.vocabulary import Dialect, MigrationReason
+from tests.demo import screen as s
+from tests.demo.stage import POLICIES, ROOT, STATES, NodePart, Stage
+from tests.fakekernel.config import HostConfig, Workload
+from tests.fakekernel.control import Drift
+from tests.testbed.api import ApiError
+from tests.testbed.binaries import find_binaries
+from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.progress import Progress
+
+SCENE_SECONDS_MAX: Final = 60.0
+POLL_SECONDS: Final = 0.1
+OFFLOAD: Final = "database-offload"
+TIERING: Final = "tiering"
+
+MIGRATIONS: Final = (
+    Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),
+    Workload(MigrationReason.DEMOTION, folios_per_second=400),
+    Workload(MigrationReason.NUMA_MISPLACED, folios_per_second=300, promotion=True),
+)
+V6: Final = HostConfig(workloads=MIGRATIONS)
+STOCK: Final = HostConfig(dialect=Dialect.NO_SERIES, engines=(), workloads=MIGRATIONS)
+CAST: Final = (
+    NodePart("node-a", "the kernel series (V6), four DMA channels", V6),
+    NodePart("node-b", "V6, but another migrator is registered already", structs.replace(V6, other_migrator=True)),
+    NodePart("node-c", "a stock kernel of today, without the series", STOCK),
+)
+
+Json = dict[str, Any]
+
+
+class Demo:
+    """The scenes; each says what it does, does it, and waits until the objects and the kernel files agree."""
+
+    def __init__(self, stage: Stage, console: Console) -> None:
+        self.stage = stage
+        self.screen = s.Screen(console, self.picture)
+        self.done: list[str] = []
+
+    # --- what is there ------------------------------------------------------------------------------------------
+
+    def picture(self) -> RenderableType:
+        """Return the tables of this moment."""
+        api = self.stage.api
+        return s.picture(api.list_items(POLICIES), api.list_items(STATES), self.files())
+
+    def files(self) -> dict[str, dict[str, str]]:
+        """Return what the kernels say, read from the files themselves."""
+        return {name: {knob: self.file(name, path) for knob, path in s.KNOB_FILES.items()} for name in self.stage.hosts}
+
+    def file(self, node: str, path: str) -> str:
+        """Return one kernel file's text; a dash when this kernel has none."""
+        try:
+            return (self.stage.hosts[node].root / path).read_text().strip()
+        except OSError:
+            return "-"
+
+    def policy(self, name: str) -> Json:
+        """Return a policy."""
+        return self.stage.api.get_if_exists(f"{POLICIES}/{name}")
+
+    def state(self, node: str) -> Json:
+        """Return a node state."""
+        return self.stage.api.get_if_exists(f"{STATES}/{node}")
+
+    def counts(self, name: str) -> Json:
+        """Return a policy's partition of nodes, without zeros."""
+        nodes: Json = self.policy(name).get("status", {}).get("nodes", {})
+        return {bucket: count for bucket, count in nodes.items() if count and bucket != "matched"}
+
+    def statistics(self) -> Json:
+        """Return what the offload policy says its engines have copied."""
+        statistics: Json = self.policy(OFFLOAD).get("status", {}).get("statistics", {})
+        return statistics
+
+    # --- doing and waiting --------------------------------------------------------------------------------------
+
+    def kubectl(self, *arguments: str) -> None:
+        """Run kubectl and show what was typed and answered."""
+        self.screen.say(f"$ kubectl {shlex.join(arguments)}", style="bold")
+        result = subprocess.run([*self.stage.kubectl, *arguments], check=True, capture_output=True, text=True, cwd=ROOT)
+        self.screen.say(result.stdout.rstrip())
+
+    def wait(self, what: str, probe: Callable[[], bool]) -> None:
+        """Show the picture until `probe` holds.
+
+        Raises:
+            BedError: it did not within SCENE_SECONDS_MAX.
+        """
+        begun = time.monotonic()
+        with self.screen.live():
+            while not probe():
+                self.stage.check_alive()
+                if time.monotonic() - begun > SCENE_SECONDS_MAX:
+                    raise BedError(f"not after {SCENE_SECONDS_MAX:g} s: {what}")
+                time.sleep(POLL_SECONDS)
+        self.done.append(f"{what} ({time.monotonic() - begun:.1f} s)")
+        self.screen.say(f"✓ {self.done[-1]}", style="green")
+
+    # --- scenes -------------------------------------------------------------------------------------------------
+
+    def apply(self) -> None:
+        """Two policies, three kinds of node."""
+        self.screen.heading(1, "Apply two policies to three nodes")
+        for part in self.stage.cast:
+            self.screen.say(f"   {part.name}: {part.what}")
+        self.kubectl("apply", "-f", "examples/tiering.yaml", "-f", "examples/database-offload.yaml")
+        wanted = {"ready": 1, "failed": 1, "unsupported": 1}
+        self.wait("offload: one node ready, one failed, one unsupported", lambda: self.counts(OFFLOAD) == wanted)
+        self.kubectl("wait", "--for=condition=Ready", f"migpol/{TIERING}", "--timeout=30s")
+        self.kubectl("get", "migpol,nms")
+
+    def count(self) -> None:
+        """Counters move."""
+        self.screen.heading(2, "Pages migrate; the engine's counters reach the policy")
+        before = self.statistics().get("foliosMigrated", 0)
+        self.wait("the policy's statistics grow", lambda: self.statistics().get("foliosMigrated", 0) > before)
+        numbers = self.statistics()
+        self.screen.say(
+            f"  {OFFLOAD}: {numbers['foliosMigrated']} folios copied by engines, {numbers['foliosFailed']} failed, "
+            f"{numbers['foliosPerSecond']} a second"
+        )
+
+    def edit(self) -> None:
+        """A spec edit reaches the kernel."""
+        self.screen.heading(3, "Edit the policy: two channels instead of four")
+        patch = '{"spec":{"settings":{"offload":{"channels":2}}}}'
+        self.kubectl("patch", "migpol", OFFLOAD, "--type=merge", "-p", patch)
+        self.wait("node-a's kernel has two channels", lambda: self.files()["node-a"]["chan"] == "2")
+
+    def drift(self) -> None:
+        """Somebody else writes; the agent sets it back and says so."""
+        self.screen.heading(4, "Somebody on node-a writes the kernel file by hand")
+        self.screen.say("# echo 7 > /sys/module/dcbm/parameters/nr_dma_chan", style="bold")
+        self.stage.hosts["node-a"].do(Drift(f"/{s.KNOB_FILES['chan']}", "7\n"))
+        self.wait("the agent saw the drift and set two channels again", self._drift_corrected)
+
+    def _drift_corrected(self) -> bool:
+        conditions = self.state("node-a").get("status", {}).get("conditions", [])
+        drifted = find_condition(conditions, "Drifted") or {}
+        return drifted.get("reason") == "DriftCorrected" and self.files()["node-a"]["chan"] == "2"
+
+    def delete(self, before: dict[str, dict[str, str]]) -> None:
+        """Deleting the policies puts back what was there."""
+        self.screen.heading(5, "Delete the policies; every value of before comes back")
+        self.kubectl("delete", "migpol", TIERING, OFFLOAD, "--wait=false")
+        self.wait("both policies are gone", lambda: not self.policy(TIERING) and not self.policy(OFFLOAD))
+        self.wait("every kernel file is as it was before the demo", lambda: self.files() == before)
+
+    def summary(self) -> None:
+        """Say what was seen."""
+        self.screen.say("")
+        self.screen.say("Summary", style="bold")
+        for line in self.done:
+            self.screen.say(f"  ✓ {line}")
+
+
+def play(demo: Demo, *, keep: bool) -> None:
+    """Play the scenes; with `keep` stop before the policies are deleted and wait for Ctrl-C."""
+    before = demo.files()
+    demo.apply()
+    demo.count()
+    demo.edit()
+    demo.drift()
+    if keep:
+        demo.summary()
+        demo.screen.say("\nLeft running; Ctrl-C stops it. Look at it from another terminal:", style="bold")
+        demo.screen.console.print("  " + " ".join([*demo.stage.kubectl, "get", "migpol,nms"]), soft_wrap=True)
+        signal.pause()
+    demo.delete(before)
+    demo.summary()
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the demo; return the exit code."""
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split(";")[0].split(": ")[1].capitalize())
+    parser.add_argument("--keep", action="store_true", help="leave everything running before the last scene")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, _interrupt)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else s.WIDTH)
+    progress = Progress()
+    try:
+        binaries = find_binaries(progress)
+        progress.note("starting etcd, kube-apiserver, three fake kernels, three agents and the operator")
+        with Stage(binaries, CAST) as stage:
+            play(Demo(stage, console), keep=options.keep)
+    except MissingNeedError as error:
+        console.print(f"error: {error}", markup=False)
+        return 2
+    except (BedError, ApiError) as error:
+        console.print(f"error: {error}", markup=False)
+        return 1
+    except subprocess.CalledProcessError as error:
+        console.print(f"error: {error}\n{error.stderr}", markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import pytest
+
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, reason_names, reasons_value
+from numamigration_agent.kernel.dialects import COUNTERS, DETECTIONS, DRIVEN, KNOBS, Phase, knobs_of
+from numamigration_api.vocabulary import Dialect, MigrationReason
+
+CODECS = {knob.field: knob.codec for knob in KNOBS}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        pytest.param("4\n", "4", id="as the kernel shows it"),
+        pytest.param("0\n", "0", id="zero"),
+        pytest.param("17\n", "17", id="out of a wish's bounds, and held all the same"),
+        pytest.param("010\n", None, id="8 to the kernel, 10 to people: refused"),
+        pytest.param("+4\n", None, id="a sign"),
+        pytest.param("0x10\n", None, id="hexadecimal"),
+        pytest.param("4 \n", None, id="a blank"),
+        pytest.param("4\n\n", None, id="two newlines"),
+        pytest.param("-1\n", None, id="negative"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_a_number_is_compared_by_value_and_odd_spellings_are_no_number(text: str, value: str | None) -> None:
+    assert UInt(1, 16).parse(text) == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "shown", "written"),
+    [
+        pytest.param("offload.engine", "1\n", "DMA", "1", id="engine on"),
+        pytest.param("offload.engine", "0\n", "Off", "0", id="engine off"),
+        pytest.param(
+            "demotion.enabled", "true\n", "true", "1", id="demotion is shown as a word and written as a digit"
+        ),
+        pytest.param("demotion.enabled", "false\n", "false", "0", id="no demotion"),
+        pytest.param("balancing.mode", "2\n", "Tiering", "2", id="tiering"),
+        pytest.param("balancing.mode", "3\n", "3", "3", id="both bits have no word"),
+        pytest.param("offload.channels", "16\n", "16", "16", id="channels"),
+        pytest.param("offload.reasons", "demotion,damon\n", "demotion,damon", "demotion,damon", id="reasons"),
+        pytest.param("offload.reasons", "none\n", "none", "none", id="no reason"),
+    ],
+)
+def test_a_value_survives_the_way_to_people_and_back(name: str, text: str, shown: str, written: str) -> None:
+    """Promise 7: a baseline that is recovered from the status is the one that was saved."""
+    codec = CODECS[name]
+    value = codec.parse(text)
+
+    assert value is not None
+    assert codec.show(value) == shown
+    assert codec.unshow(shown) == value
+    assert codec.format(value) == written
+
+
+def test_a_boolean_file_that_says_something_else_is_not_guessed() -> None:
+    assert CODECS["offload.engine"].parse("Y\n") is None
+
+
+def test_reasons_are_equal_in_any_order_and_unknown_names_are_kept() -> None:
+    mask = ReasonMask()
+
+    assert mask.parse("damon,never_migrated,compaction\n") == mask.parse("compaction,damon,never_migrated\n")
+    assert reason_names(Value("compaction,never_migrated")) == {"compaction", "never_migrated"}
+
+
+@pytest.mark.parametrize("text", ["\n", "Demotion\n", "demotion,\n", "0x120\n", "demotion; rm\n"])
+def test_a_mask_that_does_not_look_like_one_is_refused(text: str) -> None:
+    assert ReasonMask().parse(text) is None
+
+
+def test_no_reason_is_never_written_as_an_empty_line() -> None:
+    """An empty line would succeed and mean none; it is spelled out so that nothing is written by accident."""
+    assert reasons_value([]) == "none"
+
+
+def test_reasons_are_written_in_bit_order() -> None:
+    assert reasons_value(reversed(MigrationReason)) == ",".join(MigrationReason)
+
+
+# --- the tables
+
+
+def test_no_knob_is_a_counter() -> None:
+    """Promise 2: any write to a counter resets it, so no counter may be reachable by a write."""
+    assert not {knob.path for knob in KNOBS} & {counter.path for counter in COUNTERS}
+
+
+def test_only_driven_dialects_have_knobs_of_the_series() -> None:
+    series = {dialect for dialect in Dialect if any(knob.group == "offload" for knob in knobs_of(dialect))}
+
+    assert series == DRIVEN
+
+
+def test_every_unit_has_one_switch_that_knows_what_off_is() -> None:
+    switches = [knob for knob in KNOBS if knob.phase is Phase.SWITCH]
+
+    assert [knob.field for knob in switches] == ["offload.engine", "balancing.mode", "demotion.enabled"]
+    assert all(knob.off is not None for knob in switches)
+
+
+def test_every_dialect_that_files_can_tell_is_in_the_detection_table() -> None:
+    told = {row.dialect for row in DETECTIONS}
+
+    # V6-SDXI has the files of V6; NoSeries has none.
+    assert told == set(Dialect) - {Dialect.V6_SDXI, Dialect.NO_SERIES}

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The process itself, without an API server: start, signals, exit codes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.fakekernel.config import HostConfig
+from tests.fakekernel.host import FakeHost
+
+PROJECT: Final = Path(__file__).parents[2]
+STOP_SECONDS_MAX: Final = 30  # for a machine under load; the promise is one second and is measured elsewhere
+
+
+def command(*flags: str) -> list[str]:
+    return [sys.executable, "-m", "numamigration_agent", *flags]
+
+
+def environment() -> dict[str, str]:
+    path = os.pathsep.join(str(PROJECT / room) for room in ("crds", "node-agent"))
+    return {"PATH": os.environ["PATH"], "PYTHONPATH": path}
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_agent_well_and_changes_no_knob(tmp_path: Path, number: signal.Signals) -> None:
+    """Promise 6."""
+    with FakeHost(HostConfig(), real_time=False) as host:
+        flags = (
+            f"--host-root={host.root}",
+            f"--state-dir={tmp_path / 'state'}",
+            "--node-name=node-a",
+            "--api-server=https://127.0.0.1:9",  # the discard port: nobody answers
+            "--start-jitter-seconds-max=0",
+        )
+        with subprocess.Popen(command(*flags), env=environment(), stderr=subprocess.PIPE, text=True) as agent:
+            assert agent.stderr is not None
+            assert "starting" in agent.stderr.readline()
+            agent.send_signal(number)
+            _, rest = agent.communicate(timeout=STOP_SECONDS_MAX)
+
+        assert agent.returncode == 0
+        assert "every knob stays as it is" in rest
+        assert host.stores == []
+
+
+def test_a_broken_setting_is_one_line_and_exit_code_two() -> None:
+    done = subprocess.run(
+        command("--node-name=node-a", "--api-server=https://127.0.0.1:9", "--drift-check-seconds=never"),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "drift_check_seconds: 'never'" in done.stderr

@@ -1,0 +1,536 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent decides, from facts of a fake kernel. Nothing is written here."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from numamigration_agent.baseline import Baselines
+from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.dialects import KNOBS
+from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
+from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
+from numamigration_agent.wishes import parse_spec
+from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
+from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig
+from tests.fakekernel.model import FakeKernel
+from tests.unit.agent_rig import OFFLOAD, FakeSysfs, wish
+
+UNVERIFIED = "UnverifiedEngine"
+
+
+def facts_of(config: HostConfig, writes: Mapping[str, str] | None = None) -> KernelFacts:
+    kernel = FakeKernel(config, random.Random(1))
+    for path, text in (writes or {}).items():
+        kernel.drift(path, text)
+    sysfs = FakeSysfs(kernel)
+    return probe(sysfs, probe_host(sysfs))
+
+
+def plan_one(
+    group: str,
+    body: Mapping[str, Any],
+    config: HostConfig | None = None,
+    *,
+    writes: Mapping[str, str] | None = None,
+    baselines: Mapping[str, str] | None = None,
+    settled: Mapping[str, str] | None = None,
+) -> GroupPlan:
+    spec = parse_spec({"spec": {"groups": {group: body}}})
+    before = Baselines("boot", {name: Value(value) for name, value in (baselines or {}).items()})
+    in_force = {name: Value(value) for name, value in (settled or {}).items()}
+    return make_plan(facts_of(config or HostConfig(), writes), spec, before, in_force).groups[0]
+
+
+def written(plan: GroupPlan) -> list[tuple[str, str]]:
+    return [(write.knob.field, write.target) for write in in_safe_order(plan.writes)]
+
+
+def outcomes(plan: GroupPlan) -> dict[str, Outcome | None]:
+    return {row.field: row.outcome for row in plan.knobs}
+
+
+OFFLOADING = "/sys/module/dcbm/parameters/offloading"
+CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
+MASK = "/sys/module/dcbm/parameters/reason_mask"
+
+IDXD = (DmaEngine("ptdma"), DmaEngine("idxd"))
+EVERY_HAZARD = HostConfig(engines=(*IDXD, DmaEngine("ioatdma")), built_in=True)
+HAZARDOUS = {"engine": "DMA", "reasons": ["memory_failure"]}
+
+# --- refusals
+
+
+def test_refusals_are_asked_in_this_order() -> None:
+    """People read the first refusal: what the kernel lacks, then hazards, then what this release cannot do."""
+    assert [guard.__name__ for guard in GUARDS + TURN_ON_GUARDS] == [
+        "group_supported",
+        "engine_supported",
+        "fields_supported",
+        "engine_in_order",
+        "engine_exclusive",
+        "memory_failure_accepted",
+        "driver_is_module",
+        "engine_verified",
+        "reasons_restrictable",
+        "channel_available",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "verification", "reason", "words"),
+    [
+        pytest.param([], "Off", Reason.RISK_NOT_ACCEPTED, "OutOfOrderEngine", id="out of order"),
+        pytest.param(["OutOfOrderEngine"], "Off", Reason.RISK_NOT_ACCEPTED, "SharedEngine", id="shared"),
+        pytest.param(
+            ["OutOfOrderEngine", "SharedEngine"],
+            "Off",
+            Reason.RISK_NOT_ACCEPTED,
+            "MemoryFailureOffload",
+            id="memory failure",
+        ),
+        pytest.param(
+            ["OutOfOrderEngine", "SharedEngine", "MemoryFailureOffload"],
+            "Off",
+            Reason.RISK_NOT_ACCEPTED,
+            "BuiltInDriverStall",
+            id="built in",
+        ),
+        pytest.param(
+            ["OutOfOrderEngine", "SharedEngine", "MemoryFailureOffload", "BuiltInDriverStall"],
+            "FirstUse",
+            Reason.VERIFICATION_IMPOSSIBLE,
+            "verification: Off",
+            id="cannot be verified",
+        ),
+        pytest.param(
+            ["OutOfOrderEngine", "SharedEngine", "MemoryFailureOffload", "BuiltInDriverStall"],
+            "Off",
+            Reason.RISK_NOT_ACCEPTED,
+            UNVERIFIED,
+            id="unverified",
+        ),
+    ],
+)
+def test_a_hazard_that_is_not_accepted_is_refused_and_named(
+    accepted: list[str], verification: str, reason: Reason, words: str
+) -> None:
+    """Promises 5 and 15."""
+    body = wish(HAZARDOUS, acceptedRisks=accepted, verification=verification)
+
+    plan = plan_one("offload", body, EVERY_HAZARD)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, reason)
+    assert words in plan.message
+    assert plan.writes == ()
+    assert plan.captures == {}
+
+
+def test_a_policy_that_names_every_risk_is_carried_out() -> None:
+    risks = ["OutOfOrderEngine", "SharedEngine", "MemoryFailureOffload", "BuiltInDriverStall", UNVERIFIED]
+
+    plan = plan_one("offload", wish(HAZARDOUS, acceptedRisks=risks), EVERY_HAZARD)
+
+    assert written(plan)[-1] == ("offload.engine", "1")
+
+
+def test_turning_off_needs_no_risk_and_no_channel() -> None:
+    config = HostConfig(engines=(), built_in=True)
+    body = wish({"engine": "Off"}, acceptedRisks=[], verification="FirstUse")
+
+    plan = plan_one("offload", body, config, writes={OFFLOADING: "1"})
+
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_without_a_dma_channel_offload_stays_off() -> None:
+    """The kernel would say "on" and silently copy by CPU."""
+    engines = (DmaEngine("dw_dmac", memcpy=False), DmaEngine("sdxi"))
+
+    plan = plan_one("offload", wish(OFFLOAD), HostConfig(engines=engines))
+
+    assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, Reason.NO_DMA_CHANNEL)
+    assert "sdxi" in plan.message
+    assert plan.writes == ()
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        pytest.param(HostConfig(dialect=Dialect.NO_SERIES), Reason.KERNEL_UNSUPPORTED, id="stock kernel"),
+        pytest.param(HostConfig(loaded=False), Reason.NOT_LOADED, id="module not loaded"),
+    ],
+)
+@pytest.mark.parametrize("engine", ["DMA", "Off"])
+def test_a_kernel_without_the_series_is_unsupported_and_no_failure(
+    config: HostConfig, reason: Reason, engine: str
+) -> None:
+    plan = plan_one("offload", wish({"engine": engine}), config)
+
+    assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, reason)
+    assert outcomes(plan)["offload.engine"] is Outcome.UNSUPPORTED
+
+
+def test_copy_threads_are_unsupported_in_v6() -> None:
+    plan = plan_one("offload", wish({"engine": "CPUThreads"}))
+
+    assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED)
+
+
+def test_a_group_that_v6_lacks_as_a_whole_is_unsupported() -> None:
+    plan = plan_one("batch", wish({"minSize": "32Ki"}))
+
+    assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED)
+
+
+def test_a_strict_policy_writes_nothing_when_a_field_is_lacking() -> None:
+    body = wish({**OFFLOAD, "locality": "Local"}, unsupported="Strict")
+
+    plan = plan_one("offload", body)
+
+    assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, Reason.FIELD_UNSUPPORTED)
+    assert "offload.locality" in plan.message
+    assert plan.writes == ()
+
+
+def test_best_effort_applies_the_rest_and_tells_the_lacking_field() -> None:
+    plan = plan_one("offload", wish({**OFFLOAD, "locality": "Local"}))
+
+    assert outcomes(plan)["offload.locality"] is Outcome.UNSUPPORTED
+    assert written(plan)[-1] == ("offload.engine", "1")
+
+
+def test_a_refused_group_turns_off_what_this_project_turned_on() -> None:
+    """Promise 3: a risk that is no longer accepted ends the offload."""
+    body = wish(OFFLOAD, acceptedRisks=[])
+
+    plan = plan_one("offload", body, writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"})
+
+    assert plan.state is GroupState.REFUSED
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_refused_group_leaves_alone_what_somebody_else_turned_on() -> None:
+    plan = plan_one("offload", wish(OFFLOAD, acceptedRisks=[]), writes={OFFLOADING: "1"})
+
+    assert plan.writes == ()
+
+
+def test_a_wish_of_a_newer_operator_is_shown_and_not_written() -> None:
+    plan = plan_one("offload", wish(OFFLOAD, mode="Gently"))
+
+    assert (plan.state, plan.reason) == (GroupState.FAILED, Reason.VERSION_SKEW)
+    assert "Gently" in plan.message
+    assert plan.writes == ()
+
+
+# --- migration reasons
+
+
+def test_reasons_left_out_mean_all_that_the_kernel_knows_but_memory_failure() -> None:
+    plan = plan_one("offload", wish({"engine": "DMA"}))
+
+    mask = dict(written(plan))["offload.reasons"]
+    assert set(mask.split(",")) == set(REASONS_7_3) - {MigrationReason.MEMORY_FAILURE}
+
+
+def test_a_reason_that_this_kernel_does_not_know_is_dropped_and_told() -> None:
+    config = HostConfig(reason_names=REASONS_7_3[:9])  # up to demotion: no damon yet
+
+    plan = plan_one("offload", wish(OFFLOAD), config)
+
+    assert dict(written(plan))["offload.reasons"] == "demotion"
+    assert any("damon" in row.message for row in plan.knobs)
+
+
+def test_no_known_reason_left_is_refused() -> None:
+    """Promise 3: an empty mask would mean "on, and nothing eligible"; a wrong one would offload what nobody asked."""
+    config = HostConfig(reason_names=REASONS_7_3[:9])
+
+    plan = plan_one("offload", wish({"engine": "DMA", "reasons": ["damon"]}), config)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE)
+    assert plan.writes == ()
+
+
+def test_a_mask_that_this_project_narrowed_still_knows_the_names_of_before() -> None:
+    plan = plan_one(
+        "offload",
+        wish({"engine": "DMA", "reasons": ["damon"]}),
+        writes={MASK: "demotion"},
+        baselines={"offload.reasons": "compaction,demotion,damon"},
+    )
+
+    assert dict(written(plan))["offload.reasons"] == "damon"
+
+
+# --- what is written
+
+
+def test_nothing_is_written_where_everything_already_is_so() -> None:
+    """Promise 2; the values of before are captured all the same, for later."""
+    plan = plan_one("offload", wish(OFFLOAD), writes={OFFLOADING: "1", CHANNELS: "4", MASK: "demotion,damon"})
+
+    assert plan.writes == ()
+    assert plan.state is GroupState.READY
+    assert set(outcomes(plan).values()) == {Outcome.ALREADY_SET}
+    assert plan.captures == {"offload.engine": "1", "offload.channels": "4", "offload.reasons": "demotion,damon"}
+
+
+def test_a_baseline_is_captured_once() -> None:
+    """Promise 7: what a second capture would find is our own value."""
+    plan = plan_one("offload", wish(OFFLOAD), writes={CHANNELS: "2"}, baselines={"offload.channels": "1"})
+
+    assert "offload.channels" not in plan.captures
+
+
+@pytest.mark.parametrize(
+    ("channels", "engines", "target", "words"),
+    [
+        pytest.param(4, 4, "4", "", id="as asked"),
+        pytest.param(5, 4, "4", "4 DMA channels", id="one more than the host has"),
+        pytest.param(16, 32, "16", "", id="the driver's bound"),
+        pytest.param(17, 32, "16", "at most 16", id="one past the driver's bound"),
+    ],
+)
+def test_channels_are_clamped_to_the_driver_and_the_host(channels: int, engines: int, target: str, words: str) -> None:
+    config = HostConfig(engines=(DmaEngine("ptdma", channels=engines),))
+    body = wish({"engine": "DMA", "channels": channels})
+
+    plan = plan_one("offload", body, config)
+
+    assert dict(written(plan))["offload.channels"] == target
+    row = next(row for row in plan.knobs if row.field == "offload.channels")
+    assert (words in row.message) if words else not row.message
+
+
+def test_a_clamped_knob_that_is_in_force_leaves_the_group_ready() -> None:
+    config = HostConfig(engines=(DmaEngine("ptdma"),))
+    body = wish({"engine": "DMA", "channels": 4, "reasons": ["demotion"]})
+
+    plan = plan_one("offload", body, config, writes={OFFLOADING: "1", MASK: "demotion"})
+
+    assert (plan.state, plan.reason) == (GroupState.READY, Reason.CLAMPED)
+    assert outcomes(plan)["offload.channels"] is Outcome.CLAMPED
+
+
+ON = [("offload.channels", "4"), ("offload.reasons", "demotion,damon"), ("offload.engine", "1")]
+
+
+@pytest.mark.parametrize(
+    ("plan", "order"),
+    [
+        pytest.param(plan_one("offload", wish(OFFLOAD)), ON, id="on: the switch last"),
+        pytest.param(
+            plan_one(
+                "offload",
+                wish({"engine": "Off"}),
+                writes={OFFLOADING: "1", CHANNELS: "4", MASK: "demotion"},
+                baselines={"offload.engine": "0", "offload.channels": "1", "offload.reasons": "compaction,demotion"},
+            ),
+            [("offload.engine", "0"), ("offload.channels", "1"), ("offload.reasons", "compaction,demotion")],
+            id="off: the switch first",
+        ),
+        pytest.param(
+            plan_one("balancing", wish({"mode": "Tiering", "promoteRateLimitMBps": 5})),
+            [("balancing.promoteRateLimitMBps", "5"), ("balancing.mode", "2")],
+            id="tiering: the limit before the mode",
+        ),
+    ],
+)
+def test_parameters_are_written_before_a_switch_goes_on_and_after_it_goes_off(
+    plan: GroupPlan, order: list[tuple[str, str]]
+) -> None:
+    """Promise 4: on before the channel count means one channel, which is slower than no offload."""
+    assert written(plan) == order
+
+
+def test_groups_of_one_driver_change_together_and_others_apart() -> None:
+    spec = parse_spec(
+        {
+            "spec": {
+                "groups": {
+                    "offload": wish(OFFLOAD),
+                    "balancing": wish({"mode": "Off"}),
+                    "demotion": wish({"enabled": True}),
+                }
+            }
+        }
+    )
+
+    plan = make_plan(facts_of(HostConfig()), spec, Baselines("boot"), {})
+
+    assert [change.unit for change in plan.changes] == ["offload", "balancing", "demotion"]
+
+
+# --- restore, hold, release
+
+
+BEFORE = {"offload.engine": "0", "offload.channels": "1", "offload.reasons": "compaction,demotion,damon"}
+OURS = {OFFLOADING: "1", CHANNELS: "4", MASK: "demotion,damon"}
+
+
+def test_restore_puts_back_what_has_a_baseline_and_forgets_it() -> None:
+    plan = plan_one("offload", wish(OFFLOAD, mode="Restore"), writes=OURS, baselines=BEFORE)
+
+    assert (plan.state, plan.reason) == (GroupState.PENDING, Reason.RESTORING)
+    assert written(plan) == [
+        ("offload.engine", "0"),
+        ("offload.channels", "1"),
+        ("offload.reasons", "compaction,demotion,damon"),
+    ]
+    assert plan.forget == set(BEFORE)
+
+
+def test_restore_needs_no_risk_although_it_turns_on() -> None:
+    """Promise 7: what was on before comes back on."""
+    body = wish({"engine": "Off"}, mode="Restore", acceptedRisks=[])
+
+    plan = plan_one("offload", body, baselines={"offload.engine": "1", "offload.channels": "2"})
+
+    assert written(plan) == [("offload.channels", "2"), ("offload.engine", "1")]
+
+
+def test_restore_without_a_baseline_is_done() -> None:
+    plan = plan_one("offload", wish(OFFLOAD, mode="Restore"), writes=OURS)
+
+    assert plan.state is GroupState.RESTORED
+    assert not plan.has_work
+
+
+def test_restore_forgets_a_knob_whose_driver_is_gone() -> None:
+    """All state of the driver went with it, so there is nothing to put back."""
+    plan = plan_one("offload", wish(OFFLOAD, mode="Restore"), HostConfig(loaded=False), baselines=BEFORE)
+
+    assert plan.writes == ()
+    assert plan.forget == set(BEFORE)
+
+
+def test_hold_writes_nothing_and_keeps_the_baselines() -> None:
+    plan = plan_one("offload", wish(OFFLOAD, mode="Hold"), baselines=BEFORE)
+
+    assert (plan.state, plan.reason) == (GroupState.HELD, Reason.PAUSED)
+    assert not plan.has_work
+
+
+@pytest.mark.parametrize(
+    ("release", "writes", "forget"),
+    [
+        pytest.param("Restore", [("offload.channels", "1")], {"offload.channels"}, id="put back"),
+        pytest.param("Keep", [], set(), id="left"),
+    ],
+)
+def test_a_knob_that_is_no_longer_named_is_released(
+    release: str, writes: list[tuple[str, str]], forget: set[str]
+) -> None:
+    body = wish({"engine": "DMA", "reasons": ["demotion", "damon"]}, release=release)
+
+    plan = plan_one("offload", body, writes=OURS, baselines=BEFORE)
+
+    assert written(plan) == writes
+    assert plan.forget == forget
+
+
+def test_the_baselines_of_an_absent_group_are_forgotten_and_nothing_is_written() -> None:
+    baselines = Baselines("boot", {"offload.channels": Value("1")})
+
+    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {}}), baselines, {})
+
+    assert plan.groups == ()
+    assert [change.writes for change in plan.changes] == [()]
+    assert [change.forget for change in plan.changes] == [{"offload.channels"}]
+
+
+# --- drift
+
+
+@pytest.mark.parametrize(
+    ("drift", "state", "reason", "writes"),
+    [
+        pytest.param("Correct", GroupState.PENDING, Reason.DRIFT_DETECTED, [("offload.channels", "4")], id="correct"),
+        pytest.param("Report", GroupState.READY, Reason.DRIFT_DETECTED, [], id="report"),
+        pytest.param("Ignore", GroupState.READY, Reason.AS_EXPECTED, [], id="ignore"),
+    ],
+)
+def test_drift_is_corrected_told_or_ignored(
+    drift: str, state: GroupState, reason: Reason, writes: list[tuple[str, str]]
+) -> None:
+    plan = plan_one(
+        "offload",
+        wish(OFFLOAD, drift=drift),
+        writes={**OURS, CHANNELS: "2"},
+        baselines=BEFORE,
+        settled={"offload.channels": "4"},
+    )
+
+    assert (plan.state, plan.reason) == (state, reason)
+    assert written(plan) == writes
+
+
+def test_a_new_wish_is_no_drift() -> None:
+    body = wish({**OFFLOAD, "channels": 3}, drift="Report")
+
+    plan = plan_one("offload", body, writes=OURS, baselines=BEFORE, settled={"offload.channels": "4"})
+
+    assert written(plan) == [("offload.channels", "3")]
+    assert plan.drifted == set()
+
+
+# --- plans
+
+
+def plan_of(settings: Mapping[str, Any], config: HostConfig | None = None, **changes: Any) -> Any:
+    body = {
+        "source": {"policy": "trial", "uid": "u", "generation": 3},
+        "settings": settings,
+        "verification": "Off",
+        "acceptedRisks": [UNVERIFIED],
+        **changes,
+    }
+    spec = parse_spec({"spec": {"plans": [body]}})
+    return plan_policy(facts_of(config or HostConfig()), spec.plans[0], Baselines("boot"))
+
+
+def test_a_plan_says_what_it_would_change() -> None:
+    planned = plan_of({"offload": {**OFFLOAD, "channels": 1}, "demotion": {"enabled": True}})
+
+    assert (planned.state, planned.reason) == (GroupState.READY, Reason.PLAN_ONLY)
+    assert planned.would_change == 3
+    assert {row.field: row.outcome for row in planned.knobs} == {
+        "offload.engine": Outcome.WOULD_CHANGE,
+        "offload.channels": Outcome.ALREADY_SET,
+        "offload.reasons": Outcome.WOULD_CHANGE,
+        "demotion.enabled": Outcome.WOULD_CHANGE,
+    }
+
+
+def test_a_plan_that_would_be_refused_says_so() -> None:
+    planned = plan_of({"offload": OFFLOAD, "demotion": {"enabled": True}}, acceptedRisks=[])
+
+    assert (planned.state, planned.reason) == (GroupState.REFUSED, Reason.RISK_NOT_ACCEPTED)
+
+
+@pytest.mark.parametrize(
+    ("unsupported", "state"),
+    [
+        pytest.param("BestEffort", GroupState.READY, id="the rest would be applied"),
+        pytest.param("Strict", GroupState.UNSUPPORTED, id="strict"),
+    ],
+)
+def test_a_plan_with_a_group_that_the_kernel_lacks(unsupported: str, state: GroupState) -> None:
+    settings = {"offload": OFFLOAD, "demotion": {"enabled": True}}
+
+    planned = plan_of(settings, HostConfig(dialect=Dialect.NO_SERIES), unsupported=unsupported)
+
+    assert planned.state is state
+
+
+def test_the_order_of_writes_does_not_depend_on_how_they_come() -> None:
+    writes = [KnobWrite(knob, Value("1")) for knob in KNOBS if knob.group == "offload"]
+
+    assert in_safe_order(reversed(writes)) == in_safe_order(writes)

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the agent finds out by reading. Folders of plain files stand in only where nothing but names is asked."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from numamigration_agent.kernel.counters import parse_vmstat, read_counters
+from numamigration_agent.kernel.engines import DmaEngines
+from numamigration_agent.kernel.probe import DriverState, KernelFacts, find_dialect, hardware_class, probe, probe_host
+from numamigration_agent.kernel.sysfs import Present, Sysfs
+from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
+from tests.fakekernel.model import FakeKernel
+from tests.unit.agent_rig import FakeSysfs
+
+
+def facts_of(config: HostConfig) -> KernelFacts:
+    sysfs = FakeSysfs(FakeKernel(config, random.Random(1)))
+    return probe(sysfs, probe_host(sysfs))
+
+
+@pytest.mark.parametrize(
+    ("files", "dialect"),
+    [
+        pytest.param({}, Dialect.NO_SERIES, id="stock kernel"),
+        pytest.param({"sys/kernel/dcbm/offloading": 0o664}, Dialect.V1, id="V1"),
+        pytest.param(
+            {"sys/kernel/dcbm/offloading": 0o664, "sys/kernel/dcbm/nr_dma_chan": 0o664}, Dialect.V2, id="V2 by mode"
+        ),
+        pytest.param(
+            {"sys/kernel/dcbm/offloading": 0o644, "sys/kernel/dcbm/nr_dma_chan": 0o644}, Dialect.V3, id="V3 by mode"
+        ),
+        pytest.param(
+            {"sys/kernel/dcbm/nr_dma_chan": 0o644, "sys/kernel/dcbm/pages_migrated": 0o644},
+            Dialect.V3_DEV,
+            id="V3-dev",
+        ),
+        pytest.param(
+            {"sys/kernel/dcbm/nr_dma_chan": 0o644, "sys/kernel/dcbm/folios_migrated": 0o644}, Dialect.V4, id="V4"
+        ),
+        pytest.param({"sys/module/dcbm/offloading": 0o644}, Dialect.V5, id="V5 has no parameters folder"),
+        pytest.param({"sys/module/dcbm/parameters/reason_mask": 0o644}, Dialect.V6, id="V6"),
+        pytest.param(
+            {"sys/module/dcbm/parameters/reason_mask": 0o644, "sys/module/dcbm/parameters/sg_elems": 0o644},
+            Dialect.F_MID,
+            id="F-mid has V6's files too",
+        ),
+        pytest.param(
+            {"sys/module/dcbm/parameters/sg_elems": 0o644, "sys/module/dcbm/parameters/map_cache": 0o644},
+            Dialect.F_EXT,
+            id="F-ext has F-mid's files too",
+        ),
+        pytest.param({"proc/sys/vm/use_mt_copy": 0o644}, Dialect.ZY, id="ZY"),
+        pytest.param({"sys/kernel/cpu_mt_copy/offloading": 0o644}, Dialect.V3_PADATA, id="V3-padata"),
+    ],
+)
+def test_the_dialect_is_told_by_the_files_that_are_there(
+    tmp_path: Path, files: dict[str, int], dialect: Dialect
+) -> None:
+    for name, mode in files.items():
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("0\n")
+        path.chmod(mode)
+
+    assert find_dialect(Sysfs(tmp_path)) is dialect
+
+
+def test_knobs_are_read_with_what_they_hold() -> None:
+    facts = facts_of(HostConfig())
+
+    held = {knob.field: facts.value(knob) for knob in facts.knobs}
+    assert held["offload.engine"] == "0"
+    assert held["offload.channels"] == "1"
+    assert held["balancing.mode"] == "1"
+    assert held["demotion.enabled"] == "false"
+
+
+def test_a_stock_kernel_has_the_mainline_knobs_only() -> None:
+    facts = facts_of(HostConfig(dialect=Dialect.NO_SERIES))
+
+    assert facts.driver is DriverState.NONE
+    assert {knob.group for knob in facts.knobs} == {"balancing", "demotion"}
+
+
+@pytest.mark.parametrize(
+    ("config", "driver"),
+    [
+        pytest.param(HostConfig(), DriverState.MODULE, id="loaded"),
+        pytest.param(HostConfig(built_in=True), DriverState.BUILT_IN, id="no refcnt"),
+        pytest.param(HostConfig(loaded=False), DriverState.NOT_LOADED, id="a module, says the configuration"),
+        pytest.param(HostConfig(loaded=False, kernel_config=False), DriverState.NONE, id="nobody says"),
+    ],
+)
+def test_it_is_known_how_the_kernel_has_the_driver(config: HostConfig, driver: DriverState) -> None:
+    assert facts_of(config).driver is driver
+
+
+def test_channels_are_counted_by_driver_and_numa_node_and_engines_for_devices_are_not_usable() -> None:
+    engines = (
+        DmaEngine("ptdma", numa_node=0),
+        DmaEngine("ptdma", numa_node=0),
+        DmaEngine("idxd", channels=2, numa_node=1),
+        DmaEngine("dw_dmac", channels=8, numa_node=None, memcpy=False),
+    )
+    facts = facts_of(HostConfig(engines=engines))
+
+    assert facts.engines == (DmaEngines("dw_dmac", None, 8), DmaEngines("idxd", 1, 2), DmaEngines("ptdma", 0, 2))
+    assert [row.usable for row in facts.engines] == [False, True, True]
+    assert facts.channels_usable == 4
+
+
+def test_the_hardware_class_tells_model_layout_and_engines_and_no_release() -> None:
+    nodes = (NumaNode(0, "0-7"), NumaNode(1, "8-15"), NumaNode(2, tier=1))
+    one = facts_of(HostConfig(numa_nodes=nodes, osrelease="7.2.1"))
+    other = facts_of(HostConfig(numa_nodes=nodes, osrelease="7.3.0"))
+
+    assert hardware_class(one) == "AMD EPYC 7713 64-Core Processor; 2 NUMA + 1 memory-only; 4 ptdma"
+    assert hardware_class(one) == hardware_class(other)
+
+
+def test_files_of_the_driver_that_no_table_knows_are_reported(tmp_path: Path) -> None:
+    folder = tmp_path / "sys/module/dcbm/parameters"
+    folder.mkdir(parents=True)
+    for name in ("offloading", "reason_mask", "folios_migrated", "turbo"):
+        (folder / name).write_text("0\n")
+    sysfs = Sysfs(tmp_path)
+
+    facts = probe(sysfs, probe_host(sysfs))
+
+    assert facts.unknown_files == ("/sys/module/dcbm/parameters/turbo",)
+
+
+def test_a_counter_that_the_kernel_lacks_is_left_out_and_never_zero() -> None:
+    config = HostConfig(dialect=Dialect.NO_SERIES, absent_counters=("pgpromote_success", "pgdemote_khugepaged"))
+    counts = read_counters(FakeSysfs(FakeKernel(config, random.Random(1))), Dialect.NO_SERIES)
+
+    assert "pages_promoted" not in counts
+    assert "folios_migrated" not in counts
+    assert counts["pages_demoted"] == 0
+
+
+def test_reading_counters_writes_nothing() -> None:
+    """Promise 2: a write, whatever it says, would set them to zero."""
+    kernel = FakeKernel(HostConfig(), random.Random(1))
+
+    read_counters(FakeSysfs(kernel), Dialect.V6)
+
+    assert kernel.stores == []
+
+
+def test_lines_of_vmstat_that_are_no_pair_are_skipped() -> None:
+    assert parse_vmstat("a 1\nb\nc x\nd 2 3\n\ne 5\n") == {"a": 1, "e": 5}
+
+
+def test_a_long_file_is_read_to_its_end_and_no_further_than_asked(tmp_path: Path) -> None:
+    (tmp_path / "long").write_text("x" * 200_000)
+
+    assert Sysfs(tmp_path).read("/long") == Present("x" * 200_000)
+    assert Sysfs(tmp_path).read("/long", 10) == Present("x" * 10)

@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""When to report, and how often drift is set back: the two small memories beside the loop."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+
+import pytest
+
+from numamigration_agent.baseline import Baselines
+from numamigration_agent.cluster import ApplyKind, ApplyResult
+from numamigration_agent.drift import QUIET_SECONDS, DriftLog
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.reports import RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX, Reports
+from tests.unit.agent_rig import APPLIED
+
+RETRY = ApplyResult(ApplyKind.RETRY, "no answer")
+STATUS: dict[str, Any] = {
+    "bootID": "boot",
+    "conditions": [],
+    "offload": "Off",
+    "knobs": [{"field": "offload.channels", "baseline": "1"}],
+}
+
+
+class Longest(Random):
+    """Chance that always draws the longest wait."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002
+        return b
+
+
+@pytest.fixture
+def reports() -> Reports:
+    return Reports(300, 600, Longest())
+
+
+def test_waits_grow_while_the_api_server_is_away_and_begin_anew_after_it_answered(reports: Reports) -> None:
+    waits = []
+    for result in (RETRY, RETRY, RETRY, APPLIED, RETRY):
+        reports.send(STATUS, 0)
+        reports.answered(result, 0)
+        waits.append(reports.next_at)
+
+    assert waits[0] == RETRY_SECONDS_FIRST
+    assert waits[:3] == sorted(set(waits[:3]))
+    assert waits[4] == RETRY_SECONDS_FIRST
+
+
+def test_no_wait_is_longer_than_its_bound(reports: Reports) -> None:
+    for _ in range(50):
+        reports.send(STATUS, 0)
+        reports.answered(RETRY, 0)
+
+    assert reports.next_at == RETRY_SECONDS_MAX
+
+
+def test_what_the_server_asks_for_is_obeyed(reports: Reports) -> None:
+    reports.send(STATUS, 0)
+    reports.answered(RETRY._replace(retry_after=120.0), 0)
+
+    assert not reports.wants(STATUS, 119)
+    assert reports.wants(STATUS, 122)
+
+
+def test_an_object_made_anew_is_told_everything_again(reports: Reports) -> None:
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.send(STATUS, 0)
+    reports.answered(APPLIED, 0)
+    assert not reports.wants(STATUS, 1)
+    assert reports.has(Baselines("boot", {"offload.channels": Value("1")}))
+
+    reports.seen({"metadata": {"uid": "two"}}, "boot")
+
+    assert reports.wants(STATUS, 1)
+    assert not reports.has(Baselines("boot", {"offload.channels": Value("1")}))
+
+
+def test_only_one_report_is_under_way(reports: Reports) -> None:
+    reports.send(STATUS, 0)
+
+    assert not reports.wants({**STATUS, "offload": "Unknown"}, 1000)
+
+
+def test_the_first_drift_and_one_more_are_set_back_at_once_and_later_ones_after_a_pause() -> None:
+    drift = DriftLog()
+
+    drift.corrected(("offload.channels",), 0, Longest())
+    assert drift.not_before == 0
+    drift.corrected(("offload.channels",), 1, Longest())
+    assert drift.not_before > 1 + 5
+    assert "2 times" in str(drift)
+
+
+def test_a_quiet_while_forgets_earlier_drift() -> None:
+    drift = DriftLog()
+    for at in (0, 1, 2):
+        drift.corrected(("offload.channels",), at, Longest())
+
+    drift.corrected(("offload.channels",), 3 + QUIET_SECONDS, Longest())
+
+    assert drift.corrections == 1
+    assert drift.not_before == 3 + QUIET_SECONDS

@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Words and rows of the status that no whole run shows; every document here also passes the contract's model."""
+
+from __future__ import annotations
+
+import json
+import random
+from typing import Any
+
+import pytest
+
+from numamigration_agent.baseline import Baselines
+from numamigration_agent.change import Failure
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
+from numamigration_agent.plan import make_plan
+from numamigration_agent.status import View, build_status, offload_phrase, settled_of_status, significant
+from numamigration_agent.wishes import parse_spec
+from numamigration_api.models.node_state import NodeMigrationStateStatus
+from numamigration_api.vocabulary import Dialect, Reason
+from tests.fakekernel.config import REASONS_7_3, HostConfig
+from tests.fakekernel.model import FakeKernel
+from tests.unit.agent_rig import OFFLOAD, START, FakeSysfs, wish
+
+DRIVER = "/sys/module/dcbm/parameters"
+
+
+def facts_of(config: HostConfig, **writes: str) -> KernelFacts:
+    kernel = FakeKernel(config, random.Random(1))
+    for name, text in writes.items():
+        kernel.drift(f"{DRIVER}/{name}", text)
+    sysfs = FakeSysfs(kernel)
+    return probe(sysfs, probe_host(sysfs))
+
+
+def status_of(groups: dict[str, Any], config: HostConfig | None = None, **view: Any) -> dict[str, Any]:
+    facts = facts_of(config or HostConfig())
+    spec = parse_spec({"metadata": {"generation": 2}, "spec": {"groups": groups}})
+    plan = make_plan(facts, spec, Baselines("boot"), {})
+    status = build_status(View(spec, facts, plan.groups, **view), now=START, conditions=())
+    NodeMigrationStateStatus.model_validate_json(json.dumps(status))
+    return status
+
+
+def ready(status: dict[str, Any]) -> tuple[str, str]:
+    row = next(row for row in status["conditions"] if row["type"] == "Ready")
+    return row["status"], row["reason"]
+
+
+@pytest.mark.parametrize(
+    ("config", "writes", "phrase"),
+    [
+        pytest.param(HostConfig(), {}, "Off", id="off"),
+        pytest.param(HostConfig(), {"offloading": "1"}, "DMA, 1 channel", id="one channel"),
+        pytest.param(HostConfig(), {"offloading": "1", "nr_dma_chan": "4"}, "DMA, 4 channels", id="four"),
+        pytest.param(HostConfig(dialect=Dialect.NO_SERIES), {}, "Unsupported", id="stock kernel"),
+        pytest.param(HostConfig(loaded=False), {}, "Not loaded", id="module not loaded"),
+    ],
+)
+def test_one_phrase_says_what_the_kernel_does_now(config: HostConfig, writes: dict[str, str], phrase: str) -> None:
+    assert offload_phrase(facts_of(config, **writes)) == phrase
+
+
+STOCK = HostConfig(dialect=Dialect.NO_SERIES)
+REFUSED = wish(OFFLOAD, acceptedRisks=[])
+PENDING = wish({"enabled": True})
+DONE = wish({"enabled": False})
+
+
+@pytest.mark.parametrize(
+    ("groups", "config", "expected"),
+    [
+        pytest.param({}, None, ("True", "NoSettings"), id="nothing asked"),
+        pytest.param({"demotion": DONE}, None, ("True", "AsExpected"), id="as asked"),
+        pytest.param({"offload": REFUSED, "demotion": PENDING}, None, ("False", "RiskNotAccepted"), id="refused first"),
+        pytest.param({"offload": wish(OFFLOAD), "demotion": DONE}, None, ("False", "Applying"), id="pending"),
+        pytest.param({"offload": wish(OFFLOAD)}, STOCK, ("False", "KernelUnsupported"), id="all unsupported"),
+        pytest.param(
+            {"offload": wish(OFFLOAD), "demotion": DONE}, STOCK, ("True", "KernelUnsupported"), id="a part unsupported"
+        ),
+    ],
+)
+def test_ready_speaks_for_the_group_that_a_person_must_look_at_first(
+    groups: dict[str, Any], config: HostConfig | None, expected: tuple[str, str]
+) -> None:
+    """Promise 11."""
+    assert ready(status_of(groups, config)) == expected
+
+
+def test_a_failure_comes_before_a_refusal() -> None:
+    failure = Failure(Reason.KERNEL_ERROR, "EIO", "demotion.enabled")
+
+    status = status_of({"offload": REFUSED, "demotion": PENDING}, failures={"demotion": failure})
+
+    assert ready(status) == ("False", "KernelError")
+    row = next(row for row in status["knobs"] if row["field"] == "demotion.enabled")
+    assert (row["outcome"], row["reason"], row["message"]) == ("Rejected", "KernelError", "EIO")
+
+
+def test_every_condition_is_there_from_the_first_report_on() -> None:
+    types = [row["type"] for row in status_of({})["conditions"]]
+
+    assert types == ["Degraded", "Drifted", "Ready", "Supported", "Verified"]
+
+
+def test_what_no_kernel_file_says_is_absent_and_never_null() -> None:
+    text = json.dumps(status_of({"offload": wish({**OFFLOAD, "locality": "Local"})}, STOCK))
+
+    assert "null" not in text
+    assert "channelsMax" not in text
+
+
+def test_texts_from_outside_are_cut_to_the_bounds_of_the_contract() -> None:
+    config = HostConfig(cpu_model="x" * 5000, osrelease="y" * 5000)
+    failure = Failure(Reason.KERNEL_ERROR, "z" * 5000, "demotion.enabled")
+
+    status = status_of({"demotion": PENDING}, config, failures={"demotion": failure})
+
+    assert len(json.dumps(status)) < 10_000
+
+
+def test_every_reason_of_the_newest_kernel_fits_into_a_knob_row() -> None:
+    status = status_of({"offload": wish({"engine": "DMA", "reasons": list(REASONS_7_3[:10])})})
+
+    row = next(row for row in status["knobs"] if row["field"] == "offload.reasons")
+    assert row["observed"] == ",".join(REASONS_7_3)
+
+
+def test_a_moved_counter_and_the_time_are_not_significant() -> None:
+    status = status_of({})
+
+    later = {**status, "reportedAt": "2027-01-01T00:00:00Z", "statistics": {"foliosMigrated": 5}}
+    assert significant(later) == significant(status)
+    assert significant({**status, "offload": "Unknown"}) != significant(status)
+
+
+def test_after_a_restart_only_what_was_in_force_counts_as_settled() -> None:
+    rows = [
+        {"field": "offload.channels", "desired": "8", "observed": "4", "outcome": "Clamped"},
+        {"field": "offload.engine", "desired": "DMA", "observed": "Off"},
+        {"field": "demotion.enabled", "desired": "true", "observed": "false", "reason": "DriftDetected"},
+        {"field": "balancing.mode", "desired": "Tiering", "observed": "Normal", "outcome": "Rejected"},
+        {"field": "of.a.newer.release", "desired": "1", "observed": "1", "outcome": "Applied"},
+    ]
+
+    assert settled_of_status({"knobs": rows}) == {"offload.channels": Value("4"), "demotion.enabled": Value("true")}
