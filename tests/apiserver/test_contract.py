@@ -16,8 +16,6 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
-from tests.testbed.api import CRDS, Api, ApiError, Json, condition
-from tests.testbed.controlplane import ControlPlane
 
 from numamigration_api.vocabulary import (
     AGENT_MANAGER,
@@ -28,6 +26,8 @@ from numamigration_api.vocabulary import (
     STATE_KIND,
     STATE_PLURAL,
 )
+from tests.testbed.api import CRDS, Api, ApiError, Json, condition
+from tests.testbed.controlplane import ControlPlane
 
 TABLE: Final = Path(__file__).parents[1] / "contract"
 EXAMPLES: Final = sorted((Path(__file__).parents[2] / "examples").glob("*.yaml"))

@@ -131,7 +131,8 @@ class Demo:
         wanted = {"ready": 1, "failed": 1, "unsupported": 1}
         self.wait("offload: one node ready, one failed, one unsupported", lambda: self.counts(OFFLOAD) == wanted)
         self.kubectl("wait", "--for=condition=Ready", f"migpol/{TIERING}", "--timeout=30s")
-        self.kubectl("get", "migpol,nms")
+        self.kubectl("get", "migpol")
+        self.kubectl("get", "nms")
 
     def count(self) -> None:
         """Counters move."""

@@ -3,7 +3,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.builders import OFFLOAD, TIERING, policy
 
 from numamigration_api.vocabulary import NodeBucket, SettingsGroup
 from numamigration_operator.core.classify import CHECKS, NodeFacts, Verdict, classify, report_of
@@ -11,6 +10,7 @@ from numamigration_operator.core.objects import PolicyObject, StateStatus
 from numamigration_operator.core.render import render
 from numamigration_operator.core.resolve import policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, revision_of
+from tests.unit.builders import OFFLOAD, TIERING, policy
 
 BOTH = {"offload": OFFLOAD, "balancing": TIERING}
 DEADLINE = 900

@@ -6,12 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
 
 from numamigration_api.vocabulary import RESTORE_FINALIZER, Reason
 from numamigration_operator.core.decisions import WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import PolicyObject, Selector
+from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
 
 SPEC, STATUS, FINALIZER = WriteKind.STATE_SPEC, WriteKind.POLICY_STATUS, WriteKind.POLICY_FINALIZER
 

@@ -7,11 +7,11 @@ from typing import Any
 import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from tests.unit.builders import OFFLOAD, TIERING, World, policy
 
 from numamigration_api.vocabulary import NodeBucket
 from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet import Fleet
+from tests.unit.builders import OFFLOAD, TIERING, World, policy
 
 NODES, POLICIES = st.sampled_from(["n0", "n1", "n2", "n3"]), st.sampled_from(["a", "b", "c"])
 SETTINGS = st.sampled_from([{"offload": OFFLOAD}, {"balancing": TIERING}, {"offload": OFFLOAD, "balancing": TIERING}])

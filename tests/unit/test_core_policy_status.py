@@ -4,7 +4,6 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.unit.builders import policy
 
 from numamigration_api.models.policy import MigrationPolicyStatus
 from numamigration_api.vocabulary import WORST_NODES_MAX, NodeBucket, Reason, SettingsGroup
@@ -13,6 +12,7 @@ from numamigration_operator.core.objects import PolicyStatusView, Statistics
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.resolve import Loss, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
+from tests.unit.builders import policy
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
 REASONS = {"failed": "KernelError", "refused": "RiskNotAccepted", "unreachable": "NodeUnreachable"}

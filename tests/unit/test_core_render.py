@@ -3,13 +3,13 @@ import json
 from typing import Any
 
 import pytest
-from tests.unit.builders import OFFLOAD, TIERING, policy
 
 from numamigration_api.vocabulary import GroupMode, SettingsGroup
 from numamigration_operator.core.objects import PolicyObject
 from numamigration_operator.core.render import is_safe, render
 from numamigration_operator.core.resolve import policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, spec_json
+from tests.unit.builders import OFFLOAD, TIERING, policy
 
 GROUP = SettingsGroup.OFFLOAD
 ARMED = {"finalizers": ["numamigration.dev/restore"]}

@@ -4,11 +4,11 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.builders import OFFLOAD, TIERING, policy
 
 from numamigration_api.vocabulary import RESTORE_FINALIZER, PolicyMode, SettingsGroup
 from numamigration_operator.core.objects import PolicyObject
 from numamigration_operator.core.resolve import Loss, Resolution, policy_facts, resolve
+from tests.unit.builders import OFFLOAD, TIERING, policy
 
 OLD, NEW = {"creationTimestamp": "2026-01-01T00:00:00Z"}, {"creationTimestamp": "2026-01-02T00:00:00Z"}
 

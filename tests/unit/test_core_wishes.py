@@ -6,13 +6,13 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.builders import OFFLOAD, TIERING, policy
 
 from numamigration_api.machinery.canonical import revision_hash
 from numamigration_operator.core.objects import StateSpec
 from numamigration_operator.core.render import render
 from numamigration_operator.core.resolve import policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, observed_spec, revision_of, spec_document, spec_json
+from tests.unit.builders import OFFLOAD, TIERING, policy
 
 
 def wished(**changes: Any) -> Spec:

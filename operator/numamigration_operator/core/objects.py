@@ -7,7 +7,7 @@ most of a node state's status never become Python. That is where speed and memor
 
 from __future__ import annotations
 
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 import msgspec
 
@@ -268,16 +268,6 @@ class ListMeta(Struct, frozen=True):
 
     resource_version: str = ""
     continue_: str = msgspec.field(default="", name="continue")
-
-
-Item = TypeVar("Item")
-
-
-class ObjectList(Struct, Generic[Item], frozen=True):
-    """One page of a list."""
-
-    metadata: ListMeta
-    items: list[Item]
 
 
 class WatchEvent(Struct, frozen=True):

@@ -1,0 +1,126 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sends what the applier asks for: the thin async driver of ``cluster.applier``."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from numamigration_api.vocabulary import Reason
+from numamigration_operator.cluster.applier import Applier, Idle, Send, Verdict
+from numamigration_operator.cluster.client import Client, NoAnswerError
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+
+log = logging.getLogger(__name__)
+
+_SAID: Final[dict[Verdict, tuple[int, str, str]]] = {
+    Verdict.DONE: (logging.DEBUG, "applied", ""),
+    Verdict.RETRY: (logging.INFO, "apply failed; trying again", ""),
+    Verdict.NO_RIGHT: (
+        logging.WARNING,
+        "apply is not allowed or not possible; trying again slowly",
+        "grant the rights of deploy/rbac.yaml and apply the CRDs of this release",
+    ),
+    Verdict.DECIDE_ANEW: (logging.INFO, "object is not what was expected; deciding anew", ""),
+    Verdict.GONE: (logging.DEBUG, "object was deleted; nothing to apply to", ""),
+    Verdict.SKEW: (
+        logging.WARNING,
+        "the installed CRD does not know a field; applying the rest",
+        "apply the CRDs of this release: kubectl apply --server-side -f crds/",
+    ),
+    Verdict.GIVEN_UP: (logging.ERROR, "apply was refused for good", "operator and CRDs must be of one release"),
+}
+SAY_AGAIN_SECONDS: Final = 60.0
+"""The same trouble of thousands of nodes is one line a minute; the others are debug lines."""
+_FAILED: Final = frozenset({Verdict.DECIDE_ANEW, Verdict.GIVEN_UP})
+"""What the decision must know of; the rest is done, or in the applier's own hands."""
+
+
+class ApplyDriver:
+    """Runs the applier on the event loop.
+
+    Args:
+        on_failure: told of each write that will not be stored as it was decided.
+        on_skew: told of writes of which a field was dropped, with the server's message; not of every one.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        applier: Applier,
+        *,
+        on_failure: Callable[[WriteKey], None],
+        on_skew: Callable[[Write, str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._applier = applier
+        self._on_failure = on_failure
+        self._on_skew = on_skew
+        self._clock = clock
+        self._wake = asyncio.Event()
+        self._said: dict[tuple[Verdict, WriteKind], float] = {}
+
+    def submit(self, writes: Iterable[Write]) -> None:
+        """Take writes; returns at once."""
+        self._applier.submit(writes, self._clock())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Send for ever; a cancellation cuts the open requests, which is harmless: the next look decides again."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                step = self._applier.next(self._clock())
+                if isinstance(step, Send):
+                    group.create_task(self._send(step), name=f"apply {step.write.key.name}")
+                else:
+                    await self._rest(step)
+
+    async def _rest(self, idle: Idle) -> None:
+        try:
+            async with asyncio.timeout(None if idle.until is None else max(0.0, idle.until - self._clock())):
+                await self._wake.wait()
+        except TimeoutError:
+            pass
+        self._wake.clear()
+
+    async def _send(self, send: Send) -> None:
+        try:
+            answer = await self._client.request(
+                "PATCH", send.path, query=send.query, body=send.write.body, content_type=send.patch
+            )
+        except NoAnswerError:  # said once by the client
+            self._applier.unanswered(send, self._clock())
+        else:
+            message = answer.message if answer.status >= 300 else ""
+            verdict = self._applier.answered(send, answer.status, message, answer.retry_after, self._clock())
+            self._report(send, verdict, answer.status, message)
+        self._wake.set()
+
+    def _report(self, send: Send, verdict: Verdict, status: int, message: str) -> None:
+        key = send.write.key
+        level, text, advice = _SAID[verdict]
+        fields: dict[str, Any] = {"kind": key.kind, "object": key.name, "status": status}
+        if message:
+            fields["error"] = message
+        if advice:
+            fields["advice"] = advice
+        if verdict is Verdict.SKEW:
+            fields["reason"] = Reason.VERSION_SKEW
+        fresh = self._is_fresh(verdict, key.kind)
+        log.log(level if fresh else logging.DEBUG, text, extra=fields)
+        if verdict is Verdict.SKEW and fresh:
+            self._on_skew(send.write, message)
+        if verdict in _FAILED:
+            self._on_failure(key)
+
+    def _is_fresh(self, verdict: Verdict, kind: WriteKind) -> bool:
+        now = self._clock()
+        fresh = now - self._said.get((verdict, kind), -math.inf) >= SAY_AGAIN_SECONDS
+        if fresh:
+            self._said[verdict, kind] = now
+        return fresh

@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Kubernetes Events on policies, for people who type ``kubectl describe``.
+
+Best effort: conditions tell the truth, Events only tell when. So the queue is bounded, nothing is tried twice, and
+what does not fit is counted and dropped.
+
+Events of cluster-scoped objects live in the namespace ``default``.
+
+Sources: k8s.io/api events/v1 (required fields and their bounds); kubernetes/kubernetes
+pkg/apis/core/validation/events.go (namespace of cluster-scoped objects).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from numamigration_api.machinery.conditions import shorten
+from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, POLICY_KIND
+from numamigration_operator.cluster.client import Client, NoAnswerError
+from numamigration_operator.core.decisions import EventWish
+
+log = logging.getLogger(__name__)
+
+EVENTS_PATH: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
+QUEUE_MAX: Final = 64  # some per policy in a burst; more is noise
+NOTE_CHARACTERS_MAX: Final = 1024 // 4  # the API's bound is 1,024 bytes, and a character may have four
+INSTANCE_CHARACTERS_MAX: Final = 128
+NAME_CHARACTERS_MAX: Final = 253
+
+
+def event_body(wish: EventWish, now: datetime, *, instance: str, suffix: str) -> dict[str, Any]:
+    """Return the ``events.k8s.io/v1`` object of `wish`.
+
+    Args:
+        wish: what to say.
+        now: timezone-aware time of the event.
+        instance: who says it, for example the pod's name.
+        suffix: makes the object's name unique.
+    """
+    return {
+        "apiVersion": "events.k8s.io/v1",
+        "kind": "Event",
+        "metadata": {
+            "name": f"{wish.policy[: NAME_CHARACTERS_MAX - len(suffix) - 1]}.{suffix}",
+            "namespace": "default",
+        },
+        "eventTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "reportingController": OPERATOR_MANAGER,
+        "reportingInstance": instance[:INSTANCE_CHARACTERS_MAX],
+        "action": "Reconcile",
+        "reason": wish.reason,
+        "type": "Warning" if wish.warning else "Normal",
+        "note": shorten(wish.message, NOTE_CHARACTERS_MAX),
+        "regarding": {
+            "apiVersion": API_VERSION,
+            "kind": POLICY_KIND,
+            "name": wish.policy,
+            "uid": wish.policy_uid,
+        },
+    }
+
+
+class EventPoster:
+    """Posts Events one after the other.
+
+    Attributes:
+        dropped: wishes that found the queue full.
+    """
+
+    def __init__(self, client: Client, wall: Callable[[], datetime]) -> None:
+        self.dropped = 0
+        self._client = client
+        self._wall = wall
+        self._queue: asyncio.Queue[EventWish] = asyncio.Queue(QUEUE_MAX)
+        self._instance = os.environ.get("HOSTNAME") or socket.gethostname() or OPERATOR_MANAGER
+
+    def post(self, wish: EventWish) -> None:
+        """Take a wish; returns at once."""
+        try:
+            self._queue.put_nowait(wish)
+        except asyncio.QueueFull:
+            self.dropped += 1
+
+    async def run(self) -> None:
+        """Post for ever."""
+        while True:
+            await self._post(await self._queue.get())
+
+    async def _post(self, wish: EventWish) -> None:
+        body = event_body(wish, self._wall(), instance=self._instance, suffix=secrets.token_hex(8))
+        try:
+            answer = await self._client.request("POST", EVENTS_PATH, body=msgspec.json.encode(body))
+        except NoAnswerError:
+            return
+        if answer.status >= 300:
+            log.info(
+                "event was not posted",
+                extra={"policy": wish.policy, "status": answer.status, "error": answer.message},
+            )

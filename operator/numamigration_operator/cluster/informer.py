@@ -1,0 +1,276 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Reads one kind of object for ever and tells a sink: the thin async driver of ``machinery.listwatch``.
+
+* Raw bytes are decoded into structs that skip what nobody asked for; nothing is kept here.
+* After each complete list the sink hears the names, since what was not listed does not exist.
+* An object that this version cannot read (a CRD of a newer release) is left as it was known, and said once. Where a
+  missing object would be taken for a wish that ended (policies), the whole list is refused instead: better no
+  decision than one from half a list.
+* A missing CRD or right is said once, with what to do, tried again with back-off, and said again when it works.
+
+Sources: Kubernetes API concepts, "Efficient detection of changes" and "Metadata-only fetches".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
+from numamigration_api.vocabulary import API_VERSION, GROUP, POLICY_PLURAL, STATE_PLURAL
+from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, StatusError
+from numamigration_operator.core.objects import (
+    ListMeta,
+    Meta,
+    NodeObject,
+    PolicyObject,
+    StateObject,
+    StatusObject,
+    Struct,
+    WatchEvent,
+)
+
+log = logging.getLogger(__name__)
+
+_ADVICE: Final = {
+    401: "the credentials are not valid for this API server",
+    403: "grant the right; deploy/rbac.yaml has all that are needed",
+    404: "apply the CRDs of this release: kubectl apply --server-side -f crds/",
+}
+
+
+class Named(Protocol):
+    """Any object of the API."""
+
+    @property
+    def metadata(self) -> Meta:
+        """Name, uid and the like."""
+
+
+class AnyObject(Struct, frozen=True):
+    """An object of which only the metadata can be read."""
+
+    metadata: Meta
+
+
+class Page(Struct, frozen=True):
+    """One page of a list. An empty list of metadata comes with null in place of items (seen on 1.37)."""
+
+    metadata: ListMeta
+    items: list[msgspec.Raw] | None = None
+
+
+Item = TypeVar("Item", bound=Named)
+Heard_contra = TypeVar("Heard_contra", bound=Named, contravariant=True)
+
+_page: Final = msgspec.json.Decoder(Page)
+_event: Final = msgspec.json.Decoder(WatchEvent)
+_anything: Final = msgspec.json.Decoder(AnyObject)
+_error: Final = msgspec.json.Decoder(StatusObject)
+
+
+@dataclass(frozen=True, slots=True)
+class Resource(Generic[Item]):
+    """What is read, and how.
+
+    Attributes:
+        name: for log lines.
+        path: of the collection.
+        decoder: of one object.
+        list_accept: what is asked for in lists.
+        watch_accept: what is asked for in watches.
+        whole: a list with an object that cannot be read is no list.
+    """
+
+    name: str
+    path: str
+    decoder: msgspec.json.Decoder[Item]
+    list_accept: str = JSON
+    watch_accept: str = JSON
+    whole: bool = False
+
+
+NODES: Final = Resource(
+    name="nodes",
+    path="/api/v1/nodes",
+    decoder=msgspec.json.Decoder(NodeObject),
+    # Kubelets touch their Node every few seconds, and a body has 9 kB and more; labels and uid are all we need.
+    list_accept="application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
+    watch_accept="application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+)
+STATES: Final = Resource(
+    name=f"{STATE_PLURAL}.{GROUP}",
+    path=f"/apis/{API_VERSION}/{STATE_PLURAL}",
+    decoder=msgspec.json.Decoder(StateObject),
+)
+POLICIES: Final = Resource(
+    name=f"{POLICY_PLURAL}.{GROUP}",
+    path=f"/apis/{API_VERSION}/{POLICY_PLURAL}",
+    decoder=msgspec.json.Decoder(PolicyObject),
+    whole=True,
+)
+
+
+class Sink(Protocol[Heard_contra]):
+    """Who hears of the objects."""
+
+    def upsert(self, item: Heard_contra) -> None:
+        """An object exists, as it is now."""
+
+    def gone(self, item: AnyObject) -> None:
+        """An object was deleted."""
+
+    def list_begun(self) -> None:
+        """The first page of a list is asked for."""
+
+    def listed(self, names: frozenset[str]) -> None:
+        """A list is complete; every object of it was told by `upsert` before."""
+
+
+class UnreadableError(Exception):
+    """An object that this version cannot read."""
+
+
+@dataclass(slots=True)
+class Informer(Generic[Item]):
+    """Reads one kind of object for ever.
+
+    Attributes:
+        relist_seconds: list only, again after so long; None means watch.
+    """
+
+    client: Client
+    resource: Resource[Item]
+    sink: Sink[Item]
+    rng: Random = field(default_factory=Random)
+    relist_seconds: float | None = None
+    clock: Callable[[], float] = time.monotonic
+    machine: ListWatch = field(init=False)
+    _names: set[str] = field(default_factory=set)
+    _unreadable: set[str] = field(default_factory=set)
+    _trouble: str = ""
+
+    def __post_init__(self) -> None:
+        self.machine = ListWatch(self.rng)
+
+    async def run(self) -> None:
+        """Read for ever."""
+        while True:
+            match self.machine.next(self.clock()):
+                case Wait(until=until):
+                    await asyncio.sleep(max(0.0, until - self.clock()))
+                case ListPage() as page:
+                    await self._guarded(self._list_page(page))
+                case Watch() as watch if self.relist_seconds is None:
+                    await self._guarded(self._watch(watch))
+                case Watch():
+                    await asyncio.sleep(self.relist_seconds or 0.0)
+                    self.machine.list_again()
+
+    async def _guarded(self, step: Any) -> None:
+        try:
+            await step
+        except NoAnswerError:
+            self.machine.failed(self.clock())
+        except StatusError as error:
+            self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
+            if error.status != 410:  # expired, which the machine answers by listing again
+                self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
+        except (UnreadableError, msgspec.DecodeError) as error:
+            self.machine.failed(self.clock())
+            self._say_trouble(str(error), "operator and CRDs must be of one release")
+
+    async def _list_page(self, step: ListPage) -> None:
+        if not step.continue_token:
+            self._names.clear()
+            self.sink.list_begun()
+        query = {"limit": str(step.limit)}
+        if step.continue_token:
+            query["continue"] = step.continue_token
+        answer = await self.client.request("GET", self.resource.path, query=query, accept=self.resource.list_accept)
+        page = _page.decode(answer.check())
+        for item in self._readable(page.items or []):
+            self.sink.upsert(item)
+        meta = page.metadata
+        if self.machine.page_read(self.clock(), resource_version=meta.resource_version, continue_token=meta.continue_):
+            self.sink.listed(frozenset(self._names))
+            self._say_well()
+
+    def _readable(self, items: list[msgspec.Raw]) -> Iterator[Item]:
+        decoded = [self._decode(raw) for raw in items]
+        for raw, item in zip(items, decoded, strict=True):
+            if item is None:
+                self._names.add(_anything.decode(raw).metadata.name)
+            else:
+                self._names.add(item.metadata.name)
+                yield item
+
+    def _decode(self, raw: msgspec.Raw) -> Item | None:
+        try:
+            return self.resource.decoder.decode(raw)
+        except msgspec.ValidationError as error:
+            name = _anything.decode(raw).metadata.name
+            if self.resource.whole:
+                raise UnreadableError(f"{name}: {error}") from error
+            if name not in self._unreadable:
+                log.warning(
+                    "object cannot be read; it is left as it was known",
+                    extra={"resource": self.resource.name, "object": name, "error": str(error)},
+                )
+            self._unreadable.add(name)
+            return None
+
+    async def _watch(self, step: Watch) -> None:
+        query = {
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": step.resource_version,
+            "timeoutSeconds": str(step.timeout_seconds),
+        }
+        async with self.client.stream(self.resource.path, query=query, accept=self.resource.watch_accept) as lines:
+            async for line in lines:
+                self._event(_event.decode(line))
+        self.machine.watch_ended(self.clock())
+
+    def _event(self, event: WatchEvent) -> None:
+        match event.type:
+            case "ERROR":
+                status = _error.decode(event.object)
+                raise StatusError(status.code, status.message)
+            case "BOOKMARK":
+                known: Named = _anything.decode(event.object)
+            case "DELETED":
+                known = gone = _anything.decode(event.object)
+                self.sink.gone(gone)
+            case _:
+                known = self._changed(event.object)
+        # Last, so that an object that could not be told of is read again.
+        self.machine.event_read(self.clock(), known.metadata.resource_version)
+        self._say_well()
+
+    def _changed(self, raw: msgspec.Raw) -> Named:
+        item = self._decode(raw)
+        if item is None:
+            return _anything.decode(raw)
+        self.sink.upsert(item)
+        return item
+
+    def _say_trouble(self, error: str, advice: str) -> None:
+        if error != self._trouble:
+            log.warning(
+                "cannot read objects; trying again",
+                extra={"resource": self.resource.name, "error": error, "advice": advice},
+            )
+        self._trouble = error
+
+    def _say_well(self) -> None:
+        if self._trouble:
+            log.info("objects can be read again", extra={"resource": self.resource.name})
+        self._trouble = ""

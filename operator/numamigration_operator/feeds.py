@@ -1,0 +1,185 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the readers found, told to the fleet: one small sink for each kind of object.
+
+Policies come by two ways. kopf's watch is quick, and says neither when its list is complete nor that it died; a plain
+list, again and again, is the truth, and is a moment old when it arrives. What the watch told while a list was open is
+newer than the list, or will be repeated by the watch: it wins over the list. Otherwise a policy that was deleted
+meanwhile would come back, and be pushed to nodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from datetime import datetime
+from typing import Protocol
+
+from numamigration_operator.cluster.informer import AnyObject
+from numamigration_operator.core.decisions import Decisions, WriteKey
+from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
+from numamigration_operator.watch_check import WatchCheck
+
+
+class FleetLike(Protocol):
+    """What the edges know of ``core.fleet.Fleet``. All calls come from one event loop; `now` is monotonic."""
+
+    @property
+    def synced(self) -> bool:
+        """Every kind of object has been listed once."""
+
+    def policies_listed(self, policies: Iterable[PolicyObject], now: float) -> None:
+        """These policies exist, and no others."""
+
+    def policy_changed(self, policy: PolicyObject, now: float) -> None:
+        """A policy is as given."""
+
+    def policy_gone(self, uid: str, now: float) -> None:
+        """A policy was deleted."""
+
+    def node_changed(self, node: NodeObject, now: float) -> None:
+        """A node is as given."""
+
+    def node_gone(self, name: str, now: float) -> None:
+        """A node was deleted."""
+
+    def nodes_listed(self, names: frozenset[str], now: float) -> None:
+        """These nodes exist, and no others."""
+
+    def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
+        """A node state is as given."""
+
+    def state_gone(self, name: str, now: float) -> None:
+        """A node state was deleted."""
+
+    def states_listed(self, names: frozenset[str], now: float) -> None:
+        """These node states exist, and no others."""
+
+    def decide(self, now: float, wall: datetime) -> Decisions:
+        """What is to be done now."""
+
+    def write_failed(self, key: WriteKey) -> None:
+        """A write was not stored as it was decided."""
+
+
+class Clock(Protocol):
+    """Both times, and who wants to know that something changed."""
+
+    def now(self) -> float:
+        """Monotonic seconds."""
+
+    def wall(self) -> datetime:
+        """Time of day, timezone-aware."""
+
+    def changed(self) -> None:
+        """The fleet heard something: decide soon."""
+
+
+class NodeFeed:
+    """Nodes for the fleet."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+
+    def upsert(self, item: NodeObject) -> None:
+        """A node exists."""
+        self._fleet.node_changed(item, self._clock.now())
+        self._clock.changed()
+
+    def gone(self, item: AnyObject) -> None:
+        """A node was deleted."""
+        self._fleet.node_gone(item.metadata.name, self._clock.now())
+        self._clock.changed()
+
+    def list_begun(self) -> None:
+        """Nothing else tells of nodes, so there is nothing to keep."""
+
+    def listed(self, names: frozenset[str]) -> None:
+        """Only these nodes exist."""
+        self._fleet.nodes_listed(names, self._clock.now())
+        self._clock.changed()
+
+
+class StateFeed:
+    """Node states for the fleet."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+
+    def upsert(self, item: StateObject) -> None:
+        """A node state exists."""
+        self._fleet.state_changed(item, self._clock.now(), self._clock.wall())
+        self._clock.changed()
+
+    def gone(self, item: AnyObject) -> None:
+        """A node state was deleted."""
+        self._fleet.state_gone(item.metadata.name, self._clock.now())
+        self._clock.changed()
+
+    def list_begun(self) -> None:
+        """Nothing else tells of node states, so there is nothing to keep."""
+
+    def listed(self, names: frozenset[str]) -> None:
+        """Only these node states exist."""
+        self._fleet.states_listed(names, self._clock.now())
+        self._clock.changed()
+
+
+class PolicyFeed:
+    """Policies for the fleet, from lists and from kopf's watch.
+
+    Args:
+        on_listed: told after each complete list, with whether the watch is blind (``watch_check``).
+    """
+
+    def __init__(self, fleet: FleetLike, clock: Clock, on_listed: Callable[[bool], None]) -> None:
+        self._check = WatchCheck()
+        self._fleet = fleet
+        self._clock = clock
+        self._on_listed = on_listed
+        self._list: dict[str, PolicyObject] | None = None
+        self._watched: dict[str, PolicyObject | None] = {}
+
+    def list_begun(self) -> None:
+        """A list is open from now on."""
+        self._list, self._watched = {}, {}
+
+    def upsert(self, item: PolicyObject) -> None:
+        """The open list has this policy."""
+        if self._list is not None:
+            self._list[item.metadata.uid] = item
+
+    def gone(self, item: AnyObject) -> None:
+        """Deletions come by `watch_gone`: lists have none."""
+        self.watch_gone(item.metadata.uid)
+
+    def listed(self, names: frozenset[str]) -> None:  # noqa: ARG002 - a policy that cannot be read ends the list
+        """The list is complete."""
+        versions = {uid: policy.metadata.resource_version for uid, policy in (self._list or {}).items()}
+        merged = {**(self._list or {}), **self._watched}
+        self._list, self._watched = None, {}
+        self._fleet.policies_listed([policy for policy in merged.values() if policy is not None], self._clock.now())
+        self._clock.changed()
+        self._on_listed(self._check.is_blind(versions))
+
+    def watch_begun(self) -> None:
+        """A new watch begins, and will tell of every policy."""
+        self._check.begun()
+
+    def watch_changed(self, policy: PolicyObject) -> None:
+        """The watch told that a policy is so."""
+        self._check.told(policy.metadata.uid, policy.metadata.resource_version)
+        self._remember(policy.metadata.uid, policy)
+        self._fleet.policy_changed(policy, self._clock.now())
+        self._clock.changed()
+
+    def watch_gone(self, uid: str) -> None:
+        """The watch told that a policy was deleted."""
+        self._check.told_gone(uid)
+        self._remember(uid, None)
+        self._fleet.policy_gone(uid, self._clock.now())
+        self._clock.changed()
+
+    def _remember(self, uid: str, policy: PolicyObject | None) -> None:
+        if self._list is not None:
+            self._watched[uid] = policy

@@ -1,0 +1,291 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Operator settings: from flags, else from the environment, else defaults.
+
+``--apply-burst 200`` beats ``NUMAMIGRATION_APPLY_BURST=200`` beats the default. A broken value ends the process with
+exit code 2 and one line that names setting, origin, value and what is legal.
+
+Flags, ``--help`` and docs/settings-operator.md are made from the fields below and their docstrings; a field without
+unit, default and effect in its docstring fails ``make verify``:
+``python -m numamigration_operator.settings --markdown [--check FILE]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import NoneType
+from typing import Any, Final, NoReturn, get_args
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from numamigration_api.machinery.logs import LogFormat, LogLevel
+from numamigration_operator import __version__
+from numamigration_operator.core.objects import Selector
+from numamigration_operator.label_selector import LEGAL as SELECTOR_LEGAL
+from numamigration_operator.label_selector import parse_label_selector
+
+PROGRAM: Final = "numamigration-operator"
+PREFIX: Final = "NUMAMIGRATION_"
+HELP_COLUMNS: Final = 80
+EXIT_USAGE: Final = 2
+
+
+class OperatorSettings(BaseSettings):
+    """Everything that can be set about the operator process."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        env_ignore_empty=True,
+        use_attribute_docstrings=True,
+        frozen=True,
+    )
+
+    kubeconfig: Path | None = None
+    """File that says where the API server is and who we are.
+
+    Unit: path. Default: none, which means the pod's service account, or else KUBECONFIG or ~/.kube/config. For a run
+    outside of the cluster; in a pod leave it out.
+    """
+
+    context: str | None = Field(default=None, min_length=1)
+    """Context of the kubeconfig.
+
+    Unit: name. Default: none, which means the kubeconfig's current context. Given without a kubeconfig, the service
+    account of a pod is not used.
+    """
+
+    log_format: LogFormat = LogFormat.TEXT
+    """How log lines look: text for people, json for log collectors.
+
+    Unit: word. Default: text. Both have the same fields; neither holds secrets.
+    """
+
+    log_level: LogLevel = LogLevel.INFO
+    """Log lines below this level are not written.
+
+    Unit: word. Default: info. With debug every apply has a line: some 50 a second during a push.
+    """
+
+    agent_node_selector: str = ""
+    """Nodes that have a node agent, as a label selector in kubectl's syntax.
+
+    Unit: label selector. Default: empty, which means every node. The operator creates a node state for each of these
+    nodes; it must be the node selector of the agents' DaemonSet. Not a way to restrict a policy: use its nodeSelector.
+    """
+
+    apply_requests_open_max: int = Field(default=8, ge=1, le=256)
+    """Server-side apply requests open at the same time.
+
+    Unit: requests. Default: 8. More shortens the push to a large fleet and takes more of the API server's
+    concurrency; less is gentler. To stop pushing, set mode: Paused on the policy.
+    """
+
+    apply_rate_per_second: float = Field(default=50.0, ge=1.0, le=5000.0)
+    """Server-side apply requests in the long run.
+
+    Unit: requests per second. Default: 50.0. A push to 5,000 nodes takes 100 s at 50; the API server spends about 5 ms
+    of CPU on each. Retry-After of the API server is obeyed whatever this says.
+    """
+
+    apply_burst: int = Field(default=100, ge=1, le=10000)
+    """Server-side apply requests that may be sent at once after a pause.
+
+    Unit: requests. Default: 100. Below it a push is not slowed down at all, so small fleets never wait.
+    """
+
+    status_interval_seconds: float = Field(default=5.0, ge=0.5, le=60.0)
+    """Shortest time between two status writes of one policy.
+
+    Unit: seconds. Default: 5.0. Less shows progress sooner and writes more often while nodes report.
+    """
+
+    statistics_interval_seconds: float = Field(default=60.0, ge=10.0, le=3600.0)
+    """Shortest time between two status writes of one policy when only its statistics changed.
+
+    Unit: seconds. Default: 60.0. Counters move all the time; less means that many more writes for ever.
+    """
+
+    policy_resync_seconds: float = Field(default=60.0, ge=1.0, le=3600.0)
+    """Time between two complete lists of the policies.
+
+    Unit: seconds. Default: 60.0. Changes come by watch within milliseconds; the list repairs a watch that died
+    unnoticed. Less costs the API server one list of all policies each time.
+    """
+
+    restore_deadline_seconds: float = Field(default=600.0, ge=1.0, le=86400.0)
+    """How long a deleted policy waits for its nodes to put the values of before back.
+
+    Unit: seconds. Default: 600.0. After it the policy goes, and an Event names the nodes that did not confirm. More
+    gives nodes that are down a chance to come back; the deletion waits for them that long.
+    """
+
+    @field_validator("kubeconfig")
+    @classmethod
+    def _exists(cls, value: Path | None) -> Path | None:
+        if value is not None and not value.is_file():
+            raise ValueError("no such file")
+        return value
+
+    @field_validator("agent_node_selector")
+    @classmethod
+    def _is_selector(cls, value: str) -> str:
+        parse_label_selector(value)
+        return value
+
+    @property
+    def agent_nodes(self) -> Selector:
+        """Return `agent_node_selector`, parsed."""
+        return parse_label_selector(self.agent_node_selector)
+
+
+class SettingsError(Exception):
+    """A flag or an environment variable is wrong; the text is one line for people."""
+
+
+def read_settings(arguments: Sequence[str]) -> OperatorSettings:
+    """Return the settings of this process.
+
+    Raises:
+        SettingsError: a flag that does not exist, or a value that is not legal.
+        SystemExit: ``--help`` or ``--version`` was asked for and answered.
+    """
+    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    try:
+        return OperatorSettings(**flags)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, flags)) from error
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SettingsError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM,
+        allow_abbrev=False,
+        usage=f"{PROGRAM} [--help] [--version] [--SETTING VALUE ...]",
+        description="Turns MigrationPolicy objects into node states, and their reports into policy status.",
+        epilog=f"Each setting can also be given in the environment: --log-level is {PREFIX}LOG_LEVEL.",
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=6, width=HELP_COLUMNS),
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
+    for name, info in OperatorSettings.model_fields.items():
+        help_text = f"{_paragraphs(info)[0]} Legal: {legal(name)}. Default: {default_text(info)}."
+        parser.add_argument(flag(name), metavar="VALUE", help=help_text.replace("%", "%%"))
+    return parser
+
+
+def flag(name: str) -> str:
+    """Return the flag of a setting."""
+    return "--" + name.replace("_", "-")
+
+
+def variable(name: str) -> str:
+    """Return the environment variable of a setting."""
+    return PREFIX + name.upper()
+
+
+def legal(name: str) -> str:
+    """Say what values a setting takes."""
+    info = OperatorSettings.model_fields[name]
+    kind = _kind(info)
+    if name == "agent_node_selector":
+        return SELECTOR_LEGAL
+    if issubclass(kind, (LogFormat, LogLevel)):
+        return "one of " + ", ".join(kind)
+    bounds = {key: value for entry in info.metadata for key in ("ge", "le") if (value := getattr(entry, key, None))}
+    if bounds:
+        number = "a whole number" if kind is int else "a number"
+        return f"{number} from {bounds['ge']} to {bounds['le']}"
+    return "path of an existing file" if issubclass(kind, Path) else "a name"
+
+
+def default_text(info: FieldInfo) -> str:
+    """Return a default as documents and ``--help`` spell it."""
+    if info.default is None:
+        return "none"
+    return str(info.default) or "empty"
+
+
+def undocumented() -> Iterator[str]:
+    """Yield the settings whose docstring does not tell unit, default and effect, with what is missing."""
+    for name, info in OperatorSettings.model_fields.items():
+        text = " ".join(_paragraphs(info))
+        for needed in ("Unit: ", f"Default: {default_text(info)}"):
+            if needed not in text:
+                yield f"{name}: its docstring lacks {needed!r}"
+
+
+def markdown() -> str:
+    """Return docs/settings-operator.md."""
+    head = (
+        "<!-- Generated by `make generate` from operator/numamigration_operator/settings.py; do not edit. -->\n"
+        "# Operator settings\n\n"
+        "A flag beats an environment variable, which beats the default. An empty environment variable counts as "
+        "not set.\nA broken value ends the operator with exit code 2 and one line that says what is legal.\n"
+    )
+    return head + "".join(_section(name, info) for name, info in OperatorSettings.model_fields.items())
+
+
+def _section(name: str, info: FieldInfo) -> str:
+    summary, *rest = _paragraphs(info)
+    return (
+        f"\n## {name}\n\n{summary}\n\n"
+        f"* flag `{flag(name)}`, environment `{variable(name)}`\n"
+        f"* legal: {legal(name)}\n\n" + "\n\n".join(rest) + "\n"
+    )
+
+
+def _paragraphs(info: FieldInfo) -> list[str]:
+    return [" ".join(part.split()) for part in (info.description or "").split("\n\n")]
+
+
+def _kind(info: FieldInfo) -> type:
+    kinds = get_args(info.annotation) or (info.annotation,)
+    kind: type = next(kind for kind in kinds if kind is not NoneType)
+    return kind
+
+
+def _explain(error: ValidationError, flags: Mapping[str, Any]) -> str:
+    return "; ".join(_explain_one(str(entry["loc"][0]), entry["input"], flags) for entry in error.errors())
+
+
+def _explain_one(name: str, value: object, flags: Mapping[str, Any]) -> str:
+    origin = flag(name) if name in flags else variable(name)
+    return f"{name}: {str(value)!r} from {origin} is not legal; legal is {legal(name)}"
+
+
+def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
+    """Return environment variables with our prefix that are no settings, for example misspelt ones."""
+    names = os.environ if environment is None else environment
+    known = {variable(name) for name in OperatorSettings.model_fields}
+    return sorted(name for name in names if name.startswith(PREFIX) and name not in known)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print or check the document; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m numamigration_operator.settings")
+    parser.add_argument("--markdown", action="store_true", required=True, help="the settings as a document")
+    parser.add_argument("--check", type=Path, metavar="FILE", help="compare with FILE instead of printing")
+    options = parser.parse_args(arguments)
+    if missing := list(undocumented()):
+        sys.stderr.write("\n".join(missing) + "\n")
+        return 1
+    if options.check is None:
+        sys.stdout.write(markdown())
+        return 0
+    if options.check.is_file() and options.check.read_text() == markdown():
+        return 0
+    sys.stderr.write(f"{options.check} is not up to date; run make generate\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

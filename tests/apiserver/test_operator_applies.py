@@ -1,0 +1,242 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator's applier on a real kube-apiserver: what each answer really is, and what comes of it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import Callable
+from random import Random
+from typing import Any, Final, NamedTuple
+
+import pytest
+
+from numamigration_operator.cluster.applier import Applier, Limits, Send, Verdict
+from numamigration_operator.cluster.apply_driver import ApplyDriver
+from numamigration_operator.cluster.client import Access, Client
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from tests.testbed.api import Api, ApiError, Json
+from tests.testbed.controlplane import ControlPlane
+
+API_VERSION: Final = "numamigration.dev/v1alpha1"
+POLICIES: Final = f"/apis/{API_VERSION}/migrationpolicies"
+STATES: Final = f"/apis/{API_VERSION}/nodemigrationstates"
+FINALIZER: Final = "numamigration.dev/restore"
+OTHER_UID: Final = "00000000-0000-0000-0000-000000000000"
+
+UniqueName = Callable[[str], str]
+pytestmark = pytest.mark.usefixtures("crds")
+
+
+class Told(NamedTuple):
+    """What the driver told its owner, and what it counted."""
+
+    failures: list[WriteKey]
+    skews: list[str]
+    counts: Counter[Verdict]
+
+
+class CountingApplier(Applier):
+    """Tells of each answer."""
+
+    def __init__(self) -> None:
+        super().__init__(Limits(), Random(0))
+        self.answers: asyncio.Queue[Verdict] = asyncio.Queue()
+
+    def answered(self, sent: Send, status: int, message: str, retry_after: float | None, now: float) -> Verdict:
+        verdict = super().answered(sent, status, message, retry_after, now)
+        self.answers.put_nowait(verdict)
+        return verdict
+
+
+def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = None) -> Told:
+    """Hand `writes` to a driver; return when so many requests were answered (one each)."""
+
+    async def run() -> Told:
+        client = await Client.connect(Access(control_plane.kubeconfig))
+        applier = CountingApplier()
+        failures: list[WriteKey] = []
+        skews: list[str] = []
+        driver = ApplyDriver(
+            client, applier, on_failure=failures.append, on_skew=lambda _write, message: skews.append(message)
+        )
+        driver.submit(writes)
+        task = asyncio.create_task(driver.run())
+        for _ in range(len(writes) if answers is None else answers):
+            await applier.answers.get()
+        task.cancel()
+        await asyncio.wait([task])
+        await client.close()
+        return Told(failures, skews, applier.counts)
+
+    return asyncio.run(asyncio.wait_for(run(), 30))
+
+
+def policy(api: Api, name: str, **spec: Any) -> Json:
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "MigrationPolicy",
+        "metadata": {"name": name},
+        "spec": {"nodeSelector": {"matchLabels": {"no": "node"}}, "settings": {"demotion": {"enabled": True}}, **spec},
+    }
+    return api.create(POLICIES, body)
+
+
+def policy_write(
+    kind: WriteKind, name: str, uid: str, *, status: Json | None = None, finalizers: bool = False
+) -> Write:
+    metadata: Json = {"name": name, "uid": uid}
+    if finalizers:
+        metadata["finalizers"] = [FINALIZER]
+    body: Json = {"apiVersion": API_VERSION, "kind": "MigrationPolicy", "metadata": metadata}
+    if status is not None:
+        body["status"] = status
+    return Write(WriteKey(kind, name), json.dumps(body).encode())
+
+
+def state_write(name: str, **spec: Any) -> Write:
+    body = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}, "spec": spec}
+    return Write(WriteKey(WriteKind.STATE_SPEC, name), json.dumps(body).encode())
+
+
+def test_an_apply_creates_a_node_state_and_the_same_again_changes_nothing(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    """Promise 2, towards the API server."""
+    name = unique_name("node")
+    drive(control_plane, state_write(name, revision="0123456789abcdef"))
+    created = api.get(f"{STATES}/{name}")
+
+    told = drive(control_plane, state_write(name, revision="0123456789abcdef"))
+
+    assert api.get(f"{STATES}/{name}") == created
+    assert [entry["manager"] for entry in created["metadata"]["managedFields"]] == ["numamigration-operator"]
+    assert told.counts == {Verdict.DONE: 1}
+
+
+def test_the_finalizer_is_added_and_dropped_and_nothing_else_changes(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("policy")
+    before = policy(api, name)
+    uid = before["metadata"]["uid"]
+
+    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid, finalizers=True))
+    assert api.get(f"{POLICIES}/{name}")["metadata"]["finalizers"] == [FINALIZER]
+
+    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid))
+    after = api.get(f"{POLICIES}/{name}")
+    assert "finalizers" not in after["metadata"]
+    assert after["spec"] == before["spec"]
+
+
+def test_dropping_the_finalizer_leaves_finalizers_of_others(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("policy")
+    uid = policy(api, name)["metadata"]["uid"]
+    api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": ["example.com/other"]}})
+
+    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid, finalizers=True))
+    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid))
+
+    assert api.get(f"{POLICIES}/{name}")["metadata"]["finalizers"] == ["example.com/other"]
+    api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize("finalizers", [True, False], ids=["adding", "dropping"])
+def test_a_finalizer_for_a_policy_that_is_gone_creates_nothing(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, finalizers: bool
+) -> None:
+    """Promise 13: a deletion stays one."""
+    name = unique_name("policy")
+
+    told = drive(
+        control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, OTHER_UID, finalizers=finalizers), answers=1
+    )
+
+    assert told.counts == {Verdict.DECIDE_ANEW: 1}
+    assert told.failures == [WriteKey(WriteKind.POLICY_FINALIZER, name)]
+    assert api.get_if_exists(f"{POLICIES}/{name}") == {}
+
+
+def test_a_finalizer_for_a_namesake_of_a_deleted_policy_is_refused(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("policy")
+    policy(api, name)
+
+    told = drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, OTHER_UID, finalizers=True), answers=1)
+
+    assert told.counts == {Verdict.DECIDE_ANEW: 1}
+    assert "finalizers" not in api.get(f"{POLICIES}/{name}")["metadata"]
+
+
+def test_a_status_for_a_policy_that_is_gone_is_dropped(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("policy")
+
+    told = drive(control_plane, policy_write(WriteKind.POLICY_STATUS, name, OTHER_UID, status={"summary": "x"}))
+
+    assert told.counts == {Verdict.GONE: 1}
+    assert told.failures == []
+    assert api.get_if_exists(f"{POLICIES}/{name}") == {}
+
+
+def test_a_field_that_the_crd_does_not_know_is_left_out_and_the_rest_applied(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    """An API server refuses such an apply with a 500, for ever; a merge patch stores what it knows."""
+    name = unique_name("policy")
+    uid = policy(api, name)["metadata"]["uid"]
+    status = {"summary": "1/1 ready", "fromTheFuture": 1}
+
+    told = drive(control_plane, policy_write(WriteKind.POLICY_STATUS, name, uid, status=status), answers=2)
+
+    assert told.counts == {Verdict.SKEW: 1, Verdict.DONE: 1}
+    assert "field not declared in schema" in told.skews[0]
+    assert api.get(f"{POLICIES}/{name}")["status"] == {"summary": "1/1 ready"}
+
+
+@pytest.mark.parametrize(
+    ("summary", "answers"),
+    [pytest.param("x" * 10_000, 1, id="too long"), pytest.param(7, 2, id="wrong type, first taken for a skew")],
+)
+def test_a_value_that_the_schema_refuses_is_given_up_and_told(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, summary: object, answers: int
+) -> None:
+    name = unique_name("policy")
+    uid = policy(api, name)["metadata"]["uid"]
+
+    told = drive(
+        control_plane,
+        policy_write(WriteKind.POLICY_STATUS, name, uid, status={"summary": summary}),
+        answers=answers,
+    )
+
+    assert told.counts[Verdict.GIVEN_UP] == 1
+    assert told.failures == [WriteKey(WriteKind.POLICY_STATUS, name)]
+
+
+def test_many_writes_arrive_with_the_latest_of_each(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    names = [unique_name("node") for _ in range(40)]
+    old = [state_write(name, revision="0" * 16) for name in names]
+    new = [state_write(name, revision="f" * 16) for name in names]
+
+    told = drive(control_plane, *old, *new, answers=len(names))
+
+    assert told.counts == {Verdict.DONE: len(names)}
+    assert {api.get(f"{STATES}/{name}")["spec"]["revision"] for name in names} == {"f" * 16}
+
+
+def test_the_api_server_refuses_an_apply_without_the_uid_guard_differently(api: Api, unique_name: UniqueName) -> None:
+    """Why the uid is in every policy write: else only the schema keeps a deleted policy from coming back."""
+    name = unique_name("policy")
+    body = {"apiVersion": API_VERSION, "kind": "MigrationPolicy", "metadata": {"name": name, "finalizers": [FINALIZER]}}
+
+    with pytest.raises(ApiError, match="spec: Required value"):
+        api.apply(f"{POLICIES}/{name}", body, "numamigration-finalizer", force=True)

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from numamigration_operator.cluster.informer import AnyObject
+from numamigration_operator.core.objects import Meta, NodeObject, PolicyObject, StateObject
+from numamigration_operator.feeds import NodeFeed, PolicyFeed, StateFeed
+
+WALL = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+class Recorder:
+    """A fleet and a clock that keep what they are told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[Any, ...]] = []
+        self.changes = 0
+        self.synced = False
+
+    def __getattr__(self, name: str) -> Any:
+        return lambda *arguments: self.told.append((name, *arguments))
+
+    def now(self) -> float:
+        return 7.0
+
+    def wall(self) -> datetime:
+        return WALL
+
+    def changed(self) -> None:
+        self.changes += 1
+
+
+def policy(uid: str, generation: int = 1) -> PolicyObject:
+    body = {
+        "metadata": {"name": uid, "uid": uid, "generation": generation, "resourceVersion": str(generation)},
+        "spec": {"nodeSelector": {}},
+    }
+    return msgspec.convert(body, PolicyObject)
+
+
+@pytest.fixture
+def recorder() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def feed(recorder: Recorder) -> PolicyFeed:
+    return PolicyFeed(recorder, recorder, on_listed=lambda blind: recorder.told.append(("on_listed", blind)))
+
+
+def last_list(recorder: Recorder) -> list[tuple[str, int]]:
+    policies = next(told[1] for told in reversed(recorder.told) if told[0] == "policies_listed")
+    return [(one.metadata.uid, one.metadata.generation) for one in policies]
+
+
+def test_a_complete_list_is_told_as_one(feed: PolicyFeed, recorder: Recorder) -> None:
+    feed.list_begun()
+    feed.upsert(policy("a"))
+    feed.upsert(policy("b"))
+    assert recorder.told == []
+
+    feed.listed(frozenset({"a", "b"}))
+
+    assert last_list(recorder) == [("a", 1), ("b", 1)]
+    assert recorder.told[-1] == ("on_listed", False)
+    assert recorder.changes == 1
+
+
+def test_what_the_watch_told_while_a_list_was_open_wins_over_it(feed: PolicyFeed, recorder: Recorder) -> None:
+    """A list that is a moment old must not bring a deleted policy back, nor end a new one."""
+    feed.list_begun()
+    feed.upsert(policy("deleted"))
+    feed.upsert(policy("edited", generation=1))
+    feed.watch_gone("deleted")
+    feed.watch_changed(policy("edited", generation=2))
+    feed.watch_changed(policy("new"))
+
+    feed.listed(frozenset({"deleted", "edited"}))
+
+    assert last_list(recorder) == [("edited", 2), ("new", 1)]
+
+
+def test_what_the_watch_told_before_a_list_does_not_count_for_it(feed: PolicyFeed, recorder: Recorder) -> None:
+    feed.watch_changed(policy("a", generation=1))
+    feed.list_begun()
+    feed.upsert(policy("a", generation=2))
+
+    feed.listed(frozenset({"a"}))
+
+    assert last_list(recorder) == [("a", 2)]
+
+
+def test_a_list_that_starts_over_forgets_the_first_try(feed: PolicyFeed, recorder: Recorder) -> None:
+    feed.list_begun()
+    feed.upsert(policy("a"))
+    feed.list_begun()
+    feed.upsert(policy("b"))
+
+    feed.listed(frozenset({"b"}))
+
+    assert last_list(recorder) == [("b", 1)]
+
+
+def test_what_the_watch_told_during_a_failed_list_does_not_count_for_the_next(
+    feed: PolicyFeed, recorder: Recorder
+) -> None:
+    feed.list_begun()
+    feed.watch_changed(policy("a", generation=1))
+    feed.list_begun()
+    feed.upsert(policy("a", generation=2))
+
+    feed.listed(frozenset({"a"}))
+
+    assert last_list(recorder) == [("a", 2)]
+
+
+def test_the_watch_is_told_on_at_once(feed: PolicyFeed, recorder: Recorder) -> None:
+    one = policy("a")
+    feed.watch_changed(one)
+    feed.watch_gone("a")
+
+    assert recorder.told == [("policy_changed", one, 7.0), ("policy_gone", "a", 7.0)]
+    assert recorder.changes == 2
+
+
+def test_nodes_are_told_by_name(recorder: Recorder) -> None:
+    feed, node = NodeFeed(recorder, recorder), NodeObject(Meta("n1"))
+    feed.upsert(node)
+    feed.gone(AnyObject(Meta("n1")))
+    feed.listed(frozenset({"n2"}))
+
+    assert recorder.told == [("node_changed", node, 7.0), ("node_gone", "n1", 7.0), ("nodes_listed", {"n2"}, 7.0)]
+    assert recorder.changes == 3
+
+
+def test_node_states_are_told_with_the_time_of_day(recorder: Recorder) -> None:
+    feed, state = StateFeed(recorder, recorder), StateObject(Meta("n1"))
+    feed.upsert(state)
+    feed.gone(AnyObject(Meta("n1")))
+    feed.listed(frozenset({"n2"}))
+
+    assert recorder.told == [
+        ("state_changed", state, 7.0, WALL),
+        ("state_gone", "n1", 7.0),
+        ("states_listed", {"n2"}, 7.0),
+    ]
+    assert recorder.changes == 3
+
+
+def test_a_watch_that_tells_nothing_of_what_lists_show_is_blind(feed: PolicyFeed, recorder: Recorder) -> None:
+    feed.watch_begun()
+    for blind in (False, True):
+        feed.list_begun()
+        feed.upsert(policy("a"))
+        feed.listed(frozenset({"a"}))
+        assert recorder.told[-1] == ("on_listed", blind)

@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from datetime import UTC, datetime
+
+import pytest
+
+from numamigration_api.vocabulary import Reason
+from numamigration_operator.cluster.events import event_body
+from numamigration_operator.core.decisions import EventWish
+from numamigration_operator.runtime import Pulse, supervise
+
+
+async def for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+async def crash() -> None:
+    raise RuntimeError("boom")
+
+
+async def end() -> None:
+    """End at once."""
+
+
+@pytest.mark.parametrize("work", [crash, end], ids=["an exception", "a normal end"])
+def test_a_task_that_ends_by_itself_ends_the_process_with_a_line_that_names_it(
+    work: object, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def inner() -> int:
+        assert callable(work)
+        bystander = asyncio.create_task(for_ever())
+        code = await supervise([asyncio.create_task(work(), name="nodes"), bystander])
+        assert bystander.cancelled()
+        return code
+
+    assert asyncio.run(inner()) == 1
+    assert [vars(record)["task"] for record in caplog.records if record.levelno == logging.CRITICAL] == ["nodes"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: signal.Signals(number).name)
+def test_a_signal_ends_every_task_and_the_exit_code_is_0(number: int) -> None:
+    async def inner() -> int:
+        task = asyncio.create_task(for_ever())
+        asyncio.get_running_loop().call_soon(os.kill, os.getpid(), number)
+        code = await supervise([task])
+        assert task.cancelled()
+        return code
+
+    assert asyncio.run(inner()) == 0
+
+
+def test_marks_that_came_before_the_wait_are_not_lost() -> None:
+    async def inner() -> bool:
+        pulse = Pulse()
+        pulse.changed()
+        await pulse.next_change(None)
+        return True
+
+    assert asyncio.run(inner())
+
+
+def test_a_wait_for_changes_ends_at_its_time() -> None:
+    async def inner() -> bool:
+        pulse = Pulse()
+        await pulse.next_change(pulse.now() + 0.001)
+        return True
+
+    assert asyncio.run(inner())
+
+
+def test_an_event_fits_the_bounds_of_the_api() -> None:
+    wish = EventWish("p" * 253, "uid", True, Reason.RESTORE_INCOMPLETE, "…" * 5000)
+
+    body = event_body(wish, datetime(2026, 1, 2, tzinfo=UTC), instance="i" * 500, suffix="0" * 16)
+
+    assert len(body["metadata"]["name"]) == 253
+    assert len(body["note"].encode()) <= 1024
+    assert len(body["reportingInstance"]) == 128
+    assert body["eventTime"] == "2026-01-02T00:00:00.000000Z"
+    assert body["type"] == "Warning"
+    assert body["regarding"]["uid"] == "uid"

@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`make verify` bites: each kind of wrong edit, made in a copy of the tree, fails the check that is for it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+ROOMS = ("crds", "operator", "node-agent", "docs", "scripts", "pyproject.toml")
+PYTHON = (sys.executable, "-m")
+LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
+GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
+OPERATOR_SETTINGS = (*PYTHON, "numamigration_operator.settings", "--markdown", "--check", "docs/settings-operator.md")
+AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--check", "docs/settings-agent.md")
+TREE = (sys.executable, "scripts/check_tree.py")
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A copy of the rooms, as a git checkout of its own."""
+    for name in ROOMS:
+        source, target = ROOT / name, tmp_path / name
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+def verdict(tree: Path, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
+    path = ":".join(str(tree / room) for room in ("crds", "operator", "node-agent"))
+    environment = {"PATH": "/usr/bin:/bin", "PYTHONPATH": path, "HOME": str(tree)}
+    return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
+
+
+def append(path: str, text: str) -> Callable[[Path], None]:
+    def edit(tree: Path) -> None:
+        with (tree / path).open("a") as stream:
+            stream.write(text)
+
+    return edit
+
+
+def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
+    def edit(tree: Path) -> None:
+        text = (tree / path).read_text()
+        assert old in text
+        (tree / path).write_text(text.replace(old, new, 1))
+
+    return edit
+
+
+CORE = "operator/numamigration_operator/core/decisions.py"
+AGENT = "node-agent/numamigration_agent/__init__.py"
+WRONG_EDITS = [
+    pytest.param(LINT_IMPORTS, append(CORE, "import kopf\n"), "pure", id="the core imports kopf"),
+    pytest.param(
+        LINT_IMPORTS,
+        append("crds/numamigration_api/__init__.py", "import numamigration_operator\n"),
+        "upward",
+        id="the contract imports upward",
+    ),
+    pytest.param(LINT_IMPORTS, append(AGENT, "import pydantic\n"), "host rights", id="the agent imports pydantic"),
+    pytest.param(TREE, append(AGENT, "import requests\n"), "host rights", id="the agent imports anything third-party"),
+    pytest.param(
+        GENERATE,
+        replace("crds/migrationpolicies.yaml", "maximum: 1000", "maximum: 2000"),
+        "make generate",
+        id="a CRD edited by hand",
+    ),
+    pytest.param(
+        GENERATE,
+        replace("crds/numamigration_api/models/policy.py", "le=1000)] = 100", "le=999)] = 100"),
+        "make generate",
+        id="a model edited and not generated",
+    ),
+    pytest.param(
+        OPERATOR_SETTINGS,
+        replace("docs/settings-operator.md", "apply", "supply"),
+        "settings-operator.md",
+        id="the operator's settings page is stale",
+    ),
+    pytest.param(
+        AGENT_SETTINGS,
+        replace("docs/settings-agent.md", "report", "retort"),
+        "settings-agent.md",
+        id="the agent's settings page is stale",
+    ),
+    pytest.param(TREE, append(AGENT, "def f():\n" + "    pass\n" * 61), "62 lines", id="a function that is too long"),
+]
+
+
+@pytest.mark.parametrize(("command", "edit", "said"), WRONG_EDITS)
+def test_a_wrong_edit_fails_its_check_and_is_named(
+    tree: Path, command: tuple[str, ...], edit: Callable[[Path], None], said: str
+) -> None:
+    assert verdict(tree, command).returncode == 0
+
+    edit(tree)
+
+    found = verdict(tree, command)
+    assert found.returncode != 0
+    assert said in found.stdout + found.stderr
