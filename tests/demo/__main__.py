@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FrameType
 from typing import Any, Final
 
@@ -158,18 +158,22 @@ class Demo:
         self.screen.say("# echo 7 > /sys/module/dcbm/parameters/nr_dma_chan", style="bold")
         self.stage.hosts["node-a"].do(Drift(f"/{s.KNOB_FILES['chan']}", "7\n"))
         self.wait("the agent saw the drift and set two channels again", self._drift_corrected)
+        self.screen.say(f"  node-a says: {self._drifted()['message']}")
+
+    def _drifted(self) -> Mapping[str, Any]:
+        return find_condition(self.state("node-a").get("status", {}).get("conditions", []), "Drifted") or {}
 
     def _drift_corrected(self) -> bool:
-        conditions = self.state("node-a").get("status", {}).get("conditions", [])
-        drifted = find_condition(conditions, "Drifted") or {}
-        return drifted.get("reason") == "DriftCorrected" and self.files()["node-a"]["chan"] == "2"
+        return self._drifted().get("reason") == "DriftCorrected" and self.files()["node-a"]["chan"] == "2"
 
     def delete(self, before: dict[str, dict[str, str]]) -> None:
         """Deleting the policies puts back what was there."""
         self.screen.heading(5, "Delete the policies; every value of before comes back")
         self.kubectl("delete", "migpol", TIERING, OFFLOAD, "--wait=false")
-        self.wait("both policies are gone", lambda: not self.policy(TIERING) and not self.policy(OFFLOAD))
-        self.wait("every kernel file is as it was before the demo", lambda: self.files() == before)
+        self.wait(
+            "both policies are gone, and every kernel file is as it was before the demo",
+            lambda: not self.policy(TIERING) and not self.policy(OFFLOAD) and self.files() == before,
+        )
 
     def summary(self) -> None:
         """Say what was seen."""
