@@ -26,6 +26,7 @@ from tests.demo import screen as s
 from tests.demo.stage import POLICIES, ROOT, STATES, NodePart, Stage
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift
+from tests.fakekernel.host import FakeHostError
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import find_binaries
 from tests.testbed.errors import BedError, MissingNeedError
@@ -215,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     except MissingNeedError as error:
         console.print(f"error: {error}", markup=False)
         return 2
-    except (BedError, ApiError) as error:
+    except (BedError, ApiError, FakeHostError) as error:
         console.print(f"error: {error}", markup=False)
         return 1
     except subprocess.CalledProcessError as error:
