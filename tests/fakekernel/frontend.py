@@ -5,6 +5,8 @@
 * No caching of names and attributes, so that files vanish at the moment of an unload.
 * ``allow_other`` without ``default_permissions``: everybody comes in, and the model says who may do what. The FUSE
   module would let root open a 0444 file for writing; sysfs does not.
+* Mounted by somebody who is not root, nobody else comes in, and whoever mounted is the fake host's root, as in a user
+  namespace; so the demo needs no root.
 * A write of no bytes never arrives (the VFS answers 0), and rename over a file system border is the VFS's EXDEV.
 * The file system's magic number is FUSE's, not that of sysfs.
 
@@ -103,7 +105,7 @@ class Frontend:
 
 def _caller(kernel: FakeKernel) -> Caller:
     uid, _gid, _pid = mfusepy.fuse_get_context()
-    return kernel.agent(uid)
+    return kernel.agent(0 if uid == os.geteuid() else uid)
 
 
 def mount(running: RunningKernel, folder: Path, mounted: Callable[[], None]) -> None:
@@ -119,7 +121,7 @@ def mount(running: RunningKernel, folder: Path, mounted: Callable[[], None]) -> 
             raw_fi=True,
             foreground=True,
             nothreads=False,
-            allow_other=True,
+            allow_other=os.geteuid() == 0,
             fsname=FSNAME,
             entry_timeout=0,
             attr_timeout=0,
