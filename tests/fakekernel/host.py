@@ -225,8 +225,10 @@ def detach(folder: Path) -> None:
     """
     libc = ctypes.CDLL(None, use_errno=True)
     while is_mounted(folder):
+        if os.geteuid() != 0:  # who mounted through the set-uid helper unmounts through it
+            subprocess.run(["fusermount3", "-u", "-z", folder], check=True)
         # EINVAL: another thread or process was faster.
-        if libc.umount2(os.fsencode(folder), MNT_FORCE | MNT_DETACH) != 0 and ctypes.get_errno() != EINVAL:
+        elif libc.umount2(os.fsencode(folder), MNT_FORCE | MNT_DETACH) != 0 and ctypes.get_errno() != EINVAL:
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(folder))
 
 
