@@ -7,7 +7,9 @@
 * No file (the folder was lost): the status of this boot is as good. No status of this boot either: nothing was ever
   written on this boot, for the status would say so.
 * A damaged file: the status of this boot is taken. Without one nobody can tell what was there before, so no knob is
-  written (BaselineNotSaved) until a person has looked and removed the file.
+  written (BaselineNotSaved) until a person has looked and removed the file. The status then says so in Degraded, and
+  such a status is no record: the next agent must not take its silence for "nothing was written".
+* A kernel without a boot id ties nothing to its boot, so nothing is written either.
 * A first value is never replaced by a second one; it goes only when it was put back or when the wish for it ended.
 """
 
@@ -23,6 +25,8 @@ from typing import Any, Final
 
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS
+from numamigration_api.machinery.conditions import find_condition
+from numamigration_api.vocabulary import NodeCondition, Reason
 
 FILE_NAME: Final = "baseline.json"
 FILE_VERSION: Final = 1
@@ -31,10 +35,15 @@ FILE_BYTES_MAX: Final = 64 * 1024  # a dozen short values; more is not ours
 
 @dataclass(frozen=True, slots=True)
 class Baselines:
-    """Values of before, by settings field, on one boot."""
+    """Values of before, by settings field, on one boot.
+
+    Attributes:
+        problem: why they cannot be trusted; nothing is written then.
+    """
 
     boot_id: str
     values: Mapping[str, Value] = field(default_factory=dict)
+    problem: str = ""
 
     def with_captures(self, captures: Mapping[str, Value]) -> Baselines:
         """Return these and the captured ones; the first value of a field wins."""
@@ -142,28 +151,23 @@ def baselines_of_status(status: Mapping[str, Any], boot_id: str) -> Baselines | 
     return Baselines(boot_id, values)
 
 
-@dataclass(frozen=True, slots=True)
-class Recovered:
-    """The baselines to go on with, or why there are none to trust."""
-
-    baselines: Baselines
-    problem: str = ""
-
-
-def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Recovered:
+def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Baselines:
     """Choose between file and status after a start; the module text says why so."""
+    if not boot_id:
+        return Baselines(boot_id, problem="the kernel shows no boot id to tie the values of before to")
     if isinstance(loaded, Baselines):
-        return Recovered(loaded)
+        return loaded
     reported = baselines_of_status(status, boot_id)
-    if reported is not None:
-        return Recovered(reported)
-    if isinstance(loaded, DamagedFile):
-        return Recovered(
-            Baselines(boot_id),
-            f"{loaded.problem}; the status has no record of this boot either, so the values of before are unknown; "
-            "compare the knobs with what they should be, then remove the file",
-        )
-    return Recovered(Baselines(boot_id))
+    if isinstance(loaded, NoFile):
+        return reported or Baselines(boot_id)
+    degraded = find_condition(status.get("conditions") or (), NodeCondition.DEGRADED) or {}
+    if reported is not None and degraded.get("reason") != Reason.BASELINE_NOT_SAVED:
+        return reported
+    problem = (
+        f"{loaded.problem}; the status has no record of this boot either, so the values of before are unknown; "
+        "compare the knobs with what they should be, remove the file and restart the agent"
+    )
+    return Baselines(boot_id, problem=problem)
 
 
 def _write_synced(path: Path, data: bytes) -> None:

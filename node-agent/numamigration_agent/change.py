@@ -7,7 +7,8 @@ back too; other units are not concerned. At last the baselines that are not need
 
 * A change that dies at any point leaves a state that the next plan continues from: the baselines are safe before the
   first write, they are never captured twice, and what is half done differs from its target (promises 1, 4, 7).
-* Each knob is looked at right before it is written: the plan may be as old as an answer of the API server.
+* Each knob is looked at right before it is written: the plan may be as old as an answer of the API server. One that no
+  longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
 * A write that is refused changes nothing, so only knobs that took a write are undone.
 * Offload that was turned off stays off, whatever fails after it: off is the safe direction.
 
@@ -27,7 +28,7 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import KnobWrite, UnitChange
+from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, UnitChange
 from numamigration_api.vocabulary import Outcome, Reason
 
 
@@ -86,13 +87,15 @@ class KnobRun:
     Attributes:
         before: what it held when it was looked at.
         touched: the kernel took a write.
+        outdated: it no longer held what was captured as its baseline.
         failure: why it does not hold its target.
     """
 
-    def __init__(self, write: KnobWrite) -> None:
+    def __init__(self, write: KnobWrite, captured: Value | None = None) -> None:
         self.knob, self.target = write
         self.before: Value | None = None
-        self.touched = False
+        self.touched = self.outdated = False
+        self._captured = captured
         self.failure: Failure | None = None
         self._stage = Stage.LOOK
 
@@ -121,6 +124,9 @@ class KnobRun:
         value = self.knob.codec.parse(reading.text) if isinstance(reading, Present) else None
         if value is None:
             self._fail(unreadable(self.knob, reading))
+        elif self._stage is Stage.LOOK and self._captured not in {None, value}:
+            self.outdated = True
+            self._fail(baseline_outdated(self.knob, value))
         elif self._stage is Stage.LOOK:
             self.before = value
             self._stage = Stage.OVER if value == self.target else Stage.WRITE
@@ -149,14 +155,26 @@ class UnitRun:
         failure: why the unit is not in force; says what became of the undo.
     """
 
-    def __init__(self, change: UnitChange) -> None:
+    def __init__(self, change: UnitChange, fresh: Mapping[str, Value]) -> None:
         self.change = change
         self.failure: Failure | None = None
-        self._runs = [KnobRun(write) for write in change.writes]
+        self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
         self._undo: list[KnobRun] | None = None
 
     def __repr__(self) -> str:
         return f"<UnitRun {self.change.unit}: {self._runs if self._undo is None else self._undo}>"
+
+    @property
+    def touched(self) -> bool:
+        """Whether the kernel took a write, undone or not."""
+        return any(run.touched for run in self._runs)
+
+    @property
+    def forgettable(self) -> frozenset[str]:
+        """Fields whose baselines are not needed any more, or must be captured anew."""
+        if self.failure is None:
+            return self.change.forget
+        return frozenset(run.knob.field for run in self._runs if run.outdated)
 
     def next(self) -> ReadKnob | WriteKnob | None:
         """Return the next request; None when the unit is over."""
@@ -209,6 +227,7 @@ class Change:
 
     Attributes:
         baselines: as far as the file has them.
+        fresh: fields whose baselines were captured and not written since.
         units: one run for each unit, in order.
     """
 
@@ -219,6 +238,7 @@ class Change:
         *,
         on_file: Mapping[str, Value],
         reported: Mapping[str, Value],
+        fresh: frozenset[str],
     ) -> None:
         """Begin.
 
@@ -227,11 +247,14 @@ class Change:
             baselines: known so far.
             on_file: those that the file has; fewer when they were recovered from the status.
             reported: those that the status is known to have; fewer when it was lost.
+            fresh: fields captured by an earlier change that wrote nothing.
         """
-        self.units = [UnitRun(change) for change in changes]
         self.baselines = baselines
         captures = {name: value for change in changes for name, value in change.captures.items()}
         self._captured = baselines.with_captures(captures)
+        self.fresh = fresh | captures.keys()
+        expected = {name: value for name, value in self._captured.values.items() if name in self.fresh}
+        self.units = [UnitRun(change, expected) for change in changes]
         written = {write.knob.field for change in changes for write in change.writes}
         needed = {name: value for name, value in self._captured.values.items() if name in written}
         self._to_report = any(reported.get(name) != value for name, value in needed.items())
@@ -240,6 +263,11 @@ class Change:
 
     def __repr__(self) -> str:
         return f"<Change {self._progress.name} {self.units}>"
+
+    @property
+    def touched(self) -> bool:
+        """Whether the kernel took a write."""
+        return any(unit.touched for unit in self.units)
 
     def next(self) -> Step | None:
         """Return the next request; None when the change is over."""
@@ -286,21 +314,13 @@ class Change:
         return Progress.REPORT if self._to_report else Progress.WRITE
 
     def _forgettable(self) -> frozenset[str]:
-        return frozenset().union(*(unit.change.forget for unit in self.units if unit.failure is None))
+        return frozenset[str]().union(*(unit.forgettable for unit in self.units))
 
     def _not_saved(self, problem: str) -> None:
         for unit in self.units:
             unit.failure = unit.failure or Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
         self._progress = Progress.OVER
 
-
-_ERRNO_REASONS: Final = {
-    errno.EACCES: Reason.PERMISSION_DENIED,
-    errno.EPERM: Reason.PERMISSION_DENIED,
-    errno.EROFS: Reason.READ_ONLY_FILE_SYSTEM,
-    errno.EINVAL: Reason.INVALID_VALUE,
-    errno.ERANGE: Reason.INVALID_VALUE,
-}
 
 _ADVICE: Final = {
     Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
@@ -312,7 +332,7 @@ _ADVICE: Final = {
 
 def rejected(knob: Knob, target: Value, number: int) -> Failure:
     """Say what an errno at a write means."""
-    reason = _ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
+    reason = ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
     if number == errno.EBUSY and knob.field == ENGINE_FIELD:
         reason = Reason.MIGRATOR_BUSY
     advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
@@ -327,6 +347,12 @@ def read_back_mismatch(knob: Knob, wrote: Value, holds: Value) -> Failure:
     return Failure(Reason.READ_BACK_MISMATCH, message, knob.field)
 
 
+def baseline_outdated(knob: Knob, holds: Value) -> Failure:
+    """Say that a knob was changed while its baseline was made safe."""
+    message = f"{knob.path}: was set to {holds!r} by somebody else while its value of before was being saved"
+    return Failure(Reason.CONTENDED, f"{message}; it is saved anew", knob.field)
+
+
 def unreadable(knob: Knob, reading: Reading) -> Failure:
     """Say that a knob does not show a value."""
     match reading:
@@ -334,7 +360,7 @@ def unreadable(knob: Knob, reading: Reading) -> Failure:
             return Failure(Reason.KERNEL_ERROR, f"{knob.path}: has gone; was the driver unloaded?", knob.field)
         case Denied(number):
             message = f"{knob.path}: cannot be read: {os.strerror(number)}"
-            return Failure(_ERRNO_REASONS.get(number, Reason.KERNEL_ERROR), message, knob.field)
+            return Failure(ERRNO_REASONS.get(number, Reason.KERNEL_ERROR), message, knob.field)
         case Present(text):
             return Failure(Reason.KERNEL_ERROR, f"{knob.path}: shows {text[:80]!r}", knob.field)
         case _:

@@ -371,8 +371,8 @@ class ApiClient:
 
     def _common_headers(self) -> dict[str, str]:
         token = self._token_file.read_text(encoding="ascii", errors="replace").strip()
-        if not token.isprintable():
-            raise OSError(f"{self._token_file} is no token: it has more than one line")
+        if not (token.isascii() and token.isprintable()):
+            raise OSError(f"{self._token_file} is no token: it has more than one line, or is no plain text")
         return {
             "Authorization": f"Bearer {token}",
             "Accept": "application/json",

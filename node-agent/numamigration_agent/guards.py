@@ -14,8 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from numamigration_agent.kernel.codecs import Value, reason_names
-from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, REASONS_FIELD, Knob
+from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, Knob
 from numamigration_agent.kernel.engines import DMA_DRIVERS, DmaDriver
 from numamigration_agent.kernel.probe import DriverState, KernelFacts
 from numamigration_agent.wishes import Wish
@@ -46,15 +45,10 @@ class Refusal(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What a check looks at.
-
-    Attributes:
-        mask_before: the baseline of the migration reasons; None when there is none.
-    """
+    """What a check looks at."""
 
     facts: KernelFacts
     wish: Wish
-    mask_before: Value | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -72,23 +66,12 @@ class Situation(NamedTuple):
         return next((knob for knob in self.facts.knobs if knob.field == field), None)
 
     @property
-    def known_reasons(self) -> frozenset[str]:
-        """Migration reasons that this kernel is known to know.
-
-        The mask shows what is set, and what was set before us is in the baseline. A mask that somebody else had
-        narrowed before hides the rest: then less is offloaded than was asked, never more.
-        """
-        knob = self.knob(REASONS_FIELD)
-        shown = self.facts.value(knob) if knob else None
-        return frozenset().union(*(reason_names(mask) for mask in (shown, self.mask_before) if mask is not None))
-
-    @property
     def eligible_reasons(self) -> frozenset[str]:
         """Migration reasons to be offloaded: those asked for, or all but memory_failure, as far as they are known."""
         asked: Iterable[str] | None = self.wish.settings.get("reasons")
         if asked is None:
-            return self.known_reasons - {MigrationReason.MEMORY_FAILURE}
-        return self.known_reasons & frozenset(asked)
+            return self.facts.reasons_seen - {MigrationReason.MEMORY_FAILURE}
+        return self.facts.reasons_seen & frozenset(asked)
 
     def lacks_risk(self, risk: AcceptedRisk) -> bool:
         """Whether the wish does not name a risk."""
@@ -187,7 +170,7 @@ def reasons_restrictable(case: Situation) -> Refusal | None:
     """Refuse when no reason is left that was asked for (promise 3)."""
     if case.eligible_reasons:
         return None
-    known = ", ".join(sorted(case.known_reasons)) or "none"
+    known = ", ".join(sorted(case.facts.reasons_seen)) or "none"
     message = f"none of the migration reasons asked for is known here; reason_mask has shown: {known}"
     return Refusal(GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE, message)
 

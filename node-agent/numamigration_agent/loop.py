@@ -39,7 +39,8 @@ from numamigration_agent.jobs import (
     Wrote,
     describe,
 )
-from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.codecs import Value, reason_names
+from numamigration_agent.kernel.dialects import REASONS_FIELD
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
@@ -50,13 +51,13 @@ from numamigration_agent.status import (
     build_status,
     group_results,
     is_settled,
+    reasons_of_status,
     settled_of_status,
     totals_of_status,
 )
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.vocabulary import Reason
 
 log = logging.getLogger(__name__)
 
@@ -156,7 +157,6 @@ class Agent:
         self._begun: Begun | None = None
         self._state: Mapping[str, Any] | None = None
         self._baselines: Baselines | None = None
-        self._baseline_problem = ""
         self._on_file: Mapping[str, Value] = {}
         self._facts: KernelFacts | None = None
         self._spec: Spec | None = None
@@ -164,6 +164,8 @@ class Agent:
         self._planned_for = Spec()
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
+        self._fresh: frozenset[str] = frozenset()
+        self._reasons_seen: frozenset[str] = frozenset()
         self._settled_at: tuple[str | None, str] | None = None
         self._change: Change | None = None
         self._retries: dict[str, Retry] = {}
@@ -191,7 +193,6 @@ class Agent:
                 self._see(state, now)
             case StateGone():
                 self._state = self._spec = self._plan = None
-                self._drop_change()
             case JobDone(lane, answer):
                 self._take_answer(lane, answer, now, wall)
             case ReportDone(result):
@@ -223,7 +224,6 @@ class Agent:
         log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
         self._spec = spec
         self._retries.clear()
-        self._drop_change()
         self._look_at = now
 
     def _recover(self) -> None:
@@ -232,22 +232,25 @@ class Agent:
             return
         status, boot_id = self._state.get("status") or {}, self._begun.host.boot_id
         self._reports.seen(self._state, boot_id)
-        recovered = recover(self._begun.loaded, status, boot_id)
-        self._baselines, self._baseline_problem = recovered.baselines, recovered.problem
-        if recovered.problem:
-            log.error("baselines cannot be trusted; nothing will be written", extra={"problem": recovered.problem})
+        self._baselines = recover(self._begun.loaded, status, boot_id)
+        if self._baselines.problem:
+            problem = self._baselines.problem
+            log.error("baselines cannot be trusted; nothing will be written", extra={"problem": problem})
+        mask = self._baselines.values.get(REASONS_FIELD)
+        self._reasons_seen = reason_names(mask) if mask else frozenset()
         if isinstance(self._begun.loaded, Baselines):
             self._on_file = self._begun.loaded.values
         if status.get("bootID") == boot_id:
             self._settled = settled_of_status(status)
+            self._reasons_seen |= reasons_of_status(status)
             self._statistics = Statistics(totals=totals_of_status(status))
             self._since = (status.get("statistics") or {}).get("since")
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
 
-    def _drop_change(self) -> None:
-        """Forget a change that has written nothing yet; one that has begun is finished, or half of it would stay."""
-        if self._change is not None and self._lanes[Lane.KNOBS] is None:
-            self._change = None
+    def _drop_outdated_change(self) -> None:
+        """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay."""
+        if self._change is not None and self._spec is not self._planned_for and not self._change.touched:
+            self._fresh, self._change = self._change.fresh, None
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -294,6 +297,9 @@ class Agent:
         change.wrote(number)
         if running is not None and isinstance(running.job, WriteKnob):
             knob, value = running.job.knob, running.job.value
+            if number is None:
+                # What we write ourselves is no drift, wherever this change or the next one ends.
+                self._settled.pop(knob.field, None)
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
 
     def _count(self, counts: Mapping[str, int], now: float, wall: datetime) -> None:
@@ -317,6 +323,7 @@ class Agent:
     def _next_knob_job(self, now: float) -> Job | None:
         if self._begun is None:
             return Begin()
+        self._drop_outdated_change()
         if self._change is not None:
             step = self._change.next()
             match step:
@@ -357,6 +364,8 @@ class Agent:
     def _decide(self, now: float, wall: datetime) -> None:
         if self._spec is None or self._facts is None or self._baselines is None:
             return
+        self._reasons_seen |= self._facts.reasons_seen
+        self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
         plan = make_plan(self._facts, self._spec, self._baselines, self._settled)
         self._plan, self._planned_for = plan, self._spec
         self._policies = tuple(plan_policy(self._facts, request, self._baselines) for request in self._spec.plans)
@@ -366,7 +375,9 @@ class Agent:
         due = [change for change in plan.changes if begins[change.unit] <= now]
         self._waiting_until = min([begin for begin in begins.values() if begin > now], default=NEVER)
         if due:
-            self._change = Change(due, self._baselines, on_file=self._on_file, reported=self._reports.baselines)
+            self._change = Change(
+                due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
+            )
         self._note_settled(wall)
 
     def _may_begin_at(self, change: UnitChange) -> float:
@@ -377,15 +388,13 @@ class Agent:
     def _note_retries(self, plan: Plan) -> None:
         working = {change.unit for change in plan.changes}
         self._retries = {unit: retry for unit, retry in self._retries.items() if unit in working}
-        if self._baseline_problem:
-            failure = Failure(Reason.BASELINE_NOT_SAVED, self._baseline_problem)
-            self._retries = {unit: Retry(failure, NEVER, Backoff()) for unit in working}
 
     def _drift_of(self, unit: str) -> DriftLog:
         return self._drifts.setdefault(unit, DriftLog())
 
     def _remember_settled(self, plan: Plan) -> None:
-        rows = {row.field: row for group in plan.groups for row in group.knobs}
+        # A knob whose file went lost its value with the driver; nobody else changed it.
+        rows = {row.field: row for group in plan.groups for row in group.knobs if row.knob}
         self._settled = {name: value for name, value in self._settled.items() if name in rows}
         self._settled |= {name: row.target for name, row in rows.items() if row.target is not None and not row.differs}
 
@@ -398,10 +407,11 @@ class Agent:
 
     def _finish_change(self, change: Change, now: float) -> None:
         self._change = None
+        self._fresh = change.fresh if all(unit.failure and not unit.touched for unit in change.units) else frozenset()
         for unit in change.units:
             if unit.failure is None:
                 self._succeeded(unit, now)
-            else:
+            elif self._spec is self._planned_for:  # a wish that is no more must not delay or speak for the next one
                 self._failed(unit.change.unit, unit.failure, now)
         self._look_at = now
 
@@ -436,6 +446,7 @@ class Agent:
             groups=self._plan.groups,
             plans=self._policies,
             baselines=self._baselines.values,
+            distrust=self._baselines.problem,
             failures={unit: retry.failure for unit, retry in self._retries.items()},
             blocked=waiting,
             blocked_unit=self._blocked_unit(),

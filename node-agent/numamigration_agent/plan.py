@@ -14,6 +14,7 @@ well is an empty plan. So a crash between any two steps of a change is continued
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -27,7 +28,6 @@ from numamigration_agent.kernel.dialects import (
     ENGINE_FIELD,
     ENGINE_OFF,
     KNOBS,
-    REASONS_FIELD,
     Knob,
     Phase,
 )
@@ -48,6 +48,15 @@ from numamigration_api.vocabulary import (
 
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
 """Groups of one unit change together, all or nothing (promise 4)."""
+
+ERRNO_REASONS: Final = {
+    errno.EACCES: Reason.PERMISSION_DENIED,
+    errno.EPERM: Reason.PERMISSION_DENIED,
+    errno.EROFS: Reason.READ_ONLY_FILE_SYSTEM,
+    errno.EINVAL: Reason.INVALID_VALUE,
+    errno.ERANGE: Reason.INVALID_VALUE,
+}
+"""What an errno of a knob's file means; any other one is a KernelError."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,10 +169,20 @@ def make_plan(facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Map
         settled: by field, the target that was last found in force.
     """
     groups = tuple(plan_group(facts, wish, baselines, settled) for wish in spec.wishes)
-    present = {wish.group for wish in spec.wishes}
-    # An absent group means: touch nothing. So what was before has no meaning any more.
+    if baselines.problem:
+        return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
+    # An absent group means: touch nothing. So what was before has no meaning any more. But a spec without revision is
+    # not the operator's yet: it may be about to say again what a deleted one said.
+    present = {wish.group for wish in spec.wishes} if spec.revision else set(SettingsGroup)
     orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
     return Plan(groups, tuple(_unit_changes(groups, orphans)))
+
+
+def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
+    """Nothing is written, and nothing is said to be restored, while the values of before are unknown."""
+    if not group.has_work and group.state is not GroupState.RESTORED:
+        return group
+    return GroupPlan(group.wish, GroupState.FAILED, Reason.BASELINE_NOT_SAVED, problem, group.knobs)
 
 
 def plan_group(facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Mapping[str, Value]) -> GroupPlan:
@@ -172,7 +191,7 @@ def plan_group(facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Ma
         return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {wish.skew}")
     if wish.mode is GroupMode.RESTORE:
         return _restore(facts, wish, baselines)
-    case = Situation(facts, wish, baselines.values.get(REASONS_FIELD))
+    case = Situation(facts, wish)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
         return GroupPlan(wish, GroupState.HELD, Reason.PAUSED, "the policy is paused; nothing is written", rows)
@@ -212,7 +231,7 @@ def _applied(
     case: Situation, rows: tuple[KnobPlan, ...], baselines: Baselines, settled: Mapping[str, Value]
 ) -> GroupPlan:
     wish = case.wish
-    unreadable = next((row for row in rows if row.reason in {Reason.PERMISSION_DENIED, Reason.KERNEL_ERROR}), None)
+    unreadable = next((row for row in rows if row.outcome is Outcome.REJECTED), None)
     if unreadable is not None and unreadable.reason is not None:
         return GroupPlan(wish, GroupState.FAILED, unreadable.reason, unreadable.message, rows)
     left = _no_longer_named(case, rows, baselines)
@@ -342,7 +361,7 @@ def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:
                 bound, why = case.facts.channels_usable, f"the host has {case.facts.channels_usable} DMA channels"
             return Value(str(min(int(wanted), bound))), why if int(wanted) > bound else ""
         case ReasonMask():
-            dropped = sorted(frozenset(wanted or ()) - case.known_reasons)
+            dropped = sorted(frozenset(wanted or ()) - case.facts.reasons_seen)
             clamp = f"not known to this kernel, left out: {', '.join(dropped)}" if dropped else ""
             return reasons_value(case.eligible_reasons), clamp
         case Words() as words:
@@ -352,7 +371,8 @@ def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:
 def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
     reading = facts.readings.get(knob.field, Absent())
     if isinstance(reading, Denied):
-        return Reason.PERMISSION_DENIED, f"{knob.path}: cannot be read: {os.strerror(reading.errno)}"
+        reason = ERRNO_REASONS.get(reading.errno, Reason.KERNEL_ERROR)
+        return reason, f"{knob.path}: cannot be read: {os.strerror(reading.errno)}"
     return Reason.KERNEL_ERROR, f"{knob.path}: says what no {knob.field} is: {str(reading)[:80]}"
 
 

@@ -38,6 +38,7 @@ class Reports:
         self._interval, self._rng = (interval_min, interval_max), rng
         self._backoff = Backoff(RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX)
         self._uid: str | None = None
+        self._sent_uid: str | None = None
         self._told: Mapping[str, Any] | None = None
         self._sending: Mapping[str, Any] | None = None
         self._due = self._not_before = float("-inf")
@@ -64,9 +65,13 @@ class Reports:
             self._uid, self._told, self.baselines = uid, None, {}
             self.conditions = tuple(status.get("conditions") or ())
             self._not_before = float("-inf")
-        found = baselines_of_status(status, boot_id) if boot_id else None
-        if found is not None:
-            self.baselines = found.values
+        if not boot_id:
+            return
+        found = baselines_of_status(status, boot_id)
+        self.baselines = found.values if found else {}
+        if found is None:
+            # Somebody took away what was told, or an older copy of the object came back.
+            self._told = None
 
     def has(self, baselines: Baselines) -> bool:
         """Whether the object's status has these baselines."""
@@ -80,13 +85,14 @@ class Reports:
 
     def send(self, status: Mapping[str, Any], now: float) -> None:
         """Note that `status` is on its way."""
-        self._sending = status
+        self._sending, self._sent_uid = status, self._uid
         self._due = now + self._rng.uniform(*self._interval)
 
     def answered(self, result: ApplyResult, now: float) -> None:
         """Take the answer to the report under way."""
         sent, self._sending = self._sending, None
-        if sent is None:
+        if sent is None or self._sent_uid != self._uid:
+            # Nobody knows whether the new object or the one before it got that.
             return
         if result.kind is ApplyKind.APPLIED:
             self._backoff.reset()
@@ -94,8 +100,9 @@ class Reports:
             return
         log.warning("status not applied", extra={"kind": str(result.kind), "problem": result.message})
         if result.kind is ApplyKind.SKEW:
-            # The same words would get the same answer; the next change is another try.
-            self._told = significant(sent)
+            # The same words would get the same answer; the next change is another try. Transition times are part of
+            # the words: made anew each second, they would look like a change.
+            self._told, self.conditions = significant(sent), tuple(sent["conditions"])
             return
         self._due = now
         self._not_before = now + self._backoff.next_wait(self._rng, result.retry_after)

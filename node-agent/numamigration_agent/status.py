@@ -16,7 +16,6 @@ from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.guards import Situation
 from numamigration_agent.kernel.codecs import UInt, Value
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
@@ -24,14 +23,13 @@ from numamigration_agent.kernel.dialects import (
     ENGINE_FIELD,
     ENGINE_OFF,
     KNOBS,
-    REASONS_FIELD,
     Knob,
 )
 from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
 from numamigration_agent.statistics import Statistics, rates
-from numamigration_agent.wishes import Source, Spec, Wish
+from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
 from numamigration_api.vocabulary import (
@@ -50,6 +48,7 @@ from numamigration_api.vocabulary import (
 SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
+REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
 PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
 
 _VOLATILE: Final = frozenset({"reportedAt", "statistics"})
@@ -77,6 +76,7 @@ class View:
     Attributes:
         groups: as planned; what failed or is blocked is laid over them here.
         baselines: by field, as far as they are safe in the file.
+        distrust: why the baselines cannot be trusted; empty when they can.
         failures: by unit, of changes that did not come into force.
         blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
         blocked_unit: the unit whose change waits for it.
@@ -88,6 +88,7 @@ class View:
     groups: tuple[GroupPlan, ...] = ()
     plans: tuple[PlannedPolicy, ...] = ()
     baselines: Mapping[str, Value] = field(default_factory=dict)
+    distrust: str = ""
     failures: Mapping[str, Failure] = field(default_factory=dict)
     blocked: str = ""
     blocked_unit: str = ""
@@ -249,6 +250,8 @@ def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
 
 
 def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
+    if view.distrust:
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.BASELINE_NOT_SAVED, view.distrust)
     if view.blocked:
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, view.blocked)
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
@@ -290,6 +293,11 @@ def _knob_json(row: KnobPlan, baselines: Mapping[str, Value]) -> dict[str, Any]:
     )
 
 
+def _plan_knob_json(row: KnobPlan) -> dict[str, Any]:
+    # The path stands in the node's own knobs; three times more would take the tenth part of the 10 kB.
+    return {key: value for key, value in _knob_json(row, {}).items() if key != "path"}
+
+
 def _shown(knob: Knob | None, value: Value | None) -> str | None:
     return shorten(knob.codec.show(value), KNOB_TEXT_LENGTH_MAX) if knob and value is not None else None
 
@@ -311,20 +319,18 @@ def _plan_json(planned: PlannedPolicy) -> dict[str, Any]:
             "state": str(planned.state),
             "reason": str(planned.reason),
             "message": shorten(planned.message) or None,
-            "knobs": [_knob_json(row, {}) for row in planned.knobs[:PLAN_KNOBS_MAX]],
+            "knobs": [_plan_knob_json(row) for row in planned.knobs[:PLAN_KNOBS_MAX]],
         }
     )
 
 
 def _capabilities(view: View) -> dict[str, Any]:
     channels = next((knob.codec for knob in view.facts.knobs if knob.field == CHANNELS_FIELD), None)
-    nobody = Wish(SettingsGroup.OFFLOAD, {}, Source("", "", 0))
-    reasons = Situation(view.facts, nobody, view.baselines.get(REASONS_FIELD)).known_reasons
     return _without_none(
         {
             "fields": [knob.field for knob in view.facts.knobs],
             "channelsMax": channels.highest if isinstance(channels, UInt) else None,
-            "migrationReasons": sorted(shorten(name, SHORT_LENGTH_MAX) for name in reasons)[:32] or None,
+            "migrationReasons": sorted(view.facts.reasons_seen)[:REASONS_MAX] or None,
             "batchCeiling": "fixed when the kernel was compiled" if view.facts.dialect in DRIVEN else None,
         }
     )
@@ -361,6 +367,11 @@ def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
     """Return the totals that a status has, to go on counting after a restart of the agent."""
     known = status.get("statistics") or {}
     return {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+
+
+def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
+    """Return the migration reasons that a status says this kernel knows."""
+    return frozenset((status.get("capabilities") or {}).get("migrationReasons") or ())
 
 
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:

@@ -26,6 +26,9 @@ class FleetLike(Protocol):
     def synced(self) -> bool:
         """Every kind of object has been listed once."""
 
+    def write_skewed(self, name: str, message: str) -> None:
+        """The CRD does not know a field of this node's spec."""
+
     def policies_listed(self, policies: Iterable[PolicyObject], now: float) -> None:
         """These policies exist, and no others."""
 

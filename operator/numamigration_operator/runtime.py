@@ -141,7 +141,10 @@ class Operator:
         self._pulse.changed()
 
     def _write_skewed(self, write: Write, message: str) -> None:
-        if write.key.kind is not WriteKind.STATE_SPEC:
+        if write.key.kind is WriteKind.STATE_SPEC:
+            self._fleet.write_skewed(write.key.name, message)
+            self._pulse.changed()
+        else:
             uid = _metadata.decode(write.body).metadata.uid
             self._events.post(EventWish(write.key.name, uid, True, Reason.VERSION_SKEW, shorten(message)))
 

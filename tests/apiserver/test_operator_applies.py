@@ -10,12 +10,15 @@ from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import pytest
 
 from numamigration_operator.cluster.applier import Applier, Limits, Send, Verdict
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.client import Access, Client
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.objects import PolicyObject
+from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.controlplane import ControlPlane
 
@@ -83,16 +86,19 @@ def policy(api: Api, name: str, **spec: Any) -> Json:
     return api.create(POLICIES, body)
 
 
-def policy_write(
-    kind: WriteKind, name: str, uid: str, *, status: Json | None = None, finalizers: bool = False
-) -> Write:
-    metadata: Json = {"name": name, "uid": uid}
-    if finalizers:
-        metadata["finalizers"] = [FINALIZER]
-    body: Json = {"apiVersion": API_VERSION, "kind": "MigrationPolicy", "metadata": metadata}
-    if status is not None:
-        body["status"] = status
-    return Write(WriteKey(kind, name), json.dumps(body).encode())
+def status_write(name: str, uid: str, status: Json) -> Write:
+    metadata = {"name": name, "uid": uid}
+    body = {"apiVersion": API_VERSION, "kind": "MigrationPolicy", "metadata": metadata, "status": status}
+    return Write(WriteKey(WriteKind.POLICY_STATUS, name), json.dumps(body).encode())
+
+
+def finalizer_write(shown: Json, *, wanted: bool, uid: str | None = None) -> Write:
+    """What the core decides about the policy that was shown; with another `uid`, about a namesake of before."""
+    metadata = {**shown["metadata"], "uid": uid or shown["metadata"]["uid"]}
+    record = PolicyRecord(msgspec.convert({**shown, "metadata": metadata}, PolicyObject), Pace(5.0, 60.0))
+    write = record.finalizer_write(wanted)
+    assert write is not None
+    return write
 
 
 def state_write(name: str, **spec: Any) -> Write:
@@ -120,12 +126,12 @@ def test_the_finalizer_is_added_and_dropped_and_nothing_else_changes(
 ) -> None:
     name = unique_name("policy")
     before = policy(api, name)
-    uid = before["metadata"]["uid"]
 
-    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid, finalizers=True))
-    assert api.get(f"{POLICIES}/{name}")["metadata"]["finalizers"] == [FINALIZER]
+    drive(control_plane, finalizer_write(before, wanted=True))
+    added = api.get(f"{POLICIES}/{name}")
+    assert added["metadata"]["finalizers"] == [FINALIZER]
 
-    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid))
+    drive(control_plane, finalizer_write(added, wanted=False))
     after = api.get(f"{POLICIES}/{name}")
     assert "finalizers" not in after["metadata"]
     assert after["spec"] == before["spec"]
@@ -135,42 +141,85 @@ def test_dropping_the_finalizer_leaves_finalizers_of_others(
     control_plane: ControlPlane, api: Api, unique_name: UniqueName
 ) -> None:
     name = unique_name("policy")
-    uid = policy(api, name)["metadata"]["uid"]
-    api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": ["example.com/other"]}})
+    policy(api, name)
+    other = api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": ["example.com/other"]}})
 
-    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid, finalizers=True))
-    drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, uid))
+    drive(control_plane, finalizer_write(other, wanted=True))
+    drive(control_plane, finalizer_write(api.get(f"{POLICIES}/{name}"), wanted=False))
 
     assert api.get(f"{POLICIES}/{name}")["metadata"]["finalizers"] == ["example.com/other"]
     api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": None}})
 
 
-@pytest.mark.parametrize("finalizers", [True, False], ids=["adding", "dropping"])
-def test_a_finalizer_for_a_policy_that_is_gone_creates_nothing(
-    control_plane: ControlPlane, api: Api, unique_name: UniqueName, finalizers: bool
+def test_a_finalizer_that_a_backup_brought_back_does_not_keep_a_deleted_policy(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
 ) -> None:
-    """Promise 13: a deletion stays one."""
+    """Promise 13: whoever applied it owns it too, so an apply of ours that leaves it out changes nothing."""
     name = unique_name("policy")
+    drive(control_plane, finalizer_write(policy(api, name), wanted=True))
+    shown = api.get(f"{POLICIES}/{name}")
+    backup = {key: shown[key] for key in ("apiVersion", "kind", "spec")}
+    backup["metadata"] = {"name": name, "finalizers": shown["metadata"]["finalizers"]}
+    api.apply(f"{POLICIES}/{name}", backup, "kubectl", force=True)
+    api.delete(f"{POLICIES}/{name}")
 
-    told = drive(
-        control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, OTHER_UID, finalizers=finalizers), answers=1
-    )
+    told = drive(control_plane, finalizer_write(api.get(f"{POLICIES}/{name}"), wanted=False))
 
-    assert told.counts == {Verdict.DECIDE_ANEW: 1}
-    assert told.failures == [WriteKey(WriteKind.POLICY_FINALIZER, name)]
+    assert told.counts == {Verdict.DONE: 1}
     assert api.get_if_exists(f"{POLICIES}/{name}") == {}
 
 
-def test_a_finalizer_for_a_namesake_of_a_deleted_policy_is_refused(
+def test_dropping_a_finalizer_that_is_no_longer_in_its_place_takes_no_other(
     control_plane: ControlPlane, api: Api, unique_name: UniqueName
 ) -> None:
     name = unique_name("policy")
     policy(api, name)
+    path = f"{POLICIES}/{name}"
+    shown = api.merge_patch(path, {"metadata": {"finalizers": [FINALIZER, "example.com/other"]}})
+    api.merge_patch(path, {"metadata": {"finalizers": ["example.com/other", FINALIZER]}})
 
-    told = drive(control_plane, policy_write(WriteKind.POLICY_FINALIZER, name, OTHER_UID, finalizers=True), answers=1)
+    told = drive(control_plane, finalizer_write(shown, wanted=False), answers=1)
 
     assert told.counts == {Verdict.DECIDE_ANEW: 1}
-    assert "finalizers" not in api.get(f"{POLICIES}/{name}")["metadata"]
+    assert told.failures == [WriteKey(WriteKind.POLICY_FINALIZER, name)]
+    assert api.get(path)["metadata"]["finalizers"] == ["example.com/other", FINALIZER]
+    api.merge_patch(path, {"metadata": {"finalizers": None}})
+
+
+@pytest.mark.parametrize(
+    ("wanted", "verdict"),
+    [pytest.param(True, Verdict.DECIDE_ANEW, id="adding"), pytest.param(False, Verdict.GONE, id="dropping")],
+)
+def test_a_finalizer_for_a_policy_that_is_gone_creates_nothing(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, wanted: bool, verdict: Verdict
+) -> None:
+    """Promise 13: a deletion stays one."""
+    name = unique_name("policy")
+    created = policy(api, name)
+    shown = created if wanted else {**created, "metadata": {**created["metadata"], "finalizers": [FINALIZER]}}
+    api.delete(f"{POLICIES}/{name}")
+
+    told = drive(control_plane, finalizer_write(shown, wanted=wanted), answers=1)
+
+    assert told.counts == {verdict: 1}
+    assert api.get_if_exists(f"{POLICIES}/{name}") == {}
+
+
+@pytest.mark.parametrize("wanted", [True, False], ids=["adding", "dropping"])
+def test_a_finalizer_for_a_namesake_of_a_deleted_policy_is_refused(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, wanted: bool
+) -> None:
+    name = unique_name("policy")
+    before = [] if wanted else [FINALIZER]
+    policy(api, name)
+    shown = api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": before}})
+
+    told = drive(control_plane, finalizer_write(shown, wanted=wanted, uid=OTHER_UID), answers=1)
+
+    assert told.counts == {Verdict.DECIDE_ANEW: 1}
+    assert told.failures == [WriteKey(WriteKind.POLICY_FINALIZER, name)]
+    assert api.get(f"{POLICIES}/{name}")["metadata"].get("finalizers", []) == before
+    api.merge_patch(f"{POLICIES}/{name}", {"metadata": {"finalizers": None}})
 
 
 def test_a_status_for_a_policy_that_is_gone_is_dropped(
@@ -178,7 +227,7 @@ def test_a_status_for_a_policy_that_is_gone_is_dropped(
 ) -> None:
     name = unique_name("policy")
 
-    told = drive(control_plane, policy_write(WriteKind.POLICY_STATUS, name, OTHER_UID, status={"summary": "x"}))
+    told = drive(control_plane, status_write(name, OTHER_UID, {"summary": "x"}))
 
     assert told.counts == {Verdict.GONE: 1}
     assert told.failures == []
@@ -193,7 +242,7 @@ def test_a_field_that_the_crd_does_not_know_is_left_out_and_the_rest_applied(
     uid = policy(api, name)["metadata"]["uid"]
     status = {"summary": "1/1 ready", "fromTheFuture": 1}
 
-    told = drive(control_plane, policy_write(WriteKind.POLICY_STATUS, name, uid, status=status), answers=2)
+    told = drive(control_plane, status_write(name, uid, status), answers=2)
 
     assert told.counts == {Verdict.SKEW: 1, Verdict.DONE: 1}
     assert "field not declared in schema" in told.skews[0]
@@ -212,7 +261,7 @@ def test_a_value_that_the_schema_refuses_is_given_up_and_told(
 
     told = drive(
         control_plane,
-        policy_write(WriteKind.POLICY_STATUS, name, uid, status={"summary": summary}),
+        status_write(name, uid, {"summary": summary}),
         answers=answers,
     )
 

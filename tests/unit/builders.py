@@ -12,7 +12,7 @@ import msgspec
 
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.vocabulary import RESTORE_FINALIZER
-from numamigration_operator.core.decisions import Decisions, Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Decisions, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
 
@@ -201,6 +201,9 @@ class World:
         for write in writes:
             self.written.append(write)
             document = json.loads(write.body)
+            if write.patch is Patch.JSON:
+                self._patch_policy(write.key, document)
+                continue
             match write.key.kind:
                 case WriteKind.STATE_SPEC:
                     self._store_state(document)
@@ -208,7 +211,8 @@ class World:
                     self.policies[write.key.name]["status"] = document["status"]
                     self.show_policy(write.key.name)
                 case WriteKind.POLICY_FINALIZER:
-                    self._store_finalizers(write.key.name, document["metadata"].get("finalizers", []))
+                    known = self.policies[write.key.name]["metadata"]["finalizers"]
+                    self._store_finalizers(write.key.name, [*known, *document["metadata"]["finalizers"]])
 
     def _store_state(self, document: dict[str, Any]) -> None:
         name = document["metadata"]["name"]
@@ -228,6 +232,20 @@ class World:
             self.fleet.policy_gone(meta["uid"], self.now)
             return
         self.show_policy(name)
+
+    def _patch_policy(self, key: WriteKey, steps: list[dict[str, str]]) -> None:
+        """All steps of a JSON patch, or a 422 and none; what is removed is always a finalizer."""
+        meta = self.policies.get(key.name, {}).get("metadata", {})
+        left: list[str] = list(meta.get("finalizers", []))
+        for step in steps:
+            at = step["path"].removeprefix("/metadata/finalizers/")
+            shown = left[int(at) : int(at) + 1] if at.isdecimal() else [meta.get("uid")]
+            if shown != [step.get("value", *shown)]:
+                self.fleet.write_failed(key)
+                return
+            if step["op"] == "remove":
+                del left[int(at)]
+        self._store_finalizers(key.name, left)
 
     def _next(self) -> str:
         self.version += 1

@@ -110,10 +110,12 @@ def test_the_status_of_another_boot_tells_nothing() -> None:
     ],
 )
 def test_baselines_are_recovered(loaded: Any, status: dict[str, Any], expected: Baselines) -> None:
-    recovered = recover(loaded, status, BOOT)
+    assert recover(loaded, status, BOOT) == expected
 
-    assert recovered.baselines == expected
-    assert recovered.problem == ""
+
+def test_without_a_boot_id_no_baseline_is_trusted() -> None:
+    """Promise 1: neither home could be told from that of another boot."""
+    assert recover(Baselines("", KEPT.values), {"bootID": ""}, "").problem
 
 
 def test_a_damaged_file_without_a_status_of_this_boot_is_a_problem_for_a_person() -> None:

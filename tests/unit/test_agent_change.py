@@ -20,7 +20,7 @@ from numamigration_agent.change import (
     WriteKnob,
     rejected,
 )
-from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.codecs import Value, reasons_value
 from numamigration_agent.kernel.dialects import KNOBS, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
 from numamigration_agent.plan import KnobWrite, UnitChange, in_safe_order
@@ -31,7 +31,7 @@ from tests.unit.agent_rig import FakeSysfs
 
 KNOB = {knob.field: knob for knob in KNOBS}
 ON = {"offload.channels": "4", "offload.reasons": "demotion", "offload.engine": "1"}
-EVERY = "compaction,memory_failure,memory_hotplug,syscall_or_cpuset,mempolicy_mbind,numa_misplaced,contig_range"
+EVERY = reasons_value(HostConfig().reason_names)
 BEFORE = {"offload.channels": "1", "offload.reasons": EVERY, "offload.engine": "0"}
 
 
@@ -50,7 +50,13 @@ def change_of(
     *units: UnitChange, baselines: dict[str, str] | None = None, reported: bool = True, on_file: bool = True
 ) -> Change:
     known = Baselines("boot", values(baselines or {}))
-    return Change(units, known, on_file=known.values if on_file else {}, reported=known.values if reported else {})
+    return Change(
+        units,
+        known,
+        on_file=known.values if on_file else {},
+        reported=known.values if reported else {},
+        fresh=frozenset(),
+    )
 
 
 class Driver:

@@ -329,8 +329,17 @@ def test_a_missing_file_is_named(server: ScriptedServer, pki: Pki, token_file: P
     assert str(tmp_path / "none") in without_token.get("/x", {}).problem
 
 
-def test_a_token_of_two_lines_is_not_sent(server: ScriptedServer, client: ApiClient, token_file: Path) -> None:
-    token_file.write_text("good\nX-Injected: 1\n")
+@pytest.mark.parametrize(
+    "token",
+    [
+        pytest.param(b"good\nX-Injected: 1\n", id="two lines"),
+        pytest.param(b"\xff\xfe", id="no text; the header's encoder would end the thread"),
+    ],
+)
+def test_what_is_no_token_is_not_sent(
+    server: ScriptedServer, client: ApiClient, token_file: Path, token: bytes
+) -> None:
+    token_file.write_bytes(token)
 
     assert "is no token" in client.get("/x", {}).problem
     assert server.requests.empty()

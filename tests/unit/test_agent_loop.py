@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 
 import pytest
 
 from numamigration_agent.baseline import FILE_NAME
-from numamigration_agent.change import WriteKnob
+from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateSeen
 from numamigration_agent.jobs import Broken, Probe, ReadCounters
+from numamigration_agent.kernel.probe import UNKNOWN_FILES_MAX
 from numamigration_agent.loop import JOB_SECONDS_MAX, JobDone, Lane
 from numamigration_api.vocabulary import Dialect, MigrationReason
-from tests.fakekernel.config import HostConfig, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.unit.agent_rig import APPLIED, OFFLOAD, TIMING, Rig, wish
 
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -82,6 +84,41 @@ def test_a_wish_that_changed_before_anything_was_written_is_not_carried_out(rig:
 
     assert rig.stores == [("demotion_enabled", "1")]
     assert "baseline" not in rig.knob("offload.channels")
+
+
+def test_a_wish_that_changed_while_its_baselines_were_saved_is_not_carried_out(rig: Rig) -> None:
+    rig.holds = SaveBaselines
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.wish({"demotion": wish({"enabled": True})})
+
+    rig.release()
+
+    assert rig.stores == [("demotion_enabled", "1")]
+
+
+def test_what_a_person_sets_while_the_baselines_wait_for_their_report_is_the_baseline(rig: Rig) -> None:
+    """Promise 7: the value of before is the one that our first write replaces."""
+    rig.answer = ApplyResult(ApplyKind.FORBIDDEN, "no rights")
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.pass_time(600)
+    rig.kernel.drift(CHANNELS, "8")
+    rig.answer = APPLIED
+
+    rig.pass_time(200)
+
+    assert rig.kernel.snapshot().nr_dma_chan == 4
+    assert rig.knob("offload.channels")["baseline"] == "8"
+
+
+def test_the_baseline_of_a_knob_that_was_right_from_the_start_outlives_drift(rig: Rig) -> None:
+    """Promise 7."""
+    rig.wish({"offload": wish({**OFFLOAD, "engine": "Off", "channels": 1})})
+    rig.kernel.drift(CHANNELS, "8")
+
+    rig.pass_time(60)
+
+    assert rig.kernel.snapshot().nr_dma_chan == 1
+    assert rig.knob("offload.channels")["baseline"] == "1"
 
 
 def test_baselines_that_are_safe_already_are_not_saved_again(rig: Rig) -> None:
@@ -228,6 +265,42 @@ def test_a_damaged_baseline_file_without_a_status_stops_every_write(tmp_path: Pa
     assert rig.stores == []
 
 
+def test_a_damaged_baseline_file_stops_every_write_of_the_next_agent_too(tmp_path: Path) -> None:
+    """Promise 1: the status that the first agent wrote has no baselines, and that is no proof that there were none."""
+    (tmp_path / FILE_NAME).write_text("{")
+    rig = Rig(tmp_path)
+    rig.settle()
+
+    rig.restart()
+    rig.wish(EVERY_GROUP)
+
+    assert rig.stores == []
+    assert rig.condition("Degraded")["reason"] == "BaselineNotSaved"
+
+
+def test_nothing_is_said_to_be_restored_when_the_baselines_are_unknown(tmp_path: Path) -> None:
+    """Promise 7."""
+    (tmp_path / FILE_NAME).write_text("{")
+    rig = Rig(tmp_path)
+
+    rig.wish({"offload": wish(OFFLOAD, mode="Restore")})
+
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "BaselineNotSaved")
+
+
+def test_the_failure_of_a_wish_that_is_no_more_neither_delays_nor_speaks_for_the_next_one(tmp_path: Path) -> None:
+    """Promise 11."""
+    rig = Rig(tmp_path, HostConfig(other_migrator=True))
+    rig.settle()
+    rig.holds = WriteKnob
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.wish({"offload": wish({"engine": "Off"})})
+
+    rig.release()
+
+    assert rig.group()["state"] == "Ready"
+
+
 # --- restarts
 
 
@@ -323,6 +396,38 @@ def test_a_deleted_node_state_changes_no_knob_and_forgets_nothing(rig: Rig) -> N
     assert rig.knob("offload.channels")["baseline"] == "1"
 
 
+def test_a_node_state_that_the_operator_has_not_written_to_yet_forgets_nothing(rig: Rig) -> None:
+    """Promise 7: our own values would become the values of before."""
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.delete_state()
+
+    rig.send(StateSeen(rig.object))
+    rig.wish({"offload": wish(OFFLOAD)})
+
+    assert rig.knob("offload.channels")["baseline"] == "1"
+
+
+def test_migration_reasons_that_were_kept_do_not_hide_the_others_from_the_next_policy(rig: Rig) -> None:
+    rig.wish({"offload": wish(OFFLOAD, release="Keep")})
+    rig.wish({})
+    rig.restart()
+
+    rig.wish({"offload": wish({**OFFLOAD, "reasons": ["compaction"]})})
+
+    assert rig.group()["state"] == "Ready"
+    assert rig.kernel.snapshot().reasons == ("compaction",)
+
+
+def test_a_mask_that_we_narrowed_still_tells_the_names_of_before_when_the_status_is_lost(rig: Rig) -> None:
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.object["status"] = {}
+    rig.restart()
+
+    rig.wish({"offload": wish({**OFFLOAD, "reasons": ["compaction"]})})
+
+    assert rig.kernel.snapshot().reasons == ("compaction",)
+
+
 def test_a_paused_policy_holds_what_is_there(rig: Rig) -> None:
     rig.wish({"offload": wish(OFFLOAD)})
     stores = list(rig.stores)
@@ -401,8 +506,9 @@ def test_drift_is_left_where_the_policy_says_so(rig: Rig, drift: str, status: st
     assert rig.knob("offload.channels")["observed"] == "1"
 
 
-def test_a_driver_that_was_loaded_anew_gets_its_settings_again(rig: Rig) -> None:
-    rig.wish({"offload": wish(OFFLOAD)})
+@pytest.mark.parametrize("drift", ["Correct", "Report"])
+def test_a_driver_that_was_loaded_anew_gets_its_settings_again(rig: Rig, drift: str) -> None:
+    rig.wish({"offload": wish(OFFLOAD, drift=drift)})
     rig.kernel.drift(OFFLOADING, "0")
     rig.kernel.unload()
     rig.pass_time(16)
@@ -414,6 +520,31 @@ def test_a_driver_that_was_loaded_anew_gets_its_settings_again(rig: Rig) -> None
 
     assert rig.group()["state"] == "Ready"
     assert rig.kernel.snapshot().offloading
+    assert rig.condition("Drifted")["reason"] == "AsExpected"
+
+
+@pytest.mark.parametrize("drift", ["Correct", "Report"])
+def test_offload_that_we_turned_off_ourselves_comes_back_and_is_no_drift(rig: Rig, drift: str) -> None:
+    rig.wish({"offload": wish(OFFLOAD, drift=drift)})
+    rig.kernel.set_engines([])
+    rig.pass_time(16)
+
+    rig.kernel.set_engines(rig.config.engines)
+    rig.pass_time(16)
+
+    assert rig.kernel.snapshot().offloading
+    assert rig.condition("Drifted")["reason"] == "AsExpected"
+
+
+def test_a_wish_that_comes_back_while_another_is_written_is_carried_out_and_is_no_drift(rig: Rig) -> None:
+    rig.wish({"offload": wish(OFFLOAD, drift="Report")})
+    rig.holds = WriteKnob
+    rig.wish({"offload": wish({**OFFLOAD, "channels": 2}, drift="Report")})
+    rig.wish({"offload": wish(OFFLOAD, drift="Report")})
+
+    rig.release()
+
+    assert rig.kernel.snapshot().nr_dma_chan == 4
 
 
 def test_offload_is_turned_off_when_the_last_channel_goes(rig: Rig) -> None:
@@ -555,6 +686,27 @@ def test_a_status_that_the_crd_does_not_take_is_not_sent_again_and_again(rig: Ri
     assert rig.sent == sent
 
 
+def test_a_condition_that_moved_is_not_sent_again_and_again_to_a_crd_that_does_not_take_it(rig: Rig) -> None:
+    """Promise 12: its transition time must not be made anew each second."""
+    rig.answer = ApplyResult(ApplyKind.SKEW, "apply the CRDs of this release")
+    rig.wish({"offload": wish(OFFLOAD, acceptedRisks=[])})
+    sent = rig.sent
+
+    rig.pass_time(250)
+
+    assert rig.sent == sent
+
+
+def test_a_status_that_somebody_took_away_is_told_again(rig: Rig) -> None:
+    """Promise 1: one of the two homes of the baselines."""
+    rig.wish({"offload": wish(OFFLOAD)})
+    del rig.object["status"]
+
+    rig.send(StateSeen(copy.deepcopy(rig.object)))
+
+    assert rig.knob("offload.channels")["baseline"] == "1"
+
+
 def test_conditions_keep_the_time_of_their_last_transition(rig: Rig) -> None:
     before = rig.condition("Ready")["lastTransitionTime"]
     rig.pass_time(1000)
@@ -565,13 +717,18 @@ def test_conditions_keep_the_time_of_their_last_transition(rig: Rig) -> None:
     assert rig.condition("Supported")["lastTransitionTime"] == before
 
 
-def test_a_status_stays_below_ten_kilobytes(rig: Rig) -> None:
+def test_a_status_stays_below_ten_kilobytes(tmp_path: Path) -> None:
     """Promise 12."""
+    drivers = ("ptdma", "ae4dma", "idxd", "ioatdma", "dw_dmac_platform")
+    engines = tuple(DmaEngine(driver, numa_node=node, channels=1) for driver in drivers for node in range(8))
+    rig = Rig(tmp_path, HostConfig(engines=engines, other_migrator=True))
+    risks = {"acceptedRisks": ["UnverifiedEngine", "OutOfOrderEngine", "SharedEngine"], "verification": "Off"}
     source = {"policy": "p" * 253, "uid": "u" * 36, "generation": 1}
-    plan = {"source": source, "settings": {"offload": OFFLOAD, "balancing": {"mode": "Off"}}, "acceptedRisks": []}
+    balancing = {"mode": "Off", "promoteRateLimitMBps": 2048}
+    settings = {"offload": OFFLOAD, "balancing": balancing, "demotion": {"enabled": True}}
 
-    rig.wish(EVERY_GROUP, plans=[plan] * 3)
-    rig.kernel.drift(CHANNELS, "1")
+    rig.wish(EVERY_GROUP | {"offload": wish(OFFLOAD, **risks)}, [{"source": source, "settings": settings, **risks}] * 3)
     rig.pass_time(700)
 
-    assert len(json.dumps(rig.status)) < 10_000
+    unknown_files = UNKNOWN_FILES_MAX * 60  # the fake kernel has none
+    assert len(json.dumps(rig.status)) + unknown_files < 10_000

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
+from errno import EACCES, EIO
 from typing import Any
 
 import pytest
@@ -14,6 +16,7 @@ from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
+from numamigration_agent.kernel.sysfs import Denied
 from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
@@ -258,17 +261,6 @@ def test_no_known_reason_left_is_refused() -> None:
     assert plan.writes == ()
 
 
-def test_a_mask_that_this_project_narrowed_still_knows_the_names_of_before() -> None:
-    plan = plan_one(
-        "offload",
-        wish({"engine": "DMA", "reasons": ["damon"]}),
-        writes={MASK: "demotion"},
-        baselines={"offload.reasons": "compaction,demotion,damon"},
-    )
-
-    assert dict(written(plan))["offload.reasons"] == "damon"
-
-
 # --- what is written
 
 
@@ -439,11 +431,27 @@ def test_a_knob_that_is_no_longer_named_is_released(
 def test_the_baselines_of_an_absent_group_are_forgotten_and_nothing_is_written() -> None:
     baselines = Baselines("boot", {"offload.channels": Value("1")})
 
-    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {}}), baselines, {})
+    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {"revision": "0" * 16}}), baselines, {})
 
     assert plan.groups == ()
     assert [change.writes for change in plan.changes] == [()]
     assert [change.forget for change in plan.changes] == [{"offload.channels"}]
+
+
+@pytest.mark.parametrize(
+    ("number", "reason"),
+    [pytest.param(EACCES, Reason.PERMISSION_DENIED, id="EACCES"), pytest.param(EIO, Reason.KERNEL_ERROR, id="EIO")],
+)
+def test_a_knob_that_cannot_be_read_is_told_by_its_errno(number: int, reason: Reason) -> None:
+    """Promise 11."""
+    facts = facts_of(HostConfig())
+    facts = replace(facts, readings={**facts.readings, "demotion.enabled": Denied(number)})
+
+    spec = parse_spec({"spec": {"revision": "0" * 16, "groups": {"demotion": wish({"enabled": True})}}})
+    plan = make_plan(facts, spec, Baselines("boot"), {})
+
+    assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, reason)
+    assert plan.changes == ()
 
 
 # --- drift

@@ -56,6 +56,18 @@ def test_no_wait_is_longer_than_its_bound(reports: Reports) -> None:
     assert reports.next_at == RETRY_SECONDS_MAX
 
 
+def test_an_answer_meant_for_a_node_state_that_is_gone_proves_nothing_about_its_successor(reports: Reports) -> None:
+    """Promise 1: baselines count as reported only when this very object has them."""
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.send(STATUS, 0)
+    reports.seen({"metadata": {"uid": "two"}}, "boot")
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {}
+    assert reports.wants(STATUS, 0)
+
+
 def test_what_the_server_asks_for_is_obeyed(reports: Reports) -> None:
     reports.send(STATUS, 0)
     reports.answered(RETRY._replace(retry_after=120.0), 0)

@@ -13,15 +13,15 @@ from hypothesis import strategies as st
 
 from numamigration_operator.cluster.applier import (
     HOPELESS_CAP_SECONDS,
+    RETRY_BASE_SECONDS,
     Applier,
     Idle,
     Limits,
-    Patch,
     Send,
     Verdict,
     judge,
 )
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 
 A = WriteKey(WriteKind.STATE_SPEC, "node-a")
 B = WriteKey(WriteKind.STATE_SPEC, "node-b")
@@ -68,6 +68,30 @@ def test_each_kind_of_write_has_its_path_and_field_manager(key: WriteKey, path: 
 
     assert send.path == f"/apis/numamigration.dev/v1alpha1{path}"
     assert send.query == {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+
+
+def test_a_write_is_sent_as_it_says() -> None:
+    machine = applier()
+    machine.submit([Write(FINALIZER, b"[]", patch=Patch.JSON)], 0.0)
+
+    send = sent(machine)
+
+    assert send.patch is Patch.JSON
+    assert send.query == {"fieldManager": "numamigration-finalizer", "fieldValidation": "Warn"}
+
+
+def test_a_json_patch_whose_test_failed_is_decided_anew_soon() -> None:
+    """Promise 13: a finalizer that moved in its list does not wait like a body that is refused for good."""
+    machine = applier()
+    write = Write(FINALIZER, b"[]", patch=Patch.JSON)
+    machine.submit([write], 0.0)
+
+    assert answer(machine, sent(machine), 422, "the server rejected our request") is Verdict.DECIDE_ANEW
+
+    machine.submit([write], 0.0)
+    until = rest(machine)
+    assert until is not None
+    assert until <= RETRY_BASE_SECONDS
 
 
 def test_of_two_writes_for_one_place_only_the_later_is_sent() -> None:

@@ -381,6 +381,50 @@ def test_a_finalizer_that_is_not_needed_is_dropped(changes: dict[str, Any]) -> N
     assert made.policies["p"]["metadata"]["finalizers"] == []
 
 
+@pytest.mark.parametrize(
+    ("finalizers", "left"),
+    [
+        pytest.param([RESTORE_FINALIZER], [], id="ours alone"),
+        pytest.param(["a/one", RESTORE_FINALIZER, "b/two"], ["a/one", "b/two"], id="between others"),
+        pytest.param([RESTORE_FINALIZER, "a/one", RESTORE_FINALIZER], ["a/one"], id="twice"),
+    ],
+)
+def test_dropping_the_finalizer_takes_out_ours_wherever_it_stands_and_no_other(
+    finalizers: list[str], left: list[str]
+) -> None:
+    """Promise 13: also where a backup that was applied again owns the finalizer beside us."""
+    made = world()
+    made.add_policy(policy(meta={"finalizers": finalizers}))
+    made.step()
+
+    assert made.policies["p"]["metadata"]["finalizers"] == left
+
+
+def test_a_finalizer_that_moved_meanwhile_is_found_again() -> None:
+    made = world()
+    made.add_policy(policy(meta={"finalizers": ["a/one", RESTORE_FINALIZER]}))
+    late = made.decide()
+    made.policies["p"]["metadata"]["finalizers"] = [RESTORE_FINALIZER]
+
+    made.carry_out(late.writes)
+    made.show_policy("p")
+    made.step()
+
+    assert made.policies["p"]["metadata"]["finalizers"] == []
+
+
+def test_a_late_drop_leaves_the_finalizer_of_a_namesake() -> None:
+    """Promise 7: the namesake is a policy of its own."""
+    made = world()
+    made.add_policy(policy(meta={"finalizers": [RESTORE_FINALIZER]}))
+    late = made.decide()
+    made.policies["p"]["metadata"]["uid"] = "another"
+
+    made.carry_out(late.writes)
+
+    assert made.policies["p"]["metadata"]["finalizers"] == [RESTORE_FINALIZER]
+
+
 def test_a_deleted_policy_stays_until_the_last_node_has_restored() -> None:
     made = world(policy(onDelete="Restore"))
     made.delete_policy("p")
@@ -676,3 +720,17 @@ def test_an_edit_makes_nodes_pending_on_its_own_policy_only() -> None:
     assert made.status("offload")["nodes"]["pending"] == 2
     assert made.status("tiering")["nodes"]["ready"] == 2
     assert WriteKey(STATUS, "tiering") not in keys(decisions)
+
+
+def test_a_spec_that_the_crd_cannot_hold_is_shown_as_version_skew() -> None:
+    made = world(policy(), nodes=1)
+    made.settle()
+    made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": 2}})
+    made.decide()
+
+    made.fleet.write_skewed("n0", "the CRD has no field channels")
+    made.step(10)
+
+    assert made.condition("p", "Reconciling")["status"] == "True"
+    assert made.condition("p", "Ready")["reason"] == "VersionSkew"
+    assert "no field channels" in made.condition("p", "Ready")["message"]

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 from numamigration_agent.kernel.sysfs import Present, Sysfs
 
 DMA_CLASS_DIR: Final = "/sys/class/dma"
-ENGINES_MAX: Final = 32  # rows in status; 8 sockets with 4 drivers each
+ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each
 
 _CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
 

@@ -7,7 +7,8 @@ again and again, for drivers and DMA engines come and go with their modules with
 * An absent driver folder is "no series in this kernel" unless the kernel's configuration has the driver as a module.
 * A built-in driver has no ``refcnt``: /sys/module/dcbm has only ``parameters`` and ``uevent`` then.
 * ``reason_mask`` shows the names that are set, not the names that exist. Only its initial state, which sets all, tells
-  the latter. After this project narrowed it, the baseline remembers them; see ``plan.known_reasons``.
+  the latter, so whoever probes again and again adds up what was seen. A mask that somebody else had narrowed before
+  hides the rest: then less is offloaded than was asked, never more.
 
 Sources: kernel/params.c (module parameters, built-in modules); Documentation/filesystems/proc.rst;
 Documentation/ABI/stable/sysfs-devices-node.
@@ -23,13 +24,14 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.codecs import ReasonMask, Value, reason_names
 from numamigration_agent.kernel.dialects import (
     COUNTERS,
     DETECTIONS,
     DRIVER_DIRS,
     KNOBS,
     MODULE_DIR,
+    REASONS_FIELD,
     Detection,
     Knob,
     knobs_of,
@@ -38,7 +40,7 @@ from numamigration_agent.kernel.engines import DmaEngines, find_engines
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
 from numamigration_api.vocabulary import Dialect
 
-UNKNOWN_FILES_MAX: Final = 32  # rows in status; the largest dialect has about 25 files
+UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
 CPUINFO_BYTES_MAX: Final = 4096  # the first CPU tells the model; the whole file has a page for each CPU
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
@@ -78,6 +80,7 @@ class KernelFacts:
     Attributes:
         readings: for every knob that this dialect may have, by field.
         unknown_files: files in the driver's folder that no table knows.
+        reasons_seen: migration reasons that this kernel is known to know.
     """
 
     host: HostFacts
@@ -86,6 +89,7 @@ class KernelFacts:
     readings: Mapping[str, Reading]
     engines: tuple[DmaEngines, ...]
     unknown_files: tuple[str, ...]
+    reasons_seen: frozenset[str] = frozenset()
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -119,13 +123,15 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
 def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     """Read which dialect, knobs and DMA engines there are now."""
     dialect = find_dialect(sysfs)
+    readings = {knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)}
     return KernelFacts(
         host=host,
         dialect=dialect,
         driver=_driver_state(sysfs, host),
-        readings={knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)},
+        readings=readings,
         engines=find_engines(sysfs),
         unknown_files=_unknown_files(sysfs, dialect),
+        reasons_seen=_reasons_seen(readings.get(REASONS_FIELD, Absent())),
     )
 
 
@@ -157,6 +163,11 @@ def _driver_state(sysfs: Sysfs, host: HostFacts) -> DriverState:
     if not names:
         return DriverState.NOT_LOADED if host.driver_as_module else DriverState.NONE
     return DriverState.MODULE if "refcnt" in names else DriverState.BUILT_IN
+
+
+def _reasons_seen(mask: Reading) -> frozenset[str]:
+    value = ReasonMask().parse(mask.text) if isinstance(mask, Present) else None
+    return reason_names(value) if value else frozenset()
 
 
 def _unknown_files(sysfs: Sysfs, dialect: Dialect) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ What the answers mean (all tried on kube-apiserver 1.37):
 
 * 409: a precondition failed. An apply with metadata.uid for an object that is gone answers so too, and creates
   nothing; for one that was created anew under the same name it is a 422 that names metadata.uid.
+* 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
 * 404: status of a deleted object, or, for what apply would create, a CRD that is not there.
 * 500 "failed to create typed patch object ...: field not declared in schema": the CRD is older than this program;
   repeating never helps. A merge patch drops the field and stores the rest.
@@ -44,7 +45,7 @@ from numamigration_api.vocabulary import (
     POLICY_PLURAL,
     STATE_PLURAL,
 )
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 
 RETRY_BASE_SECONDS: Final = 0.2
 RETRY_CAP_SECONDS: Final = 10.0
@@ -78,13 +79,6 @@ TARGETS: Final[dict[WriteKind, Target]] = {
     WriteKind.POLICY_STATUS: Target(_POLICIES, "/status", OPERATOR_MANAGER, creates=False, rank=1),
     WriteKind.POLICY_FINALIZER: Target(_POLICIES, "", FINALIZER_MANAGER, creates=False, rank=1),
 }
-
-
-class Patch(StrEnum):
-    """How a write is sent; values are content types."""
-
-    APPLY = "application/apply-patch+yaml"
-    MERGE = "application/merge-patch+json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +234,7 @@ class Applier:
             place.forget_failures()  # another body may be taken at once; the wait was about the old one
         if place.waiting is None:
             place.turn = next(self._numbers)
-        place.waiting, place.patch = write, Patch.APPLY
+        place.waiting, place.patch = write, write.patch
         self._enqueue(write.key, place, now)
 
     def answered(self, sent: Send, status: int, message: str, retry_after: float | None, now: float) -> Verdict:
@@ -354,7 +348,7 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     """Return what an answer means for a write."""
     if status < 300:
         return Verdict.DONE
-    if status == 409 or (status == 422 and "metadata.uid" in message):
+    if status == 409 or (status == 422 and (sent.patch is Patch.JSON or "metadata.uid" in message)):
         return Verdict.DECIDE_ANEW
     if status in {401, 403}:
         return Verdict.NO_RIGHT

@@ -45,7 +45,8 @@ class ApplyDriver:
 
     Args:
         on_failure: told of each write that will not be stored as it was decided.
-        on_skew: told of writes of which a field was dropped, with the server's message; not of every one.
+        on_skew: told of writes of which a field was dropped, with the server's message: of every node state, and now
+            and then of policies.
     """
 
     def __init__(
@@ -113,7 +114,7 @@ class ApplyDriver:
             fields["reason"] = Reason.VERSION_SKEW
         fresh = self._is_fresh(verdict, key.kind)
         log.log(level if fresh else logging.DEBUG, text, extra=fields)
-        if verdict is Verdict.SKEW and fresh:
+        if verdict is Verdict.SKEW and (fresh or key.kind is WriteKind.STATE_SPEC):
             self._on_skew(send.write, message)
         if verdict in _FAILED:
             self._on_failure(key)

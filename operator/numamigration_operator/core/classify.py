@@ -62,6 +62,7 @@ class NodeFacts(NamedTuple):
         report: None when no agent ever spoke.
         silent_since: monotonic seconds of the last report.
         now: monotonic seconds.
+        skew: why the API server could not store the spec as it was decided; empty when it could.
     """
 
     agent_expected: bool
@@ -72,6 +73,7 @@ class NodeFacts(NamedTuple):
     report: Report | None
     silent_since: float
     now: float
+    skew: str = ""
 
 
 Result = GroupResult | PlanView
@@ -166,6 +168,8 @@ def _refused(case: Case) -> Verdict | None:
 def _pending(case: Case) -> Verdict | None:
     if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
         return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
+    if case.node.skew:
+        return Verdict(NodeBucket.PENDING, Reason.VERSION_SKEW, case.node.skew)
     if case.node.reported is None:
         return Verdict(NodeBucket.PENDING, Reason.APPLYING, NOT_REPORTED)
     if case.restoring:

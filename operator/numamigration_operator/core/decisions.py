@@ -17,6 +17,16 @@ class WriteKind(StrEnum):
     POLICY_FINALIZER = "PolicyFinalizer"
 
 
+class Patch(StrEnum):
+    """How a write is sent; values are content types."""
+
+    APPLY = "application/apply-patch+yaml"
+    """Server-side apply: the body is all that this field manager wants to be there."""
+    MERGE = "application/merge-patch+json"
+    JSON = "application/json-patch+json"
+    """With `test` operations: for what must go also where another field manager owns it too."""
+
+
 @dataclass(frozen=True, slots=True)
 class WriteKey:
     """One place that is written; of several writes to one place only the latest counts."""
@@ -27,17 +37,19 @@ class WriteKey:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One server-side apply.
+    """One request that changes one place.
 
     Attributes:
         key: kind and object name.
-        body: the whole apply document, as JSON.
+        body: the whole document that `patch` asks for, as JSON.
         safe: it only turns offload off or restores, so it is neither soaked nor budgeted, only paced.
+        patch: how it is sent.
     """
 
     key: WriteKey
     body: bytes
     safe: bool = False
+    patch: Patch = Patch.APPLY
 
 
 @dataclass(frozen=True, slots=True)

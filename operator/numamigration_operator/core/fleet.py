@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import Reason, SettingsGroup
 from numamigration_operator.core.classify import NodeFacts, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Write, WriteKey, WriteKind
@@ -221,6 +222,13 @@ class Fleet:
         else:
             policy.forget_open_finalizer()
 
+    def write_skewed(self, name: str, message: str) -> None:
+        """Take in that the CRD does not know a field of a spec: what was stored is not what was decided."""
+        record = self._nodes.get(name)
+        if record is not None and record.open_spec is not None:
+            record.skew = shorten(message)
+            self._mark(record)
+
     # What to do
 
     @property
@@ -327,6 +335,7 @@ class Fleet:
             report=record.report if record.selected else None,
             silent_since=record.silent_since,
             now=now,
+            skew=record.skew,
         )
         self._contribute(record, {one.uid: self._contribution(one, facts) for one in record.resolution.policies})
 

@@ -57,6 +57,7 @@ class NodeRecord:
         open_revisions: decided and not shown yet, the latest last.
         reported: the spec that the report is about; None while that is not known, as after a start in mid-change.
         silent_since: monotonic seconds of the agent's last report.
+        skew: why the last write was not stored as it was decided; empty when it was.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         holds: uids of policies that have a group in the spec, shown or open.
     """
@@ -80,6 +81,7 @@ class NodeRecord:
         "selected",
         "shown",
         "silent_since",
+        "skew",
         "spec",
         "state_uid",
         "uid",
@@ -109,6 +111,7 @@ class NodeRecord:
         self.reported: Spec | None = None
         self.reported_at: str | None = None
         self.silent_since = 0.0
+        self.skew = ""
         self.forget_open_write()
 
     def forget_open_write(self) -> None:
@@ -165,6 +168,7 @@ class NodeRecord:
 
     def open_write(self, spec: Spec, revision: str) -> None:
         """Take in that `spec` is on its way."""
+        self.skew = ""
         self.open_spec = spec
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
 

@@ -26,7 +26,7 @@ from numamigration_api.vocabulary import (
     Reason,
     Release,
 )
-from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicyObject, PolicyStatusView
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
@@ -144,8 +144,19 @@ class PolicyRecord:
         if wanted == shown or (wanted and self.facts.deleting):  # a deleted object takes no new finalizer
             return None
         self._open_finalizer = wanted
-        finalizers = {"finalizers": [RESTORE_FINALIZER]} if wanted else {}
-        return self._write(WriteKind.POLICY_FINALIZER, {"metadata": self._identity() | finalizers})
+        if not wanted:
+            return self._finalizer_drop()
+        metadata = self._identity() | {"finalizers": [RESTORE_FINALIZER]}
+        return self._write(WriteKind.POLICY_FINALIZER, {"metadata": metadata})
+
+    def _finalizer_drop(self) -> Write:
+        """An apply that leaves it out takes it from us only: one that came back with a backup would stay for ever."""
+        places = [at for at, name in enumerate(self._object.metadata.finalizers) if name == RESTORE_FINALIZER]
+        steps: list[dict[str, str]] = [{"op": "test", "path": "/metadata/uid", "value": self.facts.uid}]
+        for path in (f"/metadata/finalizers/{at}" for at in reversed(places)):
+            steps += [{"op": "test", "path": path, "value": RESTORE_FINALIZER}, {"op": "remove", "path": path}]
+        key = WriteKey(WriteKind.POLICY_FINALIZER, self.facts.name)
+        return Write(key, canonical_json(steps), patch=Patch.JSON)
 
     def wants_finalizer(self) -> bool:
         """Return whether nodes may have to be restored when this policy ends."""

@@ -96,7 +96,10 @@ def _ready(standing: Standing) -> Condition:
     buckets = standing.tally.buckets
     for bucket in (NodeBucket.FAILED, NodeBucket.PENDING, NodeBucket.REFUSED):
         if buckets[bucket]:
-            reason = Reason.APPLYING if bucket is NodeBucket.PENDING else _main_reason(standing.tally, bucket)
+            reason = _main_reason(standing.tally, bucket)
+            # Pending passes by itself, whatever is waited for; a CRD that does not fit needs a person.
+            if bucket is NodeBucket.PENDING and reason is not Reason.VERSION_SKEW:
+                reason = Reason.APPLYING
             return Condition(PolicyCondition.READY, FALSE, reason, _share(standing, bucket))
     return Condition(PolicyCondition.READY, TRUE, *_content(standing))
 
