@@ -42,8 +42,16 @@ class Stop:
     signal: int
 
 
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """A thread ended with an error of this program; an agent that limps would report nothing and look alive."""
+
+    thread: str
+    error: BaseException | None
+
+
 # SimpleQueue, since put() is called from a signal handler, which may interrupt get() on the same thread.
-Events = SimpleQueue[Event | Stop]
+Events = SimpleQueue[Event | Stop | Crash]
 
 
 class Edges:
@@ -97,7 +105,7 @@ class Edges:
 
 
 def run(settings: AgentSettings, events: Events) -> int:
-    """Run until a Stop is in the queue."""
+    """Run until a Stop or a Crash is in the queue."""
     timing = Timing(
         report_min=settings.report_interval_seconds_min,
         report_max=settings.report_interval_seconds_max,
@@ -107,17 +115,21 @@ def run(settings: AgentSettings, events: Events) -> int:
     agent = Agent(timing, SystemRandom(), __version__)
     edges = Edges(settings, events)
     edges.open()
-    event: Event | Stop = Tick()
-    while not isinstance(event, Stop):
+    event: Event | Stop | Crash = Tick()
+    while not isinstance(event, Stop | Crash):
         for command in agent.handle(event, time.monotonic(), datetime.now(UTC)):
             edges.do(command)
         event = _next_event(events, agent.wake_at())
+    if isinstance(event, Crash):
+        log.critical("a thread crashed; ending", extra={"crashed": event.thread}, exc_info=event.error)
+        edges.close()
+        return 1
     log.info("stopping; every knob stays as it is", extra={"signal": signal.Signals(event.signal).name})
     edges.close()
     return 0
 
 
-def _next_event(events: Events, wake_at: float) -> Event | Stop:
+def _next_event(events: Events, wake_at: float) -> Event | Stop | Crash:
     wait = TICK_SECONDS_MAX if wake_at == NEVER else min(max(0.0, wake_at - time.monotonic()), TICK_SECONDS_MAX)
     try:
         return events.get(timeout=wait)
@@ -136,6 +148,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     events: Events = SimpleQueue()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda received, _frame: events.put(Stop(received)))
+    threading.excepthook = lambda args: events.put(Crash(args.thread.name if args.thread else "?", args.exc_value))
     log.info("starting", extra={"version": __version__, "node": settings.node_name})
     return run(settings, events)
 

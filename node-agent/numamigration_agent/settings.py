@@ -159,7 +159,7 @@ SETTINGS: Final = (
     Setting(
         "state_dir",
         ABSOLUTE_PATH,
-        "Folder for the baseline: the values from before the first write, and the last spec seen.",
+        "Folder for the baseline: the values from before the first write.",
         "Put it on the host's tmpfs, so that it outlives the pod and not the boot; without it nothing is written.",
         default="/run/numamigration-agent",
     ),

@@ -8,10 +8,13 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Final
 
 import pytest
 
+from numamigration_agent.__main__ import Crash, Events, run
+from numamigration_agent.settings import parse_settings
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.host import FakeHost
 
@@ -48,6 +51,16 @@ def test_a_signal_ends_the_agent_well_and_changes_no_knob(tmp_path: Path, number
         assert agent.returncode == 0
         assert "every knob stays as it is" in rest
         assert host.stores == []
+
+
+def test_a_crashed_thread_ends_the_agent_instead_of_leaving_it_half_alive(tmp_path: Path) -> None:
+    settings = parse_settings(
+        ["--node-name=n", "--api-server=https://127.0.0.1:9", f"--host-root={tmp_path}", f"--state-dir={tmp_path}"], {}
+    )
+    events: Events = SimpleQueue()
+    events.put(Crash("status-applier", ValueError("a fault of ours")))
+
+    assert run(settings, events) == 1
 
 
 def test_a_broken_setting_is_one_line_and_exit_code_two() -> None:
