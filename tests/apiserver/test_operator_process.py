@@ -221,9 +221,10 @@ def test_an_edit_is_seen_by_watch_long_before_the_next_list(bed: ControlPlane, u
     bed.api.merge_patch(f"{POLICIES}/{name}", {"spec": {"settings": {"demotion": {"enabled": False}}}})
 
     # The next list is a minute away; the wait ends after half of it.
-    bed.api.watch_until(
+    state = bed.api.watch_until(
         f"{STATES}/{node}", lambda obj: groups(obj).get("demotion", {}).get("settings") == {"enabled": False}
     )
+    assert groups(state)["demotion"]["source"]["generation"] == 2
     bed.api.delete(f"{POLICIES}/{name}")
 
 

@@ -78,7 +78,7 @@ def test_nothing_is_watched_before_policies_could_be_listed() -> None:
     """Kopf looks for its resource once; too early, it would never watch it."""
 
     async def script(scene: Scene) -> None:
-        await asyncio.sleep(0)
+        await let_others_run()
         assert scene.lives.empty()
         scene.supervisor.policies_listed(blind=False)
         await scene.lives.get()
