@@ -59,6 +59,9 @@ class FleetLike(Protocol):
     def decide(self, now: float, wall: datetime) -> Decisions:
         """What is to be done now."""
 
+    def write_stored(self, key: WriteKey, generation: int) -> None:
+        """A write was stored; its object has this generation now."""
+
     def write_failed(self, key: WriteKey) -> None:
         """A write was not stored as it was decided."""
 

@@ -87,7 +87,11 @@ class Operator:
         self._events = EventPoster(client, self._pulse.wall)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
         self._applies = ApplyDriver(
-            client, Applier(limits, rng), on_failure=self._write_failed, on_skew=self._write_skewed
+            client,
+            Applier(limits, rng),
+            on_stored=self._write_stored,
+            on_failure=self._write_failed,
+            on_skew=self._write_skewed,
         )
         self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
         self._watch = WatchSupervisor(
@@ -135,6 +139,10 @@ class Operator:
 
     def _policies_listed(self, blind: bool) -> None:
         self._watch.policies_listed(blind)
+
+    def _write_stored(self, key: WriteKey, generation: int) -> None:
+        self._fleet.write_stored(key, generation)
+        self._pulse.changed()
 
     def _write_failed(self, key: WriteKey) -> None:
         self._fleet.write_failed(key)

@@ -16,9 +16,10 @@ import pytest
 from numamigration_operator.cluster.applier import Applier, Limits, Send, Verdict
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.client import Access, Client
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicyObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
+from numamigration_operator.core.wishes import Spec, spec_document, spec_replacement
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.controlplane import ControlPlane
 
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.usefixtures("crds")
 class Told(NamedTuple):
     """What the driver told its owner, and what it counted."""
 
+    stored: list[tuple[WriteKey, int]]
     failures: list[WriteKey]
     skews: list[str]
     counts: Counter[Verdict]
@@ -59,10 +61,15 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
     async def run() -> Told:
         client = await Client.connect(Access(control_plane.kubeconfig))
         applier = CountingApplier()
+        stored: list[tuple[WriteKey, int]] = []
         failures: list[WriteKey] = []
         skews: list[str] = []
         driver = ApplyDriver(
-            client, applier, on_failure=failures.append, on_skew=lambda _write, message: skews.append(message)
+            client,
+            applier,
+            on_stored=lambda key, generation: stored.append((key, generation)),
+            on_failure=failures.append,
+            on_skew=lambda _write, message: skews.append(message),
         )
         driver.submit(writes)
         task = asyncio.create_task(driver.run())
@@ -71,7 +78,7 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
         task.cancel()
         await asyncio.wait([task])
         await client.close()
-        return Told(failures, skews, applier.counts)
+        return Told(stored, failures, skews, applier.counts)
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -119,6 +126,33 @@ def test_an_apply_creates_a_node_state_and_the_same_again_changes_nothing(
     assert api.get(f"{STATES}/{name}") == created
     assert [entry["manager"] for entry in created["metadata"]["managedFields"]] == ["numamigration-operator"]
     assert told.counts == {Verdict.DONE: 1}
+
+
+def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    """Promise 13: an apply that leaves it out takes it from us only."""
+    name = unique_name("node")
+    source = {"policy": "p", "uid": "u", "generation": 1}
+    wish = {"source": source, "mode": "Apply", "release": "Keep", "settings": {"enabled": True}}
+    backup = {
+        "apiVersion": API_VERSION,
+        "kind": "NodeMigrationState",
+        "metadata": {"name": name},
+        "spec": {"groups": {"demotion": wish}},
+    }
+    api.apply(f"{STATES}/{name}", backup, "kubectl", force=True)
+    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), leader_epoch=None)
+    drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), empty))
+    shown = api.get(f"{STATES}/{name}")
+    assert "demotion" in shown["spec"]["groups"]
+
+    body = spec_replacement(state_uid=shown["metadata"]["uid"], spec=Spec(), leader_epoch=None)
+    told = drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), body, patch=Patch.JSON))
+
+    after = api.get(f"{STATES}/{name}")
+    assert after["spec"] == {"revision": shown["spec"]["revision"]}
+    assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after["metadata"]["generation"])]
 
 
 def test_the_finalizer_is_added_and_dropped_and_nothing_else_changes(

@@ -202,7 +202,7 @@ class World:
             self.written.append(write)
             document = json.loads(write.body)
             if write.patch is Patch.JSON:
-                self._patch_policy(write.key, document)
+                self._patch(write.key, document)
                 continue
             match write.key.kind:
                 case WriteKind.STATE_SPEC:
@@ -233,7 +233,18 @@ class World:
             return
         self.show_policy(name)
 
-    def _patch_policy(self, key: WriteKey, steps: list[dict[str, str]]) -> None:
+    def _patch(self, key: WriteKey, steps: list[dict[str, Any]]) -> None:
+        if key.kind is WriteKind.POLICY_FINALIZER:
+            self._patch_finalizers(key, steps)
+            return
+        test, add = steps
+        known = self.states.get(key.name, {}).get("metadata", {})
+        if test["value"] != known.get("uid"):
+            self.fleet.write_failed(key)
+            return
+        self._store_state({"metadata": known, "spec": add["value"]})
+
+    def _patch_finalizers(self, key: WriteKey, steps: list[dict[str, Any]]) -> None:
         """All steps of a JSON patch, or a 422 and none; what is removed is always a finalizer."""
         meta = self.policies.get(key.name, {}).get("metadata", {})
         left: list[str] = list(meta.get("finalizers", []))

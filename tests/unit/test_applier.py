@@ -278,6 +278,27 @@ def test_the_same_refused_bytes_are_not_sent_in_a_loop(status: int, message: str
     assert requests < 40
 
 
+def test_a_merge_patch_for_an_object_that_does_not_exist_becomes_an_apply_again() -> None:
+    """A merge patch creates nothing; once the CRDs are new, the apply does."""
+    machine = applier()
+    machine.submit([Write(A, b"1")], 0.0)
+    answer(machine, sent(machine), 500, UNDECLARED)
+    assert answer(machine, sent(machine), 404, "not found") is Verdict.NO_RIGHT
+
+    until = rest(machine)
+
+    assert until is not None
+    assert sent(machine, until).patch is Patch.APPLY
+
+
+def test_a_json_patch_for_a_node_state_that_is_gone_is_not_repeated() -> None:
+    machine = applier()
+    machine.submit([Write(A, b"[]", patch=Patch.JSON)], 0.0)
+
+    assert answer(machine, sent(machine), 404, "not found") is Verdict.GONE
+    assert rest(machine) is None
+
+
 def test_another_body_is_sent_at_once_after_a_refusal() -> None:
     machine = applier()
     machine.submit([Write(A, b"1")], 0.0)

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from numamigration_api.vocabulary import RESTORE_FINALIZER, Reason
-from numamigration_operator.core.decisions import WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import PolicyObject, Selector
 from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
@@ -240,6 +240,71 @@ def test_the_report_of_an_earlier_restore_does_not_end_a_later_one() -> None:
     assert made.groups("n0")["offload"]["mode"] == "Restore"
 
 
+def test_going_back_to_what_is_stored_does_not_hold_up_a_restore() -> None:
+    """Promise 13: of two quick relabelings only the second is sent, changes nothing, and no watch event tells of it."""
+    made = world(policy(nodeSelector={"matchLabels": {"role": "db"}}, onDelete="Restore"), nodes=1)
+    made.add_node("n0", role="web")
+    made.step()
+    made.add_node("n0", role="db")
+    made.decide()
+    made.report("n0")
+    made.add_node("n0", role="web")
+    made.decide()
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+
+    made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
+    made.step()
+
+    assert made.groups("n0") == {}
+
+
+def test_an_answer_about_a_generation_that_is_not_shown_yet_ends_no_restore() -> None:
+    """Promise 7: what was pushed in between is not restored by the report of before."""
+    made = world(policy(nodeSelector={"matchLabels": {"role": "db"}}, onDelete="Restore"), nodes=1)
+    made.add_node("n0", role="web")
+    made.step()
+    made.report("n0")
+    for role in ("db", "web"):
+        made.add_node("n0", role=role)
+        made.decide()
+
+    made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"] + 2)
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+
+
+def test_a_group_that_another_manager_owns_too_is_taken_out_all_the_same() -> None:
+    """Promise 13: a backup of node states that was applied again would hold every wish for ever."""
+    made = world(policy(), nodes=1)
+    kept = made.groups("n0")
+    made.delete_policy("p")
+    made.step()
+    made.states["n0"]["spec"]["groups"] = kept
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    made.step()
+
+    assert made.groups("n0") == {}
+    assert made.written[-1].patch is Patch.JSON
+    assert made.decide().writes == ()
+
+
+def test_a_content_that_the_api_server_cuts_is_not_written_again_and_again() -> None:
+    """An older CRD drops a field; the node state never becomes what its revision says."""
+    made = world(policy(), nodes=1)
+    made.states["n0"]["spec"]["groups"]["offload"]["settings"] = {"engine": "DMA"}
+    for _ in range(3):
+        made.states["n0"]["metadata"]["generation"] += 1
+        made.show_state("n0")
+        first = made.decide().writes
+        assert [write.patch for write in first] == [Patch.JSON]
+        made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
+        made.show_state("n0")
+        assert made.decide().writes == ()
+
+
 def test_a_node_that_leaves_the_agents_selector_is_released() -> None:
     selector = msgspec.convert({"matchLabels": {"role": "db"}}, Selector)
     made = world(policy(onDelete="Restore"), nodes=1, settings=FleetSettings(agent_node_selector=selector))
@@ -313,6 +378,34 @@ def test_a_list_is_the_whole_truth() -> None:
     made.step()
 
     assert made.groups("n0") == {}
+
+
+def test_a_list_counts_also_where_versions_begin_again() -> None:
+    """After a restored backup of etcd the watch's versions are from a future that never was."""
+    made = world(policy(), nodes=1)
+    restored = policy(mode="Paused", meta={"resourceVersion": "5"})
+
+    made.fleet.policies_listed([restored], made.now)
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Hold"
+
+
+def test_a_list_brings_back_a_policy_that_was_deleted_after_the_backup() -> None:
+    made = world(policy(), nodes=1)
+    restored = made.policy("p")
+    made.delete_policy("p")
+    made.step()
+    assert made.groups("n0") == {}
+
+    made.policies["p"] = json.loads(msgspec.json.encode(restored))
+    made.fleet.policies_listed([restored], made.now)
+    made.step()
+    assert made.groups("n0")["offload"]["mode"] == "Apply"
+
+    made.edit_policy("p", mode="Paused")
+    made.step()
+    assert made.groups("n0")["offload"]["mode"] == "Hold"
 
 
 def test_a_policy_that_was_missing_in_a_list_counts_right_when_it_is_back() -> None:
@@ -707,6 +800,30 @@ def test_a_restart_tells_no_event_again() -> None:
 
     assert keys(decisions) == [WriteKey(STATUS, "p")]
     assert decisions.events == ()
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["of the first time", "of what came between"])
+def test_settings_that_came_back_are_pending_until_they_are_reported_anew(late: bool) -> None:
+    """Promise 11: the agent may still be at what came between; `kubectl wait` would believe a report of before."""
+    made = world(policy(), policy("other", settings={"balancing": TIERING}), nodes=1)
+    made.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    made.step()
+    between = made.state("n0")
+    made.edit_policy("p", settings={"offload": OFFLOAD})
+    made.step()
+    if late:
+        made.states["n0"]["status"] |= {
+            "observedGeneration": between.metadata.generation,
+            "observedRevision": between.spec.revision,
+        }
+        made.show_state("n0")
+    made.step(10)
+
+    assert made.status("p")["summary"] == "0/1 ready, 1 pending"
+    assert made.status("other")["summary"] == "1/1 ready"
+    made.report("n0")
+    made.step(10)
+    assert made.status("p")["summary"] == "1/1 ready"
 
 
 def test_an_edit_makes_nodes_pending_on_its_own_policy_only() -> None:

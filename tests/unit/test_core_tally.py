@@ -86,6 +86,14 @@ def test_the_sums_say_how_many_nodes_are_in_them() -> None:
     assert tally.statistics() == PolicyStatistics(nodes=1, folios_migrated=0)
 
 
+def test_a_node_that_counts_nonsense_does_not_break_the_whole_status() -> None:
+    """The API server takes no number beyond 64 bits, and refuses the status with it."""
+    much = Contribution(READY, statistics=Statistics(folios_migrated=2**63 - 1))
+    tally, _ = counted([("x", much), ("y", much)])
+
+    assert tally.statistics() == PolicyStatistics(nodes=2, folios_migrated=2**63 - 1)
+
+
 def test_there_are_no_sums_when_no_node_counts() -> None:
     tally, _ = counted([("x", Contribution(READY, statistics=Statistics()))])
 

@@ -8,12 +8,13 @@ import contextlib
 import json
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
-from numamigration_operator.cluster.client import NoAnswerError, Response, StatusError
+from numamigration_operator.cluster.client import Access, Client, NoAnswerError, Response, StatusError
 from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, Named, Resource
 
 Script = list[Any]
@@ -228,6 +229,40 @@ def test_an_answer_that_is_no_json_is_tried_again(warnings: Callable[[], list[st
 
     assert heard.told[-1] == ("listed", {"a"})
     assert warnings()[0] == "cannot read objects; trying again"
+
+
+def test_text_that_is_no_utf_8_is_tried_again(warnings: Callable[[], list[str]]) -> None:
+    heard, _ = run(
+        [Response(502, b'{"message": "\xff"}'), Response(200, b'{"metadata": {"continue": "\xff"}}'), page()]
+    )
+
+    assert heard.told[-1] == ("listed", set())
+    assert "objects can be read again" in warnings()
+
+
+def test_a_refusal_that_is_cut_short_is_no_answer(tmp_path: Path) -> None:
+    """Anything else would end the reader, and with it the process."""
+
+    async def refuse(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 503 Unavailable\r\nContent-Length: 100\r\n\r\ncut")
+        writer.close()
+
+    async def watch() -> None:
+        server = await asyncio.start_server(refuse, "127.0.0.1", 0)
+        host, port = server.sockets[0].getsockname()
+        user, cluster = {"name": "u", "user": {}}, {"name": "c", "cluster": {"server": f"http://{host}:{port}"}}
+        context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+        config = {"current-context": "x", "contexts": [context], "clusters": [cluster], "users": [user]}
+        (tmp_path / "config").write_text(json.dumps(config))
+        client = await Client.connect(Access(tmp_path / "config"))
+        try:
+            with pytest.raises(NoAnswerError):
+                await client.stream("/x", query={}).__aenter__()
+        finally:
+            await client.close()
+            server.close()
+
+    asyncio.run(watch())
 
 
 def test_lists_alone_come_again_and_again_without_a_watch() -> None:

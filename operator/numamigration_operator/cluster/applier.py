@@ -249,7 +249,8 @@ class Applier:
                     self._paused_until = max(self._paused_until, now + retry_after)
                 self._again(place, sent, now + place.retries.next_wait(self._rng, retry_after))
             case Verdict.NO_RIGHT:
-                self._again(place, sent, now + place.hopeless.next_wait(self._rng))
+                # As it was decided: a merge patch, sent for a skew, creates nothing, and the CRD may be new by then.
+                self._again(place, Send(sent.write, sent.write.patch), now + place.hopeless.next_wait(self._rng))
             case Verdict.SKEW:
                 self._again(place, Send(sent.write, Patch.MERGE), now)
             case Verdict.GIVEN_UP:
@@ -353,7 +354,8 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     if status in {401, 403}:
         return Verdict.NO_RIGHT
     if status == 404:
-        return Verdict.NO_RIGHT if TARGETS[sent.write.key.kind].creates else Verdict.GONE
+        creates = TARGETS[sent.write.key.kind].creates and sent.patch is not Patch.JSON
+        return Verdict.NO_RIGHT if creates else Verdict.GONE
     if status == 500 and SCHEMA_MARK in message:
         return Verdict.SKEW if sent.patch is Patch.APPLY else Verdict.GIVEN_UP
     if status == 429 or status >= 500 or status < 400:

@@ -4,17 +4,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
+import msgspec
+
 from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.applier import Applier, Idle, Send, Verdict
 from numamigration_operator.cluster.client import Client, NoAnswerError
+from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 
+_stored: Final = msgspec.json.Decoder(AnyObject)
 log = logging.getLogger(__name__)
 
 _SAID: Final[dict[Verdict, tuple[int, str, str]]] = {
@@ -44,6 +49,7 @@ class ApplyDriver:
     """Runs the applier on the event loop.
 
     Args:
+        on_stored: told of each write that was stored, with the generation of its object.
         on_failure: told of each write that will not be stored as it was decided.
         on_skew: told of writes of which a field was dropped, with the server's message: of every node state, and now
             and then of policies.
@@ -54,12 +60,14 @@ class ApplyDriver:
         client: Client,
         applier: Applier,
         *,
+        on_stored: Callable[[WriteKey, int], None],
         on_failure: Callable[[WriteKey], None],
         on_skew: Callable[[Write, str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._applier = applier
+        self._on_stored = on_stored
         self._on_failure = on_failure
         self._on_skew = on_skew
         self._clock = clock
@@ -100,7 +108,13 @@ class ApplyDriver:
             message = answer.message if answer.status >= 300 else ""
             verdict = self._applier.answered(send, answer.status, message, answer.retry_after, self._clock())
             self._report(send, verdict, answer.status, message)
+            if verdict is Verdict.DONE:
+                self._tell_stored(send.write.key, answer.body)
         self._wake.set()
+
+    def _tell_stored(self, key: WriteKey, body: bytes) -> None:
+        with contextlib.suppress(msgspec.DecodeError):  # whatever answers so is not the API server; the watch will tell
+            self._on_stored(key, _stored.decode(body).metadata.generation)
 
     def _report(self, send: Send, verdict: Verdict, status: int, message: str) -> None:
         key = send.write.key

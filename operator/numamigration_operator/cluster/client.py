@@ -90,7 +90,7 @@ class Response(NamedTuple):
         """What the server says about an error."""
         try:
             return _status_decoder.decode(self.body).message
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return self.body.decode(errors="replace").strip()[:MESSAGE_CHARACTERS_MAX]
 
     def check(self) -> bytes:
@@ -231,13 +231,16 @@ class Client:
         """
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS, sock_read=WATCH_SILENCE_SECONDS)
         headers = {"Accept": accept}
+        refused = None
         with self._reachability():
             answer = await self._session.get(self.server + path, params=query, headers=headers, timeout=timeout)
-        async with answer:
             if answer.status >= 400:
-                response = await _read(answer)
-                await self._reload_after(response)
-                response.check()
+                async with answer:
+                    refused = await _read(answer)
+        if refused is not None:
+            await self._reload_after(refused)
+            refused.check()
+        async with answer:
             try:
                 yield _lines(answer.content)
             except (aiohttp.ClientError, TimeoutError) as error:

@@ -183,7 +183,7 @@ class Informer(Generic[Item]):
             self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
             if error.status != 410:  # expired, which the machine answers by listing again
                 self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
-        except (UnreadableError, msgspec.DecodeError) as error:
+        except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError) as error:
             self.machine.failed(self.clock())
             self._say_trouble(str(error), "operator and CRDs must be of one release")
 

@@ -21,7 +21,7 @@ from typing import Final, NamedTuple
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import Reason, SettingsGroup
 from numamigration_operator.core.classify import NodeFacts, classify
-from numamigration_operator.core.decisions import Decisions, EventWish, Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.objects import NodeObject, PolicyObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
@@ -30,7 +30,7 @@ from numamigration_operator.core.render import is_safe, render
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
 from numamigration_operator.core.selectors import selects
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, revision_of, spec_document
+from numamigration_operator.core.wishes import Spec, revision_of, spec_document, spec_replacement
 
 TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ignored
 NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
@@ -83,30 +83,31 @@ class Fleet:
         """Take in a whole list: policies that are not in it are gone.
 
         The caller merges what the watch told while the list was under way; a policy missing here ends on its nodes.
+        Versions do not count here: after a restored backup of etcd they begin again below what was seen.
         """
         listed = {policy.metadata.uid: policy for policy in policies}
         for uid in [uid for uid in self._policies if uid not in listed]:
             self._drop_policy(uid)
-        for policy in listed.values():
-            self.policy_changed(policy, now)
+        for uid, policy in listed.items():
+            self._tombstones.pop(uid, None)
+            self._take_policy(policy, now)
         self._listed["policies"] = True
 
     def policy_changed(self, policy: PolicyObject, now: float) -> None:
         """Take in one policy, unless it is older than what is known or known to be deleted."""
         uid, name = policy.metadata.uid, policy.metadata.name
+        known = self._policies.get(uid) or self._policies.get(self._uids.get(name, ""))
+        if uid not in self._tombstones and (known is None or not known.is_stale(policy)):
+            self._take_policy(policy, now)
+
+    def _take_policy(self, policy: PolicyObject, now: float) -> None:
+        uid = policy.metadata.uid
         record = self._policies.get(uid)
-        if uid in self._tombstones or (record is not None and record.is_stale(policy)):
-            return
-        if record is not None:
-            if record.take(policy, now):
-                self._edited[uid] = None
-            return
-        namesake = self._policies.get(self._uids.get(name, ""))
-        if namesake is not None and namesake.is_stale(policy):
-            return
-        if namesake is not None:
-            self._drop_policy(namesake.facts.uid)
-        self._add_policy(policy)
+        if record is None:
+            self._drop_policy(self._uids.get(policy.metadata.name, ""))
+            self._add_policy(policy)
+        elif record.take(policy, now):
+            self._edited[uid] = None
 
     def policy_gone(self, uid: str, now: float) -> None:  # noqa: ARG002 - every event of the fleet has its time
         """Take in that a policy is deleted for good; a late event cannot bring it back."""
@@ -204,7 +205,13 @@ class Fleet:
         if record.uid is None and record.state_uid is None:
             del self._nodes[record.name]
 
-    # Writes that did not stick
+    # What became of writes
+
+    def write_stored(self, key: WriteKey, generation: int) -> None:
+        """Take in that a write was stored, and the generation that its object has now."""
+        node = self._nodes.get(key.name)
+        if key.kind is WriteKind.STATE_SPEC and node is not None and node.write_stored(generation):
+            self._mark(node)
 
     def write_failed(self, key: WriteKey) -> None:
         """Take in that a write did not stick; it is decided anew from what is known then."""
@@ -322,8 +329,17 @@ class Fleet:
         if record.uid is None or not record.needs(revision):
             return None
         record.open_write(wanted, revision)
-        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=record.leader_epoch)
-        return Write(WriteKey(WriteKind.STATE_SPEC, record.name), body, safe=is_safe(record.spec, wanted))
+        key, safe, epoch = (
+            WriteKey(WriteKind.STATE_SPEC, record.name),
+            is_safe(record.spec, wanted),
+            record.leader_epoch,
+        )
+        if record.state_uid is not None and record.uid in record.owners and record.resisted == revision:
+            # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
+            body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=epoch)
+            return Write(key, body, safe=safe, patch=Patch.JSON)
+        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=epoch)
+        return Write(key, body, safe=safe)
 
     def _count(self, record: NodeRecord, wanted: Spec, now: float) -> None:
         facts = NodeFacts(

@@ -18,7 +18,7 @@ from numamigration_operator.core.objects import GroupResult, StateObject
 from numamigration_operator.core.pool import Pool
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, Wish, observed_spec, revision_of
+from numamigration_operator.core.wishes import Spec, Wish, observed_spec, revision_of, unchanged
 
 OPEN_REVISIONS_MAX: Final = 4  # an event of an older open write is no foreign edit; older ones cost one spare write
 RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
@@ -55,7 +55,9 @@ class NodeRecord:
         state_uid: of the node state; None while there is none.
         shown: revision of the node state's spec; None when its content is not what its revision says.
         open_revisions: decided and not shown yet, the latest last.
-        reported: the spec that the report is about; None while that is not known, as after a start in mid-change.
+        reported: the wishes that the report is about, as far as they stood unchanged ever since; None while that is
+            not known, as after a start in mid-change.
+        resisted: the spec has our revision and another content: somebody else owns a part that we left out.
         silent_since: monotonic seconds of the agent's last report.
         skew: why the last write was not stored as it was decided; empty when it was.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
@@ -77,6 +79,7 @@ class NodeRecord:
         "report",
         "reported",
         "reported_at",
+        "resisted",
         "resolution",
         "selected",
         "shown",
@@ -105,6 +108,7 @@ class NodeRecord:
         self.generation = 0
         self.spec = Spec()
         self.shown: str | None = None
+        self.resisted: str | None = None
         self.leader_epoch: int | None = None
         self.owners: tuple[str, ...] = ()
         self.report: Report | None = None
@@ -164,7 +168,9 @@ class NodeRecord:
             self.silent_since = now if known else now - _age(self.reported_at, wall)
         self.report = pools.report(report_of(state.status))
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
-            self.reported = self.spec
+            # Of a revision that came back, an old report may still stand there: the agent may be at what came between.
+            current = self.report.observed_generation == self.generation
+            self.reported = self.spec if current or not known else self.reported
 
     def open_write(self, spec: Spec, revision: str) -> None:
         """Take in that `spec` is on its way."""
@@ -180,10 +186,23 @@ class NodeRecord:
             return self.selected
         return self.shown != revision or self.uid not in self.owners
 
+    def write_stored(self, generation: int) -> bool:
+        """Take in that an open write is stored, since no watch event follows one that changed nothing.
+
+        Returns whether nothing is on its way any more. An answer about a later generation than the shown one says
+        nothing: the watch will tell.
+        """
+        if self.generation != generation or not self.open_revisions:
+            return False
+        self._close_open_write(foreign_counts=False)
+        return not self.open_revisions
+
     def _take_spec(self, state: StateObject, pools: Pools) -> None:
         self.spec = pools.spec(observed_spec(state.spec))
         revision = revision_of(self.spec)
         self.shown = revision if state.spec.revision == revision else None
+        self.resisted = state.spec.revision if self.shown is None else None
+        self.reported = self.reported and unchanged(self.reported, self.spec)
         self.leader_epoch = state.spec.leader_epoch
 
     def _close_open_write(self, *, foreign_counts: bool) -> None:

@@ -110,10 +110,9 @@ class Overlays(Struct, frozen=True):
     drifted: int = 0
 
 
-class PolicyStatistics(Struct, frozen=True, omit_defaults=True):
-    """``status.statistics``: None is a counter that no node has, and is left out."""
+class Statistics(Struct, frozen=True):
+    """The counters that a policy sums; None means: this kernel has no such counter."""
 
-    nodes: int | None = None
     folios_migrated: int | None = None
     folios_failed: int | None = None
     folios_per_second: str | None = None
@@ -121,6 +120,12 @@ class PolicyStatistics(Struct, frozen=True, omit_defaults=True):
     pages_migration_failed: int | None = None
     pages_promoted: int | None = None
     pages_demoted: int | None = None
+
+
+class PolicyStatistics(Statistics, frozen=True, omit_defaults=True):
+    """``status.statistics``: sums over `nodes`; None is a counter that no node has, and is left out."""
+
+    nodes: int | None = None
 
 
 class Conflict(Struct, frozen=True):
@@ -222,18 +227,6 @@ class PlanView(Struct, frozen=True):
     state: GroupState
     reason: Reason
     message: str = ""
-
-
-class Statistics(Struct, frozen=True):
-    """The counters that a policy sums; None means: this kernel has no such counter."""
-
-    folios_migrated: int | None = None
-    folios_failed: int | None = None
-    folios_per_second: str | None = None
-    pages_migrated: int | None = None
-    pages_migration_failed: int | None = None
-    pages_promoted: int | None = None
-    pages_demoted: int | None = None
 
 
 class ConditionView(Struct, frozen=True):

@@ -18,6 +18,7 @@ from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 
 COUNTERS: Final = tuple(Statistics.__struct_fields__)
+SUM_MAX: Final = 2**63 - 1  # of the schema; beyond it the API server refuses the whole status, whoever miscounted
 
 
 class Contribution(NamedTuple):
@@ -80,7 +81,7 @@ class Tally:
         return PolicyStatistics(
             nodes=self._reporting,
             folios_per_second=None if rate is None else decimal_text(rate),
-            **{name: int(total) for name, total in known.items()},
+            **{name: min(int(total), SUM_MAX) for name, total in known.items()},
         )
 
     def _add(self, one: Contribution, sign: int) -> None:

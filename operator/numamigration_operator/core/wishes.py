@@ -73,6 +73,11 @@ def means_same(one: Wish | None, other: Wish | None) -> bool:
     return same_source and msgspec.structs.replace(one, source=other.source) == other
 
 
+def unchanged(before: Spec, after: Spec) -> Spec:
+    """Return the groups of `before` that mean the same in `after`."""
+    return Spec(tuple((group, wish) for group, wish in before.groups if means_same(wish, after.wish(group))))
+
+
 def observed_spec(spec: StateSpec) -> Spec:
     """Return what the API server shows."""
     return Spec(
@@ -113,6 +118,16 @@ def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int | N
             "metadata": {"name": node, "ownerReferences": [owner]},
             "spec": _spec_part(spec, leader_epoch),
         }
+    )
+
+
+def spec_replacement(*, state_uid: str, spec: Spec, leader_epoch: int | None) -> bytes:
+    """Return a JSON patch that leaves nothing of what stood in a node state's spec."""
+    return msgspec.json.encode(
+        [
+            {"op": "test", "path": "/metadata/uid", "value": state_uid},
+            {"op": "add", "path": "/spec", "value": _spec_part(spec, leader_epoch)},
+        ]
     )
 
 
