@@ -329,11 +329,8 @@ class Fleet:
         if record.uid is None or not record.needs(revision):
             return None
         record.open_write(wanted, revision)
-        key, safe, epoch = (
-            WriteKey(WriteKind.STATE_SPEC, record.name),
-            is_safe(record.spec, wanted),
-            record.leader_epoch,
-        )
+        key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
+        epoch = record.leader_epoch
         if record.state_uid is not None and record.uid in record.owners and record.resisted == revision:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
             body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=epoch)
