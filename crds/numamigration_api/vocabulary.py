@@ -39,6 +39,11 @@ AGENT_MANAGER: Final = "numamigration-agent"
 RESTORE_FINALIZER: Final = f"{GROUP}/restore"
 """On a policy with onDelete Restore, seen there before any node is pushed."""
 
+CONTROL_CONFIG_MAP: Final = "numamigration-control"
+"""ConfigMap in the operator's namespace with which people stop the whole fleet; absent means ``run``."""
+FLEET_KEY: Final = "fleet"
+"""Key of the control ConfigMap that holds a FleetSwitch."""
+
 WORST_NODES_MAX: Final = 20  # keeps a policy's status below 20 kB (promise 12)
 PLANS_MAX: Final = 3  # keeps a node state below 10 kB (promise 12)
 KNOBS_MAX: Final = 48  # every knob of the largest dialect (F-ext, about 25) and the mainline ones, with room
@@ -88,6 +93,18 @@ class GroupMode(StrEnum):
     APPLY = "Apply"
     HOLD = "Hold"
     RESTORE = "Restore"
+
+
+class FleetSwitch(StrEnum):
+    """What holds for the whole fleet, whatever the policies say. Values are what people write into the ConfigMap."""
+
+    RUN = "run"
+    HOLD = "hold"
+    """Nothing is pushed but what restores, releases, pauses or turns offload off."""
+    OFF = "off"
+    """As hold, and offload is turned off wherever this project set it."""
+    RESTORE = "restore"
+    """Every value of before is put back, and nothing is pushed."""
 
 
 class Engine(StrEnum):
@@ -349,6 +366,9 @@ class Reason(StrEnum):
     ENGINE_FAILING = "EngineFailing"
     VERSION_SKEW = "VersionSkew"
     FENCE_MISSING = "FenceMissing"
+    FLEET_HOLD = "FleetHold"
+    FLEET_OFF = "FleetOff"
+    FLEET_RESTORE = "FleetRestore"
 
 
 REASON_MEANING: Final[dict[Reason, str]] = {
@@ -395,4 +415,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.ENGINE_FAILING: "Too many folios failed in the engine; it was turned off.",
     Reason.VERSION_SKEW: "The installed CRD and this program differ. Apply the CRDs of this release.",
     Reason.FENCE_MISSING: "The admission policy that fences agents is missing, so nothing is turned on.",
+    Reason.FLEET_HOLD: "The fleet switch is hold: only safe changes are pushed. Set it to run to go on.",
+    Reason.FLEET_OFF: "The fleet switch is off: offload is off on every node. Set it to run to go on.",
+    Reason.FLEET_RESTORE: "The fleet switch is restore: the values of before are back. Set it to run to go on.",
 }

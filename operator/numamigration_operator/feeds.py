@@ -9,18 +9,25 @@ meanwhile would come back, and be pushed to nodes.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Protocol
 
 from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Decisions, WriteKey
-from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
+from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
+from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, StateObject
 from numamigration_operator.watch_check import WatchCheck
+
+log = logging.getLogger(__name__)
 
 
 class FleetLike(Protocol):
     """What the edges know of ``core.fleet.Fleet``. All calls come from one event loop; `now` is monotonic."""
+
+    def control_changed(self, control: Control, now: float) -> None:
+        """The fleet switch is as given."""
 
     @property
     def synced(self) -> bool:
@@ -77,6 +84,43 @@ class Clock(Protocol):
 
     def changed(self) -> None:
         """The fleet heard something: decide soon."""
+
+
+class ControlFeed:
+    """The fleet switch for the fleet."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._said = Control()
+
+    def upsert(self, item: ConfigMapObject) -> None:
+        """The control ConfigMap exists."""
+        self._tell(read_control(item))
+
+    def gone(self, _item: AnyObject) -> None:
+        """The control ConfigMap was deleted."""
+        self._tell(read_control(None))
+
+    def list_begun(self) -> None:
+        """Nothing else tells of it, so there is nothing to keep."""
+
+    def listed(self, names: frozenset[str]) -> None:
+        """A list that does not have it says that there is none."""
+        if not names:
+            self._tell(read_control(None))
+
+    def forbidden(self, message: str) -> None:
+        """We may not read it, so nobody knows what people want."""
+        self._tell(unreadable(message))
+
+    def _tell(self, control: Control) -> None:
+        if control != self._said:
+            level = logging.WARNING if control.problem else logging.INFO
+            log.log(level, "fleet switch", extra={"switch": control.switch, "problem": control.problem})
+            self._said = control
+        self._fleet.control_changed(control, self._clock.now())
+        self._clock.changed()
 
 
 class NodeFeed:

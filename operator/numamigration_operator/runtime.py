@@ -28,9 +28,9 @@ from numamigration_operator.cluster.applier import Applier, Limits
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.client import Client
 from numamigration_operator.cluster.events import EventPoster
-from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer
+from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, control_resource
 from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
-from numamigration_operator.feeds import FleetLike, NodeFeed, PolicyFeed, StateFeed
+from numamigration_operator.feeds import ControlFeed, FleetLike, NodeFeed, PolicyFeed, StateFeed
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
 from numamigration_operator.settings import OperatorSettings
 
@@ -101,7 +101,11 @@ class Operator:
             on_gone=self._policies.watch_gone,
             rng=rng,
         )
+        control = ControlFeed(fleet, self._pulse)
         self._readers: dict[str, Reader] = {
+            "fleet switch": Informer(
+                client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
+            ),
             "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
             "node states": Informer(client, STATES, StateFeed(fleet, self._pulse), rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),

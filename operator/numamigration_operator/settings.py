@@ -33,6 +33,10 @@ PROGRAM: Final = "numamigration-operator"
 PREFIX: Final = "NUMAMIGRATION_"
 HELP_COLUMNS: Final = 80
 EXIT_USAGE: Final = 2
+NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+NAMESPACE_DEFAULT: Final = "numamigration-system"
+NAMESPACE_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
+"""RFC 1123 label, as the API server asks of namespaces."""
 
 
 class OperatorSettings(BaseSettings):
@@ -57,6 +61,12 @@ class OperatorSettings(BaseSettings):
 
     Unit: name. Default: none, which means the kubeconfig's current context. Given without a kubeconfig, the service
     account of a pod is not used.
+    """
+
+    namespace: str | None = Field(default=None, pattern=NAMESPACE_PATTERN, max_length=63)
+    """Namespace of the operator: there it looks for the ConfigMap of the fleet switch.
+
+    Unit: name. Default: none, which means the namespace of the pod's service account, or else numamigration-system.
     """
 
     log_format: LogFormat = LogFormat.TEXT
@@ -136,6 +146,13 @@ class OperatorSettings(BaseSettings):
     def _is_selector(cls, value: str) -> str:
         parse_label_selector(value)
         return value
+
+    @property
+    def home_namespace(self) -> str:
+        """Return `namespace`, or where this process runs."""
+        if self.namespace is not None:
+            return self.namespace
+        return NAMESPACE_FILE.read_text().strip() if NAMESPACE_FILE.is_file() else NAMESPACE_DEFAULT
 
     @property
     def agent_nodes(self) -> Selector:

@@ -11,9 +11,10 @@ from typing import Any
 import msgspec
 
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.vocabulary import RESTORE_FINALIZER
+from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch
 from numamigration_operator.core.decisions import Decisions, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -79,6 +80,7 @@ class World:
         self.policies: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, NodeObject] = {}
         self.states: dict[str, dict[str, Any]] = {}
+        self.control = Control()
         self.written: list[Write] = []
         self.version = 100
 
@@ -93,6 +95,11 @@ class World:
         document["metadata"]["resourceVersion"] = self._next()
         self.policies[one.metadata.name] = document
         self.show_policy(one.metadata.name)
+
+    def turn(self, switch: FleetSwitch, problem: str = "") -> None:
+        """Turn the fleet switch."""
+        self.control = Control(switch, problem)
+        self.fleet.control_changed(self.control, self.now)
 
     def edit_policy(self, name: str, **spec: Any) -> None:
         self.policies[name]["spec"] |= spec
@@ -164,6 +171,7 @@ class World:
 
     def sync(self) -> None:
         """Tell the fleet everything, as after a start."""
+        self.fleet.control_changed(self.control, self.now)
         self.fleet.policies_listed([self.policy(name) for name in self.policies], self.now)
         for one in self.nodes.values():
             self.fleet.node_changed(one, self.now)

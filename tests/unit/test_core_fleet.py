@@ -10,6 +10,7 @@ import pytest
 from numamigration_api.vocabulary import RESTORE_FINALIZER, Reason
 from numamigration_operator.core.decisions import Patch, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import PolicyObject, Selector
 from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
 
@@ -36,10 +37,12 @@ def written(made: World, kind: WriteKind) -> list[str]:
 # Before the first look
 
 
-@pytest.mark.parametrize("missing", ["policies", "nodes", "states"])
+@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states"])
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
     """Half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())
+    if missing != "fleet switch":
+        fleet.control_changed(Control(), 0)
     if missing != "policies":
         fleet.policies_listed([policy()], 0)
     fleet.node_changed(node(), 0)

@@ -8,7 +8,7 @@ import hypothesis.strategies as st
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from numamigration_api.vocabulary import NodeBucket
+from numamigration_api.vocabulary import FleetSwitch, NodeBucket
 from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet import Fleet
 from tests.unit.builders import OFFLOAD, TIERING, World, policy
@@ -75,6 +75,10 @@ class FleetHistory(RuleBasedStateMachine):
         state["metadata"]["generation"] += 1
         self.world.show_state(state["metadata"]["name"])
 
+    @rule(switch=st.sampled_from([FleetSwitch.RUN, *FleetSwitch]))
+    def somebody_turns_the_fleet_switch(self, switch: FleetSwitch) -> None:
+        self.world.turn(switch)
+
     @rule(seconds=st.sampled_from([0.0, 0.3, 6.0, 400.0]))
     def operator_looks(self, seconds: float) -> None:
         self.world.now += seconds
@@ -82,6 +86,7 @@ class FleetHistory(RuleBasedStateMachine):
         for write in writes:
             if write.key.kind is WriteKind.STATE_SPEC:
                 self.check_new_wishes(json.loads(write.body))
+                self.check_fleet_switch(json.loads(write.body))
         self.world.carry_out(writes)
 
     def check_new_wishes(self, document: dict[str, Any]) -> None:
@@ -93,6 +98,16 @@ class FleetHistory(RuleBasedStateMachine):
         for wish in document["spec"].get("groups", {}).values():
             new = (wish["source"]["uid"], wish["release"]) not in known
             assert not new or wish["release"] == "Keep" or metas[wish["source"]["uid"]]["finalizers"]
+
+    def check_fleet_switch(self, document: dict[str, Any]) -> None:
+        """Promise 17: while the switch is not at run, no write turns anything on or on further."""
+        if self.world.control.switch is FleetSwitch.RUN:
+            return
+        stored = self.world.states.get(document["metadata"]["name"], {"spec": {}})
+        before = stored["spec"].get("groups", {})
+        for group, wish in document["spec"].get("groups", {}).items():
+            held = wish["mode"] != "Apply" or wish["settings"] == {"engine": "Off"}
+            assert held or wish["settings"] == before.get(group, {}).get("settings")
 
     @rule()
     def writes_fail(self) -> None:

@@ -22,7 +22,8 @@ from numamigration_api.models.policy import NodeCounts
 from numamigration_api.models.settings import Settings
 
 SELECTOR_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")  # Kubernetes' words, not ours
-NOT_IN_THE_CRD = {v.SettingsGroup, v.PolicyCondition, v.NodeCondition}  # names of fields, keys of condition lists
+# Names of fields, keys of condition lists, and a word of the control ConfigMap.
+NOT_IN_THE_CRD = {v.SettingsGroup, v.PolicyCondition, v.NodeCondition, v.FleetSwitch}
 
 ENUMS = {
     member for _, member in inspect.getmembers(v, inspect.isclass) if issubclass(member, StrEnum) and member != StrEnum

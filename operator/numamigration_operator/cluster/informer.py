@@ -24,9 +24,10 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
-from numamigration_api.vocabulary import API_VERSION, GROUP, POLICY_PLURAL, STATE_PLURAL
+from numamigration_api.vocabulary import API_VERSION, CONTROL_CONFIG_MAP, GROUP, POLICY_PLURAL, STATE_PLURAL
 from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, StatusError
 from numamigration_operator.core.objects import (
+    ConfigMapObject,
     ListMeta,
     Meta,
     NodeObject,
@@ -87,6 +88,7 @@ class Resource(Generic[Item]):
         list_accept: what is asked for in lists.
         watch_accept: what is asked for in watches.
         whole: a list with an object that cannot be read is no list.
+        field_selector: of the objects that are read; empty for all.
     """
 
     name: str
@@ -95,6 +97,12 @@ class Resource(Generic[Item]):
     list_accept: str = JSON
     watch_accept: str = JSON
     whole: bool = False
+    field_selector: str = ""
+
+    @property
+    def query(self) -> dict[str, str]:
+        """What lists and watches have in common."""
+        return {"fieldSelector": self.field_selector} if self.field_selector else {}
 
 
 NODES: Final = Resource(
@@ -116,6 +124,16 @@ POLICIES: Final = Resource(
     decoder=msgspec.json.Decoder(PolicyObject),
     whole=True,
 )
+
+
+def control_resource(namespace: str) -> Resource[ConfigMapObject]:
+    """Return the one ConfigMap by which people stop the fleet."""
+    return Resource(
+        name=f"configmap {namespace}/{CONTROL_CONFIG_MAP}",
+        path=f"/api/v1/namespaces/{namespace}/configmaps",
+        decoder=msgspec.json.Decoder(ConfigMapObject),
+        field_selector=f"metadata.name={CONTROL_CONFIG_MAP}",
+    )
 
 
 class Sink(Protocol[Heard_contra]):
@@ -144,6 +162,7 @@ class Informer(Generic[Item]):
 
     Attributes:
         relist_seconds: list only, again after so long; None means watch.
+        on_forbidden: told, with the server's words, that we have no right to read.
     """
 
     client: Client
@@ -152,6 +171,7 @@ class Informer(Generic[Item]):
     rng: Random = field(default_factory=Random)
     relist_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
+    on_forbidden: Callable[[str], None] | None = None
     machine: ListWatch = field(init=False)
     _names: set[str] = field(default_factory=set)
     _unreadable: set[str] = field(default_factory=set)
@@ -181,6 +201,8 @@ class Informer(Generic[Item]):
             self.machine.failed(self.clock())
         except StatusError as error:
             self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
+            if error.status == 403 and self.on_forbidden is not None:
+                self.on_forbidden(error.message)
             if error.status != 410:  # expired, which the machine answers by listing again
                 self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
         except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -191,7 +213,7 @@ class Informer(Generic[Item]):
         if not step.continue_token:
             self._names.clear()
             self.sink.list_begun()
-        query = {"limit": str(step.limit)}
+        query = {**self.resource.query, "limit": str(step.limit)}
         if step.continue_token:
             query["continue"] = step.continue_token
         answer = await self.client.request("GET", self.resource.path, query=query, accept=self.resource.list_accept)
@@ -229,6 +251,7 @@ class Informer(Generic[Item]):
 
     async def _watch(self, step: Watch) -> None:
         query = {
+            **self.resource.query,
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": step.resource_version,

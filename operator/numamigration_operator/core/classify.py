@@ -14,6 +14,7 @@ from typing import Final, NamedTuple
 from numamigration_api.vocabulary import (
     PLANS_MAX,
     ConditionStatus,
+    FleetSwitch,
     GroupMode,
     GroupState,
     NodeBucket,
@@ -63,6 +64,8 @@ class NodeFacts(NamedTuple):
         silent_since: monotonic seconds of the last report.
         now: monotonic seconds.
         skew: why the API server could not store the spec as it was decided; empty when it could.
+        switch: where the fleet switch stands.
+        withheld: groups that the switch keeps from being as the policies want them.
     """
 
     agent_expected: bool
@@ -74,6 +77,8 @@ class NodeFacts(NamedTuple):
     silent_since: float
     now: float
     skew: str = ""
+    switch: FleetSwitch = FleetSwitch.RUN
+    withheld: frozenset[SettingsGroup] = frozenset()
 
 
 Result = GroupResult | PlanView
@@ -82,6 +87,12 @@ Results = tuple[tuple[str, Result | None], ...]
 UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
 NOT_REPORTED: Final = "the agent has not reported these settings yet"
 READY: Final = Verdict(NodeBucket.READY, Reason.AS_EXPECTED)
+SWITCH_REASONS: Final = {
+    FleetSwitch.HOLD: Reason.FLEET_HOLD,
+    FleetSwitch.OFF: Reason.FLEET_OFF,
+    FleetSwitch.RESTORE: Reason.FLEET_RESTORE,
+}
+"""Why nodes wait, and why a policy does not get on."""
 
 
 def report_of(status: StateStatus) -> Report | None:
@@ -166,6 +177,10 @@ def _refused(case: Case) -> Verdict | None:
 
 
 def _pending(case: Case) -> Verdict | None:
+    return _under_way(case) or _withheld(case)
+
+
+def _under_way(case: Case) -> Verdict | None:
     if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
         return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
     if case.node.skew:
@@ -175,11 +190,27 @@ def _pending(case: Case) -> Verdict | None:
     if case.restoring:
         return Verdict(NodeBucket.PENDING, Reason.RESTORING, "values of before are being put back")
     for name, result in case.results:
+        if name in case.node.withheld and not _told(case.node, name):
+            continue
         if result is None:
             return Verdict(NodeBucket.PENDING, Reason.APPLYING, f"{name}: {NOT_REPORTED}")
         if result.state in UNFINISHED:
             return Verdict(NodeBucket.PENDING, Reason.APPLYING, _text(name, result))
     return None
+
+
+def _told(node: NodeFacts, group: str) -> bool:
+    """Whether the node's spec says anything of the group; under the fleet switch it may say nothing, for long."""
+    return any(name == group for name, _ in node.wanted.groups)
+
+
+def _withheld(case: Case) -> Verdict | None:
+    """Count apart what waits for a person, once the node has confirmed where the switch has brought it."""
+    groups = [name for name, _ in case.results if name in case.node.withheld]
+    if not groups:
+        return None
+    switch = case.node.switch
+    return Verdict(NodeBucket.PENDING, SWITCH_REASONS[switch], f"{', '.join(groups)}: the fleet switch is {switch}")
 
 
 CHECKS: Final[tuple[Callable[[Case], Verdict | None], ...]] = (

@@ -2,8 +2,8 @@
 """The fleet in memory: events go in and only mark; one level-based look, `decide`, says what to write.
 
 * Cost: a node event costs what its policies cost, whatever the number of nodes; a policy edit looks at every node once.
-* Nothing is decided before policies, nodes and node states were each listed once: half the policies would restore the
-  nodes of the other half (docs/decisions/0004).
+* Nothing is decided before the fleet switch, policies, nodes and node states were each listed once: half the policies
+  would restore the nodes of the other half (docs/decisions/0004).
 * Nothing is written when nothing changed, also right after a start.
 * `now` is monotonic seconds for durations, `wall` is a time with a zone for what people read. Not thread-safe.
 """
@@ -22,6 +22,7 @@ from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import Reason, SettingsGroup
 from numamigration_operator.core.classify import NodeFacts, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
+from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.objects import NodeObject, PolicyObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
@@ -75,7 +76,21 @@ class Fleet:
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._alarms: list[tuple[float, str]] = []
-        self._listed = {"policies": False, "nodes": False, "states": False}
+        self._control = Control()
+        self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
+
+    # The fleet switch
+
+    def control_changed(self, control: Control, now: float) -> None:  # noqa: ARG002 - every event has its time
+        """Take in what the control ConfigMap says; a switch that moved concerns every node and every policy."""
+        self._listed["control"] = True
+        if control == self._control:
+            return
+        self._control = control
+        for record in self._nodes.values():
+            self._mark(record)
+        for policy in self._policies.values():
+            policy.touched = True
 
     # Policies
 
@@ -240,7 +255,7 @@ class Fleet:
 
     @property
     def synced(self) -> bool:
-        """Policies, nodes and node states were each listed once."""
+        """The fleet switch, policies, nodes and node states were each listed once."""
         return all(self._listed.values())
 
     def snapshot(self) -> FleetSnapshot:
@@ -316,12 +331,13 @@ class Fleet:
         if record.uid is None:
             return None
         resolution = record.resolution if record.selected else NOTHING_WISHED
-        wanted = self._pools.spec(render(resolution, record.base, record.restored))
+        wished = render(resolution, record.base, record.restored)
+        wanted = self._pools.spec(under_switch(self._control.switch, record.base, wished, record.restored))
         revision = revision_of(wanted)
         write = self._open_write(record, wanted, revision)
         held = (*record.spec.groups, *record.base.groups)
         self._hold(record, frozenset(wish.source.uid for _, wish in held))
-        self._count(record, wanted, now)
+        self._count(record, wished, wanted, now)
         self._set_alarm(record, now)
         return write
 
@@ -338,7 +354,7 @@ class Fleet:
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=epoch)
         return Write(key, body, safe=safe)
 
-    def _count(self, record: NodeRecord, wanted: Spec, now: float) -> None:
+    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, now: float) -> None:
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
@@ -349,6 +365,8 @@ class Fleet:
             silent_since=record.silent_since,
             now=now,
             skew=record.skew,
+            switch=self._control.switch,
+            withheld=withheld(wished, wanted),
         )
         self._contribute(record, {one.uid: self._contribution(one, facts) for one in record.resolution.policies})
 
@@ -445,6 +463,7 @@ class Fleet:
             tally=policy.tally,
             verdict=lambda name: self._nodes[name].contributions[uid].verdict,
             holders=frozenset(policy.holders),
+            control=self._control,
         )
         status = policy_status(standing, policy.known_status, wall)
         write = policy.status_write(status, now)

@@ -256,6 +256,14 @@ class StateObject(Struct, frozen=True):
     status: StateStatus = StateStatus()
 
 
+class ConfigMapObject(Struct, frozen=True):
+    """A ConfigMap."""
+
+    metadata: Meta
+    data: dict[str, str] = {}
+    binary_data: dict[str, str] = {}
+
+
 class ListMeta(Struct, frozen=True):
     """``metav1.ListMeta``, the part that is used."""
 

@@ -18,12 +18,14 @@ from numamigration_api.machinery.conditions import Condition, merge_conditions, 
 from numamigration_api.vocabulary import (
     WORST_NODES_MAX,
     ConditionStatus,
+    FleetSwitch,
     NodeBucket,
     PolicyCondition,
     PolicyMode,
     Reason,
 )
-from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.classify import SWITCH_REASONS, Verdict
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import Conflict, NodeCounts, Overlays, PolicyStatusView, WorstNode
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.tally import Tally
@@ -39,6 +41,9 @@ WORST_FIRST: Final = (
 WORST_MESSAGE_LENGTH_MAX: Final = 160  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
 CONFLICTS_MAX: Final = 16  # six groups, and the winners that matter most; bound of the schema
 
+FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *SWITCH_REASONS.values()})
+"""Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
+
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
 
 
@@ -50,12 +55,14 @@ class Standing(NamedTuple):
         tally: its counts.
         verdict: why a node, by name, is in its count.
         holders: nodes whose spec still has a group of this policy.
+        control: the fleet switch.
     """
 
     policy: PolicyFacts
     tally: Tally
     verdict: Callable[[str], Verdict]
     holders: frozenset[str]
+    control: Control = Control()
 
 
 def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -> PolicyStatusView:
@@ -97,8 +104,7 @@ def _ready(standing: Standing) -> Condition:
     for bucket in (NodeBucket.FAILED, NodeBucket.PENDING, NodeBucket.REFUSED):
         if buckets[bucket]:
             reason = _main_reason(standing.tally, bucket)
-            # Pending passes by itself, whatever is waited for; a CRD that does not fit needs a person.
-            if bucket is NodeBucket.PENDING and reason is not Reason.VERSION_SKEW:
+            if bucket is NodeBucket.PENDING and reason not in FOR_A_PERSON:
                 reason = Reason.APPLYING
             return Condition(PolicyCondition.READY, FALSE, reason, _share(standing, bucket))
     return Condition(PolicyCondition.READY, TRUE, *_content(standing))
@@ -123,7 +129,12 @@ def _reconciling(standing: Standing) -> Condition:
 
 
 def _stalled(standing: Standing) -> Condition:
-    tally = standing.tally
+    tally, switch = standing.tally, standing.control.switch
+    if switch is not FleetSwitch.RUN:
+        reason = SWITCH_REASONS[switch]
+        waits = any(of is NodeBucket.PENDING and why is reason for of, why in tally.names)
+        problem = f"; {standing.control.problem}" if standing.control.problem else ""
+        return Condition(PolicyCondition.STALLED, TRUE if waits else FALSE, reason, f"fleet switch: {switch}{problem}")
     only_refused = tally.buckets[NodeBucket.REFUSED] and not (
         tally.buckets[NodeBucket.PENDING] or tally.buckets[NodeBucket.FAILED]
     )
@@ -161,6 +172,11 @@ def _ending(standing: Standing) -> tuple[Condition, ...]:
 
 
 def _summary(standing: Standing) -> str:
+    switch = standing.control.switch
+    return _counts(standing) if switch is FleetSwitch.RUN else f"fleet {switch}: {_counts(standing)}"
+
+
+def _counts(standing: Standing) -> str:
     if standing.policy.deleting:
         return f"restoring, {_nodes(len(standing.holders))} left"
     buckets = standing.tally.buckets

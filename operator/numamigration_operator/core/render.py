@@ -41,7 +41,7 @@ def _wish(
     winner: PolicyFacts | None, group: SettingsGroup, now: Wish | None, restored: Collection[SettingsGroup]
 ) -> Wish | None:
     if winner is None:
-        return _ended(now, done=group in restored)
+        return None if now is not None and now.release is Release.KEEP else ended(now, done=group in restored)
     if not winner.armed:
         return now
     if winner.mode is PolicyMode.PAUSED and now is not None and _sourced(now, winner):
@@ -53,8 +53,9 @@ def _sourced(now: Wish, winner: PolicyFacts) -> bool:
     return now.source.uid == winner.uid and now.mode is not GroupMode.RESTORE
 
 
-def _ended(now: Wish | None, *, done: bool) -> Wish | None:
-    if now is None or now.release is Release.KEEP:
+def ended(now: Wish | None, *, done: bool) -> Wish | None:
+    """Return what follows a wish that ends with a restore, which the agent has confirmed when it is `done`."""
+    if now is None:
         return None
     if now.mode is GroupMode.RESTORE:
         return None if done else now
@@ -64,10 +65,11 @@ def _ended(now: Wish | None, *, done: bool) -> Wish | None:
 def is_safe(before: Spec, after: Spec) -> bool:
     """Return whether going from `before` to `after` only restores, holds, releases, or turns offload off."""
     pairs = ((group, before.wish(group), after.wish(group)) for group in SettingsGroup)
-    return all(means_same(old, new) or _is_safe_wish(group, new) for group, old, new in pairs)
+    return all(means_same(old, new) or is_safe_wish(group, new) for group, old, new in pairs)
 
 
-def _is_safe_wish(group: SettingsGroup, wish: Wish | None) -> bool:
+def is_safe_wish(group: SettingsGroup, wish: Wish | None) -> bool:
+    """Return whether a wish, or the lack of one, only restores, holds, releases, or turns offload off."""
     if wish is None or wish.mode is not GroupMode.APPLY:
         return True
     return group is SettingsGroup.OFFLOAD and bool(msgspec.json.decode(wish.settings).get("engine") == Engine.OFF)
