@@ -142,6 +142,11 @@ def make_policy(api: Api, name: str, node: str, **spec: Any) -> Json:
     return api.create(POLICIES, body)
 
 
+def buckets(policy: Json) -> Json:
+    counts: Json = policy.get("status", {}).get("nodes", {})
+    return {name: count for name, count in counts.items() if count and name != "matched"}
+
+
 def groups(state: Json) -> Json:
     found: Json = state.get("spec", {}).get("groups", {})
     return found
@@ -179,17 +184,17 @@ def test_a_policy_reaches_its_node_and_goes_again(bed: ControlPlane, unique_name
     bed.api.delete(f"{POLICIES}/{name}")
     restoring = bed.api.watch_until(f"{STATES}/{node}", lambda obj: groups(obj)["demotion"]["mode"] == "Restore")
     assert bed.api.get(f"{POLICIES}/{name}")["metadata"]["finalizers"] == [FINALIZER]
-    report_restored(bed.api, restoring)
+    report(bed.api, restoring, "Restored")
     bed.api.wait_gone(f"{POLICIES}/{name}")
 
 
-def report_restored(api: Api, state: Json) -> None:
+def report(api: Api, state: Json, word: str, *, reported_at: str = "2026-01-02T03:04:05Z") -> None:
     """Say what the node's agent would say."""
     status = {
         "observedGeneration": state["metadata"]["generation"],
         "observedRevision": state["spec"]["revision"],
-        "reportedAt": "2026-01-02T03:04:05Z",
-        "groups": {"demotion": {"state": "Restored", "reason": "Restored"}},
+        "reportedAt": reported_at,
+        "groups": {"demotion": {"state": word, "reason": "AsExpected"}},
     }
     name = state["metadata"]["name"]
     body = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}, "status": status}
@@ -264,6 +269,25 @@ def versions(api: Api) -> dict[str, str]:
         for path in (POLICIES, STATES)
         for item in api.list_items(path)
     }
+
+
+def test_a_node_with_a_wrong_clock_is_not_unreachable_after_a_restart(
+    bed: ControlPlane, tmp_path: Path, unique_name: UniqueName
+) -> None:
+    """Promise 11: the API server says when a report came."""
+    node, name = unique_name("node"), unique_name("policy")
+    make_node(bed.api, node)
+    make_policy(bed.api, name, node, onDelete="Keep")
+    kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
+    with OperatorProcess(kubeconfig, tmp_path / "first"):
+        state = bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
+    report(bed.api, state, "Ready", reported_at="2001-01-01T00:00:00Z")
+    report(bed.api, state, "Failed", reported_at="2001-01-01T00:05:00Z")
+
+    with OperatorProcess(kubeconfig, tmp_path / "second"):
+        bed.api.watch_until(f"{POLICIES}/{name}", lambda obj: buckets(obj) == {"failed": 1})
+
+    bed.api.delete(f"{POLICIES}/{name}")
 
 
 def test_a_server_that_restarts_is_said_once_and_survived(
@@ -373,7 +397,7 @@ def test_an_agent_may_read_node_states_and_write_their_status(bed: ControlPlane,
     created = bed.api.create(STATES, {**state, "spec": {"revision": "0" * 16}})
     agent = bed.api_as(account(bed, "numamigration-agent"))
 
-    report_restored(agent, created)
+    report(agent, created, "Restored")
 
     assert agent.get(f"{STATES}/{name}")["status"]["observedRevision"] == "0" * 16
 

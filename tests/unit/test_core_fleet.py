@@ -552,16 +552,74 @@ def test_a_deleted_policy_waits_for_a_node_whose_push_is_not_shown_yet() -> None
 def test_a_finalizer_that_was_dropped_at_deletion_is_not_put_back() -> None:
     """The API server refuses new finalizers on a deleted object."""
     made = world(policy(onDelete="Restore"), nodes=1)
-    made.states["n0"]["spec"], wished = {}, made.states["n0"]["spec"]
-    made.states["n0"]["metadata"]["generation"] += 1
-    made.fleet.state_gone("n0", made.now)
+    made.remove_node("n0")
     made.delete_policy("p")
     assert WriteKey(FINALIZER, "p") in keys(made.decide())
 
-    made.states["n0"]["spec"] = wished
-    made.show_state("n0")
+    made.add_node("n0")
 
     assert WriteKey(FINALIZER, "p") not in keys(made.decide())
+
+
+def test_a_node_state_deleted_in_mid_restore_is_made_again_with_the_restore() -> None:
+    """Promise 7: only the node's own agent knows what was there before, and it has to be asked."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.delete_policy("p")
+    made.step()
+    del made.states["n0"]
+    made.fleet.state_gone("n0", made.now)
+
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    assert "p" in made.policies
+    made.settle()
+    assert made.policies == {}
+
+
+def test_a_node_state_deleted_together_with_its_policy_is_made_again_with_a_restore() -> None:
+    """Promise 7."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    del made.states["n0"]
+    made.fleet.state_gone("n0", made.now)
+    made.delete_policy("p")
+
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+
+
+def test_a_node_that_comes_back_without_its_labels_is_restored() -> None:
+    """Promise 7: a Node that was deleted by mistake registers again on the same boot."""
+    made = world(policy(onDelete="Restore", nodeSelector={"matchLabels": {"role": "db"}}), nodes=1)
+    made.remove_node("n0")
+    made.step()
+
+    made.add_node("n0")
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    made.settle()
+    assert made.groups("n0") == {}
+
+
+def test_a_wish_is_restored_however_far_the_watch_lags_behind_the_writes() -> None:
+    """Promise 7: an event about an older write of ours is no foreign edit."""
+    made = world(policy(settings={"balancing": TIERING}, onDelete="Restore"), nodes=1)
+    made.edit_policy("p", settings={"balancing": {"mode": "Normal"}})
+    (first,) = made.decide().writes
+    for channels in range(1, 9):
+        made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": channels}, "balancing": TIERING})
+        made.decide()
+    made.carry_out([first])
+
+    made.delete_policy("p")
+
+    (write,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+    assert {group: wish["mode"] for group, wish in json.loads(write.body)["spec"]["groups"].items()} == {
+        "offload": "Restore",
+        "balancing": "Restore",
+    }
 
 
 def test_a_deleted_policy_does_not_wait_for_a_node_that_is_gone() -> None:
@@ -756,6 +814,25 @@ def test_a_node_that_reports_again_is_reachable_again() -> None:
 def test_at_first_sight_the_age_of_a_report_counts(age: int, unreachable: int) -> None:
     made = world(policy(), nodes=1)
     made.states["n0"]["status"]["reportedAt"] = (made.wall - timedelta(seconds=age)).isoformat()
+    made.restart()
+
+    made.step()
+    made.step(0.5)
+
+    assert made.status("p")["nodes"]["unreachable"] == unreachable
+
+
+@pytest.mark.parametrize("lead", [timedelta(days=-3000), timedelta(days=3000)], ids=["far behind", "far ahead"])
+@pytest.mark.parametrize(("age", "unreachable"), [(899, 0), (900, 1)], ids=["young", "old"])
+def test_the_age_of_a_report_is_taken_from_the_api_servers_clock(lead: timedelta, age: int, unreachable: int) -> None:
+    """Promise 11: a node whose clock is wrong is not unreachable."""
+    made = world(policy(), nodes=1)
+    made.states["n0"]["status"]["reportedAt"] = (made.wall + lead).isoformat()
+    stored = (made.wall - timedelta(seconds=age)).isoformat()
+    made.states["n0"]["metadata"]["managedFields"] = [
+        {"manager": "numamigration-operator", "operation": "Apply", "time": "2020-01-01T00:00:00Z"},
+        {"manager": "numamigration-agent", "operation": "Apply", "subresource": "status", "time": stored},
+    ]
     made.restart()
 
     made.step()

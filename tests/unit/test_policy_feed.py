@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from numamigration_operator.cluster.informer import AnyObject
-from numamigration_operator.core.objects import Meta, NodeObject, PolicyObject, StateObject
+from numamigration_operator.core.objects import Meta, NodeObject, PolicyObject, StateMeta, StateObject
 from numamigration_operator.feeds import NodeFeed, PolicyFeed, StateFeed
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
@@ -139,7 +139,7 @@ def test_nodes_are_told_by_name(recorder: Recorder) -> None:
 
 
 def test_node_states_are_told_with_the_time_of_day(recorder: Recorder) -> None:
-    feed, state = StateFeed(recorder, recorder), StateObject(Meta("n1"))
+    feed, state = StateFeed(recorder, recorder), StateObject(StateMeta("n1"))
     feed.upsert(state)
     feed.gone(AnyObject(Meta("n1")))
     feed.listed(frozenset({"n2"}))

@@ -19,7 +19,7 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.conditions import shorten
-from numamigration_api.vocabulary import Reason, SettingsGroup
+from numamigration_api.vocabulary import Reason, Release, SettingsGroup
 from numamigration_operator.core.classify import NodeFacts, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
@@ -34,6 +34,7 @@ from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import Spec, revision_of, spec_document, spec_replacement
 
 TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ignored
+DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may be back on the same boot
 NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
 ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
 
@@ -70,6 +71,7 @@ class Fleet:
         self._uids: dict[str, str] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._nodes: dict[str, NodeRecord] = {}
+        self._departed: OrderedDict[str, Spec] = OrderedDict()
         self._ranked: tuple[PolicyFacts, ...] = ()
         self._resolutions: dict[tuple[str, ...], Resolution] = {}
         self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
@@ -210,6 +212,7 @@ class Fleet:
         record = self._nodes.get(name)
         if record is None:
             record = self._nodes[name] = NodeRecord(name)
+            record.spec = self._departed.pop(name, record.spec)
         return record
 
     def _mark(self, record: NodeRecord) -> None:
@@ -217,8 +220,17 @@ class Fleet:
             self._dirty[record.name] = None
 
     def _forget_if_empty(self, record: NodeRecord) -> None:
-        if record.uid is None and record.state_uid is None:
-            del self._nodes[record.name]
+        """Forget a name that has neither Node nor node state, but not what would have to be restored there.
+
+        A Node that was deleted by mistake registers again, often without the labels that a policy selected.
+        """
+        if record.uid is not None or record.state_uid is not None:
+            return
+        del self._nodes[record.name]
+        if any(wish.release is Release.RESTORE for _, wish in record.spec.groups):
+            self._departed[record.name] = record.spec
+            if len(self._departed) > DEPARTED_MAX:
+                self._departed.popitem(last=False)
 
     # What became of writes
 

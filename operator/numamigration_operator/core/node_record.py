@@ -20,7 +20,7 @@ from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
 from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import Spec, Wish, observed_spec, revision_of, unchanged
 
-OPEN_REVISIONS_MAX: Final = 4  # an event of an older open write is no foreign edit; older ones cost one spare write
+OPEN_REVISIONS_MAX: Final = 32  # an event of an open write is no foreign edit; a watch lags by a few of them
 RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
 
 
@@ -100,13 +100,19 @@ class NodeRecord:
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()
         self.alarm: float | None = None
+        self.spec = Spec()
+        self.open_spec: Spec | None = None
         self.forget_state()
 
     def forget_state(self) -> None:
-        """Take in that there is no node state."""
+        """Take in that there is no node state.
+
+        What its spec said stays the base of decisions: a wish that ended with the object in somebody's hands, or that
+        was just being restored, would otherwise be left in the kernel for ever.
+        """
         self.state_uid: str | None = None
         self.generation = 0
-        self.spec = Spec()
+        self.spec = self.base
         self.shown: str | None = None
         self.resisted: str | None = None
         self.leader_epoch: int | None = None
@@ -120,7 +126,7 @@ class NodeRecord:
 
     def forget_open_write(self) -> None:
         """Take in that nothing is on its way."""
-        self.open_spec: Spec | None = None
+        self.open_spec = None
         self.open_revisions: tuple[str, ...] = ()
 
     @property
@@ -165,7 +171,7 @@ class NodeRecord:
         self._close_open_write(foreign_counts=moved)
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
-            self.silent_since = now if known else now - _age(self.reported_at, wall)
+            self.silent_since = now if known else now - _age(state.status_stored_at, wall)
         self.report = pools.report(report_of(state.status))
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
             # Of a revision that came back, an old report may still stand there: the agent may be at what came between.
@@ -215,9 +221,9 @@ class NodeRecord:
             self.forget_open_write()
 
 
-def _age(reported_at: str | None, wall: datetime) -> float:
-    """Return the seconds since a report, by wall clock; 0 when it does not say or lies ahead."""
+def _age(moment: str | None, wall: datetime) -> float:
+    """Return the seconds since a moment, by wall clock; 0 when there is none or it lies ahead."""
     try:
-        return max(0.0, (wall - parse_timestamp(reported_at or "")).total_seconds())
+        return max(0.0, (wall - parse_timestamp(moment or "")).total_seconds())
     except ValueError:
         return 0.0

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from numamigration_api.vocabulary import (
+    AGENT_MANAGER,
     AcceptedRisk,
     DriftPolicy,
     GroupMode,
@@ -47,6 +48,20 @@ class Meta(Struct, frozen=True):
     labels: dict[str, str] = {}
     finalizers: tuple[str, ...] = ()
     owner_references: tuple[Owner, ...] = ()
+
+
+class ManagedFields(Struct, frozen=True):
+    """Who wrote something of an object last, and when by the API server's clock; what it was is skipped."""
+
+    manager: str = ""
+    subresource: str = ""
+    time: str = ""
+
+
+class StateMeta(Meta, frozen=True):
+    """Metadata of a node state."""
+
+    managed_fields: tuple[ManagedFields, ...] = ()
 
 
 class NodeObject(Struct, frozen=True):
@@ -251,9 +266,19 @@ class StateStatus(Struct, frozen=True):
 class StateObject(Struct, frozen=True):
     """A NodeMigrationState."""
 
-    metadata: Meta
+    metadata: StateMeta
     spec: StateSpec = StateSpec()
     status: StateStatus = StateStatus()
+
+    @property
+    def status_stored_at(self) -> str | None:
+        """When the agent's last report was stored.
+
+        By the API server's clock where it says so: the clock of a node may be anything.
+        """
+        entries = self.metadata.managed_fields
+        written = (one.time for one in entries if one.manager == AGENT_MANAGER and one.subresource)
+        return max(written, default=self.status.reported_at)
 
 
 class ConfigMapObject(Struct, frozen=True):
