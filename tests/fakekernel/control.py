@@ -69,6 +69,14 @@ class Load(Struct, frozen=True, tag_field="do", tag="load"):
         return Reply()
 
 
+class BeginUnload(Struct, frozen=True, tag_field="do", tag="beginUnload"):
+    """Stop half way through an unload: the files are there, turning on answers ENODEV; ``Unload`` ends it."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.begin_unload()
+        return Reply()
+
+
 class Unload(Struct, frozen=True, tag_field="do", tag="unload"):
     """Unload the driver; EAGAIN while offload is on."""
 
@@ -170,6 +178,7 @@ class Quit(Struct, frozen=True, tag_field="do", tag="quit"):
 
 Command = (
     Load
+    | BeginUnload
     | Unload
     | Reboot
     | SetWorkloads

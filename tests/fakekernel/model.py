@@ -31,7 +31,8 @@ from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Wo
 from tests.fakekernel.layout import (
     DMA_CLASS,
     DRIVER,
-    DRIVER_ROWS,
+    LOADABLE_FOLDERS,
+    SERIES,
     Kind,
     Link,
     Row,
@@ -39,11 +40,12 @@ from tests.fakekernel.layout import (
     driver_path,
     driver_rows,
     engine_entries,
+    fresh_driver,
     host_rows,
 )
 from tests.fakekernel.migration import Flow, migrate
 from tests.fakekernel.parsing import KernelError
-from tests.fakekernel.state import KernelState, fresh_driver
+from tests.fakekernel.state import KernelState
 
 SYSFS_FILE_BYTES: Final = 4096
 """stat(2) says so of every sysfs file, and no write is longer."""
@@ -113,9 +115,10 @@ class FakeKernel:
     """A running kernel."""
 
     def __init__(self, config: HostConfig, chance: random.Random) -> None:
-        if config.dialect not in DRIVER_ROWS:
-            known = ", ".join(DRIVER_ROWS)
-            raise ValueError(f"dialect {config.dialect} has no rows yet; there are {known}")
+        if config.dialect not in SERIES:
+            raise ValueError(f"dialect {config.dialect} cannot be faked yet; there are {', '.join(SERIES)}")
+        if config.built_in and not SERIES[config.dialect].may_be_built_in:
+            raise ValueError(f"dialect {config.dialect} has no built-in form")
         self.config = config
         self.stores: list[Store] = []
         self._chance = chance
@@ -130,7 +133,7 @@ class FakeKernel:
 
     def _boot(self) -> None:
         config = self.config
-        present = bool(DRIVER_ROWS[config.dialect]) and (config.loaded or config.built_in)
+        present = bool(SERIES[config.dialect].rows) and (config.loaded or config.built_in)
         self._state = KernelState(
             config=config,
             boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
@@ -146,7 +149,7 @@ class FakeKernel:
         self._add(host_rows(config))
         self._add_engines()
         if present:
-            self._add(driver_rows(config))
+            self._add_driver()
 
     def reboot(self) -> None:
         """Lose every setting and counter and get a new boot id; devices and workloads stay."""
@@ -154,19 +157,24 @@ class FakeKernel:
 
     def load(self) -> None:
         """Do what ``modprobe dcbm`` does: off, one channel, every reason."""
-        if not DRIVER_ROWS[self.config.dialect]:
+        if not SERIES[self.config.dialect].rows:
             raise KernelError(ENOENT)
         if self._state.dcbm:
             raise KernelError(EEXIST)
         self._state.dcbm = fresh_driver(self.config)
-        self._add(driver_rows(self.config))
+        self._add_driver()
 
-    def unload(self) -> None:
-        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+    def begin_unload(self) -> None:
+        """Stop ``rmmod dcbm`` half way: the module is going away and its files are still there."""
         if not self._state.dcbm or self.config.built_in:
             raise KernelError(ENOENT)
         if self._state.dcbm.offloading:
             raise KernelError(EAGAIN)
+        self._state.dcbm.going = True
+
+    def unload(self) -> None:
+        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+        self.begin_unload()
         self._state.dcbm = None
         self._drop(DRIVER)
 
@@ -266,13 +274,15 @@ class FakeKernel:
                 self.create(path, caller)
             raise
         entry = self._tree[real]
-        write = flags & os.O_ACCMODE != os.O_RDONLY
+        access = flags & os.O_ACCMODE
+        read, write = access != os.O_WRONLY, access != os.O_RDONLY
         if not isinstance(entry, File):
             raise KernelError(EISDIR)
         row = entry.row
         _check_rights(row.mode, row.kind, write=write, caller=caller)
         # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
-        if write and row.kind is Kind.SYSFS and not row.mode & 0o222:
+        asked = (0o444 if read else 0) | (0o222 if write else 0)
+        if row.kind is Kind.SYSFS and any(asked & bits and not row.mode & bits for bits in (0o444, 0o222)):
             raise KernelError(EACCES)
         return OpenFile(real, entry, flags, caller)
 
@@ -335,6 +345,12 @@ class FakeKernel:
         for entry in entries:
             self._add_folder(_parent(entry.path))
             self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
+
+    def _add_driver(self) -> None:
+        self._add(driver_rows(self.config))
+        if not self.config.built_in:
+            for folder in LOADABLE_FOLDERS:
+                self._add_folder(folder)
 
     def _add_engines(self) -> None:
         self._add_folder(DMA_CLASS)
