@@ -9,6 +9,7 @@ The calls are the system calls, with their errnos:
 * One write is one call of the file's handler, of at most 4096 bytes for sysfs; no bytes, no call.
 * What a handle was opened on may vanish (unload, reboot): then ENODEV.
 * Truncating and appending are taken without effect, as sysfs does.
+* A call that is held up is not over when it returns: ``begin_read`` and ``begin_write`` answer with it (see ``calls``).
 
 Sources: fs/kernfs/file.c, fs/sysfs/file.c, fs/proc/proc_sysctl.c, fs/proc/inode.c, fs/namei.c; every refusal of a
 sysfs folder or file was also run on a 7.3-rc7 kernel.
@@ -27,6 +28,7 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from tests.fakekernel.calls import Call, GateKeeper, When
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
 from tests.fakekernel.layout import (
     DMA_CLASS,
@@ -121,6 +123,7 @@ class FakeKernel:
             raise ValueError(f"dialect {config.dialect} has no built-in form")
         self.config = config
         self.stores: list[Store] = []
+        self.gate = GateKeeper()
         self._chance = chance
         self._engines = config.engines
         self._flows = [Flow(workload) for workload in config.workloads]
@@ -209,7 +212,7 @@ class FakeKernel:
 
     def drift(self, path: str, text: str) -> None:
         """Write as another process of the host does, with all rights and through a writable mount."""
-        self.write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode())
+        self._write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode(), 0)
 
     def snapshot(self) -> Snapshot:
         """Return what the kernel holds; for an absent driver its values after loading."""
@@ -296,7 +299,42 @@ class FakeKernel:
         return handle.shown[offset : offset + size]
 
     def write(self, handle: OpenFile, data: bytes, offset: int = 0) -> int:
-        """Answer pwrite; the one place where a file's handler is called."""
+        """Answer a pwrite that nothing holds up.
+
+        Raises:
+            StillUnderWayError: something does; the call goes on.
+        """
+        return int(self.begin_write(handle, data, offset).result())
+
+    def begin_write(self, handle: OpenFile, data: bytes, offset: int = 0) -> Call:
+        """Take a pwrite, which may be held up."""
+        call = Call(handle.path, lambda: self._write(handle, data, offset))
+        side = self.gate.meets(handle.path) if data and handle.file.row.store else None
+        if side is not When.BEFORE:
+            self._perform(call)
+        if side:
+            call.held, self.gate.held, call.over = side, call, False
+        return call
+
+    def open_gate(self, *, drop: bool) -> None:
+        """Take the gate away and let go who is held there; with `drop`, a store that has no effect yet never has."""
+        call = self.gate.open()
+        if call is None:
+            return
+        side, call.held = call.held, None
+        if side is When.AFTER:
+            call.over = True
+        elif drop:
+            call.interrupt()
+        else:
+            self._perform(call)
+
+    def _perform(self, call: Call) -> None:
+        call.work()
+        call.over = True
+
+    def _write(self, handle: OpenFile, data: bytes, offset: int) -> int:
+        """Do a pwrite; the one place where a file's handler is called."""
         if not handle.writable:
             raise KernelError(EBADF)
         self._check_exists(handle)
