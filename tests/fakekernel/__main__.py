@@ -52,13 +52,14 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def _unmount_on_signal(folder: Path) -> None:
-    """Unmounting ends the main thread's loop.
+def _unmount_on_signal(running: RunningKernel, folder: Path) -> None:
+    """Unmounting ends the main thread's loop, once no call is under way any more.
 
     libfuse's own handlers would only set a flag and hope that the signal wakes that loop, which is lost when it comes
     just before the loop goes to sleep (lib/fuse_loop_mt.c); the process would then stay until somebody reads a file.
     """
     signal.sigwait(ENDING_SIGNALS)
+    running.end()
     detach(folder)
 
 
@@ -92,7 +93,9 @@ def _run(arguments: argparse.Namespace) -> None:
 
     def mounted() -> None:
         # Not earlier: an unmount before the mount would be lost. Until then the signals wait.
-        threading.Thread(target=_unmount_on_signal, args=[arguments.mount], name="signals", daemon=True).start()
+        threading.Thread(
+            target=_unmount_on_signal, args=[running, arguments.mount], name="signals", daemon=True
+        ).start()
         if arguments.until_stdin_closes:
             threading.Thread(target=_end_with_stdin, name="stdin", daemon=True).start()
         if arguments.ready_fd is not None:

@@ -74,7 +74,9 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True):
     concurrency: AtLeastOne = 1
     """Tasks that migrate at the same moment and so compete for channels. Different workloads never collide."""
     eligible_share: Share = 1.0
-    """The rest stays with the CPU: movable_ops pages, folios with an unexpected reference count."""
+    """The rest stays with the CPU: movable_ops pages."""
+    pinned_share: Share = 0.0
+    """Share of folios that somebody holds a reference to (direct I/O, RDMA); they cannot migrate."""
     fail_share: Share = 0.0
     """Share of folios whose migration fails in the end, whoever copied them."""
     hugetlb: bool = False
@@ -92,7 +94,7 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
     loaded: bool = True
     """Whether dcbm is there after boot; False: a module that nobody has loaded."""
     built_in: bool = False
-    """dcbm is part of the kernel image: no refcnt, never unloaded."""
+    """dcbm is part of the kernel image: no refcnt, never unloaded. V5 has no such form."""
     kernel_config: bool = True
     """Whether there is a /proc/config.gz."""
     engines: tuple[DmaEngine, ...] = (

@@ -6,6 +6,7 @@ A refusal of the kernel comes back as ``errno`` with a message, a malformed line
 
 Everything that touches the kernel goes through ``RunningKernel``: one lock round the model, and time that is caught up
 before each look. So no thread ticks, counters are exact at the moment they are read, and an unread host costs nothing.
+Who waits for something in the model (a held call, a command that waits) lets go of the lock meanwhile.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ import os
 import signal
 import socketserver
 import threading
+import time
 from collections.abc import Callable
+from errno import EIO
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated
@@ -22,9 +25,12 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Struct
 
+from tests.fakekernel.calls import Call, Gate
 from tests.fakekernel.config import DmaEngine, Share, Workload
 from tests.fakekernel.model import FakeKernel, Snapshot, Store
 from tests.fakekernel.parsing import KernelError
+
+Seconds = Annotated[float, Meta(ge=0)]
 
 
 class RunningKernel:
@@ -34,21 +40,49 @@ class RunningKernel:
         """Share `kernel`; without a clock time stands still and moves by ``Advance`` only."""
         self._kernel = kernel
         self._clock = clock
-        self._lock = threading.Lock()
+        self._changed = threading.Condition()
         self._caught_up_to = clock() if clock else 0.0
+        self._ending = False
 
     def __enter__(self) -> FakeKernel:
-        self._lock.acquire()
-        if self._clock:
-            now = self._clock()
-            self._kernel.advance(now - self._caught_up_to)
-            self._caught_up_to = now
+        self._changed.acquire()
+        self._catch_up()
         return self._kernel
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._lock.release()
+        self._changed.notify_all()
+        self._changed.release()
+
+    def wait(self, holds: Callable[[FakeKernel], bool], seconds_max: float | None = None) -> bool:
+        """Wait until the kernel is in a state, and tell whether it came to that; the lock is free meanwhile."""
+        deadline = None if seconds_max is None else time.monotonic() + seconds_max
+        with self as kernel:
+            while not holds(kernel):
+                left = None if deadline is None else deadline - time.monotonic()
+                if self._ending or (left is not None and left <= 0):
+                    return False
+                self._changed.wait(left)
+                self._catch_up()
+            return True
+
+    def finish(self, call: Call) -> bytes | int:
+        """Wait until a call is over and return its answer, EIO when the host ends before."""
+        if not self.wait(lambda _: call.over):
+            raise KernelError(EIO)
+        return call.result()
+
+    def end(self) -> None:
+        """Let go everybody who waits: a mount can only be left when nobody is in it."""
+        with self:
+            self._ending = True
+
+    def _catch_up(self) -> None:
+        if self._clock:
+            now = self._clock()
+            self._kernel.advance(now - self._caught_up_to)
+            self._caught_up_to = now
 
 
 class Reply(Struct, frozen=True, omit_defaults=True):
@@ -59,6 +93,8 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     errno: int = 0
     stores: tuple[Store, ...] = ()
     snapshot: Snapshot | None = None
+    held: str = ""
+    """Path of the file whose store is held at the gate."""
 
 
 class Load(Struct, frozen=True, tag_field="do", tag="load"):
@@ -66,6 +102,14 @@ class Load(Struct, frozen=True, tag_field="do", tag="load"):
 
     def perform(self, kernel: FakeKernel) -> Reply:
         kernel.load()
+        return Reply()
+
+
+class BeginUnload(Struct, frozen=True, tag_field="do", tag="beginUnload"):
+    """Stop half way through an unload: the files are there, turning on answers ENODEV; ``Unload`` ends it."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.begin_unload()
         return Reply()
 
 
@@ -139,11 +183,48 @@ class Drift(Struct, frozen=True, tag_field="do", tag="drift"):
 class Advance(Struct, frozen=True, tag_field="do", tag="advance"):
     """Let time pass at once."""
 
-    seconds: Annotated[float, Meta(ge=0)]
+    seconds: Seconds
 
     def perform(self, kernel: FakeKernel) -> Reply:
         kernel.advance(self.seconds)
         return Reply()
+
+
+class CloseGate(Struct, frozen=True, tag_field="do", tag="closeGate"):
+    """Hold one of the next stores that programs make; those of ``Drift`` pass."""
+
+    gate: Gate = Gate()
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.gate.close(self.gate)
+        return Reply()
+
+
+class OpenGate(Struct, frozen=True, tag_field="do", tag="openGate"):
+    """Let the held store go on, if one is held, and hold none any more.
+
+    After the writer was killed, ``drop`` makes a store that has no effect yet have none. The killed process is gone
+    only then: FUSE, like a driver, lets nobody go whose request it has taken.
+    """
+
+    drop: bool = False
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.open_gate(drop=self.drop)
+        return Reply()
+
+
+class AwaitHeld(Struct, frozen=True, tag_field="do", tag="awaitHeld"):
+    """Answer when a store is held at the gate, with its file."""
+
+    seconds_max: Seconds = 30.0
+
+    def holds(self, kernel: FakeKernel) -> bool:
+        return kernel.gate.held is not None
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        held = kernel.gate.held
+        return Reply(held=held.path) if held else Reply(message=f"no store was held within {self.seconds_max:g} s")
 
 
 class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
@@ -170,6 +251,7 @@ class Quit(Struct, frozen=True, tag_field="do", tag="quit"):
 
 Command = (
     Load
+    | BeginUnload
     | Unload
     | Reboot
     | SetWorkloads
@@ -178,6 +260,9 @@ Command = (
     | SetMemoryPressure
     | Drift
     | Advance
+    | CloseGate
+    | OpenGate
+    | AwaitHeld
     | ReadStores
     | TakeSnapshot
     | Quit
@@ -193,6 +278,8 @@ def answer(running: RunningKernel, line: bytes) -> Reply:
     except msgspec.DecodeError as error:
         return Reply(message=str(error))
     try:
+        if isinstance(command, AwaitHeld):
+            running.wait(command.holds, command.seconds_max)
         with running as kernel:
             return command.perform(kernel)
     except KernelError as error:

@@ -8,6 +8,9 @@
 * Mounted by somebody who is not root, nobody else comes in, and whoever mounted is the fake host's root, as in a user
   namespace; so the demo needs no root.
 * A write of no bytes never arrives (the VFS answers 0), and rename over a file system border is the VFS's EXDEV.
+* A call that is held up keeps its thread and nothing else; there is a thread for every request under way.
+* A process that is killed within a read or write is gone only when that is answered, as in a driver that waits in state
+  D: FUSE waits out what it has handed over (fs/fuse/dev.c, request_wait_answer). Its other threads end at once.
 * The file system's magic number is FUSE's, not that of sysfs.
 
 Importing this needs libfuse3 (Debian: fuse3). Sources: libfuse's include/fuse.h; fs/fuse/file.c.
@@ -83,7 +86,8 @@ class Frontend:
 
     def write(self, _path: str, data: bytes, offset: int, fi: Any) -> int:
         with self._running as kernel:
-            return kernel.write(self._handles[fi.fh], data, offset)
+            call = kernel.begin_write(self._handles[fi.fh], data, offset)
+        return int(self._running.finish(call))
 
     def truncate(self, path: str, _length: int, _fi: Any = None) -> int:
         with self._running as kernel:

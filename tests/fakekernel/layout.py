@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Which files a host has: one row per file, with its mode and what reading and writing it calls.
 
-* A dialect is a tuple of rows in ``DRIVER_ROWS``; a new one is a new tuple, not a branch.
+* A dialect is an entry in ``SERIES``: its files, and the few facts in which its driver differs; never a branch.
 * ``show`` returns the whole text. ``store`` gets the bytes of one write(2) and changes the state or raises
   ``KernelError``; after an error nothing has changed.
 * Kinds differ in what open and write answer (see ``model``): sysfs refuses to open a 0444 file for writing even to
   root, a sysctl takes capabilities into account and ignores writes at an offset, procfs opens and then fails with EIO.
 
-Sources: "mm: batch migration copy offload" RFC v6, patch 4/5 (dcbm); kernel/params.c; drivers/dma/dmaengine.c;
+Sources: "mm: batch migration copy offload" RFC v6, patch 4/5 (dcbm), and its predecessor of April 2026 (V5, patches 5/7
+and 6/7: files of the module's own folder); kernel/params.c; kernel/module/sysfs.c; drivers/dma/dmaengine.c;
 kernel/sched/core.c and fair.c (sysctls); mm/memory-tiers.c (demotion_enabled); drivers/base/node.c.
 """
 
@@ -16,11 +17,11 @@ from __future__ import annotations
 import gzip
 from collections.abc import Callable, Iterator
 from enum import Enum, auto
-from errno import EBUSY, EINVAL, EPERM
+from errno import EBUSY, EINVAL, ENODEV, EPERM
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
-from numamigration_api.vocabulary import Dialect
+from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import Caller, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.parsing import (
     INT_MAX,
@@ -31,7 +32,7 @@ from tests.fakekernel.parsing import (
     parse_reason_mask,
     sysctl_int,
 )
-from tests.fakekernel.state import KernelState
+from tests.fakekernel.state import Dcbm, KernelState
 
 DRIVER: Final = "/sys/module/dcbm"
 PARAMETERS: Final = f"{DRIVER}/parameters"
@@ -78,10 +79,14 @@ class Link(NamedTuple):
 
 def _store_offloading(state: KernelState, data: bytes, _caller: Caller) -> None:
     wanted = kstrtobool(data)
-    # No channel is looked for here: without any, offloading reads 1 and nothing is offloaded.
-    if wanted and state.other_migrator:
-        raise KernelError(EBUSY)
-    state.driver.offloading = wanted
+    driver = state.driver
+    if wanted and not driver.offloading:
+        # No channel is looked for here: without any, offloading reads 1 and nothing is offloaded.
+        if state.other_migrator:
+            raise KernelError(EBUSY)
+        if driver.going:
+            raise KernelError(ENODEV)
+    driver.offloading = wanted
 
 
 def _store_nr_dma_chan(state: KernelState, data: bytes, _caller: Caller) -> None:
@@ -117,55 +122,98 @@ def _store_demotion_enabled(state: KernelState, data: bytes, _caller: Caller) ->
     state.demotion_enabled = kstrtobool(data)
 
 
-V6_ROWS: Final = (
-    Row(
-        f"{PARAMETERS}/offloading",
-        0o644,
-        Kind.SYSFS,
-        lambda state: b"%d\n" % state.driver.offloading,
-        _store_offloading,
-    ),
-    Row(
-        f"{PARAMETERS}/nr_dma_chan",
-        0o644,
-        Kind.SYSFS,
-        lambda state: b"%d\n" % state.driver.nr_dma_chan,
-        _store_nr_dma_chan,
-    ),
-    Row(
-        f"{PARAMETERS}/reason_mask",
-        0o644,
-        Kind.SYSFS,
-        lambda state: format_reason_mask(state.driver.reason_mask, state.config.reason_names),
-        _store_reason_mask,
-    ),
-    Row(
-        f"{PARAMETERS}/folios_migrated",
-        0o644,
-        Kind.SYSFS,
-        lambda state: b"%d\n" % state.driver.folios_migrated,
-        _reset_folios_migrated,
-    ),
-    Row(
-        f"{PARAMETERS}/folios_failures",
-        0o644,
-        Kind.SYSFS,
-        lambda state: b"%d\n" % state.driver.folios_failures,
-        _reset_folios_failures,
-    ),
+def _driver_files(folder: str) -> tuple[Row, ...]:
+    """Return the four files that V5 and V6 have in common."""
+    return (
+        Row(
+            f"{folder}/offloading",
+            0o644,
+            Kind.SYSFS,
+            lambda state: b"%d\n" % state.driver.offloading,
+            _store_offloading,
+        ),
+        Row(
+            f"{folder}/nr_dma_chan",
+            0o644,
+            Kind.SYSFS,
+            lambda state: b"%d\n" % state.driver.nr_dma_chan,
+            _store_nr_dma_chan,
+        ),
+        Row(
+            f"{folder}/folios_migrated",
+            0o644,
+            Kind.SYSFS,
+            lambda state: b"%d\n" % state.driver.folios_migrated,
+            _reset_folios_migrated,
+        ),
+        Row(
+            f"{folder}/folios_failures",
+            0o644,
+            Kind.SYSFS,
+            lambda state: b"%d\n" % state.driver.folios_failures,
+            _reset_folios_failures,
+        ),
+    )
+
+
+REASON_MASK: Final = Row(
+    f"{PARAMETERS}/reason_mask",
+    0o644,
+    Kind.SYSFS,
+    lambda state: format_reason_mask(state.driver.reason_mask, state.config.reason_names),
+    _store_reason_mask,
 )
 
-DRIVER_ROWS: Final[dict[Dialect, tuple[Row, ...]]] = {
-    Dialect.NO_SERIES: (),
-    Dialect.V6: V6_ROWS,
+
+class Series(NamedTuple):
+    """What a dialect brings to the kernel."""
+
+    rows: tuple[Row, ...] = ()
+    fixed_reasons: frozenset[MigrationReason] | None = None
+    """Which migrations are offloaded where no file says; None: ``reason_mask`` does."""
+    may_be_built_in: bool = True
+    """False where registering demands a module to hold a reference to."""
+    copies_pinned: bool = False
+    """Whether a folio that somebody holds a reference to is copied, in vain; else it is left out of the batch."""
+
+
+SERIES: Final[dict[Dialect, Series]] = {
+    Dialect.NO_SERIES: Series(),
+    Dialect.V5: Series(
+        _driver_files(DRIVER),
+        fixed_reasons=frozenset(
+            {
+                MigrationReason.COMPACTION,
+                MigrationReason.SYSCALL_OR_CPUSET,
+                MigrationReason.DEMOTION,
+                MigrationReason.NUMA_MISPLACED,
+            }
+        ),
+        may_be_built_in=False,
+        copies_pinned=True,
+    ),
+    Dialect.V6: Series((*_driver_files(PARAMETERS), REASON_MASK)),
 }
-"""Files of the driver by dialect; a dialect that is not here cannot be faked yet."""
+"""Dialects that can be faked."""
+
+UEVENT: Final = Row(f"{DRIVER}/uevent", 0o200, Kind.SYSFS, lambda _: b"", lambda _state, _data, _caller: None)
 
 LOADABLE_ROWS: Final = (
+    Row(f"{DRIVER}/coresize", 0o444, Kind.SYSFS, lambda _: b"20480\n"),
+    Row(f"{DRIVER}/initsize", 0o444, Kind.SYSFS, lambda _: b"0\n"),
+    Row(f"{DRIVER}/initstate", 0o444, Kind.SYSFS, lambda state: b"going\n" if state.driver.going else b"live\n"),
     Row(f"{DRIVER}/refcnt", 0o444, Kind.SYSFS, lambda state: b"%d\n" % state.driver.offloading),
-    Row(f"{DRIVER}/initstate", 0o444, Kind.SYSFS, lambda _: b"live\n"),
+    Row(f"{DRIVER}/taint", 0o444, Kind.SYSFS, lambda _: b"\n"),
 )
 """What only a loaded module has, not a built-in one."""
+LOADABLE_FOLDERS: Final = (f"{DRIVER}/holders", f"{DRIVER}/notes", f"{DRIVER}/sections")
+"""Empty here."""
+
+
+def fresh_driver(config: HostConfig) -> Dcbm:
+    """Return the driver as module_init leaves it: off, one channel, every reason it can have."""
+    fixed = SERIES[config.dialect].fixed_reasons
+    return Dcbm(sum(1 << bit for bit, name in enumerate(config.reason_names) if fixed is None or name in fixed))
 
 
 def _vmstat(state: KernelState) -> bytes:
@@ -190,7 +238,7 @@ def _cpuinfo(state: KernelState) -> bytes:
 
 def _kernel_config(state: KernelState) -> bytes:
     lines = ["CONFIG_NUMA_BALANCING=y", "CONFIG_MIGRATION=y", "CONFIG_DMA_ENGINE=y", "CONFIG_TRANSPARENT_HUGEPAGE=y"]
-    if DRIVER_ROWS[state.config.dialect]:
+    if SERIES[state.config.dialect].rows:
         lines += ["CONFIG_MIGRATION_COPY_OFFLOAD=y", f"CONFIG_DCBM_DMA={'y' if state.config.built_in else 'm'}"]
     return gzip.compress("".join(f"{line}\n" for line in lines).encode(), mtime=0)
 
@@ -229,8 +277,10 @@ MAINLINE_ROWS: Final = (
 
 def driver_rows(config: HostConfig) -> tuple[Row, ...]:
     """Return the files that come and go with the driver; none on a kernel without the series."""
-    rows = DRIVER_ROWS[config.dialect]
-    return rows if config.built_in or not rows else (*rows, *LOADABLE_ROWS)
+    rows = SERIES[config.dialect].rows
+    if not rows:
+        return ()
+    return (*rows, UEVENT) if config.built_in else (*rows, UEVENT, *LOADABLE_ROWS)
 
 
 def host_rows(config: HostConfig) -> Iterator[Row]:

@@ -18,7 +18,7 @@ from typing import Final
 
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import Workload
-from tests.fakekernel.layout import CHANNELS_MAX, NORMAL, TIERING
+from tests.fakekernel.layout import CHANNELS_MAX, NORMAL, SERIES, TIERING
 from tests.fakekernel.state import Dcbm, KernelState
 
 FOLIOS_PER_CALL: Final[dict[MigrationReason, int]] = {
@@ -34,6 +34,20 @@ FOLIOS_PER_CALL: Final[dict[MigrationReason, int]] = {
     MigrationReason.DAMON: 475,
 }
 """How many folios the kernel's callers hand over at once; the batch ceiling may cut that."""
+
+SYNCHRONOUS_CALLERS: Final = frozenset(
+    {
+        MigrationReason.COMPACTION,
+        MigrationReason.MEMORY_FAILURE,
+        MigrationReason.MEMORY_HOTPLUG,
+        MigrationReason.SYSCALL_OR_CPUSET,
+        MigrationReason.MEMPOLICY_MBIND,
+        MigrationReason.CONTIG_RANGE,
+        MigrationReason.LONGTERM_PIN,
+    }
+)
+"""They try folios that did not migrate a second time, one by one; the others give up after the first pass.
+Compaction's mode varies; here it is kcompactd's."""
 
 THP_PAGES: Final = 512
 PAGES_PER_MB: Final = 1 << (20 - 12)
@@ -63,6 +77,7 @@ class Flow:
     folios: Carry = field(default_factory=Carry)
     eligible: Carry = field(default_factory=Carry)
     failing: Carry = field(default_factory=Carry)
+    pinned: Carry = field(default_factory=Carry)
     engine_errors: Carry = field(default_factory=Carry)
     promotable_pages: float = 0.0
 
@@ -72,10 +87,18 @@ def migrate(state: KernelState, flow: Flow, seconds: float) -> None:
     workload = flow.workload
     wanted = flow.folios.take(workload.folios_per_second * seconds)
     folios = _admitted(state, flow, wanted, seconds)
-    eligible = flow.eligible.take(folios * workload.eligible_share)
+    pinned = flow.pinned.take(folios * workload.pinned_share)
+    eligible = flow.eligible.take((folios - pinned) * workload.eligible_share)
     if state.dcbm and _offloads(state, state.dcbm, workload):
-        _offload(state, state.dcbm, flow, eligible)
-    _count(state, flow, folios)
+        _offload(state, state.dcbm, flow, eligible + _copied_in_vain(state, workload, pinned))
+    _count(state, flow, folios, pinned)
+
+
+def _copied_in_vain(state: KernelState, workload: Workload, pinned: int) -> int:
+    """Return how often folios that cannot migrate are handed to the engine: in every pass, or never."""
+    if not SERIES[state.config.dialect].copies_pinned:
+        return 0
+    return pinned * (2 if workload.reason in SYNCHRONOUS_CALLERS else 1)
 
 
 def _admitted(state: KernelState, flow: Flow, folios: int, seconds: float) -> int:
@@ -149,9 +172,9 @@ def _copy(dcbm: Dcbm, flow: Flow, folios: int, per_batch: int, *, error_share: f
     dcbm.folios_migrated += folios - failures
 
 
-def _count(state: KernelState, flow: Flow, folios: int) -> None:
+def _count(state: KernelState, flow: Flow, folios: int, pinned: int) -> None:
     workload = flow.workload
-    failed = flow.failing.take(folios * workload.fail_share)
+    failed = pinned + flow.failing.take((folios - pinned) * workload.fail_share)
     moved = folios - failed
     pages = workload.folio_pages
     state.vmstat["pgmigrate_success"] += moved * pages

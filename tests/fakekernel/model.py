@@ -9,6 +9,7 @@ The calls are the system calls, with their errnos:
 * One write is one call of the file's handler, of at most 4096 bytes for sysfs; no bytes, no call.
 * What a handle was opened on may vanish (unload, reboot): then ENODEV.
 * Truncating and appending are taken without effect, as sysfs does.
+* A call that is held up is not over when it returns: ``begin_read`` and ``begin_write`` answer with it (see ``calls``).
 
 Sources: fs/kernfs/file.c, fs/sysfs/file.c, fs/proc/proc_sysctl.c, fs/proc/inode.c, fs/namei.c; every refusal of a
 sysfs folder or file was also run on a 7.3-rc7 kernel.
@@ -27,11 +28,13 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
+from tests.fakekernel.calls import Call, GateKeeper, When
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
 from tests.fakekernel.layout import (
     DMA_CLASS,
     DRIVER,
-    DRIVER_ROWS,
+    LOADABLE_FOLDERS,
+    SERIES,
     Kind,
     Link,
     Row,
@@ -39,11 +42,12 @@ from tests.fakekernel.layout import (
     driver_path,
     driver_rows,
     engine_entries,
+    fresh_driver,
     host_rows,
 )
 from tests.fakekernel.migration import Flow, migrate
 from tests.fakekernel.parsing import KernelError
-from tests.fakekernel.state import KernelState, fresh_driver
+from tests.fakekernel.state import KernelState
 
 SYSFS_FILE_BYTES: Final = 4096
 """stat(2) says so of every sysfs file, and no write is longer."""
@@ -113,11 +117,13 @@ class FakeKernel:
     """A running kernel."""
 
     def __init__(self, config: HostConfig, chance: random.Random) -> None:
-        if config.dialect not in DRIVER_ROWS:
-            known = ", ".join(DRIVER_ROWS)
-            raise ValueError(f"dialect {config.dialect} has no rows yet; there are {known}")
+        if config.dialect not in SERIES:
+            raise ValueError(f"dialect {config.dialect} cannot be faked yet; there are {', '.join(SERIES)}")
+        if config.built_in and not SERIES[config.dialect].may_be_built_in:
+            raise ValueError(f"dialect {config.dialect} has no built-in form")
         self.config = config
         self.stores: list[Store] = []
+        self.gate = GateKeeper()
         self._chance = chance
         self._engines = config.engines
         self._flows = [Flow(workload) for workload in config.workloads]
@@ -130,7 +136,7 @@ class FakeKernel:
 
     def _boot(self) -> None:
         config = self.config
-        present = bool(DRIVER_ROWS[config.dialect]) and (config.loaded or config.built_in)
+        present = bool(SERIES[config.dialect].rows) and (config.loaded or config.built_in)
         self._state = KernelState(
             config=config,
             boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
@@ -146,7 +152,7 @@ class FakeKernel:
         self._add(host_rows(config))
         self._add_engines()
         if present:
-            self._add(driver_rows(config))
+            self._add_driver()
 
     def reboot(self) -> None:
         """Lose every setting and counter and get a new boot id; devices and workloads stay."""
@@ -154,19 +160,24 @@ class FakeKernel:
 
     def load(self) -> None:
         """Do what ``modprobe dcbm`` does: off, one channel, every reason."""
-        if not DRIVER_ROWS[self.config.dialect]:
+        if not SERIES[self.config.dialect].rows:
             raise KernelError(ENOENT)
         if self._state.dcbm:
             raise KernelError(EEXIST)
         self._state.dcbm = fresh_driver(self.config)
-        self._add(driver_rows(self.config))
+        self._add_driver()
 
-    def unload(self) -> None:
-        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+    def begin_unload(self) -> None:
+        """Stop ``rmmod dcbm`` half way: the module is going away and its files are still there."""
         if not self._state.dcbm or self.config.built_in:
             raise KernelError(ENOENT)
         if self._state.dcbm.offloading:
             raise KernelError(EAGAIN)
+        self._state.dcbm.going = True
+
+    def unload(self) -> None:
+        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+        self.begin_unload()
         self._state.dcbm = None
         self._drop(DRIVER)
 
@@ -201,7 +212,7 @@ class FakeKernel:
 
     def drift(self, path: str, text: str) -> None:
         """Write as another process of the host does, with all rights and through a writable mount."""
-        self.write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode())
+        self._write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode(), 0)
 
     def snapshot(self) -> Snapshot:
         """Return what the kernel holds; for an absent driver its values after loading."""
@@ -266,13 +277,15 @@ class FakeKernel:
                 self.create(path, caller)
             raise
         entry = self._tree[real]
-        write = flags & os.O_ACCMODE != os.O_RDONLY
+        access = flags & os.O_ACCMODE
+        read, write = access != os.O_WRONLY, access != os.O_RDONLY
         if not isinstance(entry, File):
             raise KernelError(EISDIR)
         row = entry.row
         _check_rights(row.mode, row.kind, write=write, caller=caller)
         # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
-        if write and row.kind is Kind.SYSFS and not row.mode & 0o222:
+        asked = (0o444 if read else 0) | (0o222 if write else 0)
+        if row.kind is Kind.SYSFS and any(asked & bits and not row.mode & bits for bits in (0o444, 0o222)):
             raise KernelError(EACCES)
         return OpenFile(real, entry, flags, caller)
 
@@ -286,7 +299,42 @@ class FakeKernel:
         return handle.shown[offset : offset + size]
 
     def write(self, handle: OpenFile, data: bytes, offset: int = 0) -> int:
-        """Answer pwrite; the one place where a file's handler is called."""
+        """Answer a pwrite that nothing holds up.
+
+        Raises:
+            StillUnderWayError: something does; the call goes on.
+        """
+        return int(self.begin_write(handle, data, offset).result())
+
+    def begin_write(self, handle: OpenFile, data: bytes, offset: int = 0) -> Call:
+        """Take a pwrite, which may be held up."""
+        call = Call(handle.path, lambda: self._write(handle, data, offset))
+        side = self.gate.meets(handle.path) if data and handle.file.row.store else None
+        if side is not When.BEFORE:
+            self._perform(call)
+        if side:
+            call.held, self.gate.held, call.over = side, call, False
+        return call
+
+    def open_gate(self, *, drop: bool) -> None:
+        """Take the gate away and let go who is held there; with `drop`, a store that has no effect yet never has."""
+        call = self.gate.open()
+        if call is None:
+            return
+        side, call.held = call.held, None
+        if side is When.AFTER:
+            call.over = True
+        elif drop:
+            call.interrupt()
+        else:
+            self._perform(call)
+
+    def _perform(self, call: Call) -> None:
+        call.work()
+        call.over = True
+
+    def _write(self, handle: OpenFile, data: bytes, offset: int) -> int:
+        """Do a pwrite; the one place where a file's handler is called."""
         if not handle.writable:
             raise KernelError(EBADF)
         self._check_exists(handle)
@@ -335,6 +383,12 @@ class FakeKernel:
         for entry in entries:
             self._add_folder(_parent(entry.path))
             self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
+
+    def _add_driver(self) -> None:
+        self._add(driver_rows(self.config))
+        if not self.config.built_in:
+            for folder in LOADABLE_FOLDERS:
+                self._add_folder(folder)
 
     def _add_engines(self) -> None:
         self._add_folder(DMA_CLASS)

@@ -62,6 +62,8 @@ class Dcbm:
     nr_dma_chan: int = 1
     folios_migrated: int = 0
     folios_failures: int = 0
+    going: bool = False
+    """Being unloaded: the files are still there, and nobody gets a new reference to the module."""
 
 
 @dataclass
@@ -96,8 +98,3 @@ class KernelState:
     @property
     def memory_nodes(self) -> list[NumaNode]:
         return [node for node in self.config.numa_nodes if node.memory]
-
-
-def fresh_driver(config: HostConfig) -> Dcbm:
-    """Return the driver as module_init leaves it: off, one channel, every reason."""
-    return Dcbm(reason_mask=(1 << len(config.reason_names)) - 1)

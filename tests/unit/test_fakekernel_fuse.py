@@ -627,7 +627,7 @@ def test_a_host_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, mo
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     host = FakeHost(HostConfig(dialect=Dialect.V1))
 
-    with pytest.raises(FakeHostError, match="dialect V1 has no rows yet"):
+    with pytest.raises(FakeHostError, match="dialect V1 cannot be faked yet"):
         host.start()
 
     assert names(tmp_path) == []

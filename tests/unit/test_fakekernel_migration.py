@@ -7,13 +7,14 @@ import random
 
 import pytest
 
-from numamigration_api.vocabulary import MigrationReason
+from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.fakekernel.migration import FOLIOS_PER_CALL, batch_folios
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
 PARAMETERS = "/sys/module/dcbm/parameters"
+OFFLOADING_OF = {Dialect.V5: "/sys/module/dcbm/offloading", Dialect.V6: f"{PARAMETERS}/offloading"}
 BALANCING = "/proc/sys/kernel/numa_balancing"
 RATE_LIMIT = "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps"
 DEMOTION_ENABLED = "/sys/kernel/mm/numa/demotion_enabled"
@@ -104,6 +105,39 @@ def test_every_reason_of_the_mask_can_be_offloaded(reason: MigrationReason) -> N
     kernel.advance(1)
 
     assert counters(kernel) == (64, 0)
+
+
+@pytest.mark.parametrize("reason", MigrationReason)
+def test_v5_offloads_four_reasons_and_no_other(reason: MigrationReason) -> None:
+    kernel = FakeKernel(HostConfig(dialect=Dialect.V5, workloads=(Workload(reason, 64),)), random.Random(1))
+    kernel.drift("/sys/module/dcbm/offloading", "1")
+    kernel.drift(DEMOTION_ENABLED, "1")
+
+    kernel.advance(1)
+
+    offloaded = {"compaction", "syscall_or_cpuset", "demotion", "numa_misplaced"}
+    assert counters(kernel) == (64 if reason in offloaded else 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "reason", "migrated"),
+    [
+        pytest.param(Dialect.V6, SYSCALL, 100 - 16, id="V6 leaves pinned folios out"),
+        pytest.param(Dialect.V5, SYSCALL, 100 + 16, id="V5 copies them in vain in both passes of move_pages"),
+        pytest.param(Dialect.V5, MigrationReason.NUMA_MISPLACED, 100, id="V5, and balancing makes one pass"),
+    ],
+)
+def test_a_pinned_folio_never_migrates_whatever_was_copied(
+    dialect: Dialect, reason: MigrationReason, migrated: int
+) -> None:
+    config = HostConfig(dialect=dialect, workloads=(Workload(reason, 100, pinned_share=0.16),))
+    kernel = FakeKernel(config, random.Random(1))
+    kernel.drift(OFFLOADING_OF[dialect], "1")
+
+    kernel.advance(1)
+
+    assert counters(kernel) == (migrated, 0)
+    assert (moved(kernel)["pgmigrate_success"], moved(kernel)["pgmigrate_fail"]) == (84, 16)
 
 
 def test_a_mask_written_while_on_takes_effect_at_once() -> None:

@@ -21,6 +21,7 @@ from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
 PARAMETERS = "/sys/module/dcbm/parameters"
+OFFLOADING_OF = {Dialect.V5: "/sys/module/dcbm/offloading", Dialect.V6: f"{PARAMETERS}/offloading"}
 MAINLINE = (
     "/sys/kernel/mm/numa/demotion_enabled",
     "/proc/sys/kernel/numa_balancing",
@@ -72,6 +73,49 @@ def test_a_freshly_loaded_driver_is_off_with_one_channel_and_every_reason(kernel
     }
 
 
+def test_v5_has_its_four_files_in_the_modules_own_folder() -> None:
+    kernel = boot(HostConfig(dialect=Dialect.V5))
+    knobs = ("folios_failures", "folios_migrated", "nr_dma_chan", "offloading")
+
+    assert set(knobs) <= set(kernel.listdir("/sys/module/dcbm"))
+    assert not {"parameters", "reason_mask"} & set(kernel.listdir("/sys/module/dcbm"))
+    assert [read(kernel, f"/sys/module/dcbm/{name}") for name in knobs] == ["0\n", "0\n", "1\n", "0\n"]
+    assert {kernel.stat(f"/sys/module/dcbm/{name}").mode & 0o777 for name in knobs} == {0o644}
+
+
+def test_v5_has_no_built_in_form() -> None:
+    with pytest.raises(ValueError, match="V5 has no built-in form"):
+        boot(HostConfig(dialect=Dialect.V5, built_in=True))
+
+
+@pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
+def test_a_module_that_is_going_away_is_not_turned_on(dialect: Dialect) -> None:
+    kernel = boot(HostConfig(dialect=dialect))
+    offloading = OFFLOADING_OF[dialect]
+
+    kernel.begin_unload()
+
+    assert read(kernel, "/sys/module/dcbm/initstate") == "going\n"
+    assert errno_of(lambda: kernel.drift(offloading, "1")) == ENODEV
+    assert read(kernel, offloading) == "0\n"
+    kernel.unload()
+    assert not exists(kernel, offloading)
+
+
+def test_a_loaded_module_has_the_files_of_every_module_beside_its_own(kernel: FakeKernel) -> None:
+    names = kernel.listdir("/sys/module/dcbm")
+
+    assert names == [
+        *("coresize", "holders", "initsize", "initstate", "notes", "parameters", "refcnt", "sections", "taint"),
+        "uevent",
+    ]
+
+
+def test_a_write_only_sysfs_file_is_not_opened_for_reading_even_by_root(kernel: FakeKernel) -> None:
+    assert errno_of(lambda: kernel.open("/sys/module/dcbm/uevent", os.O_RDONLY)) == EACCES
+    kernel.open("/sys/module/dcbm/uevent", os.O_WRONLY)
+
+
 def test_a_7_2_kernel_knows_ten_reasons() -> None:
     kernel = boot(HostConfig(reason_names=REASONS_7_2))
 
@@ -90,15 +134,16 @@ def test_a_kernel_without_the_series_has_no_driver_to_load() -> None:
 
 
 def test_an_unknown_dialect_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="V1 has no rows yet; there are NoSeries, V6"):
+    with pytest.raises(ValueError, match="V1 cannot be faked yet; there are NoSeries, V5, V6"):
         boot(HostConfig(dialect=Dialect.V1))
 
 
-def test_turning_on_fails_while_another_migrator_is_registered() -> None:
-    kernel = boot(HostConfig(other_migrator=True))
+@pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
+def test_turning_on_fails_while_another_migrator_is_registered(dialect: Dialect) -> None:
+    kernel = boot(HostConfig(dialect=dialect, other_migrator=True))
 
-    assert errno_of(lambda: kernel.drift(f"{PARAMETERS}/offloading", "1")) == EBUSY
-    assert read(kernel, f"{PARAMETERS}/offloading") == "0\n"
+    assert errno_of(lambda: kernel.drift(OFFLOADING_OF[dialect], "1")) == EBUSY
+    assert read(kernel, OFFLOADING_OF[dialect]) == "0\n"
 
 
 def test_turning_off_what_is_off_succeeds_although_another_migrator_is_registered() -> None:
@@ -185,7 +230,7 @@ def test_a_driver_that_nobody_loaded_shows_only_in_the_kernel_configuration() ->
 def test_a_built_in_driver_has_no_refcnt_and_is_never_unloaded() -> None:
     kernel = boot(HostConfig(built_in=True, loaded=False))
 
-    assert kernel.listdir("/sys/module/dcbm") == ["parameters"]
+    assert kernel.listdir("/sys/module/dcbm") == ["parameters", "uevent"]
     assert errno_of(kernel.unload) == ENOENT
 
 
