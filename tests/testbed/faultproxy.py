@@ -240,7 +240,7 @@ class FaultProxy:
         return cls(control_plane.server, control_plane.ca, *control_plane.serving_certificate)
 
     def __repr__(self) -> str:
-        return f"<FaultProxy {self.url}: {len(self._exchanges)} requests, {[one.fault for one in self._active]}>"
+        return f"<FaultProxy {self.url}: {len(self._exchanges)} requests, {self.active}>"
 
     def __enter__(self) -> Self:
         self.accept()
@@ -270,6 +270,12 @@ class FaultProxy:
             ended, self._active = self._active, []
         for one in ended:
             one.cleared.set()
+
+    @property
+    def active(self) -> list[Fault]:
+        """Faults that still wait for a request."""
+        with self._news:
+            return [one.fault for one in self._active if one.left != 0]
 
     def refuse(self) -> None:
         """Cut every connection and refuse new ones, as a machine does that has no such server."""
