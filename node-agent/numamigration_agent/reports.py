@@ -68,10 +68,11 @@ class Reports:
         if not boot_id:
             return
         found = baselines_of_status(status, boot_id)
-        self.baselines = found.values if found else {}
-        if found is None:
+        known = found.values if found else {}
+        if found is None or not self.baselines.items() <= known.items():
             # Somebody took away what was told, or an older copy of the object came back.
             self._told = None
+        self.baselines = known
 
     def has(self, baselines: Baselines) -> bool:
         """Whether the object's status has these baselines."""

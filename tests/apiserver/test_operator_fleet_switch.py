@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from tests.apiserver.test_operator_process import (
+from tests.apiserver.operator_process import (
     ACCOUNT,
     NAMESPACE,
     POLICIES,

@@ -7,6 +7,7 @@ Map:
 * ``processes``: one started server, its log, and its certain end.
 * ``pki``: certificates and keys, made at every start.
 * ``controlplane``: the servers together, their kubeconfigs and tokens.
+* ``faultproxy``: what goes wrong between a process under test and the API server.
 * ``api``: a small client for tests; not the operator's.
 * ``fixtures``: the same for pytest.
 

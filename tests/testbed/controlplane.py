@@ -116,6 +116,11 @@ class ControlPlane:
         return self._pki.ca
 
     @property
+    def serving_certificate(self) -> tuple[Path, Path]:
+        """Certificate and key of the kube-apiserver, for whoever stands in front of it."""
+        return self._pki.server_cert, self._pki.server_key
+
+    @property
     def api(self) -> Api:
         """Client with all rights."""
         return self.api_as(self.admin_token)
@@ -134,16 +139,18 @@ class ControlPlane:
         for server in self.servers:
             server.check_alive()
 
-    def kubeconfig_for(self, token: str, *, name: str) -> Path:
+    def kubeconfig_for(self, token: str, *, name: str, server: str | None = None) -> Path:
         """Write a kubeconfig for `token`, readable by us only; return its path.
 
-        It stands alone (the authority is inside) and is JSON, which every YAML reader reads.
+        It stands alone (the authority is inside) and is JSON, which every YAML reader reads. `server` is the URL of
+        whatever stands in front of the API server; None means nothing does.
         """
         authority = base64.b64encode(self.ca.read_bytes()).decode()
+        cluster = {"server": server or self.server, "certificate-authority-data": authority}
         config = {
             "apiVersion": "v1",
             "kind": "Config",
-            "clusters": [{"name": "bed", "cluster": {"server": self.server, "certificate-authority-data": authority}}],
+            "clusters": [{"name": "bed", "cluster": cluster}],
             "users": [{"name": name, "user": {"token": token}}],
             "contexts": [{"name": "bed", "context": {"cluster": "bed", "user": name}}],
             "current-context": "bed",

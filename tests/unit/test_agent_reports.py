@@ -89,6 +89,17 @@ def test_an_object_made_anew_is_told_everything_again(reports: Reports) -> None:
     assert not reports.has(Baselines("boot", {"offload.channels": Value("1")}))
 
 
+def test_baselines_that_somebody_took_out_of_the_status_are_told_again(reports: Reports) -> None:
+    """Promise 1: the second copy of what was before does not wait for the next interval."""
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.send(STATUS, 0)
+    reports.answered(APPLIED, 0)
+
+    reports.seen({"metadata": {"uid": "one"}, "status": {**STATUS, "knobs": []}}, "boot")
+
+    assert reports.wants(STATUS, 1)
+
+
 def test_only_one_report_is_under_way(reports: Reports) -> None:
     reports.send(STATUS, 0)
 

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One node as tests see it: a node state, a mounted fake kernel, and the agent's process between them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, STATE_KIND, STATE_PLURAL
+from tests.fakekernel.host import FakeHost
+from tests.testbed.api import Json
+from tests.testbed.controlplane import ControlPlane
+
+PROJECT: Final = Path(__file__).parents[2]
+COLLECTION: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
+STOP_SECONDS_MAX: Final = 30
+
+
+class NodeUnderTest:
+    """A node state, a mounted host, and the agent's process between them."""
+
+    def __init__(
+        self, control_plane: ControlPlane, host: FakeHost, name: str, folder: Path, *, server: str | None = None
+    ) -> None:
+        """Describe a node; `server` is where its agent finds the API server, when something stands in between."""
+        self.api, self.host, self.name = control_plane.api, host, name
+        self._folder, self._server, self._ca = folder, server or control_plane.server, control_plane.ca
+        self.token_file = folder / "token"
+        self.token_file.write_text(control_plane.admin_token)
+        self._generation = 0
+        self.agent: subprocess.Popen[bytes] | None = None
+
+    @property
+    def path(self) -> str:
+        return f"{COLLECTION}/{self.name}"
+
+    def start(self, *flags: str) -> None:
+        """Start the agent; `flags` beat those below."""
+        common = (
+            f"--node-name={self.name}",
+            f"--host-root={self.host.root}",
+            f"--state-dir={self._folder / 'state'}",
+            f"--api-server={self._server}",
+            f"--ca-file={self._ca}",
+            f"--token-file={self.token_file}",
+            "--start-jitter-seconds-max=0",
+            "--drift-check-seconds=0.2",
+            "--statistics-window-seconds=0.5",
+            "--report-interval-seconds-min=1",
+            "--report-interval-seconds-max=1",
+        )
+        path = os.pathsep.join(str(PROJECT / room) for room in ("crds", "node-agent"))
+        self.agent = subprocess.Popen(
+            [sys.executable, "-m", "numamigration_agent", *common, *flags],
+            env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
+        )
+
+    def stop(self) -> int:
+        assert self.agent is not None
+        self.agent.terminate()
+        return self.agent.wait(STOP_SECONDS_MAX)
+
+    def kill(self) -> None:
+        """End the agent without a word."""
+        if self.agent is not None:
+            self.agent.kill()
+            self.agent.wait()
+
+    def push(self, **groups: Any) -> None:
+        """Write a spec as the operator does."""
+        self._generation += 1
+        spec = {"revision": f"{self._generation:016x}", "groups": groups}
+        document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.name}, "spec": spec}
+        self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
+
+    def until(self, predicate: Callable[[Json], bool]) -> Json:
+        """Return the status once it is about the last spec and satisfies `predicate`."""
+        revision = f"{self._generation:016x}"
+
+        def holds(state: Json) -> bool:
+            status = state.get("status", {})
+            return status.get("observedRevision") == revision and predicate(status)
+
+        found: Json = self.api.watch_until(self.path, holds)["status"]
+        return found
+
+
+def group_state(status: Json, name: str = "offload") -> str:
+    state: str = status["groups"].get(name, {}).get("state", "")
+    return state
+
+
+def drifted_reason(status: Json) -> str:
+    return next(str(row["reason"]) for row in status["conditions"] if row["type"] == "Drifted")

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The operator as a process of its own, and the few objects that tests of it are about."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final, Self
+
+import yaml
+
+from tests.testbed.api import Api, ApiError, Json, poll
+from tests.testbed.controlplane import ControlPlane
+
+ROOT: Final = Path(__file__).parents[2]
+NAMESPACE: Final = "numamigration-system"
+ACCOUNT: Final = "numamigration-operator"
+API_VERSION: Final = "numamigration.dev/v1alpha1"
+POLICIES: Final = f"/apis/{API_VERSION}/migrationpolicies"
+STATES: Final = f"/apis/{API_VERSION}/nodemigrationstates"
+NODES: Final = "/api/v1/nodes"
+FINALIZER: Final = "numamigration.dev/restore"
+STOP_SECONDS_MAX: Final = 20.0
+RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+
+
+class OperatorProcess:
+    """A running operator; its log is a file."""
+
+    def __init__(self, kubeconfig: Path, log: Path, *flags: str) -> None:
+        self.log = log
+        with log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "numamigration_operator", "--kubeconfig", str(kubeconfig), *flags],
+                stderr=stream,
+                env={**os.environ, "NUMAMIGRATION_STATUS_INTERVAL_SECONDS": "0.5"},
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+
+    def wait_line(self, text: str) -> None:
+        def found() -> bool:
+            assert self.process.poll() is None, self.log.read_text()
+            return text in self.log.read_text()
+
+        poll(found, f"{text!r} in the log")
+
+    def lines(self, level: str) -> list[str]:
+        return [line for line in self.log.read_text().splitlines() if line.split()[1] == level]
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(STOP_SECONDS_MAX)
+
+
+def documents(path: Path) -> list[Json]:
+    return [document for document in yaml.safe_load_all(path.read_text()) if document]
+
+
+def install_crds(api: Api) -> None:
+    for path in sorted((ROOT / "crds").glob("*.yaml")):
+        for document in documents(path):
+            api.install_crd(document)
+
+
+def install_rights(api: Api, *, without: str = "") -> None:
+    for document in documents(ROOT / "deploy" / "rbac.yaml"):
+        if document["kind"] != without:
+            api.apply(object_path(document), document, "test-bed", force=True)
+
+
+def object_path(document: Json) -> str:
+    metadata = document["metadata"]
+    group = f"/apis/{document['apiVersion']}" if "/" in document["apiVersion"] else f"/api/{document['apiVersion']}"
+    namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
+    return f"{group}{namespace}/{document['kind'].lower()}s/{metadata['name']}"
+
+
+def account(bed: ControlPlane, name: str = ACCOUNT) -> str:
+    return bed.service_account_token(NAMESPACE, name)
+
+
+def await_served(api: Api) -> None:
+    """Wait until a restarted API server serves custom resources; it answers 404 and 429 after it is ready."""
+
+    def served() -> bool:
+        try:
+            return bool(api.get(STATES))
+        except ApiError:
+            return False
+
+    poll(served, f"{STATES} being served")
+
+
+def make_node(api: Api, name: str) -> None:
+    api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"name": name}}})
+
+
+def make_policy(api: Api, name: str, node: str, **spec: Any) -> Json:
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "MigrationPolicy",
+        "metadata": {"name": name},
+        "spec": {
+            "nodeSelector": {"matchLabels": {"name": node}},
+            "settings": {"demotion": {"enabled": True}},
+            **spec,
+        },
+    }
+    return api.create(POLICIES, body)
+
+
+def groups(state: Json) -> Json:
+    found: Json = state.get("spec", {}).get("groups", {})
+    return found
+
+
+def buckets(policy: Json) -> Json:
+    """Return a policy's partition of nodes, without zeros."""
+    counts: Json = policy.get("status", {}).get("nodes", {})
+    return {name: count for name, count in counts.items() if count and name != "matched"}
+
+
+def report(api: Api, state: Json, word: str, *, reported_at: str = "2026-01-02T03:04:05Z") -> None:
+    """Say what the node's agent would say."""
+    status = {
+        "observedGeneration": state["metadata"]["generation"],
+        "observedRevision": state["spec"]["revision"],
+        "reportedAt": reported_at,
+        "groups": {"demotion": {"state": word, "reason": "AsExpected"}},
+    }
+    name = state["metadata"]["name"]
+    body = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}, "status": status}
+    api.apply(f"{STATES}/{name}", body, "numamigration-agent", force=True, subresource="status")
+
+
+def report_restored(api: Api, state: Json) -> None:
+    """Say that the values of before are back."""
+    report(api, state, "Restored")
+
+
+def versions(api: Api) -> dict[str, str]:
+    return {
+        f"{path}/{item['metadata']['name']}": item["metadata"]["resourceVersion"]
+        for path in (POLICIES, STATES)
+        for item in api.list_items(path)
+    }
