@@ -101,6 +101,7 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     """Why it failed; empty when it did not."""
     errno: int = 0
     stores: tuple[Store, ...] = ()
+    log: tuple[str, ...] = ()
     snapshot: Snapshot | None = None
     held: str = ""
     """Path of the file whose store is held at the gate."""
@@ -289,6 +290,13 @@ class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
         return Reply(stores=tuple(kernel.stores))
 
 
+class ReadLog(Struct, frozen=True, tag_field="do", tag="readLog"):
+    """Return what driver and core have written to the kernel's log since boot, oldest first."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply(log=tuple(kernel.log))
+
+
 class TakeSnapshot(Struct, frozen=True, tag_field="do", tag="takeSnapshot"):
     """Return the kernel's state."""
 
@@ -323,6 +331,7 @@ Command = (
     | AwaitHeld
     | AwaitBlocked
     | ReadStores
+    | ReadLog
     | TakeSnapshot
     | Quit
 )

@@ -107,7 +107,6 @@ class Snapshot(Struct, frozen=True):
     corrupted_pages: int
     """Base pages with wrong bytes; the kernel itself does not know."""
     channels_in_use: int
-    log: tuple[str, ...]
     vmstat: dict[str, int]
 
 
@@ -324,9 +323,13 @@ class FakeKernel:
             demotion_enabled=state.demotion_enabled,
             corrupted_pages=state.corrupted_pages,
             channels_in_use=sum(len(batch.channels) for batch in state.batches),
-            log=tuple(state.log.lines),
             vmstat=dict(state.vmstat),
         )
+
+    @property
+    def log(self) -> list[str]:
+        """What driver and core have written to the kernel's log since boot, oldest first."""
+        return list(self._state.log.lines)
 
     # What programs of the host ask.
 

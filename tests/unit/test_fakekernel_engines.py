@@ -156,17 +156,17 @@ def test_the_errno_of_a_failed_copy_stands_in_the_log_only() -> None:
 
     kernel.migrate(MOVE_PAGES, 512)
 
-    assert kernel.snapshot().log[-1] == "dcbm: DMA copy failed (-22), falling back to CPU"
+    assert kernel.log[-1] == "dcbm: DMA copy failed (-22), falling back to CPU"
 
 
 def test_the_suppressed_lines_are_counted_at_the_first_line_of_the_next_five_seconds() -> None:
     kernel = boot(DmaEngine("ptdma", error_share=1), workloads=(Workload(SYSCALL, 512 * 4),))
-    before = len(kernel.snapshot().log)
+    before = len(kernel.log)
 
     for _ in range(7):
         kernel.advance(1)
 
-    lines = kernel.snapshot().log[before:]
+    lines = kernel.log[before:]
     failed = "dcbm: DMA copy failed (-5), falling back to CPU"
     assert lines.count(failed) == 14
     assert [line for line in lines if line != failed] == ["folios_copy_dma: 14 callbacks suppressed"]
@@ -208,7 +208,7 @@ def test_an_idle_turn_off_is_over_at_once() -> None:
     kernel = boot(HUNG)
 
     assert write(kernel, OFFLOADING, "0").result() == 1
-    assert kernel.snapshot().log[-1] == "migrate_offload: disabled by DCBM"
+    assert kernel.log[-1] == "migrate_offload: disabled by DCBM"
 
 
 def test_calls_behind_a_turn_off_are_served_in_the_order_they_came() -> None:
@@ -236,7 +236,7 @@ def test_two_turn_offs_wait_for_the_same_batch() -> None:
     kernel.advance(10)
 
     assert [call.result() for call in calls] == [1, 1]
-    assert kernel.snapshot().log.count("migrate_offload: disabled by DCBM") == 1
+    assert kernel.log.count("migrate_offload: disabled by DCBM") == 1
 
 
 def test_v5_refuses_a_bad_value_before_it_waits_for_its_mutex() -> None:
