@@ -9,6 +9,7 @@ Sources for folio counts and sizes: mm/migrate.c; see migration.py.
 
 from __future__ import annotations
 
+from errno import EIO
 from typing import Annotated, Final, NamedTuple
 
 from msgspec import Meta, Struct
@@ -49,8 +50,21 @@ class DmaEngine(Struct, frozen=True, forbid_unknown_fields=True):
     """False for engines that only serve a UART or SPI; they stand in /sys/class/dma all the same."""
     taken: NotNegative = 0
     """Channels held by another client (NTB, dmatest): not available, ``in_use`` is 1."""
+    public: bool = False
+    """Not exclusive (no DMA_PRIVATE): of no use to dcbm while anybody has called dmaengine_get()."""
     error_share: Share = 0.0
     """Share of this engine's batches that end with an error; the kernel then copies them by CPU."""
+    error_number: int = EIO
+    """Their errno, which only the log tells: EIO, a descriptor could not be made; EINVAL, the IOMMU merged segments."""
+    copy_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """What each channel takes for its part of a batch; more than 10 s after the channel before it is a time-out."""
+    hangs: bool = False
+    """No channel ever completes: 10 s for each batch, which then fails."""
+    terminate_seconds: Annotated[float, Meta(ge=0)] = 0.0
+    """What it takes on top to stop a channel after a time-out."""
+    wrong_share: Share = 0.0
+    """Share of folios reported as copied whose bytes are wrong: 1 for an engine that completes without copying, little
+    less for one that completes out of order. No counter of the kernel shows it."""
 
 
 class NumaNode(Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,11 +86,15 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True):
     folio_pages: AtLeastOne = 1
     """Base pages per folio: 1 is 4 KiB on x86, 512 a transparent huge page."""
     concurrency: AtLeastOne = 1
-    """Tasks that migrate at the same moment and so compete for channels. Different workloads never collide."""
+    """Tasks that migrate at the same moment and so compete for channels. Different workloads collide only with batches
+    that take time."""
     eligible_share: Share = 1.0
     """The rest stays with the CPU: movable_ops pages."""
     pinned_share: Share = 0.0
     """Share of folios that somebody holds a reference to (direct I/O, RDMA); they cannot migrate."""
+    retried_share: Share = 0.0
+    """Share of folios that fail after the copy of the first pass and migrate in the second, synchronous one, copied
+    again; callers that make one pass have none."""
     fail_share: Share = 0.0
     """Share of folios whose migration fails in the end, whoever copied them."""
     hugetlb: bool = False
@@ -103,6 +121,10 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
         DmaEngine("ptdma", numa_node=1),
         DmaEngine("ptdma", numa_node=1),
     )
+    dmaengine_users: NotNegative = 0
+    """Others that have called dmaengine_get() (async_tx, for example)."""
+    parameters: dict[str, str] = {}
+    """Options of the module when it is loaded at boot; of a built-in one, on the kernel's command line."""
     other_migrator: bool = False
     """Somebody else is registered as the system's migrator: ``offloading=1`` answers EBUSY."""
     numa_nodes: tuple[NumaNode, ...] = (NumaNode(0, "0-7"), NumaNode(1, "8-15"), NumaNode(2, tier=1))

@@ -11,6 +11,7 @@ Who waits for something in the model (a held call, a command that waits) lets go
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import socketserver
@@ -63,8 +64,11 @@ class RunningKernel:
                 left = None if deadline is None else deadline - time.monotonic()
                 if self._ending or (left is not None and left <= 0):
                     return False
-                self._changed.wait(left)
+                self._changed.wait(
+                    min([wait for wait in (left, self._seconds_to_event()) if wait is not None], default=None)
+                )
                 self._catch_up()
+                self._changed.notify_all()
             return True
 
     def finish(self, call: Call) -> bytes | int:
@@ -77,6 +81,11 @@ class RunningKernel:
         """Let go everybody who waits: a mount can only be left when nobody is in it."""
         with self:
             self._ending = True
+
+    def _seconds_to_event(self) -> float | None:
+        """Return when something happens that nobody does; None: never."""
+        seconds = self._kernel.seconds_to_event() if self._clock else math.inf
+        return None if seconds == math.inf else seconds
 
     def _catch_up(self) -> None:
         if self._clock:
@@ -92,16 +101,19 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     """Why it failed; empty when it did not."""
     errno: int = 0
     stores: tuple[Store, ...] = ()
+    log: tuple[str, ...] = ()
     snapshot: Snapshot | None = None
     held: str = ""
     """Path of the file whose store is held at the gate."""
 
 
 class Load(Struct, frozen=True, tag_field="do", tag="load"):
-    """Load the driver."""
+    """Load the driver, with parameters; V5 ignores them."""
+
+    parameters: dict[str, str] = {}
 
     def perform(self, kernel: FakeKernel) -> Reply:
-        kernel.load()
+        kernel.load(self.parameters)
         return Reply()
 
 
@@ -149,6 +161,16 @@ class SetEngines(Struct, frozen=True, tag_field="do", tag="setEngines"):
         return Reply()
 
 
+class SetDmaengineUsers(Struct, frozen=True, tag_field="do", tag="setDmaengineUsers"):
+    """Let so many others have called dmaengine_get(): with one or more, public engines are of no use to dcbm."""
+
+    count: Annotated[int, Meta(ge=0)]
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_dmaengine_users(self.count)
+        return Reply()
+
+
 class SetOtherMigrator(Struct, frozen=True, tag_field="do", tag="setOtherMigrator"):
     """Let another migrator be registered, or not."""
 
@@ -169,8 +191,27 @@ class SetMemoryPressure(Struct, frozen=True, tag_field="do", tag="setMemoryPress
         return Reply()
 
 
+class Migrate(Struct, frozen=True, tag_field="do", tag="migrate"):
+    """Let a program migrate some folios now and end; with an engine that takes time its batches are then in flight."""
+
+    workload: Workload
+    folios: Annotated[int, Meta(ge=1)]
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.migrate(self.workload, self.folios)
+        return Reply()
+
+
+class EndBatches(Struct, frozen=True, tag_field="do", tag="endBatches"):
+    """Let every batch in flight end now, with the result it was to have; so a test decides how long a stall is."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.end_batches()
+        return Reply()
+
+
 class Drift(Struct, frozen=True, tag_field="do", tag="drift"):
-    """Write a file as another process of the host."""
+    """Write a file as another process of the host, which waits where the kernel makes it wait; the command does not."""
 
     path: str
     text: str
@@ -227,11 +268,33 @@ class AwaitHeld(Struct, frozen=True, tag_field="do", tag="awaitHeld"):
         return Reply(held=held.path) if held else Reply(message=f"no store was held within {self.seconds_max:g} s")
 
 
+class AwaitBlocked(Struct, frozen=True, tag_field="do", tag="awaitBlocked"):
+    """Answer when a call to a file (empty: to any) waits for a lock of the kernel or for batches in flight."""
+
+    path: str = ""
+    seconds_max: Seconds = 30.0
+
+    def holds(self, kernel: FakeKernel) -> bool:
+        return any(self.path in {"", call.path} for call in kernel.blocked)
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        if self.holds(kernel):
+            return Reply()
+        return Reply(message=f"no call to {self.path or 'any file'} was blocked within {self.seconds_max:g} s")
+
+
 class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
     """Return every call of a write handler since the start, oldest first."""
 
     def perform(self, kernel: FakeKernel) -> Reply:
         return Reply(stores=tuple(kernel.stores))
+
+
+class ReadLog(Struct, frozen=True, tag_field="do", tag="readLog"):
+    """Return what driver and core have written to the kernel's log since boot, oldest first."""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply(log=tuple(kernel.log))
 
 
 class TakeSnapshot(Struct, frozen=True, tag_field="do", tag="takeSnapshot"):
@@ -256,14 +319,19 @@ Command = (
     | Reboot
     | SetWorkloads
     | SetEngines
+    | SetDmaengineUsers
     | SetOtherMigrator
     | SetMemoryPressure
+    | Migrate
+    | EndBatches
     | Drift
     | Advance
     | CloseGate
     | OpenGate
     | AwaitHeld
+    | AwaitBlocked
     | ReadStores
+    | ReadLog
     | TakeSnapshot
     | Quit
 )
@@ -278,7 +346,7 @@ def answer(running: RunningKernel, line: bytes) -> Reply:
     except msgspec.DecodeError as error:
         return Reply(message=str(error))
     try:
-        if isinstance(command, AwaitHeld):
+        if isinstance(command, AwaitHeld | AwaitBlocked):
             running.wait(command.holds, command.seconds_max)
         with running as kernel:
             return command.perform(kernel)

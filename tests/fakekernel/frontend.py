@@ -22,7 +22,7 @@ import itertools
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import mfusepy
 
@@ -30,6 +30,9 @@ from tests.fakekernel.config import Caller
 from tests.fakekernel.control import RunningKernel
 from tests.fakekernel.host import FSNAME
 from tests.fakekernel.model import FakeKernel, OpenFile
+
+THREADS_MAX: Final = 1000
+"""Calls that are held up at the same time; each keeps a thread."""
 
 
 class Frontend:
@@ -82,7 +85,9 @@ class Frontend:
 
     def read(self, _path: str, size: int, offset: int, fi: Any) -> bytes:
         with self._running as kernel:
-            return kernel.read(self._handles[fi.fh], size, offset)
+            call = kernel.begin_read(self._handles[fi.fh], size, offset)
+        answer = self._running.finish(call)
+        return answer if isinstance(answer, bytes) else b""
 
     def write(self, _path: str, data: bytes, offset: int, fi: Any) -> int:
         with self._running as kernel:
@@ -92,6 +97,11 @@ class Frontend:
     def truncate(self, path: str, _length: int, _fi: Any = None) -> int:
         with self._running as kernel:
             kernel.truncate(path, _caller(kernel))
+        return 0
+
+    def chmod(self, path: str, mode: int, _fi: Any = None) -> int:
+        with self._running as kernel:
+            kernel.chmod(path, mode, _caller(kernel))
         return 0
 
     def create(self, path: str, _mode: int, _fi: Any) -> int:
@@ -129,6 +139,12 @@ def mount(running: RunningKernel, folder: Path, mounted: Callable[[], None]) -> 
             fsname=FSNAME,
             entry_timeout=0,
             attr_timeout=0,
+            # Since 3.12 libfuse serves ten requests at a time unless told otherwise; before there is no limit to set.
+            **(
+                {"max_threads": THREADS_MAX}
+                if (mfusepy.fuse_version_major, mfusepy.fuse_version_minor) >= (3, 12)
+                else {}
+            ),
         )
     except RuntimeError as error:
         raise RuntimeError(f"libfuse gave up with code {error}; its own message stands above") from error

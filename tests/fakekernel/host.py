@@ -30,7 +30,7 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 from tests.fakekernel.config import HostConfig
-from tests.fakekernel.control import AwaitHeld, Command, ReadStores, Reply, TakeSnapshot
+from tests.fakekernel.control import AwaitHeld, Command, ReadLog, ReadStores, Reply, TakeSnapshot
 from tests.fakekernel.model import Snapshot, Store
 from tests.fakekernel.parsing import KernelError
 
@@ -182,6 +182,11 @@ class FakeHost:
     def stores(self) -> list[Store]:
         """Every call of a write handler so far, oldest first."""
         return list(self.do(ReadStores()).stores)
+
+    @property
+    def kernel_log(self) -> list[str]:
+        """What driver and core have written to the kernel's log since boot, oldest first."""
+        return list(self.do(ReadLog()).log)
 
     def await_held(self) -> str:
         """Return the path of the file whose store is held at the gate, once one is.

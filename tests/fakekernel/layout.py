@@ -4,6 +4,8 @@
 * A dialect is an entry in ``SERIES``: its files, and the few facts in which its driver differs; never a branch.
 * ``show`` returns the whole text. ``store`` gets the bytes of one write(2) and changes the state or raises
   ``KernelError``; after an error nothing has changed.
+* ``show_lock`` and ``store_lock`` name the lock that the kernel holds meanwhile; a turn-off keeps its own for as long
+  as batches are in flight. All parameters of a module share one, those of all built-in modules share another.
 * Kinds differ in what open and write answer (see ``model``): sysfs refuses to open a 0444 file for writing even to
   root, a sysctl takes capabilities into account and ignores writes at an offset, procfs opens and then fails with EIO.
 
@@ -15,20 +17,21 @@ kernel/sched/core.c and fair.c (sysctls); mm/memory-tiers.c (demotion_enabled); 
 from __future__ import annotations
 
 import gzip
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from enum import Enum, auto
 from errno import EBUSY, EINVAL, ENODEV, EPERM
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from numamigration_api.vocabulary import Dialect, MigrationReason
-from tests.fakekernel.config import Caller, DmaEngine, HostConfig, NumaNode
+from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.parsing import (
     INT_MAX,
     KernelError,
     format_reason_mask,
     kstrtobool,
     kstrtouint,
+    kstrtoul,
     parse_reason_mask,
     sysctl_int,
 )
@@ -46,6 +49,11 @@ BALANCING_MAX: Final = 4
 """The sysctl table's maximum; 3 is the largest value that means something."""
 NORMAL, TIERING = 1, 2
 """Bits of numa_balancing."""
+
+BUILT_IN_LOCK: Final = "parameters of built-in modules"
+DRIVER_LOCK: Final = "parameters of dcbm"
+"""In kernel/params.c; V5, which has no parameters, takes a mutex of its own for the same two stores."""
+OTHER_MODULE_LOCK: Final = "parameters of kvm_amd"
 
 
 class Kind(Enum):
@@ -68,6 +76,10 @@ class Row(NamedTuple):
     kind: Kind
     show: Show
     store: Store | None = None
+    show_lock: str = ""
+    store_lock: str = ""
+    refuses_unlocked: Callable[[bytes], object] | None = None
+    """What a handler that takes its own lock makes of the text before it does: a bad value never waits."""
 
 
 class Link(NamedTuple):
@@ -81,19 +93,38 @@ def _store_offloading(state: KernelState, data: bytes, _caller: Caller) -> None:
     wanted = kstrtobool(data)
     driver = state.driver
     if wanted and not driver.offloading:
-        # No channel is looked for here: without any, offloading reads 1 and nothing is offloaded.
-        if state.other_migrator:
-            raise KernelError(EBUSY)
-        if driver.going:
-            raise KernelError(ENODEV)
-    driver.offloading = wanted
+        _register(state)
+    elif driver.offloading and not wanted:
+        driver.turning_off = True
+        finish_turning_off(state)
 
 
-def _store_nr_dma_chan(state: KernelState, data: bytes, _caller: Caller) -> None:
+def _register(state: KernelState) -> None:
+    # No channel is looked for here: without any, offloading reads 1 and nothing is offloaded.
+    number = EBUSY if state.other_migrator else ENODEV if state.driver.going else 0
+    if number:
+        state.log.say(f"migrate_offload: DCBM: failed to register (-{number})")
+        raise KernelError(number)
+    state.driver.offloading = True
+    state.log.say(SERIES[state.config.dialect].enabled_line.format(mask=state.driver.reason_mask))
+
+
+def finish_turning_off(state: KernelState) -> None:
+    """End a turn-off once no batch is in flight; until then ``turning_off`` stays."""
+    if state.dcbm and state.dcbm.turning_off and not state.batches:
+        state.dcbm.turning_off = state.dcbm.offloading = False
+        state.log.say("migrate_offload: disabled by DCBM")
+
+
+def _channel_count(data: bytes) -> int:
     wanted = kstrtouint(data)
     if not 1 <= wanted <= CHANNELS_MAX:
         raise KernelError(EINVAL)
-    state.driver.nr_dma_chan = wanted
+    return wanted
+
+
+def _store_nr_dma_chan(state: KernelState, data: bytes, _caller: Caller) -> None:
+    state.driver.nr_dma_chan = _channel_count(data)
 
 
 def _store_reason_mask(state: KernelState, data: bytes, _caller: Caller) -> None:
@@ -118,11 +149,23 @@ def _store_promote_rate_limit(state: KernelState, data: bytes, _caller: Caller) 
     state.promote_rate_limit = sysctl_int(data, 0, INT_MAX)
 
 
+def _store_printk_time(state: KernelState, data: bytes, _caller: Caller) -> None:
+    state.printk_time = kstrtobool(data)
+
+
 def _store_demotion_enabled(state: KernelState, data: bytes, _caller: Caller) -> None:
     state.demotion_enabled = kstrtobool(data)
 
 
-def _driver_files(folder: str) -> tuple[Row, ...]:
+def _parameter(row: Row, lock: str) -> Row:
+    return row._replace(show_lock=lock, store_lock=lock)
+
+
+def _own_mutex(row: Row, refuses_unlocked: Callable[[bytes], object]) -> Row:
+    return row._replace(store_lock=DRIVER_LOCK, refuses_unlocked=refuses_unlocked)
+
+
+def _driver_files(folder: str) -> tuple[Row, Row, Row, Row]:
     """Return the four files that V5 and V6 have in common."""
     return (
         Row(
@@ -165,6 +208,9 @@ REASON_MASK: Final = Row(
 )
 
 
+V5_OFFLOADING, V5_CHANNELS, *V5_COUNTERS = _driver_files(DRIVER)
+
+
 class Series(NamedTuple):
     """What a dialect brings to the kernel."""
 
@@ -175,12 +221,14 @@ class Series(NamedTuple):
     """False where registering demands a module to hold a reference to."""
     copies_pinned: bool = False
     """Whether a folio that somebody holds a reference to is copied, in vain; else it is left out of the batch."""
+    enabled_line: str = ""
+    """What the log says when offload goes on."""
 
 
 SERIES: Final[dict[Dialect, Series]] = {
     Dialect.NO_SERIES: Series(),
     Dialect.V5: Series(
-        _driver_files(DRIVER),
+        (_own_mutex(V5_OFFLOADING, kstrtobool), _own_mutex(V5_CHANNELS, _channel_count), *V5_COUNTERS),
         fixed_reasons=frozenset(
             {
                 MigrationReason.COMPACTION,
@@ -191,8 +239,12 @@ SERIES: Final[dict[Dialect, Series]] = {
         ),
         may_be_built_in=False,
         copies_pinned=True,
+        enabled_line="migrate_offload: enabled by DCBM",
     ),
-    Dialect.V6: Series((*_driver_files(PARAMETERS), REASON_MASK)),
+    Dialect.V6: Series(
+        tuple(_parameter(row, DRIVER_LOCK) for row in (*_driver_files(PARAMETERS), REASON_MASK)),
+        enabled_line="migrate_offload: enabled by DCBM (reason_mask=0x{mask:x})",
+    ),
 }
 """Dialects that can be faked."""
 
@@ -214,6 +266,33 @@ def fresh_driver(config: HostConfig) -> Dcbm:
     """Return the driver as module_init leaves it: off, one channel, every reason it can have."""
     fixed = SERIES[config.dialect].fixed_reasons
     return Dcbm(sum(1 << bit for bit, name in enumerate(config.reason_names) if fixed is None or name in fixed))
+
+
+def set_parameters(state: KernelState, parameters: Mapping[str, str]) -> None:
+    """Set what is given when the module is loaded; a name that is no parameter is ignored, with a line in the log.
+
+    Raises:
+        KernelError: a bad value of a loaded module; a built-in one ignores it, as the kernel's command line does.
+    """
+    rows = {PurePosixPath(row.path).name: row for row in SERIES[state.config.dialect].rows if _is_parameter(row)}
+    for name, text in parameters.items():
+        store = rows[name].store if name in rows else None
+        if store is None:
+            state.log.say(f"dcbm: unknown parameter '{name}' ignored")
+            continue
+        try:
+            # So early in the boot nothing can be allocated, which names of reasons would need.
+            if state.config.built_in and name == "reason_mask":
+                kstrtoul(text.encode())
+            store(state, text.encode(), HOST_ROOT)
+        except KernelError:
+            if not state.config.built_in:
+                raise
+            state.log.say(f"dcbm: `{text}' invalid for parameter `{name}'")
+
+
+def _is_parameter(row: Row) -> bool:
+    return PurePosixPath(row.path).parent.name == "parameters"
 
 
 def _vmstat(state: KernelState) -> bytes:
@@ -265,6 +344,20 @@ MAINLINE_ROWS: Final = (
         lambda state: b"%d\n" % state.promote_rate_limit,
         _store_promote_rate_limit,
     ),
+    _parameter(
+        Row(
+            "/sys/module/printk/parameters/time",
+            0o644,
+            Kind.SYSFS,
+            lambda state: b"Y\n" if state.printk_time else b"N\n",
+            _store_printk_time,
+        ),
+        BUILT_IN_LOCK,
+    ),
+    _parameter(
+        Row("/sys/module/kvm_amd/parameters/npt", 0o444, Kind.SYSFS, lambda _: b"Y\n"),
+        OTHER_MODULE_LOCK,
+    ),
     Row(f"{SYSCTL}/osrelease", 0o444, Kind.SYSCTL, lambda state: f"{state.config.osrelease}\n".encode()),
     Row(f"{SYSCTL}/random/boot_id", 0o444, Kind.SYSCTL, lambda state: f"{state.boot_id}\n".encode()),
     Row("/proc/vmstat", 0o444, Kind.PROC, _vmstat),
@@ -272,7 +365,8 @@ MAINLINE_ROWS: Final = (
     # In truth 0666, for a trigger may be written; nobody here does, and a write that fails is found sooner.
     Row("/proc/pressure/memory", 0o444, Kind.PROC, _memory_pressure),
 )
-"""What every kernel here has, with or without the series."""
+"""What every kernel here has, with or without the series. One parameter of printk, which is built in, and one of
+kvm_amd, which is loaded, show whom a blocked parameter blocks."""
 
 
 def driver_rows(config: HostConfig) -> tuple[Row, ...]:
@@ -280,7 +374,9 @@ def driver_rows(config: HostConfig) -> tuple[Row, ...]:
     rows = SERIES[config.dialect].rows
     if not rows:
         return ()
-    return (*rows, UEVENT) if config.built_in else (*rows, UEVENT, *LOADABLE_ROWS)
+    if config.built_in:
+        return (*(_parameter(row, BUILT_IN_LOCK) for row in rows), UEVENT)
+    return (*rows, UEVENT, *LOADABLE_ROWS)
 
 
 def host_rows(config: HostConfig) -> Iterator[Row]:
@@ -332,10 +428,14 @@ def engine_entries(engines: tuple[DmaEngine, ...]) -> Iterator[Row | Link]:
             home = f"{device}/dma/dma{number}chan{channel}"
             yield Link(f"{DMA_CLASS}/dma{number}chan{channel}", _relative(home, DMA_CLASS))
             yield Link(f"{home}/device", _relative(device, home))
-            yield _fixed(f"{home}/in_use", "1" if channel < engine.taken else "0")
+            yield Row(f"{home}/in_use", 0o444, Kind.SYSFS, _show_in_use(number, channel))
             # The dmaengine core never adds to these; ptdma and ae4dma do not either.
             yield _fixed(f"{home}/memcpy_count", "0")
             yield _fixed(f"{home}/bytes_transferred", "0")
+
+
+def _show_in_use(engine: int, number: int) -> Show:
+    return lambda state: b"%d\n" % state.in_use(engine, number)
 
 
 def driver_path(engine: DmaEngine) -> str:

@@ -17,18 +17,34 @@ sysfs folder or file was also run on a 7.3-rc7 kernel.
 
 from __future__ import annotations
 
+import math
 import os
 import random
 import stat
 import uuid
-from collections.abc import Iterable
-from errno import EACCES, EAGAIN, EBADF, EEXIST, EINVAL, EIO, EISDIR, ELOOP, ENODEV, ENOENT, ENOTDIR, EPERM, EROFS
+from collections.abc import Iterable, Mapping
+from errno import (
+    EACCES,
+    EAGAIN,
+    EBADF,
+    EEXIST,
+    EINTR,
+    EINVAL,
+    EIO,
+    EISDIR,
+    ELOOP,
+    ENODEV,
+    ENOENT,
+    ENOTDIR,
+    EPERM,
+    EROFS,
+)
 from pathlib import PurePosixPath
 from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from tests.fakekernel.calls import Call, GateKeeper, When
+from tests.fakekernel.calls import Call, GateKeeper, Locks, When
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
 from tests.fakekernel.layout import (
     DMA_CLASS,
@@ -42,10 +58,12 @@ from tests.fakekernel.layout import (
     driver_path,
     driver_rows,
     engine_entries,
+    finish_turning_off,
     fresh_driver,
     host_rows,
+    set_parameters,
 )
-from tests.fakekernel.migration import Flow, migrate
+from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event
 from tests.fakekernel.parsing import KernelError
 from tests.fakekernel.state import KernelState
 
@@ -86,6 +104,9 @@ class Snapshot(Struct, frozen=True):
     numa_balancing: int
     promote_rate_limit: int
     demotion_enabled: bool
+    corrupted_pages: int
+    """Base pages with wrong bytes; the kernel itself does not know."""
+    channels_in_use: int
     vmstat: dict[str, int]
 
 
@@ -98,6 +119,7 @@ class File:
 
     def __init__(self, row: Row) -> None:
         self.row = row
+        self.mode = row.mode
 
 
 class OpenFile:
@@ -127,6 +149,7 @@ class FakeKernel:
         self._chance = chance
         self._engines = config.engines
         self._flows = [Flow(workload) for workload in config.workloads]
+        self._locks = Locks()
         self._boot()
 
     def __repr__(self) -> str:
@@ -142,29 +165,44 @@ class FakeKernel:
             boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
             engines=self._engines,
             other_migrator=config.other_migrator,
+            dmaengine_users=config.dmaengine_users,
             numa_balancing=config.numa_balancing,
             demotion_enabled=config.demotion_enabled,
             dcbm=fresh_driver(config) if present else None,
         )
+        for call in self.blocked:
+            call.interrupt(EIO)
+        self._locks = Locks()
         self._tree: dict[str, Folder | File | Link] = {}
         for path in ALWAYS_FOLDERS:
             self._add_folder(path)
         self._add(host_rows(config))
         self._add_engines()
         if present:
+            set_parameters(self._state, config.parameters)
             self._add_driver()
 
     def reboot(self) -> None:
         """Lose every setting and counter and get a new boot id; devices and workloads stay."""
+        self._flows = [Flow(flow.workload) for flow in self._flows if flow.once is None]
         self._boot()
 
-    def load(self) -> None:
-        """Do what ``modprobe dcbm`` does: off, one channel, every reason."""
+    def load(self, parameters: Mapping[str, str] | None = None) -> None:
+        """Do what ``modprobe dcbm`` does: off, one channel, every reason, but for what the parameters say.
+
+        Raises:
+            KernelError: it is loaded, there is none, or the errno of the first parameter with a bad value.
+        """
         if not SERIES[self.config.dialect].rows:
             raise KernelError(ENOENT)
         if self._state.dcbm:
             raise KernelError(EEXIST)
         self._state.dcbm = fresh_driver(self.config)
+        try:
+            set_parameters(self._state, parameters or {})
+        except KernelError:
+            self._state.dcbm = None
+            raise
         self._add_driver()
 
     def begin_unload(self) -> None:
@@ -179,6 +217,7 @@ class FakeKernel:
         """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
         self.begin_unload()
         self._state.dcbm = None
+        self._state.log.say("dcbm: DMA Core Batch Migrator unloaded")
         self._drop(DRIVER)
 
     def set_engines(self, engines: Iterable[DmaEngine]) -> None:
@@ -189,10 +228,18 @@ class FakeKernel:
         self._engines = tuple(engines)
         self._state.engines = self._engines
         self._add_engines()
+        self._hand_over()
 
     def set_workloads(self, workloads: Iterable[Workload]) -> None:
         """Replace what the host's programs do from now on."""
-        self._flows = [Flow(workload) for workload in workloads]
+        in_flight = [flow for flow in self._flows if flow.round]
+        for flow in in_flight:
+            flow.stop()
+        self._flows = [*in_flight, *map(Flow, workloads)]
+
+    def set_dmaengine_users(self, count: int) -> None:
+        """Let so many others hold public engines."""
+        self._state.dmaengine_users = count
 
     def set_other_migrator(self, *, registered: bool) -> None:
         """Let somebody else become, or cease to be, the system's migrator."""
@@ -205,14 +252,59 @@ class FakeKernel:
         self._state.memory_pressure = share
 
     def advance(self, seconds: float) -> None:
-        """Let time pass: folios migrate, counters move."""
-        for flow in self._flows:
-            migrate(self._state, flow, seconds)
+        """Let time pass: folios migrate, counters move, batches end and calls with them."""
+        self._hand_over()
+        left = seconds
+        while left > 0:
+            # Differences, not moments: the carried fractions would see the rounding of a long uptime.
+            step = min(left, self.seconds_to_event())
+            self._step(step)
+            left -= step
         self._state.memory_stall_seconds += self._state.memory_pressure * seconds
 
+    def seconds_to_event(self) -> float:
+        """Return when a batch ends or begins, in seconds from now; infinity when none will."""
+        return max(0.0, min([math.inf, *(next_event(self._state, flow) for flow in self._flows)]) - self._state.now)
+
+    def _step(self, seconds: float) -> None:
+        for flow in self._flows:
+            let_time_pass(self._state, flow, seconds)
+        self._state.now += seconds
+        self._hand_over()
+        self._settle()
+
+    def _settle(self) -> None:
+        for flow in self._flows:
+            end_batches(self._state, flow)
+        self._proceed()
+        self._hand_over()
+        self._flows = [flow for flow in self._flows if not flow.over]
+
+    def _hand_over(self) -> None:
+        for flow in self._flows:
+            hand_over(self._state, flow)
+
+    def migrate(self, workload: Workload, folios: int) -> None:
+        """Let a program migrate some folios now, as fast as it can; its rate means nothing."""
+        self._flows.append(Flow(workload, once=folios))
+        self._settle()
+
+    def end_batches(self) -> None:
+        """Let every batch in flight end now, with the result it was to have."""
+        for batch in self._state.batches:
+            batch.ends_at = self._state.now
+        self._settle()
+
     def drift(self, path: str, text: str) -> None:
-        """Write as another process of the host does, with all rights and through a writable mount."""
-        self._write(self.open(path, os.O_WRONLY, HOST_ROOT), text.encode(), 0)
+        """Write as another process of the host does, with all rights and through a writable mount.
+
+        Where a lock of the kernel is taken, that process waits for it, not whoever calls this.
+        """
+        handle, data = self.open(path, os.O_WRONLY, HOST_ROOT), text.encode()
+        call = Call(handle.path, lambda: self._write(handle, data, 0), _store_lock(handle, data))
+        self._perform(call)
+        if call.over:
+            call.result()
 
     def snapshot(self) -> Snapshot:
         """Return what the kernel holds; for an absent driver its values after loading."""
@@ -229,8 +321,15 @@ class FakeKernel:
             numa_balancing=state.numa_balancing,
             promote_rate_limit=state.promote_rate_limit,
             demotion_enabled=state.demotion_enabled,
+            corrupted_pages=state.corrupted_pages,
+            channels_in_use=sum(len(batch.channels) for batch in state.batches),
             vmstat=dict(state.vmstat),
         )
+
+    @property
+    def log(self) -> list[str]:
+        """What driver and core have written to the kernel's log since boot, oldest first."""
+        return list(self._state.log.lines)
 
     # What programs of the host ask.
 
@@ -245,8 +344,8 @@ class FakeKernel:
                 return Status(stat.S_IFDIR | 0o755, 0)
             case Link(target=target):
                 return Status(stat.S_IFLNK | 0o777, len(target))
-            case File(row=row):
-                return Status(stat.S_IFREG | row.mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0)
+            case File(row=row, mode=mode):
+                return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0)
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
@@ -265,7 +364,7 @@ class FakeKernel:
     def access(self, path: str, *, write: bool, caller: Caller = HOST_ROOT) -> None:
         """Answer access with R_OK or W_OK; it asks about rights only, so a 0444 sysfs file passes for root."""
         entry = self._tree[self._resolve(path)]
-        mode, kind = (entry.row.mode, entry.row.kind) if isinstance(entry, File) else (0o755, Kind.SYSFS)
+        mode, kind = (entry.mode, entry.row.kind) if isinstance(entry, File) else (0o755, Kind.SYSFS)
         _check_rights(mode, kind, write=write, caller=caller)
 
     def open(self, path: str, flags: int, caller: Caller = HOST_ROOT) -> OpenFile:
@@ -282,15 +381,30 @@ class FakeKernel:
         if not isinstance(entry, File):
             raise KernelError(EISDIR)
         row = entry.row
-        _check_rights(row.mode, row.kind, write=write, caller=caller)
+        _check_rights(entry.mode, row.kind, write=write, caller=caller)
         # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
         asked = (0o444 if read else 0) | (0o222 if write else 0)
-        if row.kind is Kind.SYSFS and any(asked & bits and not row.mode & bits for bits in (0o444, 0o222)):
+        if row.kind is Kind.SYSFS and any(asked & bits and not entry.mode & bits for bits in (0o444, 0o222)):
             raise KernelError(EACCES)
         return OpenFile(real, entry, flags, caller)
 
     def read(self, handle: OpenFile, size: int = 1 << 20, offset: int = 0) -> bytes:
-        """Answer pread; at offset 0 the value is fresh, further on it is the rest of what was shown."""
+        """Answer a pread that nothing holds up.
+
+        Raises:
+            StillUnderWayError: something does; the call goes on.
+        """
+        answer = self.begin_read(handle, size, offset).result()
+        return answer if isinstance(answer, bytes) else b""
+
+    def begin_read(self, handle: OpenFile, size: int = 1 << 20, offset: int = 0) -> Call:
+        """Take a pread, which may be held up; at offset 0 the value is fresh, further on it is what was shown."""
+        fresh = offset == 0 or handle.shown is None
+        call = Call(handle.path, lambda: self._read(handle, size, offset), handle.file.row.show_lock if fresh else "")
+        self._perform(call)
+        return call
+
+    def _read(self, handle: OpenFile, size: int, offset: int) -> bytes:
         if not handle.readable:
             raise KernelError(EBADF)
         self._check_exists(handle)
@@ -308,12 +422,9 @@ class FakeKernel:
 
     def begin_write(self, handle: OpenFile, data: bytes, offset: int = 0) -> Call:
         """Take a pwrite, which may be held up."""
-        call = Call(handle.path, lambda: self._write(handle, data, offset))
-        side = self.gate.meets(handle.path) if data and handle.file.row.store else None
-        if side is not When.BEFORE:
+        call = Call(handle.path, lambda: self._write(handle, data, offset), _store_lock(handle, data))
+        if not (_is_store(handle, data) and self.gate.holds_before(call)):
             self._perform(call)
-        if side:
-            call.held, self.gate.held, call.over = side, call, False
         return call
 
     def open_gate(self, *, drop: bool) -> None:
@@ -325,13 +436,34 @@ class FakeKernel:
         if side is When.AFTER:
             call.over = True
         elif drop:
-            call.interrupt()
+            call.interrupt(EINTR)
         else:
             self._perform(call)
 
+    @property
+    def blocked(self) -> list[Call]:
+        """Calls that wait for a lock of the kernel, or keep one until no batch is in flight."""
+        return self._locks.blocked
+
     def _perform(self, call: Call) -> None:
-        call.work()
-        call.over = True
+        if call.lock:
+            self._locks.add(call)
+            self._proceed()
+        else:
+            call.work()
+            self._finish(call)
+
+    def _proceed(self) -> None:
+        """Let every call go as far as it comes."""
+        finish_turning_off(self._state)
+        for call in self._locks.proceed(self._turning_off):
+            self._finish(call)
+
+    def _turning_off(self) -> bool:
+        return self._state.dcbm is not None and self._state.dcbm.turning_off
+
+    def _finish(self, call: Call) -> None:
+        call.over = not self.gate.holds_after(call)
 
     def _write(self, handle: OpenFile, data: bytes, offset: int) -> int:
         """Do a pwrite; the one place where a file's handler is called."""
@@ -365,6 +497,15 @@ class FakeKernel:
             raise KernelError(EROFS)
         raise KernelError(EACCES if caller.uid else EPERM)
 
+    def chmod(self, path: str, mode: int, caller: Caller = HOST_ROOT) -> None:
+        """Answer chmod: root may, and it lasts as long as the file; a sysctl's mode is fixed."""
+        entry = self._tree[self._resolve(path)]
+        if caller.read_only_mount:
+            raise KernelError(EROFS)
+        if caller.uid or not isinstance(entry, File) or entry.row.kind is Kind.SYSCTL:
+            raise KernelError(EPERM)
+        entry.mode = mode & 0o7777
+
     def truncate(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Answer truncate, which kernel files take without effect."""
         entry = self._tree[self._resolve(path)]
@@ -385,6 +526,7 @@ class FakeKernel:
             self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
 
     def _add_driver(self) -> None:
+        self._state.log.say("dcbm: DMA Core Batch Migrator initialized")
         self._add(driver_rows(self.config))
         if not self.config.built_in:
             for folder in LOADABLE_FOLDERS:
@@ -434,6 +576,23 @@ def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None
         raise KernelError(EACCES)
     if write and caller.read_only_mount:
         raise KernelError(EROFS)
+
+
+def _is_store(handle: OpenFile, data: bytes) -> bool:
+    return bool(data) and handle.file.row.store is not None
+
+
+def _store_lock(handle: OpenFile, data: bytes) -> str:
+    """Return the lock that a store waits for; a handler that takes its own refuses a bad value before."""
+    row = handle.file.row
+    if not _is_store(handle, data):
+        return ""
+    try:
+        if row.refuses_unlocked:
+            row.refuses_unlocked(data)
+    except KernelError:
+        return ""
+    return row.store_lock
 
 
 def _parent(path: str) -> str:

@@ -6,9 +6,12 @@ Nothing in here does anything; ``layout`` shows and stores it, ``migration`` cou
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
+from tests.fakekernel.kernellog import KernelLog
 
 VMSTAT_NAMES = (
     "nr_free_pages",
@@ -62,8 +65,31 @@ class Dcbm:
     nr_dma_chan: int = 1
     folios_migrated: int = 0
     folios_failures: int = 0
+    turning_off: bool = False
+    """No batch begins any more, and those in flight are waited for; ``offloading`` is still true."""
     going: bool = False
     """Being unloaded: the files are still there, and nobody gets a new reference to the module."""
+
+
+class Channel(NamedTuple):
+    """One DMA channel, ``dma<engine>chan<number>``."""
+
+    engine: int
+    number: int
+    device: DmaEngine
+
+
+@dataclass
+class Batch:
+    """Folios on their way through an engine."""
+
+    channels: Sequence[Channel]
+    folios: int
+    wrong_pages: int
+    """How many of them will hold wrong bytes if it succeeds."""
+    error: int
+    """Errno it ends with; 0 for success, or what passes for it."""
+    ends_at: float
 
 
 @dataclass
@@ -77,7 +103,15 @@ class KernelState:
     numa_balancing: int
     demotion_enabled: bool
     dcbm: Dcbm | None
+    dmaengine_users: int
+    now: float = 0.0
+    """Seconds since boot."""
+    batches: list[Batch] = field(default_factory=list)
+    """In flight, and only those that take time."""
+    corrupted_pages: int = 0
+    log: KernelLog = field(default_factory=KernelLog)
     promote_rate_limit: int = 65536
+    printk_time: bool = True
     vmstat: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VMSTAT_NAMES, 0))
     memory_pressure: float = 0.0
     """Share of time in which some task waits for memory, 0..1; the averages follow at once."""
@@ -89,6 +123,12 @@ class KernelState:
         if self.dcbm is None:
             raise LookupError("dcbm is not loaded")
         return self.dcbm
+
+    def in_use(self, engine: int, number: int) -> bool:
+        """Whether somebody holds a channel: another client for good, a batch while it is in flight."""
+        if number < self.engines[engine].taken:
+            return True
+        return any(channel[:2] == (engine, number) for batch in self.batches for channel in batch.channels)
 
     @property
     def tiered(self) -> bool:
