@@ -71,7 +71,7 @@ def test_a_file_that_cannot_be_saved_is_told_and_the_old_one_stands(tmp_path: Pa
         pytest.param(b"{", id="cut"),
         pytest.param(b"[]", id="no object"),
         pytest.param(b"\xff\xfe", id="no text"),
-        pytest.param(format_baselines(KEPT).replace(b'"version": 1', b'"version": 2'), id="a later version"),
+        pytest.param(format_baselines(KEPT).replace(b'"version": 2', b'"version": 0'), id="of no release"),
         pytest.param(format_baselines(KEPT).replace(b"offload.engine", b"offload.motor"), id="unknown knob"),
         pytest.param(format_baselines(KEPT).replace(b'"0"', b'"maybe"'), id="no value of the knob"),
         pytest.param(format_baselines(KEPT).replace(b'"0"', b"0"), id="a number in place of a text"),
@@ -126,4 +126,9 @@ def test_a_damaged_file_without_a_status_of_this_boot_is_a_problem_for_a_person(
 
 
 def test_the_file_is_plain_json_that_a_person_can_read() -> None:
-    assert json.loads(format_baselines(KEPT)) == {"version": 1, "bootID": BOOT, "values": dict(KEPT.values)}
+    assert json.loads(format_baselines(KEPT)) == {
+        "version": 2,
+        "bootID": BOOT,
+        "values": dict(KEPT.values),
+        "openUnits": {},
+    }

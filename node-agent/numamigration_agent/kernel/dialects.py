@@ -143,6 +143,9 @@ KNOBS: Final = (
 )
 """In the order in which people read them, and parameters of a phase are written."""
 
+CODECS: Final = {knob.field: knob.codec for knob in KNOBS}
+"""By settings field: how a value is spelled does not depend on where a dialect has its file."""
+
 DRIVEN: Final = frozenset({Dialect.V6})
 """Dialects of the series whose knobs this release writes."""
 
