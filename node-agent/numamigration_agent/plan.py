@@ -30,6 +30,7 @@ from numamigration_agent.kernel.dialects import (
     ENGINE_FIELD,
     ENGINE_OFF,
     KNOBS,
+    REASONS_FIELD,
     Knob,
     Phase,
 )
@@ -337,13 +338,16 @@ def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPl
 
 def _rows(case: Situation, baselines: Baselines) -> tuple[KnobPlan, ...]:
     settings = dict(case.wish.settings)
-    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA:
+    adjustable = case.facts.fixed_reasons is None
+    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA and adjustable:
         settings.setdefault("reasons", None)
     return tuple(_row(case, f"{case.wish.group}.{key}", wanted, baselines) for key, wanted in settings.items())
 
 
 def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobPlan:
     knob = case.knob(name)
+    if name == REASONS_FIELD and case.facts.fixed_reasons is not None:
+        return _fixed_reasons_row(name, frozenset(wanted), case.facts.fixed_reasons)
     if knob is None:
         return KnobPlan(name, asked=_say(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
     observed, before = case.facts.value(knob), baselines.values.get(name)
@@ -359,6 +363,15 @@ def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobP
         return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED)
     ours = before is not None and before != observed
     return replace(row, outcome=Outcome.APPLIED if ours else Outcome.ALREADY_SET)
+
+
+def _fixed_reasons_row(name: str, asked: frozenset[str], fixed: frozenset[str]) -> KnobPlan:
+    row = KnobPlan(name, asked=reasons_value(asked), observed=reasons_value(fixed), outcome=Outcome.ALREADY_SET)
+    surplus = sorted(asked - fixed)
+    if not surplus:
+        return row
+    message = f"fixed in this kernel, never offloaded: {', '.join(surplus)}"
+    return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED, message=message)
 
 
 def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:

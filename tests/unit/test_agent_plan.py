@@ -75,6 +75,7 @@ def test_refusals_are_asked_in_this_order() -> None:
         "group_supported",
         "engine_supported",
         "fields_supported",
+        "dialect_harmless",
         "engine_in_order",
         "engine_exclusive",
         "memory_failure_accepted",
@@ -259,6 +260,90 @@ def test_no_known_reason_left_is_refused() -> None:
 
     assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE)
     assert plan.writes == ()
+
+
+FIXED = ["compaction", "syscall_or_cpuset", "numa_misplaced", "demotion"]
+V5 = HostConfig(dialect=Dialect.V5)
+V5_RISKS = {"acceptedRisks": [UNVERIFIED, "DirectIOLostWrite"]}
+
+
+def test_v5_is_refused_until_the_policy_names_what_it_can_lose() -> None:
+    """Promise 5: V5 can lose bytes that direct I/O writes while a folio migrates."""
+    plan = plan_one("offload", wish({"engine": "DMA"}), V5)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.RISK_NOT_ACCEPTED)
+    assert "DirectIOLostWrite" in plan.message
+    assert plan.writes == ()
+
+
+def test_the_hazard_of_v5_is_none_of_v6() -> None:
+    assert plan_one("offload", wish(OFFLOAD)).state is not GroupState.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("driver", "risk"),
+    [
+        pytest.param("idxd", "OutOfOrderEngine", id="out of order"),
+        pytest.param("ioatdma", "SharedEngine", id="shared"),
+    ],
+)
+def test_the_engines_of_v5_have_the_hazards_of_v6(driver: str, risk: str) -> None:
+    """Promise 5."""
+    config = HostConfig(dialect=Dialect.V5, engines=(DmaEngine(driver),))
+
+    plan = plan_one("offload", wish({"engine": "DMA"}, **V5_RISKS), config)
+
+    assert plan.reason is Reason.RISK_NOT_ACCEPTED
+    assert risk in plan.message
+
+
+@pytest.mark.parametrize(
+    ("reasons", "outcome", "words"),
+    [
+        pytest.param(None, None, "", id="left out: the fixed set lacks memory_failure"),
+        pytest.param(FIXED, Outcome.ALREADY_SET, "", id="just what is fixed"),
+        pytest.param([*FIXED, "damon"], Outcome.CLAMPED, "damon", id="one more than is fixed"),
+        pytest.param([*FIXED, "memory_failure"], Outcome.CLAMPED, "memory_failure", id="never offloaded, so no hazard"),
+    ],
+)
+def test_fixed_reasons_that_were_all_asked_for_let_offload_go_on(
+    reasons: list[str] | None, outcome: Outcome | None, words: str
+) -> None:
+    asked = {} if reasons is None else {"reasons": reasons}
+
+    plan = plan_one("offload", wish({"engine": "DMA", "channels": 4} | asked, **V5_RISKS), V5)
+
+    assert written(plan) == [("offload.channels", "4"), ("offload.engine", "1")]
+    assert outcomes(plan).get("offload.reasons") is outcome
+    assert all(words in row.message for row in plan.knobs if row.field == "offload.reasons")
+
+
+@pytest.mark.parametrize("unasked", FIXED)
+def test_a_fixed_reason_that_was_not_asked_for_keeps_offload_off(unasked: str) -> None:
+    """Promise 3: V5 cannot leave it out."""
+    asked = [*(name for name in FIXED if name != unasked), "damon"]
+
+    plan = plan_one("offload", wish({"engine": "DMA", "reasons": asked}, **V5_RISKS), V5)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE)
+    assert f"would offload {unasked} too" in plan.message
+    assert plan.writes == ()
+
+
+def test_a_reason_that_v5_cannot_leave_out_turns_off_what_this_project_turned_on() -> None:
+    """Promise 3."""
+    body = wish({"engine": "DMA", "reasons": ["demotion"]}, **V5_RISKS)
+    switch = {"/sys/module/dcbm/offloading": "1"}
+
+    plan = plan_one("offload", body, V5, writes=switch, baselines={"offload.engine": "0"})
+
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_strict_policy_may_name_the_reasons_that_are_fixed() -> None:
+    body = wish({"engine": "DMA", "reasons": FIXED}, unsupported="Strict", **V5_RISKS)
+
+    assert plan_one("offload", body, V5).state is GroupState.PENDING
 
 
 # --- what is written
