@@ -160,9 +160,12 @@ class UnitRun:
     def __init__(self, change: UnitChange, fresh: Mapping[str, Value]) -> None:
         self.change = change
         self.failure: Failure | None = None
-        runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
-        self._runs = [] if change.ends else runs
-        self._undo: list[KnobRun] | None = runs if change.ends else None
+        self._runs: list[KnobRun] = []
+        self._undo: list[KnobRun] | None = None
+        if change.ends:
+            self._undo = [KnobRun(write) for write in change.writes]
+        else:
+            self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
 
     def __repr__(self) -> str:
         return f"<UnitRun {self.change.unit}: {self._runs if self._undo is None else self._undo}>"

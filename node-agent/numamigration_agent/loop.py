@@ -256,8 +256,9 @@ class Agent:
         """
         if self._change is None or self._spec is self._planned_for:
             return
-        if not self._change.touched or self._spec is None or self._spec.revision is None:
-            self._fresh, self._change = self._change.fresh, None
+        touched = self._change.touched
+        if not touched or self._spec is None or self._spec.revision is None:
+            self._fresh, self._change = frozenset() if touched else self._change.fresh, None
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -489,7 +490,7 @@ class Agent:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():
             return []
         corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
-        view = replace(self._view(), corrected=corrected)
+        view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)
         if not self._reports.wants(status, now):
             return []

@@ -36,6 +36,7 @@ class Reports:
     Attributes:
         baselines: that the object's status is known to have.
         conditions: of the last status, for their transition times.
+        skewed: the installed CRD did not take the last status as a whole.
     """
 
     def __init__(self, interval_min: float, interval_max: float, rng: Random) -> None:
@@ -48,6 +49,7 @@ class Reports:
         self._own: deque[Mapping[str, Any]] = deque(maxlen=OWN_MAX)
         self._edited: Mapping[str, Any] | None = None
         self._due = self._not_before = float("-inf")
+        self.skewed = False
         self.baselines: Mapping[str, Value] = {}
         self.conditions: tuple[Mapping[str, Any], ...] = ()
 
@@ -121,12 +123,14 @@ class Reports:
             # interval is another try. Transition times are part of the words: made anew each second, they would look
             # like a change. What such a CRD keeps of our words is no edit.
             self._own.clear()
+            self.skewed = True
             self._told, self.conditions = significant(sent), tuple(sent["conditions"])
             return
         self._due = now
         self._not_before = now + self._backoff.next_wait(self._rng, result.retry_after)
 
     def _applied(self, status: Mapping[str, Any]) -> None:
+        self.skewed = False
         self._told = significant(status)
         self.conditions = tuple(status["conditions"])
         found = baselines_of_status(status, status["bootID"])

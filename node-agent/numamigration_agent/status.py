@@ -82,6 +82,7 @@ class View:
         blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
         blocked_unit: the unit whose change waits for it.
         corrected: what was set back lately, in words.
+        skewed: the installed CRD did not take the last status as a whole.
     """
 
     spec: Spec
@@ -94,6 +95,7 @@ class View:
     blocked: str = ""
     blocked_unit: str = ""
     corrected: str = ""
+    skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
     settled_at: str | None = None
@@ -261,6 +263,9 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     unspoken = next(iter(view.failures.values()), None)
     if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
+    if view.skewed:
+        message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
     return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)
 
 

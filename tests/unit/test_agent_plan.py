@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from numamigration_agent.baseline import Baselines
+from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS
@@ -537,6 +537,78 @@ def test_a_knob_that_cannot_be_read_is_told_by_its_errno(number: int, reason: Re
 
     assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, reason)
     assert plan.changes == ()
+
+
+# --- open units
+
+
+def open_unit(**swaps: tuple[str, str]) -> Baselines:
+    rows = {f"offload.{name}": Swap(Value(before), Value(target)) for name, (before, target) in swaps.items()}
+    held = {name: swap.before for name, swap in rows.items()}
+    return Baselines("boot", held, open_units={"offload": rows})
+
+
+TURN_ON = open_unit(channels=("1", "4"), engine=("0", "1"))
+TURN_OFF = open_unit(channels=("4", "1"), engine=("1", "0"))
+
+
+@pytest.mark.parametrize(
+    ("opened", "holds", "undo"),
+    [
+        pytest.param(TURN_ON, {}, [], id="nothing was written yet"),
+        pytest.param(TURN_ON, {CHANNELS: "4"}, [("offload.channels", "1")], id="the first half was written"),
+        pytest.param(TURN_ON, {CHANNELS: "4", OFFLOADING: "1"}, [], id="it is in force"),
+        pytest.param(TURN_ON, {CHANNELS: "8"}, [], id="a third value is somebody else's"),
+        pytest.param(
+            TURN_ON, {CHANNELS: "8", OFFLOADING: "1"}, [("offload.engine", "0")], id="the switch goes off without them"
+        ),
+        pytest.param(TURN_OFF, {CHANNELS: "4"}, [], id="offload that went off stays off"),
+    ],
+)
+def test_an_open_unit_is_undone_unless_it_is_in_force(
+    opened: Baselines, holds: dict[str, str], undo: list[tuple[str, str]]
+) -> None:
+    """Promise 4: all or nothing. Promise 6: an agent that died after the last write left nothing to do."""
+    spec = parse_spec({"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD)}}})
+
+    plan = make_plan(facts_of(HostConfig(), holds), spec, opened, {})
+
+    (change,) = plan.changes
+    assert change.ends
+    assert [(write.knob.field, write.target) for write in change.writes] == undo
+    assert change.captures == {}
+
+
+def test_a_knob_of_an_open_unit_that_cannot_be_read_is_not_given_up() -> None:
+    """Promise 4: whether it holds our value is not known yet."""
+    facts = facts_of(HostConfig())
+    facts = replace(facts, readings={**facts.readings, "offload.channels": Denied(EIO)})
+    spec = parse_spec({"spec": {"revision": "0" * 16}})
+
+    (change,) = make_plan(facts, spec, TURN_ON, {}).changes
+
+    assert [write.knob.field for write in change.writes] == ["offload.channels"]
+
+
+def test_an_open_unit_waits_for_a_spec_and_keeps_no_other_unit_waiting() -> None:
+    """Promise 6."""
+    facts = facts_of(HostConfig(), {CHANNELS: "4"})
+    groups = {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}
+
+    assert make_plan(facts, parse_spec({"spec": {}}), TURN_ON, {}).changes == ()
+    plan = make_plan(facts, parse_spec({"spec": {"revision": "0" * 16, "groups": groups}}), TURN_ON, {})
+    assert [(change.unit, change.ends) for change in plan.changes] == [("offload", True), ("demotion", False)]
+
+
+def test_only_a_change_of_several_knobs_has_to_be_remembered() -> None:
+    spec = parse_spec(
+        {"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}}}
+    )
+
+    several, one = make_plan(facts_of(HostConfig()), spec, Baselines("boot"), {}).changes
+
+    assert several.swaps["offload.channels"] == Swap(Value("1"), Value("4"))
+    assert one.swaps == {}
 
 
 # --- drift
