@@ -211,8 +211,10 @@ class Rig:
 
     def _take(self, status: dict[str, Any]) -> None:
         self.sent += 1
-        NodeMigrationStateStatus.model_validate_json(json.dumps(status))
+        document = json.dumps(status)
+        NodeMigrationStateStatus.model_validate_json(document)
         if self.answer.kind is ApplyKind.APPLIED:
+            status = json.loads(document)  # what the object has is no part of the agent
             self.reports.append(status)
             self.object["status"] = status
             self._events.append(StateSeen(copy.deepcopy(self.object)))

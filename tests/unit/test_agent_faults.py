@@ -224,10 +224,11 @@ def test_our_own_writes_are_no_edits_however_late_the_watch_brings_them(rig: Rig
 
 
 class Defaulting(Rig):
-    """An API server that keeps something else than it is told."""
+    """An API server that keeps something else than it is told, behind a watch that is slower than its answers."""
 
     def _take(self, status: dict[str, Any]) -> None:
         super()._take({**status, "offload": "as a webhook likes it"})
+        self._events[-2:] = reversed(self._events[-2:])
 
 
 def test_an_api_server_that_keeps_something_else_is_told_once_more(tmp_path: Path) -> None:
