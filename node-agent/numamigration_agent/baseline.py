@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Baselines: what each knob held before this project touched it on this boot (promises 1 and 7).
+"""Baselines: what each knob held before this project touched it on this boot (promises 1 and 7), and open units.
 
 * Two homes: a file on the host's tmpfs, and the node's own status. The file is written first; a kernel file is written
   only when both have it. So the file, where it is whole and of this boot, is the authority.
@@ -9,8 +9,11 @@
 * A damaged file: the status of this boot is taken. Without one nobody can tell what was there before, so no knob is
   written (BaselineNotSaved) until a person has looked and removed the file. The status then says so in Degraded, and
   such a status is no record: the next agent must not take its silence for "nothing was written".
+* A file of a newer release is not understood and not overwritten: nothing is written until that release is back.
 * A kernel without a boot id ties nothing to its boot, so nothing is written either.
 * A first value is never replaced by a second one; it goes only when it was put back or when the wish for it ended.
+* A unit of several writes is open in the file from before its first write until it is in force or undone. The status
+  does not have it: who lost the file too knows the baselines, and continues instead of undoing (docs/decisions/0012).
 """
 
 from __future__ import annotations
@@ -19,18 +22,30 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import KNOBS
+from numamigration_agent.kernel.dialects import CODECS
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.vocabulary import NodeCondition, Reason
 
 FILE_NAME: Final = "baseline.json"
-FILE_VERSION: Final = 1
+FILE_VERSION: Final = 2
+FILE_VERSIONS_READ: Final = frozenset({1, FILE_VERSION})  # 1 had no open units
 FILE_BYTES_MAX: Final = 64 * 1024  # a dozen short values; more is not ours
+
+
+class Swap(NamedTuple):
+    """What an open unit does to one knob; `before` is what it held before the change, not before this project."""
+
+    before: Value
+    target: Value
+
+
+OpenUnits = Mapping[str, Mapping[str, Swap]]
+"""By unit, the knobs of a change that may be half done, by settings field."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +54,38 @@ class Baselines:
 
     Attributes:
         problem: why they cannot be trusted; nothing is written then.
+        open_units: changes that were begun and not brought to an end.
     """
 
     boot_id: str
     values: Mapping[str, Value] = field(default_factory=dict)
     problem: str = ""
+    open_units: OpenUnits = field(default_factory=dict)
 
     def with_captures(self, captures: Mapping[str, Value]) -> Baselines:
         """Return these and the captured ones; the first value of a field wins."""
-        return Baselines(self.boot_id, {**captures, **self.values})
+        return replace(self, values={**captures, **self.values})
 
     def without(self, fields: Iterable[str]) -> Baselines:
         """Return these but those of `fields`."""
         gone = frozenset(fields)
-        return Baselines(self.boot_id, {name: value for name, value in self.values.items() if name not in gone})
+        return replace(
+            self,
+            values={name: value for name, value in self.values.items() if name not in gone},
+            open_units={
+                unit: {name: swap for name, swap in rows.items() if name not in gone}
+                for unit, rows in self.open_units.items()
+            },
+        )
+
+    def with_open(self, units: OpenUnits) -> Baselines:
+        """Return these with `units` open too."""
+        return replace(self, open_units={**self.open_units, **units})
+
+    def with_ended(self, units: Iterable[str]) -> Baselines:
+        """Return these with `units` no longer open."""
+        ended = frozenset(units)
+        return replace(self, open_units={unit: rows for unit, rows in self.open_units.items() if unit not in ended})
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +100,14 @@ class DamagedFile:
     problem: str
 
 
-Loaded = Baselines | NoFile | DamagedFile
+@dataclass(frozen=True, slots=True)
+class NewerFile:
+    """A baseline file of this boot that a newer release wrote."""
+
+    problem: str
+
+
+Loaded = Baselines | NoFile | DamagedFile | NewerFile
 
 
 class BaselineFile:
@@ -80,8 +120,7 @@ class BaselineFile:
     def load(self, boot_id: str) -> Loaded:
         """Read the baselines of this boot."""
         try:
-            with self.path.open("rb") as file:
-                data = file.read(FILE_BYTES_MAX + 1)
+            data = _read(self.path)
         except FileNotFoundError:
             return NoFile()
         except OSError as error:
@@ -89,10 +128,14 @@ class BaselineFile:
         if len(data) > FILE_BYTES_MAX:
             return DamagedFile(f"{self.path}: has more than {FILE_BYTES_MAX} bytes")
         try:
-            found = parse_baselines(data)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            return DamagedFile(f"{self.path}: {error}")
-        return found if found.boot_id == boot_id else NoFile()
+            document = json.loads(data)
+            if document["bootID"] != boot_id:
+                return NoFile() if isinstance(document["bootID"], str) else DamagedFile(f"{self.path}: has no boot id")
+            if isinstance(document["version"], int) and document["version"] > FILE_VERSION:
+                return NewerFile(f"{self.path}: is of a newer release (version {document['version']})")
+            return parse_baselines(document)
+        except _DAMAGES as error:
+            return DamagedFile(f"{self.path}: {error!r}")
 
     def save(self, baselines: Baselines) -> str:
         """Replace the file; returns what went wrong, empty when it is safe.
@@ -114,38 +157,56 @@ class BaselineFile:
 
 def format_baselines(baselines: Baselines) -> bytes:
     """Return the content of the file."""
-    document = {"version": FILE_VERSION, "bootID": baselines.boot_id, "values": dict(baselines.values)}
+    document = {
+        "version": FILE_VERSION,
+        "bootID": baselines.boot_id,
+        "values": dict(baselines.values),
+        "openUnits": {
+            unit: {name: swap._asdict() for name, swap in rows.items()} for unit, rows in baselines.open_units.items()
+        },
+    }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
 
 
-def parse_baselines(data: bytes) -> Baselines:
+_DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # json.loads recurses
+
+
+def parse_baselines(document: Mapping[str, Any]) -> Baselines:
     """Read the content of a file.
 
     Raises:
         ValueError, KeyError, TypeError, AttributeError: it is damaged, or of another version.
     """
-    document = json.loads(data)
-    if document["version"] != FILE_VERSION:
-        raise ValueError(f"version {document['version']!r} is not {FILE_VERSION}")
-    known = {knob.field: knob.codec for knob in KNOBS}
-    values: dict[str, Value] = {}
-    for name, text in document["values"].items():
-        value = known[name].parse(text)
-        if value is None:
-            raise ValueError(f"{name}: {text!r} is no value of this knob")
-        values[name] = value
-    return Baselines(str(document["bootID"]), values)
+    if document["version"] not in FILE_VERSIONS_READ:
+        raise ValueError(f"version {document['version']!r} is none of {sorted(FILE_VERSIONS_READ)}")
+    values = {name: _parse_value(name, text) for name, text in document["values"].items()}
+    opened = document["openUnits"] if document["version"] == FILE_VERSION else {}
+    open_units = {unit: {name: _parse_swap(name, row) for name, row in rows.items()} for unit, rows in opened.items()}
+    bare = sorted(name for rows in open_units.values() for name in rows if name not in values)
+    if bare:
+        raise ValueError(f"a change of {', '.join(bare)} was begun without a value of before")
+    return Baselines(document["bootID"], values, open_units=open_units)
+
+
+def _parse_swap(name: str, row: Mapping[str, str]) -> Swap:
+    return Swap(_parse_value(name, row["before"]), _parse_value(name, row["target"]))
+
+
+def _parse_value(name: str, text: str) -> Value:
+    value = CODECS[name].parse(text)
+    if value is None:
+        raise ValueError(f"{name}: {text!r} is no value of this knob")
+    return value
 
 
 def baselines_of_status(status: Mapping[str, Any], boot_id: str) -> Baselines | None:
     """Return the baselines that the node's own status has of this boot; None when it is of no or another boot."""
     if status.get("bootID") != boot_id:
         return None
-    codecs = {knob.field: knob.codec for knob in KNOBS}
     values: dict[str, Value] = {}
     for row in status.get("knobs") or ():
         shown, name = row.get("baseline"), row.get("field")
-        value = codecs[name].unshow(shown) if name in codecs and isinstance(shown, str) else None
+        value = CODECS[name].unshow(shown) if name in CODECS and isinstance(shown, str) else None
         if value is not None:
             values[name] = value
     return Baselines(boot_id, values)
@@ -160,6 +221,9 @@ def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Baseline
     reported = baselines_of_status(status, boot_id)
     if isinstance(loaded, NoFile):
         return reported or Baselines(boot_id)
+    known = reported.values if reported else {}
+    if isinstance(loaded, NewerFile):
+        return Baselines(boot_id, known, f"{loaded.problem}; run that release again, this one does not understand it")
     degraded = find_condition(status.get("conditions") or (), NodeCondition.DEGRADED) or {}
     if reported is not None and degraded.get("reason") != Reason.BASELINE_NOT_SAVED:
         return reported
@@ -167,7 +231,14 @@ def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Baseline
         f"{loaded.problem}; the status has no record of this boot either, so the values of before are unknown; "
         "compare the knobs with what they should be, remove the file and restart the agent"
     )
-    return Baselines(boot_id, problem=problem)
+    return Baselines(boot_id, known, problem)
+
+
+def _read(path: Path) -> bytes:
+    # Not through a link, and without waiting for a writer should it be a pipe: it shall be a file of ours.
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with os.fdopen(descriptor, "rb") as file:
+        return file.read(FILE_BYTES_MAX + 1) or b""
 
 
 def _write_synced(path: Path, data: bytes) -> None:

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 """Carries out a plan's changes, step by step, without doing I/O: requests come out, answers go in.
 
-Save the baselines to the file, report them in the status, and only then, unit by unit: look at a knob, write it, read
-it back, next. When a knob fails, the knobs of its unit that were written before go back in reverse order, each read
-back too; other units are not concerned. At last the baselines that are not needed any more are forgotten.
+Save the baselines to the file, with the units that are about to be open, report them in the status, and only then, unit
+by unit: look at a knob, write it, read it back, next. When a knob fails, the knobs of its unit that were written before
+go back in reverse order, each read back too; other units are not concerned. At last the units are no longer open, and
+the baselines that are not needed any more are forgotten.
 
 * A change that dies at any point leaves a state that the next plan continues from: the baselines are safe before the
-  first write, they are never captured twice, and what is half done differs from its target (promises 1, 4, 7).
+  first write, they are never captured twice, and the file names what may be half done (promises 1, 4, 7).
+* A unit whose undo failed stays open, and is brought to an end like one that an earlier life of the agent left open.
 * Each knob is looked at right before it is written: the plan may be as old as an answer of the API server. One that no
   longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
 * A write that is refused changes nothing, so only knobs that took a write are undone.
@@ -149,7 +151,7 @@ class KnobRun:
 
 
 class UnitRun:
-    """The knobs of one unit, all or nothing (promise 4).
+    """The knobs of one unit, all or nothing (promise 4); or the undo alone, of a change that was left open.
 
     Attributes:
         failure: why the unit is not in force; says what became of the undo.
@@ -158,8 +160,12 @@ class UnitRun:
     def __init__(self, change: UnitChange, fresh: Mapping[str, Value]) -> None:
         self.change = change
         self.failure: Failure | None = None
-        self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
+        self._runs: list[KnobRun] = []
         self._undo: list[KnobRun] | None = None
+        if change.ends:
+            self._undo = [KnobRun(write) for write in change.writes]
+        else:
+            self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
 
     def __repr__(self) -> str:
         return f"<UnitRun {self.change.unit}: {self._runs if self._undo is None else self._undo}>"
@@ -167,7 +173,12 @@ class UnitRun:
     @property
     def touched(self) -> bool:
         """Whether the kernel took a write, undone or not."""
-        return any(run.touched for run in self._runs)
+        return any(run.touched for run in (*self._runs, *(self._undo or ())))
+
+    @property
+    def half_done(self) -> bool:
+        """Whether an undo failed, so that the unit is neither in force nor as it was before."""
+        return any(run.failure for run in self._undo or ())
 
     @property
     def forgettable(self) -> frozenset[str]:
@@ -208,7 +219,7 @@ class UnitRun:
                 for done in reversed(self._runs)
                 if done.touched and done.before is not None and not done.turned_offload_off
             ]
-        elif self.failure is not None:
+        else:
             self.failure = undo_failed(self.failure, run.failure)
 
 
@@ -218,12 +229,12 @@ class Progress(Enum):
     SAVE = auto()
     REPORT = auto()
     WRITE = auto()
-    FORGET = auto()
+    CLOSE = auto()
     OVER = auto()
 
 
 class Change:
-    """All units of a plan, behind one save and one report of their baselines.
+    """All units of a plan, between one save that opens them and one that closes them.
 
     Attributes:
         baselines: as far as the file has them.
@@ -251,14 +262,15 @@ class Change:
         """
         self.baselines = baselines
         captures = {name: value for change in changes for name, value in change.captures.items()}
-        self._captured = baselines.with_captures(captures)
+        opened = {change.unit: change.swaps for change in changes if change.swaps}
+        self._opened = baselines.with_captures(captures).with_open(opened)
         self.fresh = fresh | captures.keys()
-        expected = {name: value for name, value in self._captured.values.items() if name in self.fresh}
+        expected = {name: value for name, value in self._opened.values.items() if name in self.fresh}
         self.units = [UnitRun(change, expected) for change in changes]
         written = {write.knob.field for change in changes for write in change.writes}
-        needed = {name: value for name, value in self._captured.values.items() if name in written}
+        needed = {name: value for name, value in self._opened.values.items() if name in written}
         self._to_report = any(reported.get(name) != value for name, value in needed.items())
-        to_save = captures or any(on_file.get(name) != value for name, value in needed.items())
+        to_save = captures or opened or any(on_file.get(name) != value for name, value in needed.items())
         self._progress = Progress.SAVE if to_save else self._after_save()
 
     def __repr__(self) -> str:
@@ -272,16 +284,16 @@ class Change:
     def next(self) -> Step | None:
         """Return the next request; None when the change is over."""
         if self._progress is Progress.SAVE:
-            return SaveBaselines(self._captured)
+            return SaveBaselines(self._opened)
         if self._progress is Progress.REPORT:
             return ReportBaselines()
         if self._progress is Progress.WRITE:
             step = next((step for unit in self.units if (step := unit.next())), None)
             if step is not None:
                 return step
-            self._progress = Progress.FORGET if self._forgettable() else Progress.OVER
-        if self._progress is Progress.FORGET:
-            return SaveBaselines(self.baselines.without(self._forgettable()))
+            self._progress = Progress.CLOSE if self._closed() != self.baselines else Progress.OVER
+        if self._progress is Progress.CLOSE:
+            return SaveBaselines(self._closed())
         return None
 
     def saved(self, problem: str) -> None:
@@ -289,10 +301,10 @@ class Change:
         if problem:
             self._not_saved(problem)
         elif self._progress is Progress.SAVE:
-            self.baselines = self._captured
+            self.baselines = self._opened
             self._progress = self._after_save()
         else:
-            self.baselines = self.baselines.without(self._forgettable())
+            self.baselines = self._closed()
             self._progress = Progress.OVER
 
     def reported(self) -> None:
@@ -313,8 +325,10 @@ class Change:
     def _after_save(self) -> Progress:
         return Progress.REPORT if self._to_report else Progress.WRITE
 
-    def _forgettable(self) -> frozenset[str]:
-        return frozenset[str]().union(*(unit.forgettable for unit in self.units))
+    def _closed(self) -> Baselines:
+        forgettable = frozenset[str]().union(*(unit.forgettable for unit in self.units))
+        ended = (unit.change.unit for unit in self.units if not unit.half_done)
+        return self.baselines.without(forgettable).with_ended(ended)
 
     def _not_saved(self, problem: str) -> None:
         for unit in self.units:
@@ -367,6 +381,7 @@ def unreadable(knob: Knob, reading: Reading) -> Failure:
             assert_never(reading)
 
 
-def undo_failed(cause: Failure, undo: Failure) -> Failure:
-    """Say that a failed change could not be undone either."""
-    return Failure(Reason.UNDO_FAILED, f"{cause.message}; and the undo failed: {undo.message}", undo.field)
+def undo_failed(cause: Failure | None, undo: Failure) -> Failure:
+    """Say that a change could not be undone; `cause` is why it should be, None when an earlier agent left it open."""
+    why = cause.message if cause else "a change was left half done"
+    return Failure(Reason.UNDO_FAILED, f"{why}; and the undo failed: {undo.message}", undo.field)

@@ -99,7 +99,7 @@ class ApplyKind(StrEnum):
     FORBIDDEN = "forbidden"
     """Not written: token or rights are missing. Try again with back-off and say so."""
     SKEW = "skew"
-    """The installed CRD does not take this status as a whole (reason VersionSkew): no retry before the next change."""
+    """The installed CRD does not take this status as a whole (reason VersionSkew): the next report is another try."""
 
 
 class ApplyResult(NamedTuple):

@@ -5,8 +5,9 @@ What a kernel lacks comes first (Unsupported), then known hazards that nobody ac
 this release cannot do. Turning offload off needs none of the hazard checks.
 
 Sources: "[PATCH RFC v6 0/5]" of the batch copy offload series and its review, 2026-06-30 (engines that complete out of
-order); kernel/params.c (one lock for the parameters of all built-in modules); the series' own list of things to do
-(no machine check recovery in the DMA path).
+order); mm/migrate.c of its April 2026 posting (V5: a folio is copied before its references are looked at, and not
+again); kernel/params.c (one lock for the parameters of all built-in modules); the series' own list of things to do (no
+machine check recovery in the DMA path).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, Knob
+from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, REASONS_FIELD, Knob
 from numamigration_agent.kernel.engines import DMA_DRIVERS, DmaDriver
 from numamigration_agent.kernel.probe import DriverState, KernelFacts
 from numamigration_agent.wishes import Wish
@@ -57,8 +58,8 @@ class Situation(NamedTuple):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Named fields that this kernel does not have."""
-        present = {knob.field for knob in self.facts.knobs}
+        """Named fields that this kernel does not have; reasons that are fixed are there, though nobody sets them."""
+        present = {knob.field for knob in self.facts.knobs} | ({REASONS_FIELD} if self.facts.fixed_reasons else set())
         return tuple(field for field in self.fields if field not in present)
 
     def knob(self, field: str) -> Knob | None:
@@ -67,11 +68,15 @@ class Situation(NamedTuple):
 
     @property
     def eligible_reasons(self) -> frozenset[str]:
-        """Migration reasons to be offloaded: those asked for, or all but memory_failure, as far as they are known."""
+        """Migration reasons to be offloaded: those asked for, or all but memory_failure, as far as they are known.
+
+        Where they are fixed, it is all of them or none: what cannot be left out keeps the rest from being offloaded.
+        """
+        fixed = self.facts.fixed_reasons
+        known = self.facts.reasons_seen if fixed is None else fixed
         asked: Iterable[str] | None = self.wish.settings.get("reasons")
-        if asked is None:
-            return self.facts.reasons_seen - {MigrationReason.MEMORY_FAILURE}
-        return self.facts.reasons_seen & frozenset(asked)
+        eligible = known - {MigrationReason.MEMORY_FAILURE} if asked is None else known & frozenset(asked)
+        return eligible if fixed in {None, eligible} else frozenset()
 
     def lacks_risk(self, risk: AcceptedRisk) -> bool:
         """Whether the wish does not name a risk."""
@@ -118,6 +123,13 @@ def fields_supported(case: Situation) -> Refusal | None:
     return Refusal(GroupState.UNSUPPORTED, Reason.FIELD_UNSUPPORTED, message)
 
 
+def dialect_harmless(case: Situation) -> Refusal | None:
+    """Refuse a state of the series with a known hazard of its own."""
+    driven = DRIVEN.get(case.facts.dialect)
+    risks = driven.risks.items() if driven else ()
+    return next((_not_accepted(risk, hazard) for risk, hazard in risks if case.lacks_risk(risk)), None)
+
+
 def engine_in_order(case: Situation) -> Refusal | None:
     """Refuse engines that complete out of order: the driver waits for the last descriptor only."""
     return _hazardous_engine(
@@ -141,8 +153,8 @@ def _hazardous_engine(
 
 def memory_failure_accepted(case: Situation) -> Refusal | None:
     """Refuse to offload pages with memory errors: the DMA path cannot recover from them."""
-    asked = case.wish.settings.get("reasons") or ()
-    if MigrationReason.MEMORY_FAILURE not in asked or not case.lacks_risk(AcceptedRisk.MEMORY_FAILURE_OFFLOAD):
+    eligible = case.eligible_reasons
+    if MigrationReason.MEMORY_FAILURE not in eligible or not case.lacks_risk(AcceptedRisk.MEMORY_FAILURE_OFFLOAD):
         return None
     return _not_accepted(
         AcceptedRisk.MEMORY_FAILURE_OFFLOAD, "memory_failure is among the reasons, and DMA cannot recover from it"
@@ -167,9 +179,13 @@ def engine_verified(case: Situation) -> Refusal | None:
 
 
 def reasons_restrictable(case: Situation) -> Refusal | None:
-    """Refuse when no reason is left that was asked for (promise 3)."""
+    """Refuse when no reason is left that was asked for, or others cannot be left out (promise 3)."""
     if case.eligible_reasons:
         return None
+    if case.facts.fixed_reasons is not None:
+        unasked = case.facts.fixed_reasons - frozenset(case.wish.settings.get("reasons") or ())
+        message = f"dialect {case.facts.dialect} would offload {', '.join(sorted(unasked))} too, and cannot restrict it"
+        return Refusal(GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE, message)
     known = ", ".join(sorted(case.facts.reasons_seen)) or "none"
     message = f"none of the migration reasons asked for is known here; reason_mask has shown: {known}"
     return Refusal(GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE, message)
@@ -187,6 +203,7 @@ GUARDS: Final = (group_supported, engine_supported, fields_supported)
 """For every group."""
 
 TURN_ON_GUARDS: Final = (
+    dialect_harmless,
     engine_in_order,
     engine_exclusive,
     memory_failure_accepted,

@@ -9,7 +9,9 @@ its lane until it answers, while everything else goes on (promise 10).
 * A report is due when something significant changed; while a change runs its intermediate states are not told, unless
   it waits for the report of its baselines or for a blocked file.
 * Between reports without a change lies an interval drawn anew each time, so that a fleet never reports in step.
-* Without a node state (not created yet, or deleted) nothing is written and nothing forgotten.
+* Without a node state (not created yet, or deleted) nothing is written and nothing forgotten. A change that is under
+  way then stops where it is, and is ended once an operator has written a spec again.
+* No knob is written while the node state lacks a baseline, whoever took it away (promise 1).
 """
 
 from __future__ import annotations
@@ -248,9 +250,15 @@ class Agent:
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
 
     def _drop_outdated_change(self) -> None:
-        """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay."""
-        if self._change is not None and self._spec is not self._planned_for and not self._change.touched:
-            self._fresh, self._change = self._change.fresh, None
+        """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay.
+
+        Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open.
+        """
+        if self._change is None or self._spec is self._planned_for:
+            return
+        touched = self._change.touched
+        if not touched or self._spec is None or self._spec.revision is None:
+            self._fresh, self._change = frozenset() if touched else self._change.fresh, None
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -326,12 +334,12 @@ class Agent:
         self._drop_outdated_change()
         if self._change is not None:
             step = self._change.next()
+            if isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported():
+                return None
             match step:
                 case SaveBaselines() | ReadKnob() | WriteKnob():
                     return step
                 case ReportBaselines():
-                    if self._baselines is None or not self._reports.has(self._baselines):
-                        return None
                     self._change.reported()
                     return self._next_knob_job(now)
                 case None:
@@ -339,6 +347,9 @@ class Agent:
                 case _:
                     assert_never(step)
         return Probe(self._begun.host) if now >= self._next_look() else None
+
+    def _baselines_reported(self) -> bool:
+        return self._baselines is not None and self._reports.has(self._baselines)
 
     def _counter_lane(self, now: float) -> list[Command]:
         running = self._lanes[Lane.COUNTERS]
@@ -407,7 +418,8 @@ class Agent:
 
     def _finish_change(self, change: Change, now: float) -> None:
         self._change = None
-        self._fresh = change.fresh if all(unit.failure and not unit.touched for unit in change.units) else frozenset()
+        wrote_nothing = all(unit.change.ends or (unit.failure and not unit.touched) for unit in change.units)
+        self._fresh = change.fresh if wrote_nothing else frozenset()
         for unit in change.units:
             if unit.failure is None:
                 self._succeeded(unit, now)
@@ -417,6 +429,10 @@ class Agent:
 
     def _succeeded(self, unit: UnitRun, now: float) -> None:
         name = unit.change.unit
+        if unit.change.ends:
+            # What it undid may fail again at once, so its pauses go on growing.
+            log.warning("change that was left open ended", extra={"unit": name, "undone": unit.touched})
+            return
         self._retries.pop(name, None)
         if unit.change.drift:
             fields = tuple(write.knob.field for write in unit.change.writes)
@@ -474,7 +490,7 @@ class Agent:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():
             return []
         corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
-        view = replace(self._view(), corrected=corrected)
+        view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)
         if not self._reports.wants(status, now):
             return []

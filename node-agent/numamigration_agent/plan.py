@@ -4,6 +4,8 @@
 Level-triggered: the same question is asked after every look at the kernel, and the answer to a state in which all is
 well is an empty plan. So a crash between any two steps of a change is continued by the next plan.
 
+* A unit that was left open is first brought to an end, whatever is wished now: nothing is written when every knob holds
+  its target, else what holds it goes back in safe order (docs/decisions/0012). Then follows a plan like any other.
 * What already is so is not written (promise 2).
 * The baseline of every knob that a group names is captured when the group is first applied, also where nothing has to
   be written then: otherwise a value that somebody else puts there later would be taken for the value of before.
@@ -20,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
-from numamigration_agent.baseline import Baselines
+from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import SERIES_GROUPS, Refusal, Situation, first_refusal
 from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, Words, reasons_value
 from numamigration_agent.kernel.dialects import (
@@ -28,6 +30,7 @@ from numamigration_agent.kernel.dialects import (
     ENGINE_FIELD,
     ENGINE_OFF,
     KNOBS,
+    REASONS_FIELD,
     Knob,
     Phase,
 )
@@ -126,6 +129,8 @@ class UnitChange:
     Attributes:
         writes: in the order in which they are safe.
         drift: all of it sets back what somebody else changed.
+        swaps: what is to be known before the first write, to undo it after a crash.
+        ends: it is the undo of a change that was left open, which may have nothing to write.
     """
 
     unit: str
@@ -133,6 +138,8 @@ class UnitChange:
     captures: Mapping[str, Value]
     forget: frozenset[str]
     drift: bool
+    swaps: Mapping[str, Swap] = field(default_factory=dict)
+    ends: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +182,10 @@ def make_plan(facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Map
     # not the operator's yet: it may be about to say again what a deleted one said.
     present = {wish.group for wish in spec.wishes} if spec.revision else set(SettingsGroup)
     orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
-    return Plan(groups, tuple(_unit_changes(groups, orphans)))
+    open_units = baselines.open_units if spec.revision else {}
+    ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
+    begins = (change for change in _unit_changes(facts, groups, orphans) if change.unit not in open_units)
+    return Plan(groups, (*ends, *begins))
 
 
 def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
@@ -328,13 +338,16 @@ def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPl
 
 def _rows(case: Situation, baselines: Baselines) -> tuple[KnobPlan, ...]:
     settings = dict(case.wish.settings)
-    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA:
+    adjustable = case.facts.fixed_reasons is None
+    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA and adjustable:
         settings.setdefault("reasons", None)
     return tuple(_row(case, f"{case.wish.group}.{key}", wanted, baselines) for key, wanted in settings.items())
 
 
 def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobPlan:
     knob = case.knob(name)
+    if name == REASONS_FIELD and case.facts.fixed_reasons is not None:
+        return _fixed_reasons_row(name, frozenset(wanted), case.facts.fixed_reasons)
     if knob is None:
         return KnobPlan(name, asked=_say(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
     observed, before = case.facts.value(knob), baselines.values.get(name)
@@ -350,6 +363,15 @@ def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobP
         return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED)
     ours = before is not None and before != observed
     return replace(row, outcome=Outcome.APPLIED if ours else Outcome.ALREADY_SET)
+
+
+def _fixed_reasons_row(name: str, asked: frozenset[str], fixed: frozenset[str]) -> KnobPlan:
+    row = KnobPlan(name, asked=reasons_value(asked), observed=reasons_value(fixed), outcome=Outcome.ALREADY_SET)
+    surplus = sorted(asked - fixed)
+    if not surplus:
+        return row
+    message = f"fixed in this kernel, never offloaded: {', '.join(surplus)}"
+    return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED, message=message)
 
 
 def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:
@@ -382,17 +404,43 @@ def _say(wanted: Any) -> str:
     return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
 
 
-def _unit_changes(groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
+def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
     for unit in dict.fromkeys(UNITS.values()):
         members = [group for group in groups if UNITS[group.wish.group] == unit]
-        writes = [write for group in members for write in group.writes]
+        writes = in_safe_order(write for group in members for write in group.writes)
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
         if writes or captures or forget:
             drifted = frozenset[str]().union(*(group.drifted for group in members))
             drift = bool(writes) and all(write.knob.field in drifted for write in writes)
-            yield UnitChange(unit, in_safe_order(writes), captures, forget, drift)
+            yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes))
+
+
+def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite]) -> Mapping[str, Swap]:
+    """Return what an undo must know; one write alone is taken by the kernel or it is not."""
+    held = {write.knob.field: (facts.value(write.knob), write.target) for write in writes} if len(writes) > 1 else {}
+    return {name: Swap(before, target) for name, (before, target) in held.items() if before is not None}
+
+
+def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChange:
+    """End a change that was left open: it is in force, or what holds its target goes back; the rest is not ours."""
+    knobs = {knob.field: knob for knob in facts.knobs}
+    in_force = all(name in knobs and facts.value(knobs[name]) == swap.target for name, swap in rows.items())
+    undo = (
+        ()
+        if in_force
+        else tuple(
+            KnobWrite(knobs[name], swap.before)
+            for name, swap in rows.items()
+            if name in knobs and facts.value(knobs[name]) in {swap.target, None} and not _turned_offload_off(name, swap)
+        )
+    )
+    return UnitChange(unit, in_safe_order(undo), {}, frozenset(), drift=False, ends=True)
+
+
+def _turned_offload_off(name: str, swap: Swap) -> bool:
+    return name == ENGINE_FIELD and swap.target == ENGINE_OFF
 
 
 def in_safe_order(writes: Iterable[KnobWrite]) -> tuple[KnobWrite, ...]:

@@ -5,11 +5,14 @@
   that a fleet never reports in step. A moved counter alone is no change.
 * One report is under way at a time; what changed meanwhile is in the next one.
 * An object that was created anew knows nothing of what an earlier one was told.
+* A status that is not one of ours was edited, and is told again: once for each edit, so that an API server that keeps
+  something else than it is told is not asked without end.
 """
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Mapping
 from random import Random
 from typing import Any, Final
@@ -24,6 +27,7 @@ log = logging.getLogger(__name__)
 
 RETRY_SECONDS_FIRST: Final = 1.0
 RETRY_SECONDS_MAX: Final = 60.0
+OWN_MAX: Final = 4  # statuses by which our own writes are known when the watch brings them, which may be late
 
 
 class Reports:
@@ -32,6 +36,7 @@ class Reports:
     Attributes:
         baselines: that the object's status is known to have.
         conditions: of the last status, for their transition times.
+        skewed: the installed CRD did not take the last status as a whole.
     """
 
     def __init__(self, interval_min: float, interval_max: float, rng: Random) -> None:
@@ -41,7 +46,10 @@ class Reports:
         self._sent_uid: str | None = None
         self._told: Mapping[str, Any] | None = None
         self._sending: Mapping[str, Any] | None = None
+        self._own: deque[Mapping[str, Any]] = deque(maxlen=OWN_MAX)
+        self._edited: Mapping[str, Any] | None = None
         self._due = self._not_before = float("-inf")
+        self.skewed = False
         self.baselines: Mapping[str, Value] = {}
         self.conditions: tuple[Mapping[str, Any], ...] = ()
 
@@ -65,6 +73,9 @@ class Reports:
             self._uid, self._told, self.baselines = uid, None, {}
             self.conditions = tuple(status.get("conditions") or ())
             self._not_before = float("-inf")
+            self._own.clear()
+            self._own.append(significant(status))
+        self._look_for_edit(significant(status))
         if not boot_id:
             return
         found = baselines_of_status(status, boot_id)
@@ -73,6 +84,12 @@ class Reports:
             # Somebody took away what was told, or an older copy of the object came back.
             self._told = None
         self.baselines = known
+
+    def _look_for_edit(self, shown: Mapping[str, Any]) -> None:
+        if shown in self._own:
+            self._edited = None
+        elif self._own and shown != self._edited:
+            self._edited, self._told = shown, None
 
     def has(self, baselines: Baselines) -> bool:
         """Whether the object's status has these baselines."""
@@ -87,6 +104,7 @@ class Reports:
     def send(self, status: Mapping[str, Any], now: float) -> None:
         """Note that `status` is on its way."""
         self._sending, self._sent_uid = status, self._uid
+        self._own.append(significant(status))
         self._due = now + self._rng.uniform(*self._interval)
 
     def answered(self, result: ApplyResult, now: float) -> None:
@@ -101,14 +119,18 @@ class Reports:
             return
         log.warning("status not applied", extra={"kind": str(result.kind), "problem": result.message})
         if result.kind is ApplyKind.SKEW:
-            # The same words would get the same answer; the next change is another try. Transition times are part of
-            # the words: made anew each second, they would look like a change.
+            # The same words would get the same answer, until somebody applies other CRDs: the next change or the next
+            # interval is another try. Transition times are part of the words: made anew each second, they would look
+            # like a change. What such a CRD keeps of our words is no edit.
+            self._own.clear()
+            self.skewed = True
             self._told, self.conditions = significant(sent), tuple(sent["conditions"])
             return
         self._due = now
         self._not_before = now + self._backoff.next_wait(self._rng, result.retry_after)
 
     def _applied(self, status: Mapping[str, Any]) -> None:
+        self.skewed = False
         self._told = significant(status)
         self.conditions = tuple(status["conditions"])
         found = baselines_of_status(status, status["bootID"])

@@ -19,6 +19,7 @@ from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import UInt, Value
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
+    CODECS,
     DRIVEN,
     ENGINE_FIELD,
     ENGINE_OFF,
@@ -81,6 +82,7 @@ class View:
         blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
         blocked_unit: the unit whose change waits for it.
         corrected: what was set back lately, in words.
+        skewed: the installed CRD did not take the last status as a whole.
     """
 
     spec: Spec
@@ -93,6 +95,7 @@ class View:
     blocked: str = ""
     blocked_unit: str = ""
     corrected: str = ""
+    skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
     settled_at: str | None = None
@@ -257,6 +260,12 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
     if failed is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
+    unspoken = next(iter(view.failures.values()), None)
+    if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
+    if view.skewed:
+        message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
     return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)
 
 
@@ -376,13 +385,12 @@ def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
 
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
     """Return by field what a status says was in force, so that drift is told from work also after a restart."""
-    codecs = {knob.field: knob.codec for knob in KNOBS}
     settled: dict[str, Value] = {}
     for row in status.get("knobs") or ():
         in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
         shown = row.get("observed") if in_force else row.get("desired")
         told = in_force or row.get("reason") == Reason.DRIFT_DETECTED
-        value = codecs[row["field"]].unshow(shown) if told and shown and row.get("field") in codecs else None
+        value = CODECS[row["field"]].unshow(shown) if told and shown and row.get("field") in CODECS else None
         if value is not None:
             settled[row["field"]] = value
     return settled

@@ -11,7 +11,9 @@ import copy
 import json
 import os
 import random
-from collections.abc import Mapping
+import resource
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -47,6 +49,17 @@ def wish(settings: Mapping[str, Any], **changes: Any) -> dict[str, Any]:
         "release": "Restore",
     }
     return plain | changes
+
+
+@contextmanager
+def no_room(bytes_max: int = 16) -> Iterator[None]:
+    """Let no file grow beyond some bytes (EFBIG), as on a full file system; takes no rights and no mount."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_max, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 class FakeSysfs(Sysfs):
@@ -91,6 +104,8 @@ class Rig:
     config: HostConfig = field(default_factory=HostConfig)
     timing: Timing = TIMING
     now: float = 1000.0
+    wall: datetime = START
+    """What the host's clock said at monotonic 0."""
     reports: list[dict[str, Any]] = field(default_factory=list)
     held: list[tuple[Lane, Job]] = field(default_factory=list)
     holds: type[Job] | None = None
@@ -176,7 +191,7 @@ class Rig:
         self.settle()
 
     def _handle(self, event: Event) -> None:
-        wall = START + timedelta(seconds=self.now)
+        wall = self.wall + timedelta(seconds=self.now)
         for command in self.agent.handle(event, self.now, wall):
             self._do(command)
 
@@ -196,8 +211,10 @@ class Rig:
 
     def _take(self, status: dict[str, Any]) -> None:
         self.sent += 1
-        NodeMigrationStateStatus.model_validate_json(json.dumps(status))
+        document = json.dumps(status)
+        NodeMigrationStateStatus.model_validate_json(document)
         if self.answer.kind is ApplyKind.APPLIED:
+            status = json.loads(document)  # what the object has is no part of the agent
             self.reports.append(status)
             self.object["status"] = status
             self._events.append(StateSeen(copy.deepcopy(self.object)))

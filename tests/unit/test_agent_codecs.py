@@ -4,10 +4,8 @@ from __future__ import annotations
 import pytest
 
 from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, reason_names, reasons_value
-from numamigration_agent.kernel.dialects import COUNTERS, DETECTIONS, DRIVEN, KNOBS, Phase, knobs_of
+from numamigration_agent.kernel.dialects import CODECS, COUNTERS, DETECTIONS, DRIVEN, KNOBS, Phase, knobs_of
 from numamigration_api.vocabulary import Dialect, MigrationReason
-
-CODECS = {knob.field: knob.codec for knob in KNOBS}
 
 
 @pytest.mark.parametrize(
@@ -92,14 +90,20 @@ def test_no_knob_is_a_counter() -> None:
 def test_only_driven_dialects_have_knobs_of_the_series() -> None:
     series = {dialect for dialect in Dialect if any(knob.group == "offload" for knob in knobs_of(dialect))}
 
-    assert series == DRIVEN
+    assert series == set(DRIVEN)
 
 
 def test_every_unit_has_one_switch_that_knows_what_off_is() -> None:
-    switches = [knob for knob in KNOBS if knob.phase is Phase.SWITCH]
+    for dialect in DRIVEN:
+        switches = [knob for knob in knobs_of(dialect) if knob.phase is Phase.SWITCH]
 
-    assert [knob.field for knob in switches] == ["offload.engine", "balancing.mode", "demotion.enabled"]
-    assert all(knob.off is not None for knob in switches)
+        assert [knob.field for knob in switches] == ["offload.engine", "balancing.mode", "demotion.enabled"]
+        assert all(knob.off is not None for knob in switches)
+
+
+def test_a_field_is_spelled_alike_wherever_a_dialect_has_its_file() -> None:
+    """Promise 7: a baseline is kept by field, and read without knowing the dialect."""
+    assert all(CODECS[knob.field] == knob.codec for knob in KNOBS)
 
 
 def test_every_dialect_that_files_can_tell_is_in_the_detection_table() -> None:

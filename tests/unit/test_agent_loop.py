@@ -174,6 +174,29 @@ def test_a_plan_is_reported_and_nothing_of_it_written(rig: Rig) -> None:
     assert rig.status["plans"][0]["generation"] == 7
 
 
+def test_v5_is_set_counted_and_restored(tmp_path: Path) -> None:
+    """Promise 7."""
+    rig = Rig(tmp_path, HostConfig(dialect=Dialect.V5))
+    before = rig.kernel.snapshot()
+    body = wish({"engine": "DMA", "channels": 4}, acceptedRisks=["UnverifiedEngine", "DirectIOLostWrite"])
+
+    rig.wish({"offload": body})
+    rig.pass_time(700)
+
+    assert (rig.group()["state"], rig.status["offload"]) == ("Ready", "DMA, 4 channels")
+    assert rig.stores == [("nr_dma_chan", "4"), ("offloading", "1")]
+    assert rig.status["capabilities"]["migrationReasons"] == [
+        "compaction",
+        "demotion",
+        "numa_misplaced",
+        "syscall_or_cpuset",
+    ]
+    assert rig.status["statistics"]["foliosMigrated"] == 0
+
+    rig.wish({"offload": {**body, "mode": "Restore"}})
+    assert rig.kernel.snapshot() == before
+
+
 # --- failures
 
 

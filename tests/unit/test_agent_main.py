@@ -53,6 +53,29 @@ def test_a_signal_ends_the_agent_well_and_changes_no_knob(tmp_path: Path, number
         assert host.stores == []
 
 
+def test_a_signal_ends_an_agent_whose_kernel_file_does_not_answer(tmp_path: Path) -> None:
+    """Promise 10: the thread that reads it is left behind."""
+    silent = tmp_path / "proc/sys/kernel/random/boot_id"
+    silent.parent.mkdir(parents=True)
+    os.mkfifo(silent)
+    flags = (
+        f"--host-root={tmp_path}",
+        f"--state-dir={tmp_path / 'state'}",
+        "--node-name=node-a",
+        "--api-server=https://127.0.0.1:9",
+        "--start-jitter-seconds-max=0",
+    )
+    with subprocess.Popen(command(*flags), env=environment(), stderr=subprocess.PIPE, text=True) as agent:
+        try:
+            with silent.open("wb"):  # returns once the agent reads, and nothing is ever written
+                agent.send_signal(signal.SIGTERM)
+                agent.communicate(timeout=STOP_SECONDS_MAX)
+        finally:
+            agent.kill()
+
+    assert agent.returncode == 0
+
+
 def test_a_crashed_thread_ends_the_agent_instead_of_leaving_it_half_alive(tmp_path: Path) -> None:
     settings = parse_settings(
         ["--node-name=n", "--api-server=https://127.0.0.1:9", f"--host-root={tmp_path}", f"--state-dir={tmp_path}"], {}

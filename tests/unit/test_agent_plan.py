@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from numamigration_agent.baseline import Baselines
+from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS
@@ -75,6 +75,7 @@ def test_refusals_are_asked_in_this_order() -> None:
         "group_supported",
         "engine_supported",
         "fields_supported",
+        "dialect_harmless",
         "engine_in_order",
         "engine_exclusive",
         "memory_failure_accepted",
@@ -259,6 +260,90 @@ def test_no_known_reason_left_is_refused() -> None:
 
     assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE)
     assert plan.writes == ()
+
+
+FIXED = ["compaction", "syscall_or_cpuset", "numa_misplaced", "demotion"]
+V5 = HostConfig(dialect=Dialect.V5)
+V5_RISKS = {"acceptedRisks": [UNVERIFIED, "DirectIOLostWrite"]}
+
+
+def test_v5_is_refused_until_the_policy_names_what_it_can_lose() -> None:
+    """Promise 5: V5 can lose bytes that direct I/O writes while a folio migrates."""
+    plan = plan_one("offload", wish({"engine": "DMA"}), V5)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.RISK_NOT_ACCEPTED)
+    assert "DirectIOLostWrite" in plan.message
+    assert plan.writes == ()
+
+
+def test_the_hazard_of_v5_is_none_of_v6() -> None:
+    assert plan_one("offload", wish(OFFLOAD)).state is not GroupState.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("driver", "risk"),
+    [
+        pytest.param("idxd", "OutOfOrderEngine", id="out of order"),
+        pytest.param("ioatdma", "SharedEngine", id="shared"),
+    ],
+)
+def test_the_engines_of_v5_have_the_hazards_of_v6(driver: str, risk: str) -> None:
+    """Promise 5."""
+    config = HostConfig(dialect=Dialect.V5, engines=(DmaEngine(driver),))
+
+    plan = plan_one("offload", wish({"engine": "DMA"}, **V5_RISKS), config)
+
+    assert plan.reason is Reason.RISK_NOT_ACCEPTED
+    assert risk in plan.message
+
+
+@pytest.mark.parametrize(
+    ("reasons", "outcome", "words"),
+    [
+        pytest.param(None, None, "", id="left out: the fixed set lacks memory_failure"),
+        pytest.param(FIXED, Outcome.ALREADY_SET, "", id="just what is fixed"),
+        pytest.param([*FIXED, "damon"], Outcome.CLAMPED, "damon", id="one more than is fixed"),
+        pytest.param([*FIXED, "memory_failure"], Outcome.CLAMPED, "memory_failure", id="never offloaded, so no hazard"),
+    ],
+)
+def test_fixed_reasons_that_were_all_asked_for_let_offload_go_on(
+    reasons: list[str] | None, outcome: Outcome | None, words: str
+) -> None:
+    asked = {} if reasons is None else {"reasons": reasons}
+
+    plan = plan_one("offload", wish({"engine": "DMA", "channels": 4} | asked, **V5_RISKS), V5)
+
+    assert written(plan) == [("offload.channels", "4"), ("offload.engine", "1")]
+    assert outcomes(plan).get("offload.reasons") is outcome
+    assert all(words in row.message for row in plan.knobs if row.field == "offload.reasons")
+
+
+@pytest.mark.parametrize("unasked", FIXED)
+def test_a_fixed_reason_that_was_not_asked_for_keeps_offload_off(unasked: str) -> None:
+    """Promise 3: V5 cannot leave it out."""
+    asked = [*(name for name in FIXED if name != unasked), "damon"]
+
+    plan = plan_one("offload", wish({"engine": "DMA", "reasons": asked}, **V5_RISKS), V5)
+
+    assert (plan.state, plan.reason) == (GroupState.REFUSED, Reason.REASONS_NOT_RESTRICTABLE)
+    assert f"would offload {unasked} too" in plan.message
+    assert plan.writes == ()
+
+
+def test_a_reason_that_v5_cannot_leave_out_turns_off_what_this_project_turned_on() -> None:
+    """Promise 3."""
+    body = wish({"engine": "DMA", "reasons": ["demotion"]}, **V5_RISKS)
+    switch = {"/sys/module/dcbm/offloading": "1"}
+
+    plan = plan_one("offload", body, V5, writes=switch, baselines={"offload.engine": "0"})
+
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_strict_policy_may_name_the_reasons_that_are_fixed() -> None:
+    body = wish({"engine": "DMA", "reasons": FIXED}, unsupported="Strict", **V5_RISKS)
+
+    assert plan_one("offload", body, V5).state is GroupState.PENDING
 
 
 # --- what is written
@@ -452,6 +537,78 @@ def test_a_knob_that_cannot_be_read_is_told_by_its_errno(number: int, reason: Re
 
     assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, reason)
     assert plan.changes == ()
+
+
+# --- open units
+
+
+def open_unit(**swaps: tuple[str, str]) -> Baselines:
+    rows = {f"offload.{name}": Swap(Value(before), Value(target)) for name, (before, target) in swaps.items()}
+    held = {name: swap.before for name, swap in rows.items()}
+    return Baselines("boot", held, open_units={"offload": rows})
+
+
+TURN_ON = open_unit(channels=("1", "4"), engine=("0", "1"))
+TURN_OFF = open_unit(channels=("4", "1"), engine=("1", "0"))
+
+
+@pytest.mark.parametrize(
+    ("opened", "holds", "undo"),
+    [
+        pytest.param(TURN_ON, {}, [], id="nothing was written yet"),
+        pytest.param(TURN_ON, {CHANNELS: "4"}, [("offload.channels", "1")], id="the first half was written"),
+        pytest.param(TURN_ON, {CHANNELS: "4", OFFLOADING: "1"}, [], id="it is in force"),
+        pytest.param(TURN_ON, {CHANNELS: "8"}, [], id="a third value is somebody else's"),
+        pytest.param(
+            TURN_ON, {CHANNELS: "8", OFFLOADING: "1"}, [("offload.engine", "0")], id="the switch goes off without them"
+        ),
+        pytest.param(TURN_OFF, {CHANNELS: "4"}, [], id="offload that went off stays off"),
+    ],
+)
+def test_an_open_unit_is_undone_unless_it_is_in_force(
+    opened: Baselines, holds: dict[str, str], undo: list[tuple[str, str]]
+) -> None:
+    """Promise 4: all or nothing. Promise 6: an agent that died after the last write left nothing to do."""
+    spec = parse_spec({"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD)}}})
+
+    plan = make_plan(facts_of(HostConfig(), holds), spec, opened, {})
+
+    (change,) = plan.changes
+    assert change.ends
+    assert [(write.knob.field, write.target) for write in change.writes] == undo
+    assert change.captures == {}
+
+
+def test_a_knob_of_an_open_unit_that_cannot_be_read_is_not_given_up() -> None:
+    """Promise 4: whether it holds our value is not known yet."""
+    facts = facts_of(HostConfig())
+    facts = replace(facts, readings={**facts.readings, "offload.channels": Denied(EIO)})
+    spec = parse_spec({"spec": {"revision": "0" * 16}})
+
+    (change,) = make_plan(facts, spec, TURN_ON, {}).changes
+
+    assert [write.knob.field for write in change.writes] == ["offload.channels"]
+
+
+def test_an_open_unit_waits_for_a_spec_and_keeps_no_other_unit_waiting() -> None:
+    """Promise 6."""
+    facts = facts_of(HostConfig(), {CHANNELS: "4"})
+    groups = {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}
+
+    assert make_plan(facts, parse_spec({"spec": {}}), TURN_ON, {}).changes == ()
+    plan = make_plan(facts, parse_spec({"spec": {"revision": "0" * 16, "groups": groups}}), TURN_ON, {})
+    assert [(change.unit, change.ends) for change in plan.changes] == [("offload", True), ("demotion", False)]
+
+
+def test_only_a_change_of_several_knobs_has_to_be_remembered() -> None:
+    spec = parse_spec(
+        {"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}}}
+    )
+
+    several, one = make_plan(facts_of(HostConfig()), spec, Baselines("boot"), {}).changes
+
+    assert several.swaps["offload.channels"] == Swap(Value("1"), Value("4"))
+    assert one.swaps == {}
 
 
 # --- drift

@@ -135,6 +135,24 @@ def test_files_of_the_driver_that_no_table_knows_are_reported(tmp_path: Path) ->
     assert facts.unknown_files == ("/sys/module/dcbm/parameters/turbo",)
 
 
+def test_what_every_module_has_in_its_folder_is_no_unknown_file_of_v5() -> None:
+    assert facts_of(HostConfig(dialect=Dialect.V5)).unknown_files == ()
+
+
+def test_v5_knows_its_fixed_reasons_and_no_others() -> None:
+    facts = facts_of(HostConfig(dialect=Dialect.V5))
+
+    assert facts.reasons_seen == {"compaction", "syscall_or_cpuset", "numa_misplaced", "demotion"}
+    assert "offload.reasons" not in {knob.field for knob in facts.knobs}
+
+
+@pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
+def test_the_driver_s_counters_are_read_where_the_dialect_has_them(dialect: Dialect) -> None:
+    counts = read_counters(FakeSysfs(FakeKernel(HostConfig(dialect=dialect), random.Random(1))), dialect)
+
+    assert (counts["folios_migrated"], counts["folios_failed"]) == (0, 0)
+
+
 def test_a_counter_that_the_kernel_lacks_is_left_out_and_never_zero() -> None:
     config = HostConfig(dialect=Dialect.NO_SERIES, absent_counters=("pgpromote_success", "pgdemote_khugepaged"))
     counts = read_counters(FakeSysfs(FakeKernel(config, random.Random(1))), Dialect.NO_SERIES)

@@ -100,6 +100,18 @@ def test_baselines_that_somebody_took_out_of_the_status_are_told_again(reports: 
     assert reports.wants(STATUS, 1)
 
 
+def test_what_an_older_crd_keeps_of_a_status_is_no_edit(reports: Reports) -> None:
+    """Promise 12: it will keep no more of it the next time."""
+    reports.seen({"metadata": {"uid": "one"}, "status": {}}, "boot")
+    reports.send(STATUS, 0)
+    reports.answered(ApplyResult(ApplyKind.SKEW, "no such field"), 0)
+
+    kept = {name: value for name, value in STATUS.items() if name != "offload"}
+    reports.seen({"metadata": {"uid": "one"}, "status": kept}, "boot")
+
+    assert not reports.wants(STATUS, 1)
+
+
 def test_only_one_report_is_under_way(reports: Reports) -> None:
     reports.send(STATUS, 0)
 

@@ -3,7 +3,9 @@
 
 * Outside these tables nothing can be written (promise 14), and a counter is in another table than a knob, for any
   write to it, garbage too, resets it (promise 2).
-* A dialect that is recognized and has no knob rows is reported by its name and never written.
+* A dialect that is recognized and has no row in ``DRIVEN`` is reported by its name and never written.
+* V5 has its files in the module's own folder, beside those that every module has, and no ``reason_mask``: which
+  migrations it offloads is fixed in mm/migrate.c.
 * V6-SDXI cannot be told from V6 by its files; it refuses ``nr_dma_chan=2`` with EINVAL, which is then shown.
 
 Sources: the postings of the batch copy offload series ("Enhancements to Page Migration with Batch Offloading via DMA",
@@ -13,12 +15,20 @@ Documentation/admin-guide/sysctl/kernel.rst; Documentation/ABI/testing/sysfs-ker
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Codec, ReasonMask, UInt, Value, Word, Words
-from numamigration_api.vocabulary import BalancingMode, Dialect, Engine, SettingsGroup
+from numamigration_api.vocabulary import (
+    AcceptedRisk,
+    BalancingMode,
+    Dialect,
+    Engine,
+    MigrationReason,
+    SettingsGroup,
+)
 
 MODULE_DIR: Final = "/sys/module/dcbm"
 PARAMETERS_DIR: Final = f"{MODULE_DIR}/parameters"
@@ -85,12 +95,23 @@ class Knob:
     off: Value | None = None
 
 
+_CHANNELS: Final = UInt(1, 16)
+_SWITCH: Final = Words((Word(ENGINE_OFF, Engine.OFF), Word(ENGINE_ON, Engine.DMA)))
+
 KNOBS: Final = (
     Knob(
         field=CHANNELS_FIELD,
         group=SettingsGroup.OFFLOAD,
+        path=f"{MODULE_DIR}/nr_dma_chan",
+        codec=_CHANNELS,
+        dialects=frozenset({Dialect.V5}),
+        phase=Phase.PARAMETER,
+    ),
+    Knob(
+        field=CHANNELS_FIELD,
+        group=SettingsGroup.OFFLOAD,
         path=f"{PARAMETERS_DIR}/nr_dma_chan",
-        codec=UInt(1, 16),
+        codec=_CHANNELS,
         dialects=frozenset({Dialect.V6}),
         phase=Phase.PARAMETER,
     ),
@@ -105,8 +126,17 @@ KNOBS: Final = (
     Knob(
         field=ENGINE_FIELD,
         group=SettingsGroup.OFFLOAD,
+        path=f"{MODULE_DIR}/offloading",
+        codec=_SWITCH,
+        dialects=frozenset({Dialect.V5}),
+        phase=Phase.SWITCH,
+        off=ENGINE_OFF,
+    ),
+    Knob(
+        field=ENGINE_FIELD,
+        group=SettingsGroup.OFFLOAD,
         path=f"{PARAMETERS_DIR}/offloading",
-        codec=Words((Word(ENGINE_OFF, Engine.OFF), Word(ENGINE_ON, Engine.DMA))),
+        codec=_SWITCH,
         dialects=frozenset({Dialect.V6}),
         phase=Phase.SWITCH,
         off=ENGINE_OFF,
@@ -143,8 +173,63 @@ KNOBS: Final = (
 )
 """In the order in which people read them, and parameters of a phase are written."""
 
-DRIVEN: Final = frozenset({Dialect.V6})
+CODECS: Final = {knob.field: knob.codec for knob in KNOBS}
+"""By settings field: how a value is spelled does not depend on where a dialect has its file."""
+
+
+@dataclass(frozen=True, slots=True)
+class Driven:
+    """A dialect whose knobs this release writes, beside its rows of the other tables.
+
+    Attributes:
+        driver_dir: where files that no table knows would appear.
+        fixed_reasons: which migrations are offloaded where no knob says; None where one does.
+        risks: known hazards of the dialect itself, each with what happens (promise 5).
+    """
+
+    driver_dir: str
+    fixed_reasons: frozenset[str] | None = None
+    risks: Mapping[AcceptedRisk, str] = field(default_factory=dict)
+
+
+DRIVEN: Final = {
+    Dialect.V5: Driven(
+        MODULE_DIR,
+        fixed_reasons=frozenset(
+            {
+                MigrationReason.COMPACTION,
+                MigrationReason.SYSCALL_OR_CPUSET,
+                MigrationReason.NUMA_MISPLACED,
+                MigrationReason.DEMOTION,
+            }
+        ),
+        risks={
+            # The copy comes before the last look at the folio's references, and nothing looks again.
+            AcceptedRisk.DIRECT_IO_LOST_WRITE: "dialect V5 can lose bytes that direct I/O writes while a folio migrates"
+        },
+    ),
+    Dialect.V6: Driven(PARAMETERS_DIR),
+}
 """Dialects of the series whose knobs this release writes."""
+
+MODULE_ENTRIES: Final = frozenset(
+    {
+        "coresize",
+        "drivers",
+        "holders",
+        "initsize",
+        "initstate",
+        "notes",
+        "parameters",
+        "refcnt",
+        "sections",
+        "srcversion",
+        "taint",
+        "uevent",
+        "version",
+    }
+)
+"""What the folder of any module may have (kernel/module/sysfs.c, kernel/module/main.c, drivers/base/module.c)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,6 +243,8 @@ class Counter:
 
 
 COUNTERS: Final = (
+    Counter("folios_migrated", frozenset({Dialect.V5}), path=f"{MODULE_DIR}/folios_migrated"),
+    Counter("folios_failed", frozenset({Dialect.V5}), path=f"{MODULE_DIR}/folios_failures"),
     Counter("folios_migrated", frozenset({Dialect.V6}), path=f"{PARAMETERS_DIR}/folios_migrated"),
     Counter("folios_failed", frozenset({Dialect.V6}), path=f"{PARAMETERS_DIR}/folios_failures"),
     Counter("pages_migrated", MAINLINE, vmstat_keys=("pgmigrate_success",)),
@@ -169,9 +256,6 @@ COUNTERS: Final = (
         vmstat_keys=("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgdemote_proactive"),
     ),
 )
-
-DRIVER_DIRS: Final = {Dialect.V6: PARAMETERS_DIR}
-"""Where unknown files of a driven dialect would appear."""
 
 
 def knobs_of(dialect: Dialect) -> tuple[Knob, ...]:

@@ -8,7 +8,7 @@ again and again, for drivers and DMA engines come and go with their modules with
 * A built-in driver has no ``refcnt``: /sys/module/dcbm has only ``parameters`` and ``uevent`` then.
 * ``reason_mask`` shows the names that are set, not the names that exist. Only its initial state, which sets all, tells
   the latter, so whoever probes again and again adds up what was seen. A mask that somebody else had narrowed before
-  hides the rest: then less is offloaded than was asked, never more.
+  hides the rest: then less is offloaded than was asked, never more. Where the reasons are fixed, all are known.
 
 Sources: kernel/params.c (module parameters, built-in modules); Documentation/filesystems/proc.rst;
 Documentation/ABI/stable/sysfs-devices-node.
@@ -28,9 +28,10 @@ from numamigration_agent.kernel.codecs import ReasonMask, Value, reason_names
 from numamigration_agent.kernel.dialects import (
     COUNTERS,
     DETECTIONS,
-    DRIVER_DIRS,
+    DRIVEN,
     KNOBS,
     MODULE_DIR,
+    MODULE_ENTRIES,
     REASONS_FIELD,
     Detection,
     Knob,
@@ -103,6 +104,11 @@ class KernelFacts:
         return knob.codec.parse(reading.text) if isinstance(reading, Present) else None
 
     @property
+    def fixed_reasons(self) -> frozenset[str] | None:
+        """Migration reasons that this dialect always offloads; None when a knob says which."""
+        return DRIVEN[self.dialect].fixed_reasons if self.dialect in DRIVEN else None
+
+    @property
     def channels_usable(self) -> int:
         """DMA channels that the driver can use, hazards aside."""
         return sum(row.channels for row in self.engines if row.usable)
@@ -124,6 +130,7 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     """Read which dialect, knobs and DMA engines there are now."""
     dialect = find_dialect(sysfs)
     readings = {knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)}
+    fixed = DRIVEN[dialect].fixed_reasons if dialect in DRIVEN else None
     return KernelFacts(
         host=host,
         dialect=dialect,
@@ -131,7 +138,7 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
         readings=readings,
         engines=find_engines(sysfs),
         unknown_files=_unknown_files(sysfs, dialect),
-        reasons_seen=_reasons_seen(readings.get(REASONS_FIELD, Absent())),
+        reasons_seen=_reasons_seen(readings.get(REASONS_FIELD, Absent())) if fixed is None else fixed,
     )
 
 
@@ -171,11 +178,11 @@ def _reasons_seen(mask: Reading) -> frozenset[str]:
 
 
 def _unknown_files(sysfs: Sysfs, dialect: Dialect) -> tuple[str, ...]:
-    folder = DRIVER_DIRS.get(dialect)
-    if folder is None:
+    if dialect not in DRIVEN:
         return ()
+    folder = DRIVEN[dialect].driver_dir
     known = {knob.path for knob in KNOBS} | {counter.path for counter in COUNTERS}
-    paths = (f"{folder}/{name}" for name in sysfs.names(folder))
+    paths = (f"{folder}/{name}" for name in sysfs.names(folder) if name not in MODULE_ENTRIES)
     return tuple(path for path in paths if path not in known)[:UNKNOWN_FILES_MAX]
 
 
