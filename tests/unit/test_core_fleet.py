@@ -972,6 +972,17 @@ def test_with_each_list_of_policies_one_node_is_tried_again_by_turns() -> None:
     assert tried == ["n0", "n1", "n0"]
 
 
+def test_after_a_restart_what_the_crd_cut_is_found_again() -> None:
+    made = cut_by_the_crd(nodes=1)
+    made.restart()
+    made.decide()
+    made.fleet.policies_listed([made.policy("p")], made.now)
+
+    writes = [write for write in made.decide().writes if write.key.kind is SPEC]
+
+    assert [write.patch for write in writes] == [Patch.APPLY]
+
+
 def test_once_one_spec_is_whole_the_others_follow() -> None:
     """Promise 11: a newer CRD is noticed without an edit and without a restart."""
     made = cut_by_the_crd(nodes=3)
