@@ -44,6 +44,11 @@ test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd an
 	$(BIN)/python -m tests.testbed build
 	$(PYTEST) tests/apiserver
 
+.PHONY: soak
+soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
+	$(BIN)/python -m tests.testbed build
+	$(BIN)/python -m tests.soak $(SOAK)
+
 .PHONY: test-demo
 test-demo: setup-fuse ## The demo, as a newcomer runs it
 	$(BIN)/python -m tests.demo

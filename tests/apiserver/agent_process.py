@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,26 @@ class NodeUnderTest:
     """A node state, a mounted host, and the agent's process between them."""
 
     def __init__(
-        self, control_plane: ControlPlane, host: FakeHost, name: str, folder: Path, *, server: str | None = None
+        self,
+        control_plane: ControlPlane,
+        host: FakeHost,
+        name: str,
+        folder: Path,
+        *,
+        server: str | None = None,
+        log: Path | None = None,
     ) -> None:
-        """Describe a node; `server` is where its agent finds the API server, when something stands in between."""
+        """Describe a node.
+
+        Args:
+            control_plane: the API server, with all rights.
+            host: whose kernel it is.
+            name: of the Node and of its node state.
+            folder: for the agent's own files.
+            server: where the agent finds the API server, when something stands in between.
+            log: what the agent's lines are appended to; None means our standard error.
+        """
+        self._log = log
         self.api, self.host, self.name = control_plane.api, host, name
         self._folder, self._server, self._ca = folder, server or control_plane.server, control_plane.ca
         self.token_file = folder / "token"
@@ -54,10 +72,12 @@ class NodeUnderTest:
             "--report-interval-seconds-max=1",
         )
         path = os.pathsep.join(str(PROJECT / room) for room in ("crds", "node-agent"))
-        self.agent = subprocess.Popen(
-            [sys.executable, "-m", "numamigration_agent", *common, *flags],
-            env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
-        )
+        with self._log.open("ab") if self._log else nullcontext() as stream:
+            self.agent = subprocess.Popen(
+                [sys.executable, "-m", "numamigration_agent", *common, *flags],
+                stderr=stream,
+                env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
+            )
 
     def stop(self) -> int:
         assert self.agent is not None

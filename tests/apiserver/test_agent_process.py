@@ -76,3 +76,13 @@ def test_moving_folios_are_counted_and_reported(node: NodeUnderTest, api: Api) -
 
     managers = {entry["manager"] for entry in api.get(node.path)["metadata"]["managedFields"]}
     assert managers == {"numamigration-agent", "numamigration-operator"}
+
+
+def test_the_end_of_the_last_wish_is_reported(node: NodeUnderTest) -> None:
+    """Promise 11: a node that nobody wishes anything of any more is one that still reports."""
+    node.push(demotion=wish({"enabled": True}, release="Keep"))
+    node.until(lambda status: group_state(status, "demotion") == "Ready")
+
+    node.push()
+
+    assert "groups" not in node.until(lambda status: "groups" not in status)

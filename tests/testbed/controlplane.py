@@ -217,6 +217,10 @@ class ControlPlane:
         """Stop the kube-apiserver; its data stay in etcd, its port stays ours."""
         self._apiserver.stop(APISERVER_GRACE_SECONDS)
 
+    def kill_apiserver(self) -> None:
+        """End the kube-apiserver in the middle of whatever it does."""
+        self._apiserver.kill()
+
     def start_apiserver(self) -> None:
         """Start the kube-apiserver again, on the same port with the same data; return when it is ready."""
         self._apiserver = processes.start(

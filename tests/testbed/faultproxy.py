@@ -43,6 +43,8 @@ PIECE_BYTES: Final = 1 << 16
 ACCEPT_POLL_SECONDS: Final = 0.02
 """How soon the accepting thread ends; it waits for nothing else."""
 
+LIMIT: Final = re.compile(r"(?<=[?&]limit=)\d+")
+
 HOP_BY_HOP: Final = frozenset({"connection", "keep-alive", "transfer-encoding", "content-length", "te", "upgrade"})
 """RFC 9110 section 7.6.1: for one connection only, so each side has its own."""
 
@@ -129,7 +131,14 @@ class FailWatch:
     lines: int = 0
 
 
-Action = Answer | Cut | CutAnswer | Stall | Trickle | CutWatch | FailWatch
+@dataclass(frozen=True, slots=True)
+class SmallPages:
+    """Ask for list pages of `limit` objects, whatever the client asks for: a few objects are many pages then."""
+
+    limit: int
+
+
+Action = Answer | Cut | CutAnswer | Stall | Trickle | CutWatch | FailWatch | SmallPages
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,8 +291,8 @@ class FaultProxy:
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
+            self.cut_connections()
             server.server_close()
-        self.cut_connections()
 
     def accept(self) -> None:
         """Take connections, on the same port as before."""
@@ -376,7 +385,8 @@ class FaultProxy:
             client.send(*_status_answer(action))
             return
         self._before(action, active)
-        connection, response = self._ask(seen, client)
+        target = LIMIT.sub(str(action.limit), seen.target) if isinstance(action, SmallPages) else seen.target
+        connection, response = self._ask(seen, target, client)
         with closing(connection):
             if isinstance(action, Cut):
                 raise _CutError
@@ -395,14 +405,16 @@ class FaultProxy:
         if active and isinstance(action, Stall) and not action.forward:
             active.cleared.wait()
 
-    def _ask(self, seen: Exchange, client: _Client) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+    def _ask(
+        self, seen: Exchange, target: str, client: _Client
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         seconds = WATCH_SECONDS_MAX if seen.watch else REQUEST_SECONDS_MAX
         connection = http.client.HTTPSConnection(
             str(self._upstream.hostname), self._upstream.port, context=self._upstream_tls, timeout=seconds
         )
         connection.connect()
         self._keep(connection.sock)
-        connection.request(seen.method, seen.target, seen.body or None, client.forwarded_headers())
+        connection.request(seen.method, target, seen.body or None, client.forwarded_headers())
         return connection, connection.getresponse()
 
     def _pass_watch(
@@ -426,15 +438,16 @@ class FaultProxy:
     def _keep(self, opened: socket.socket) -> None:
         with self._news:
             self._sockets = {one for one in self._sockets if one.fileno() >= 0} | {opened}
+            if self._server is None:  # it came while the others were cut
+                _shut(opened)
 
     keep = _keep
 
 
 class _Server(ThreadingHTTPServer):
-    """A thread for each connection; none of them keeps this process."""
+    """A thread for each connection; closing waits for all, and comes after their connections were cut."""
 
-    daemon_threads = True
-    block_on_close = False
+    daemon_threads = False
     request_queue_size = 128
 
     def __init__(self, proxy: FaultProxy, port: int, tls: ssl.SSLContext) -> None:

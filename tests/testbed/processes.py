@@ -78,6 +78,12 @@ class Server:
             self._signal(signal.SIGKILL)
             self.wait()
 
+    def kill(self) -> None:
+        """End the program without a word; return when it is gone."""
+        if self.alive:
+            self._signal(signal.SIGKILL)
+        self.wait()
+
     def _signal(self, number: signal.Signals) -> None:
         # The process is ours and not yet reaped, so neither its id nor its group's can belong to anyone else.
         os.killpg(self.pid, number)

@@ -919,6 +919,83 @@ def test_an_edit_makes_nodes_pending_on_its_own_policy_only() -> None:
     assert WriteKey(STATUS, "tiering") not in keys(decisions)
 
 
+def cut_by_the_crd(nodes: int) -> World:
+    """Return a fleet whose CRD has no field `channels`: each spec was stored without it, as a merge patch."""
+    made = world(policy(), nodes=nodes)
+    made.settle()
+    made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": 2}})
+    for write in [write for write in made.decide().writes if write.key.kind is SPEC]:
+        stored = made.states[write.key.name]
+        stored["spec"] = json.loads(write.body)["spec"]
+        del stored["spec"]["groups"]["offload"]["settings"]["channels"]
+        stored["metadata"]["generation"] += 1
+        made.fleet.write_skewed(write.key.name, "the CRD has no field channels")
+        made.show_state(write.key.name)
+    return made
+
+
+def test_a_spec_that_the_crd_cannot_hold_is_not_written_again_at_once() -> None:
+    """Promise 12: what cannot be stored is no reason for a storm."""
+    made = cut_by_the_crd(nodes=2)
+
+    assert [key for key in keys(made.step(100)) if key.kind is SPEC] == []
+    assert made.condition("p", "Ready")["reason"] == "VersionSkew"
+
+
+def test_where_a_spec_cannot_be_stored_a_new_node_gets_an_empty_node_state_first() -> None:
+    """Promise 11: a merge patch, which drops what the CRD does not know, creates nothing."""
+    made = world(policy(), nodes=1)
+    made.settle()
+    made.add_node("n9", role="db")
+    (write,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+
+    made.fleet.write_skewed("n9", "the CRD has no field channels")
+
+    (again,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+    assert "groups" in json.loads(write.body)["spec"]
+    assert "groups" not in json.loads(again.body)["spec"]
+    assert made.decide().writes == ()
+    made.carry_out([again])
+    assert [json.loads(write.body)["spec"] for write in made.decide().writes] == [json.loads(write.body)["spec"]]
+
+
+def test_with_each_list_of_policies_one_node_is_tried_again_by_turns() -> None:
+    made = cut_by_the_crd(nodes=2)
+
+    tried = []
+    for _ in range(3):
+        made.fleet.policies_listed([made.policy("p")], made.now)
+        writes = [write for write in made.decide().writes if write.key.kind is SPEC]
+        assert [write.patch for write in writes] == [Patch.APPLY]
+        tried += [write.key.name for write in writes]
+
+    assert tried == ["n0", "n1", "n0"]
+
+
+def test_after_a_restart_what_the_crd_cut_is_found_again() -> None:
+    made = cut_by_the_crd(nodes=1)
+    made.restart()
+    made.decide()
+    made.fleet.policies_listed([made.policy("p")], made.now)
+
+    writes = [write for write in made.decide().writes if write.key.kind is SPEC]
+
+    assert [write.patch for write in writes] == [Patch.APPLY]
+
+
+def test_once_one_spec_is_whole_the_others_follow() -> None:
+    """Promise 11: a newer CRD is noticed without an edit and without a restart."""
+    made = cut_by_the_crd(nodes=3)
+    made.fleet.policies_listed([made.policy("p")], made.now)
+
+    made.step()
+    made.settle()
+
+    channels = {name: made.groups(name)["offload"]["settings"]["channels"] for name in ("n0", "n1", "n2")}
+    assert channels == {"n0": 2, "n1": 2, "n2": 2}
+    assert made.condition("p", "Ready")["reason"] != "VersionSkew"
+
+
 def test_a_spec_that_the_crd_cannot_hold_is_shown_as_version_skew() -> None:
     made = world(policy(), nodes=1)
     made.settle()

@@ -24,6 +24,7 @@ from tests.testbed.faultproxy import (
     Fault,
     FaultProxy,
     Match,
+    SmallPages,
     Stall,
     Trickle,
 )
@@ -206,6 +207,15 @@ def test_an_answer_trickles(server: ScriptedServer, proxy: FaultProxy, client: C
     force(proxy, Trickle(size=3, seconds=0.001))
 
     assert client.ask() == (200, b"0123456789")
+
+
+def test_pages_are_made_small(server: ScriptedServer, proxy: FaultProxy, client: Client) -> None:
+    server.script(whole(200, {}))
+    force(proxy, SmallPages(2))
+
+    client.ask("GET", "/things?limit=500&continue=limit=9")
+
+    assert server.next_request().target == "/things?limit=2&continue=limit=9"
 
 
 def test_refused_connections_are_cut_and_taken_again_at_the_same_place(

@@ -61,6 +61,12 @@ class AnyObject(Struct, frozen=True):
     metadata: Meta
 
 
+class Bookmark(Struct, frozen=True):
+    """How far a watch is; it is about no object and has no name."""
+
+    metadata: ListMeta
+
+
 class Page(Struct, frozen=True):
     """One page of a list. An empty list of metadata comes with null in place of items (seen on 1.37)."""
 
@@ -74,6 +80,7 @@ Heard_contra = TypeVar("Heard_contra", bound=Named, contravariant=True)
 _page: Final = msgspec.json.Decoder(Page)
 _event: Final = msgspec.json.Decoder(WatchEvent)
 _anything: Final = msgspec.json.Decoder(AnyObject)
+_bookmark: Final = msgspec.json.Decoder(Bookmark)
 _error: Final = msgspec.json.Decoder(StatusObject)
 
 
@@ -268,14 +275,15 @@ class Informer(Generic[Item]):
                 status = _error.decode(event.object)
                 raise StatusError(status.code, status.message)
             case "BOOKMARK":
-                known: Named = _anything.decode(event.object)
+                version = _bookmark.decode(event.object).metadata.resource_version
             case "DELETED":
-                known = gone = _anything.decode(event.object)
+                gone = _anything.decode(event.object)
                 self.sink.gone(gone)
+                version = gone.metadata.resource_version
             case _:
-                known = self._changed(event.object)
+                version = self._changed(event.object).metadata.resource_version
         # Last, so that an object that could not be told of is read again.
-        self.machine.event_read(self.clock(), known.metadata.resource_version)
+        self.machine.event_read(self.clock(), version)
         self._say_well()
 
     def _changed(self, raw: msgspec.Raw) -> Named:

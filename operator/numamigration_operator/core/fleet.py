@@ -72,6 +72,7 @@ class Fleet:
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._nodes: dict[str, NodeRecord] = {}
         self._departed: OrderedDict[str, Spec] = OrderedDict()
+        self._resisting: dict[str, None] = {}  # nodes whose spec has another content than its revision says
         self._ranked: tuple[PolicyFacts, ...] = ()
         self._resolutions: dict[tuple[str, ...], Resolution] = {}
         self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
@@ -109,6 +110,7 @@ class Fleet:
             self._tombstones.pop(uid, None)
             self._take_policy(policy, now)
         self._listed["policies"] = True
+        self._write_one_again()
 
     def policy_changed(self, policy: PolicyObject, now: float) -> None:
         """Take in one policy, unless it is older than what is known or known to be deleted."""
@@ -190,6 +192,7 @@ class Fleet:
         """Take in one node state."""
         record = self._record(state.metadata.name)
         record.take_state(state, now, wall, self._pools)
+        self._note_resistance(record)
         self._mark(record)
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
@@ -198,6 +201,7 @@ class Fleet:
         if record is None or record.state_uid is None:
             return
         record.forget_state()
+        self._resisting.pop(name, None)
         self._mark(record)
         self._forget_if_empty(record)
 
@@ -207,6 +211,28 @@ class Fleet:
         for name in [n for n, record in self._nodes.items() if record.state_uid is not None and n not in known]:
             self.state_gone(name, now)
         self._listed["states"] = True
+
+    # What the CRD could not hold is tried again by itself: with each list of policies on one node, whatever the size of
+    # the fleet; once that one is whole, the CRD is a newer one, and the others follow.
+
+    def _note_resistance(self, record: NodeRecord) -> None:
+        if record.resisted is not None:
+            self._resisting[record.name] = None
+        elif record.name in self._resisting:
+            del self._resisting[record.name]
+            for name in self._resisting:
+                self._write_again(self._nodes[name])
+
+    def _write_one_again(self) -> None:
+        name = next(iter(self._resisting), None)
+        if name is not None:
+            self._resisting[name] = self._resisting.pop(name)  # at the end: the next time it is another one's turn
+            self._write_again(self._nodes[name])
+
+    def _write_again(self, record: NodeRecord) -> None:
+        record.forget_open_write()
+        record.try_again = True
+        self._mark(record)
 
     def _record(self, name: str) -> NodeRecord:
         record = self._nodes.get(name)
@@ -261,6 +287,8 @@ class Fleet:
         record = self._nodes.get(name)
         if record is not None and record.open_spec is not None:
             record.skew = shorten(message)
+            if record.state_uid is None:
+                record.forget_open_write()  # the applier goes on with a merge patch, which creates nothing
             self._mark(record)
 
     # What to do
@@ -356,10 +384,14 @@ class Fleet:
     def _open_write(self, record: NodeRecord, wanted: Spec, revision: str) -> Write | None:
         if record.uid is None or not record.needs(revision):
             return None
+        if record.cannot_be_created:
+            wanted = Spec()
+            revision = revision_of(wanted)
+        resisted = record.resisted == revision and not record.try_again
         record.open_write(wanted, revision)
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
         epoch = record.leader_epoch
-        if record.state_uid is not None and record.uid in record.owners and record.resisted == revision:
+        if record.state_uid is not None and record.uid in record.owners and resisted:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
             body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=epoch)
             return Write(key, body, safe=safe, patch=Patch.JSON)

@@ -59,7 +59,8 @@ class NodeRecord:
             not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
         silent_since: monotonic seconds of the agent's last report.
-        skew: why the last write was not stored as it was decided; empty when it was.
+        skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
+        try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         holds: uids of policies that have a group in the spec, shown or open.
     """
@@ -87,6 +88,7 @@ class NodeRecord:
         "skew",
         "spec",
         "state_uid",
+        "try_again",
         "uid",
     )
 
@@ -122,6 +124,7 @@ class NodeRecord:
         self.reported_at: str | None = None
         self.silent_since = 0.0
         self.skew = ""
+        self.try_again = False
         self.forget_open_write()
 
     def forget_open_write(self) -> None:
@@ -180,17 +183,26 @@ class NodeRecord:
 
     def open_write(self, spec: Spec, revision: str) -> None:
         """Take in that `spec` is on its way."""
-        self.skew = ""
+        self.try_again = False
         self.open_spec = spec
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
 
     def needs(self, revision: str) -> bool:
         """Return whether a spec with this revision has yet to be written."""
+        if self.try_again:
+            return True
         if self.open_revisions:
-            return self.open_revisions[-1] != revision
+            return self.open_revisions[-1] != revision and not self.cannot_be_created
         if self.state_uid is None:
             return self.selected
+        if self.skew and self.resisted == revision:
+            return False  # what stands there is as much of it as the CRD can hold
         return self.shown != revision or self.uid not in self.owners
+
+    @property
+    def cannot_be_created(self) -> bool:
+        """There is no node state, and the CRD does not take the one that was decided: an empty one comes first."""
+        return self.state_uid is None and bool(self.skew)
 
     def write_stored(self, generation: int) -> bool:
         """Take in that an open write is stored, since no watch event follows one that changed nothing.
@@ -208,6 +220,7 @@ class NodeRecord:
         revision = revision_of(self.spec)
         self.shown = revision if state.spec.revision == revision else None
         self.resisted = state.spec.revision if self.shown is None else None
+        self.skew = self.skew if self.shown is None else ""
         self.reported = self.reported and unchanged(self.reported, self.spec)
         self.leader_epoch = state.spec.leader_epoch
 
