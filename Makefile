@@ -63,6 +63,10 @@ coverage: ## Coverage of all tests so far, with a floor
 bench-footprint: setup-fuse ## Memory, time to first status, idle CPU of agent and operator (four minutes)
 	@$(BIN)/python -m benchmarks.footprint
 
+.PHONY: bench-latency
+bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (three minutes)
+	@$(BIN)/python -m benchmarks.latency
+
 .PHONY: bench-table
 bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table

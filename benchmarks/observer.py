@@ -15,6 +15,7 @@ import os
 import queue
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -41,12 +42,10 @@ class Seen(NamedTuple):
     object: Json
 
 
-def connect(plane: ControlPlane) -> http.client.HTTPSConnection:
+def connect(server: str, ca: str) -> http.client.HTTPSConnection:
     """Return a connection to the API server, open, without the delay of small packets."""
-    import ssl
-
-    address = urlsplit(plane.server)
-    tls = ssl.create_default_context(cafile=str(plane.ca))
+    address = urlsplit(server)
+    tls = ssl.create_default_context(cafile=ca)
     connection = http.client.HTTPSConnection(address.hostname or "", address.port, context=tls)
     connection.connect()
     connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -74,7 +73,7 @@ class Observer:
     def __init__(self, plane: ControlPlane, collection: str) -> None:
         self._collection = collection
         self._headers = {"Authorization": f"Bearer {plane.admin_token}"}
-        self._connection = connect(plane)
+        self._connection = connect(plane.server, str(plane.ca))
         self._seen: queue.SimpleQueue[Seen] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"observer {collection}", daemon=True)
 
