@@ -27,7 +27,6 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from random import Random
@@ -37,6 +36,7 @@ from urllib.parse import quote, urlencode, urlsplit
 from numamigration_agent import __version__
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_api.machinery.listwatch import EXPIRED, ListPage, ListWatch, Step, Wait, Watch
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND, STATE_PLURAL
 
 log = logging.getLogger(__name__)

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from random import Random
@@ -60,6 +59,7 @@ from numamigration_agent.status import (
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
+from numamigration_api.machinery.records import dataclass, replace
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,6 @@ import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, NamedTuple, NoReturn
@@ -24,6 +23,7 @@ from urllib.parse import urlsplit
 from numamigration_agent import __version__
 from numamigration_api.machinery.logs import LogFormat, LogLevel
 from numamigration_api.machinery.quantities import parse_decimal
+from numamigration_api.machinery.records import dataclass
 
 PROGRAM: Final = "numamigration-agent"
 ENVIRONMENT_PREFIX: Final = "NUMAMIGRATION_AGENT_"

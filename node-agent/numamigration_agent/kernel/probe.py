@@ -20,7 +20,6 @@ import gzip
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
@@ -39,6 +38,7 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import DmaEngines, find_engines
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
