@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -120,3 +122,16 @@ def test_records_match_by_position() -> None:
     match Point(1):
         case Point(x, y):
             assert (x, y) == (1, 2)
+
+
+COSTLY = frozenset(
+    {"argparse", "dataclasses", "decimal", "difflib", "gzip", "hashlib", "inspect", "shutil", "subprocess", "tempfile"}
+)
+
+
+def test_the_agent_starts_without_modules_that_cost_memory_for_as_long_as_it_runs() -> None:
+    program = "import sys, numamigration_agent.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+
+    assert "numamigration_agent.loop" in loaded
+    assert not COSTLY.intersection(loaded)
