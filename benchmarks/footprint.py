@@ -2,16 +2,21 @@
 """Memory, time to the first status, idle CPU: ``python -m benchmarks.footprint``, about four minutes.
 
 Agents and operator are processes with their default settings, but for the agents' wait at the start; API server and
-kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE. Reading a FUSE file costs the reader
-more than reading sysfs, so idle CPU on a real kernel is lower.
+kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE.
+
+The fake kernel answers every component of every path from Python, so that a look of the agent takes it some 14 ms,
+and 0.4 ms on files in memory, which cost what sysfs costs. So idle CPU is held against its target on a copy of the
+fake kernel's files (its counters are moved here), and told for FUSE beside it.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from benchmarks import schema
@@ -31,12 +36,16 @@ STARTS: Final = 20
 """Agents that are started and timed, one after the other, after one that warms the caches."""
 SETTLE_SECONDS: Final = 20.0
 """Longer than a drift check and a statistics window: what is needed once is loaded."""
-WINDOW_SECONDS: Final = 120.0
+WINDOW_SECONDS: Final = 60.0
 SAMPLE_SECONDS: Final = 5.0
 STOP_SECONDS_MAX: Final = 10.0
 
 OFF, ON = "node-000", "node-001"
 """The nodes whose agents keep running: without and with offload."""
+COPIES: Final = {"node-002": OFF, "node-003": ON}
+"""Nodes whose kernel files are copies in memory, and of which host."""
+OFF_COPY, ON_COPY = COPIES
+MOVED: Final = "sys/module/dcbm/parameters/folios_migrated"
 FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
 
 AGENT_RSS: Final = Target(24, Statistic.WORST)
@@ -69,14 +78,14 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         operator = _start_operator(stage, states)
         at_start = memory(operator.pid)
         starts = _time_starts(stage, states, progress)
-        agents = _start_agents(stage, states)
+        agents = _start_agents(stage, states) | _start_copies(stage, states)
         _answer_for_others(stage)
         watched = {name: server.pid for name, server in {**agents, "operator": operator}.items()}
         windows = _watch(stage, watched, progress)
     measurements = [*_of_agents(starts, windows), *_of_operator(at_start, windows["operator"])]
     conditions = (
         f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
-        "Real kube-apiserver; kernel files by FUSE, which costs the reader more than sysfs.",
+        "Real kube-apiserver; kernel files behind FUSE, or copied to memory where it says so.",
     )
     return schema.result("footprint", "make bench-footprint", machine, conditions, measurements)
 
@@ -125,12 +134,34 @@ def _start_agents(stage: Stage, states: Observer) -> dict[str, processes.Server]
     stage.api.create(POLICIES, _policy("everywhere", {}, {"settings": {"demotion": {"enabled": True}}}))
     offload = {"settings": {"offload": {"engine": "DMA", "channels": 4}}, "verification": "Off"}
     risks = {"acceptedRisks": ["UnverifiedEngine"]}
-    stage.api.create(POLICIES, _policy("offload", {"matchLabels": {"name": ON}}, {**offload, **risks}))
-    waiting = {OFF: "Off", ON: "DMA, 4 channels"}
-    while waiting:
-        seen = states.wait("both agents have applied their spec", lambda state: _is_ready(state, waiting))
-        del waiting[seen.object["metadata"]["name"]]
+    wanted = {"key": "name", "operator": "In", "values": [ON, ON_COPY]}
+    stage.api.create(POLICIES, _policy("offload", {"matchExpressions": [wanted]}, {**offload, **risks}))
+    _await_ready(states, {OFF: "Off", ON: "DMA, 4 channels"})
     return agents
+
+
+def _start_copies(stage: Stage, states: Observer) -> dict[str, processes.Server]:
+    """Start agents on copies of what the others have made of their kernels, so that nothing is left to write."""
+    agents = {}
+    for name, origin in COPIES.items():
+        folder = stage.folder / f"kernel-{name}"
+        unreadable = shutil.ignore_patterns("uevent")
+        shutil.copytree(stage.hosts[origin].root, folder, symlinks=True, ignore=unreadable, copy_function=_copy)
+        command = stage.agent_command(name, folder)
+        agents[name] = stage.start(f"agent-{name}", command)
+    _await_ready(states, {OFF_COPY: "Off", ON_COPY: "DMA, 4 channels"})
+    return agents
+
+
+def _copy(source: str, destination: str) -> None:
+    Path(destination).write_bytes(Path(source).read_bytes())  # the size of a kernel file is not what it says
+    shutil.copymode(source, destination)
+
+
+def _await_ready(states: Observer, offload: dict[str, str]) -> None:
+    while offload:
+        seen = states.wait("agents have applied their specs", lambda state: _is_ready(state, offload))
+        del offload[seen.object["metadata"]["name"]]
 
 
 def _policy(name: str, selector: Json, spec: Json) -> Json:
@@ -152,7 +183,7 @@ def _is_ready(state: Json, waiting: Mapping[str, str]) -> bool:
 def _answer_for_others(stage: Stage) -> None:
     """Give each node without an agent the status that one with the same spec has, as the operator would see it."""
     status: dict[str, Any] = stage.api.get(f"{STATES}/{OFF}")["status"]
-    for number in range(2, NODES):
+    for number in range(2 + len(COPIES), NODES):
         path = f"{STATES}/node-{number:03}"
         state = stage.api.get(path)
         told = {**status, "observedGeneration": state["metadata"]["generation"]}
@@ -170,6 +201,7 @@ def _watch(stage: Stage, pids: Mapping[str, int], progress: Progress) -> dict[st
         stage.check_alive()
         for name, pid in pids.items():
             samples[name].append(memory(pid))
+        (stage.folder / f"kernel-{ON_COPY}" / MOVED).write_text(f"{int(1000 * passed)}\n")
         time.sleep(SAMPLE_SECONDS)
     after = {name: cpu_seconds(pid) for name, pid in pids.items()}
     return {name: Window(100 * (after[name] - before[name]) / passed, samples[name]) for name in pids}
@@ -179,7 +211,7 @@ def _watch(stage: Stage, pids: Mapping[str, int], progress: Progress) -> dict[st
 
 
 def _of_agents(starts: Sequence[Start], windows: Mapping[str, Window]) -> list[Measurement]:
-    off, on = windows[OFF], windows[ON]
+    off, on, off_copy, on_copy = (windows[name] for name in (OFF, ON, OFF_COPY, ON_COPY))
     first = [start.wall for start in starts]
     return [
         _megabytes("agent RSS, offload off", [row.rss for row in off.memory], AGENT_RSS),
@@ -188,8 +220,10 @@ def _of_agents(starts: Sequence[Start], windows: Mapping[str, Window]) -> list[M
         _megabytes("agent USS, offload on", [row.uss for row in on.memory]),
         measured("agent, exec to first status", Unit.MILLISECONDS, first, latency=True, target=FIRST_STATUS),
         measured("agent CPU until first status", Unit.MILLISECONDS, [start.cpu for start in starts]),
-        measured("agent idle CPU, offload off", Unit.CORE_PERCENT, [off.cpu_percent], target=AGENT_CPU_OFF),
-        measured("agent idle CPU, offload on", Unit.CORE_PERCENT, [on.cpu_percent], target=AGENT_CPU_ON),
+        measured("agent idle CPU, off, in memory", Unit.CORE_PERCENT, [off_copy.cpu_percent], target=AGENT_CPU_OFF),
+        measured("agent idle CPU, on, in memory", Unit.CORE_PERCENT, [on_copy.cpu_percent], target=AGENT_CPU_ON),
+        measured("agent idle CPU, off, FUSE", Unit.CORE_PERCENT, [off.cpu_percent]),
+        measured("agent idle CPU, on, FUSE", Unit.CORE_PERCENT, [on.cpu_percent]),
     ]
 
 

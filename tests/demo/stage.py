@@ -139,14 +139,14 @@ class Stage:
         kubeconfig = self.control_plane.kubeconfig_for(token, name="operator")
         return _command("numamigration_operator", {"kubeconfig": str(kubeconfig), **self._pace.operator})
 
-    def agent_command(self, node: str) -> list[str]:
-        """Return how to start a node's agent."""
+    def agent_command(self, node: str, root: Path | None = None) -> list[str]:
+        """Return how to start a node's agent; `root` stands in for the root of its fake kernel."""
         token = self.folder / f"agent-{node}.token"
         token.touch(mode=0o600)
         token.write_text(self.control_plane.node_bound_token(NAMESPACE, "numamigration-agent", node))
         options = {
             "node-name": node,
-            "host-root": str(self.hosts[node].root),
+            "host-root": str(root or self.hosts[node].root),
             "state-dir": str(self.folder / f"state-{node}"),
             "api-server": self.control_plane.server,
             "ca-file": str(self.control_plane.ca),
