@@ -36,7 +36,7 @@ STARTS: Final = 20
 """Agents that are started and timed, one after the other, after one that warms the caches."""
 SETTLE_SECONDS: Final = 20.0
 """Longer than a drift check and a statistics window: what is needed once is loaded."""
-WINDOW_SECONDS: Final = 60.0
+WINDOW_SECONDS: Final = 120.0
 SAMPLE_SECONDS: Final = 5.0
 STOP_SECONDS_MAX: Final = 10.0
 
