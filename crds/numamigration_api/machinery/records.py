@@ -56,22 +56,32 @@ def replace(record: T, /, **changes: Any) -> T:
     Raises:
         TypeError: there is no such field.
     """
-    return type(record)(**(dict(zip(_names(record), _values(record), strict=True)) | changes))
+    values = [changes.pop(name) if name in changes else getattr(record, name) for name in _names(record)]
+    if type(record).__match_args__:  # type: ignore[attr-defined]  # fields have positions
+        return type(record)(*values, **changes)
+    return type(record)(**dict(zip(_names(record), values, strict=True)), **changes)
 
 
 def _methods(title: str, names: tuple[str, ...], defaults: dict[str, Any], positional: int) -> dict[str, Any]:
     made = {name: default.default_factory for name, default in defaults.items() if isinstance(default, _Field)}
     plain = {name: default for name, default in defaults.items() if name not in made}
 
-    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+    store = object.__setattr__
+
+    def complete(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
         given = dict(zip(names[:positional], args, strict=False))
         if len(args) > positional or given.keys() & kwargs.keys() or not kwargs.keys() <= set(names):
             raise TypeError(f"{title}() takes {', '.join(names)}, each once, {positional} of them by position")
         values = plain | {name: make() for name, make in made.items()} | given | kwargs
-        for name in names:
-            if name not in values:
-                raise TypeError(f"{title}() needs {name}")
-            object.__setattr__(self, name, values[name])
+        if missing := [name for name in names if name not in values]:
+            raise TypeError(f"{title}() needs {', '.join(missing)}")
+        return tuple(values[name] for name in names)
+
+    def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
+        if kwargs or len(args) != positional or not positional:
+            args = complete(args, kwargs)
+        for name, value in zip(names, args, strict=True):
+            store(self, name, value)
 
     def __repr__(self: Any) -> str:  # noqa: N807
         return f"{title}({', '.join(f'{name}={getattr(self, name)!r}' for name in names)})"
