@@ -33,6 +33,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
+	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python scripts/check_tree.py
 
 .PHONY: test-unit
@@ -57,6 +58,18 @@ test-demo: setup-fuse ## The demo, as a newcomer runs it
 coverage: ## Coverage of all tests so far, with a floor
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=93
+
+.PHONY: bench-footprint
+bench-footprint: setup-fuse ## Memory, time to first status, idle CPU of agent and operator (four minutes)
+	@$(BIN)/python -m benchmarks.footprint
+
+.PHONY: bench-latency
+bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (three minutes)
+	@$(BIN)/python -m benchmarks.latency
+
+.PHONY: bench-table
+bench-table: setup ## Put benchmarks/results/ into README.md
+	$(BIN)/python -m benchmarks.table
 
 .PHONY: generate
 generate: setup ## Write CRDs and generated documents

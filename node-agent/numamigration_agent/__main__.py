@@ -15,7 +15,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from queue import Empty, SimpleQueue
 from random import SystemRandom
@@ -29,6 +28,7 @@ from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
 from numamigration_api.machinery.logs import LogFormat, LogLevel, set_up_logs
+from numamigration_api.machinery.records import dataclass
 
 log = logging.getLogger(__name__)
 

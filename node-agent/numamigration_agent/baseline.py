@@ -22,13 +22,13 @@ import contextlib
 import json
 import os
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import CODECS
 from numamigration_api.machinery.conditions import find_condition
+from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import NodeCondition, Reason
 
 FILE_NAME: Final = "baseline.json"

@@ -22,7 +22,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final, assert_never
 
@@ -31,6 +30,7 @@ from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
 from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, UnitChange
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Outcome, Reason
 
 

@@ -7,11 +7,11 @@ do not keep a kernel lock busy; a quiet while forgets it all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from numamigration_api.machinery.backoff import Backoff
+from numamigration_api.machinery.records import dataclass, field
 
 CORRECTION_WAIT_SECONDS_MIN: Final = 5.0
 CORRECTION_WAIT_SECONDS_MAX: Final = 300.0

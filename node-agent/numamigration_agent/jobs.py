@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
@@ -20,6 +19,7 @@ from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
 from numamigration_agent.kernel.counters import Counts, read_counters
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
 

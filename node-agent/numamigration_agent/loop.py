@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum, auto
 from random import Random
@@ -60,6 +59,7 @@ from numamigration_agent.status import (
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
+from numamigration_api.machinery.records import dataclass, replace
 
 log = logging.getLogger(__name__)
 
@@ -177,6 +177,7 @@ class Agent:
         self._reports = Reports(timing.report_min, timing.report_max, rng)
         self._look_at = self._count_at = 0.0
         self._waiting_until = NEVER
+        self._unlooked = True
 
     def __repr__(self) -> str:
         lanes = ", ".join(f"{lane.name}: {running and running.job}" for lane, running in self._lanes.items())
@@ -190,6 +191,10 @@ class Agent:
             now: seconds of a monotonic clock.
             wall: the same moment for people, with zone.
         """
+        # Most events are those of counters, whose moves are no change; a status is not built to find that out.
+        self._unlooked |= not isinstance(event, Tick) and not (
+            isinstance(event, JobDone) and event.lane is Lane.COUNTERS
+        )
         match event:
             case StateSeen(state):
                 self._see(state, now)
@@ -265,6 +270,7 @@ class Agent:
     def _take_answer(self, lane: Lane, answer: Answer, now: float, wall: datetime) -> None:
         running, self._lanes[lane] = self._lanes[lane], None
         if running is not None and running.blocked:
+            self._unlooked = True
             log.info("kernel file answered at last", extra={"job": describe(running.job), "after": now - running.since})
         match answer:
             case Begun():
@@ -364,7 +370,7 @@ class Agent:
 
     def _watch_over(self, running: Running, now: float) -> None:
         if not running.blocked and now - running.since >= JOB_SECONDS_MAX:
-            running.blocked = True
+            running.blocked = self._unlooked = True
             log.warning("kernel file does not answer", extra={"job": describe(running.job)})
 
     def _next_look(self) -> float:
@@ -489,6 +495,9 @@ class Agent:
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():
             return []
+        if not self._unlooked and now < self._reports.next_at:
+            return []
+        self._unlooked = False
         corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
         view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)

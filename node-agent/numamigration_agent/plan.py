@@ -19,7 +19,6 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
@@ -37,6 +36,7 @@ from numamigration_agent.kernel.dialects import (
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
+from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
     DriftPolicy,
     Engine,

@@ -10,20 +10,21 @@ legal. Files are not looked at here: a token that is not mounted yet is waited f
 
 from __future__ import annotations
 
-import argparse
-import difflib
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from urllib.parse import urlsplit
 
 from numamigration_agent import __version__
 from numamigration_api.machinery.logs import LogFormat, LogLevel
-from numamigration_api.machinery.quantities import parse_decimal
+from numamigration_api.machinery.quantities import DECIMAL_PATTERN
+from numamigration_api.machinery.records import dataclass
+
+if TYPE_CHECKING:
+    import argparse
 
 PROGRAM: Final = "numamigration-agent"
 ENVIRONMENT_PREFIX: Final = "NUMAMIGRATION_AGENT_"
@@ -125,10 +126,9 @@ def _https_url(text: str) -> str:
 
 def _seconds(least: float, most: float) -> Kind:
     def parse(text: str) -> float:
-        value = float(parse_decimal(text))
-        if not least <= value <= most:
+        if re.fullmatch(DECIMAL_PATTERN, text) is None or not least <= float(text) <= most:
             raise ValueError(text)
-        return value
+        return float(text)
 
     return Kind(parse, f"a decimal number from {least:g} to {most:g}")
 
@@ -248,8 +248,8 @@ def parse_settings(arguments: Sequence[str], environ: Mapping[str, str]) -> Agen
         SettingsError: something is missing, unknown or broken.
         SystemExit: ``--help`` or ``--version`` was asked for, and printed.
     """
-    flags = vars(_parser().parse_args(arguments))
-    settings = AgentSettings(**{row.name: _value(row, flags[row.name], environ) for row in SETTINGS})
+    flags = _flags(arguments)
+    settings = AgentSettings(**{row.name: _value(row, flags.get(row.name), environ) for row in SETTINGS})
     least, most = settings.report_interval_seconds_min, settings.report_interval_seconds_max
     if least > most:
         raise SettingsError(
@@ -296,25 +296,38 @@ _FALLBACKS: Final[Mapping[str, Callable[[Mapping[str, str]], tuple[str | None, s
 }
 
 
-class _Parser(argparse.ArgumentParser):
-    """argparse, with its mistakes as ours: one line, and the caller decides about exit codes."""
+def _flags(arguments: Sequence[str]) -> Mapping[str, str | None]:
+    """Read ``--flag VALUE`` and ``--flag=VALUE``; whatever else there is, argparse answers.
 
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of printing a page of usage."""
-        raise SettingsError(f"{message}; see {PROGRAM} --help")
-
-
-def _formatter(prog: str) -> argparse.HelpFormatter:
-    return argparse.HelpFormatter(prog, width=HELP_COLUMNS - 1, max_help_position=8)
+    A plain start does without argparse, which is a megabyte for as long as the agent runs.
+    """
+    names = {row.flag: row.name for row in SETTINGS}
+    found: dict[str, str | None] = {}
+    words = iter(arguments)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        value = value if equals else next(words, "-")
+        if flag not in names or value.startswith("-"):
+            return vars(_parser().parse_args(arguments))
+        found[names[flag]] = value
+    return found
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    import argparse
+
+    class Parser(argparse.ArgumentParser):
+        """argparse, with its mistakes as ours: one line, and the caller decides about exit codes."""
+
+        def error(self, message: str) -> NoReturn:
+            raise SettingsError(f"{message}; see {PROGRAM} --help")
+
+    parser = Parser(
         prog=PROGRAM,
         usage="%(prog)s [--flag VALUE ...]",
         description="Sets the page-migration knobs of one node as its NodeMigrationState says, and reports.",
         epilog=f"Each flag can be set in the environment: --log-level as {ENVIRONMENT_PREFIX}LOG_LEVEL. A flag wins.",
-        formatter_class=_formatter,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=HELP_COLUMNS - 1, max_help_position=8),
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
@@ -348,6 +361,9 @@ def _section(row: Setting) -> str:
 
 def main(arguments: Sequence[str]) -> int:
     """Print the document, or with ``--check`` compare it with a file; 1 and a diff when they differ."""
+    import argparse
+    import difflib
+
     parser = argparse.ArgumentParser(prog="python -m numamigration_agent.settings")
     parser.add_argument("--markdown", action="store_true", required=True, help="print the document")
     parser.add_argument("--check", type=Path, metavar="FILE", help="compare with FILE instead; exit 1 when it is stale")

@@ -12,10 +12,10 @@ Source: Prometheus, rate() and increase(): "Breaks in monotonicity (such as coun
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.quantities import decimal_text
+from numamigration_api.machinery.records import dataclass, field
 
 SAMPLES_MAX: Final = 64  # of one window; closer ones replace each other, so frequent sampling costs no memory
 

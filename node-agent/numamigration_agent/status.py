@@ -11,7 +11,6 @@ Source: Kubernetes API conventions, "Typical status properties".
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -33,6 +32,7 @@ from numamigration_agent.statistics import Statistics, rates
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
+from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,

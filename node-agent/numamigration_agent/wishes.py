@@ -8,9 +8,9 @@ group is kept with the unknown word named in ``skew``, so that it is shown and n
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import (
     DriftPolicy,
     GroupMode,

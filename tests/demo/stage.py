@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -40,11 +41,39 @@ class NodePart(NamedTuple):
     kernel: HostConfig
 
 
-class Stage:
-    """Everything that runs, from ``__enter__`` to ``__exit__``; whatever started is stopped, in reverse order."""
+class Pace(NamedTuple):
+    """Settings of operator and agents beside those that say where and who; by flag."""
 
-    def __init__(self, binaries: Binaries, cast: tuple[NodePart, ...]) -> None:
+    operator: Mapping[str, str]
+    agent: Mapping[str, str]
+
+
+QUICK: Final = Pace(
+    operator={"status-interval-seconds": "1", "statistics-interval-seconds": "10"},
+    agent={
+        "start-jitter-seconds-max": "0",
+        "report-interval-seconds-min": "1",
+        "report-interval-seconds-max": "1",
+        "statistics-window-seconds": "2",
+        "drift-check-seconds": "1",
+    },
+)
+"""For people who look on; DEFAULTS is what a cluster has, but for the wait at the start."""
+DEFAULTS: Final = Pace(operator={}, agent={"start-jitter-seconds-max": "0"})
+
+
+class Stage:
+    """Everything that runs, from ``__enter__`` to ``__exit__``; whatever started is stopped, in reverse order.
+
+    Args:
+        binaries: of the control plane.
+        cast: nodes that have a fake kernel and a running agent at once; with any of them the operator runs too.
+        pace: of whatever is started.
+    """
+
+    def __init__(self, binaries: Binaries, cast: tuple[NodePart, ...] = (), pace: Pace = QUICK) -> None:
         self._binaries = binaries
+        self._pace = pace
         self.cast = cast
         self.hosts: dict[str, FakeHost] = {}
         self.servers: list[processes.Server] = []
@@ -55,12 +84,14 @@ class Stage:
             self.api = self.control_plane.api
             self.folder = self.control_plane.folder
             self._install()
+            self._cleanup = cleanup
             for part in self.cast:
-                self.hosts[part.name] = cleanup.enter_context(FakeHost(part.kernel))
-                self._add_node(part)
-            self._start(cleanup, "operator", self._operator_command())
+                self.add_host(part.name, part.kernel)
+                self.add_node(part.name)
+            if self.cast:
+                self.start("operator", self.operator_command())
             for part in self.cast:
-                self._start(cleanup, f"agent-{part.name}", self._agent_command(part.name))
+                self.start(f"agent-{part.name}", self.agent_command(part.name))
             self._cleanup = cleanup.pop_all()
         return self
 
@@ -85,37 +116,44 @@ class Stage:
         apply = [*self.kubectl, "apply", "--server-side", "-f", str(ROOT / "deploy" / "rbac.yaml")]
         subprocess.run(apply, check=True, capture_output=True, text=True)
 
-    def _add_node(self, part: NodePart) -> None:
-        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": part.name, "labels": LABELS}}
-        self.api.apply(f"/api/v1/nodes/{part.name}", node, "demo")
+    def add_host(self, name: str, kernel: HostConfig) -> FakeHost:
+        """Boot the fake kernel of a node."""
+        self.hosts[name] = self._cleanup.enter_context(FakeHost(kernel))
+        return self.hosts[name]
 
-    def _start(self, cleanup: ExitStack, name: str, command: list[str]) -> None:
+    def add_node(self, name: str, labels: Mapping[str, str] = LABELS) -> None:
+        """Make a Node object."""
+        node = {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": dict(labels)}}
+        self.api.apply(f"/api/v1/nodes/{name}", node, "demo")
+
+    def start(self, name: str, command: list[str]) -> processes.Server:
+        """Start a program that is stopped with the stage."""
         server = processes.start(name, command, self.folder / f"{name}.log")
-        cleanup.callback(server.stop, STOP_GRACE_SECONDS)
+        self._cleanup.callback(server.stop, STOP_GRACE_SECONDS)
         self.servers.append(server)
+        return server
 
-    def _operator_command(self) -> list[str]:
+    def operator_command(self) -> list[str]:
+        """Return how to start the operator."""
         token = self.control_plane.service_account_token(NAMESPACE, "numamigration-operator")
         kubeconfig = self.control_plane.kubeconfig_for(token, name="operator")
-        quick = ["--status-interval-seconds", "1", "--statistics-interval-seconds", "10"]
-        return [sys.executable, "-m", "numamigration_operator", "--kubeconfig", str(kubeconfig), *quick]
+        return _command("numamigration_operator", {"kubeconfig": str(kubeconfig), **self._pace.operator})
 
-    def _agent_command(self, node: str) -> list[str]:
+    def agent_command(self, node: str, root: Path | None = None) -> list[str]:
+        """Return how to start a node's agent; `root` stands in for the root of its fake kernel."""
         token = self.folder / f"agent-{node}.token"
         token.touch(mode=0o600)
         token.write_text(self.control_plane.node_bound_token(NAMESPACE, "numamigration-agent", node))
         options = {
             "node-name": node,
-            "host-root": str(self.hosts[node].root),
+            "host-root": str(root or self.hosts[node].root),
             "state-dir": str(self.folder / f"state-{node}"),
             "api-server": self.control_plane.server,
             "ca-file": str(self.control_plane.ca),
             "token-file": str(token),
-            "start-jitter-seconds-max": "0",
-            "report-interval-seconds-min": "1",
-            "report-interval-seconds-max": "1",
-            "statistics-window-seconds": "2",
-            "drift-check-seconds": "1",
         }
-        flags = [text for name, value in options.items() for text in (f"--{name}", value)]
-        return [sys.executable, "-m", "numamigration_agent", *flags]
+        return _command("numamigration_agent", {**options, **self._pace.agent})
+
+
+def _command(package: str, options: Mapping[str, str]) -> list[str]:
+    return [sys.executable, "-m", package, *(text for name, value in options.items() for text in (f"--{name}", value))]

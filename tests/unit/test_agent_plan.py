@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import replace
 from errno import EACCES, EIO
 from typing import Any
 
@@ -19,6 +18,7 @@ from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Denied
 from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
 from numamigration_agent.wishes import parse_spec
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig
 from tests.fakekernel.model import FakeKernel

@@ -10,9 +10,10 @@ Source: "Exponential Backoff And Jitter", AWS Architecture Blog 2015; RFC 9110 s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from random import Random
 from typing import Final
+
+from numamigration_api.machinery.records import dataclass
 
 RETRY_AFTER_SECONDS_MAX: Final = 600.0  # the API server asks for 1 s; ten minutes later it deserves another try
 EXPONENT_MAX: Final = 32  # 2**32 s is past every cap; keeps the power small however long a server is away

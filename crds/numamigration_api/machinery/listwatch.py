@@ -20,11 +20,11 @@ Source: Kubernetes API concepts, "Efficient detection of changes" and "Retrievin
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from random import Random
 from typing import Final
 
 from numamigration_api.machinery.backoff import Backoff
+from numamigration_api.machinery.records import dataclass, field
 
 LIST_LIMIT: Final = 500  # objects a page, the default of client-go's pager
 WATCH_SECONDS: Final = 290  # below the 5 minutes at which common load balancers cut idle connections

@@ -8,8 +8,10 @@ suffixes, fractions and signs are refused by the schema already (``SIZE_PATTERN`
 from __future__ import annotations
 
 import re
-from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from decimal import Decimal
 
 SIZE_PATTERN: Final = r"^[1-9][0-9]{0,14}(Ki|Mi|Gi)?$"
 SIZE_LENGTH_MAX: Final = 17
@@ -68,4 +70,6 @@ def parse_decimal(text: str) -> Decimal:
     """
     if re.fullmatch(DECIMAL_PATTERN, text) is None:
         raise ValueError(f"{text!r} is not a decimal like '0.01'")
+    from decimal import Decimal  # the agent never comes here, and need not carry it
+
     return Decimal(text)

@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Final, NewType
 
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import MigrationReason
 
 Value = NewType("Value", str)

@@ -16,11 +16,11 @@ Documentation/admin-guide/sysctl/kernel.rst; Documentation/ABI/testing/sysfs-ker
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Codec, ReasonMask, UInt, Value, Word, Words
+from numamigration_api.machinery.records import dataclass, field
 from numamigration_api.vocabulary import (
     AcceptedRisk,
     BalancingMode,

@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.sysfs import Present, Sysfs
+from numamigration_api.machinery.records import dataclass
 
 DMA_CLASS_DIR: Final = "/sys/class/dma"
 ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each

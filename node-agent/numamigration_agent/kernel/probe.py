@@ -16,11 +16,9 @@ Documentation/ABI/stable/sysfs-devices-node.
 
 from __future__ import annotations
 
-import gzip
 import re
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
@@ -39,10 +37,13 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import DmaEngines, find_engines
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
+from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
 CPUINFO_BYTES_MAX: Final = 4096  # the first CPU tells the model; the whole file has a page for each CPU
+GZIP_BITS: Final = zlib.MAX_WBITS | 16
+"""A gzip header and trailer are expected and checked (zlib.h, inflateInit2)."""
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
 _MODEL_NAME: Final = re.compile(r"^model name\s*:\s*(.+?)\s*$", re.MULTILINE)
@@ -196,8 +197,8 @@ def _driver_as_module(sysfs: Sysfs) -> bool:
     if not isinstance(data, bytes):
         return False
     try:
-        return _DRIVER_AS_MODULE.search(gzip.decompress(data)) is not None
-    except (OSError, EOFError, zlib.error):
+        return _DRIVER_AS_MODULE.search(zlib.decompress(data, GZIP_BITS)) is not None
+    except zlib.error:
         return False
 
 

@@ -20,12 +20,12 @@ from __future__ import annotations
 
 import errno
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS, Knob
+from numamigration_api.machinery.records import dataclass
 
 READ_BYTES_MAX: Final = 1 << 20  # /proc/vmstat has a few KiB, /proc/config.gz below 300 KiB
 _CHUNK_BYTES: Final = 1 << 16

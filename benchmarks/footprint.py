@@ -1,0 +1,244 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Memory, time to the first status, idle CPU: ``python -m benchmarks.footprint``, about four minutes.
+
+Agents and operator are processes with their default settings, but for the agents' wait at the start; API server and
+kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE.
+
+The fake kernel answers every component of every path from Python, so that a look of the agent takes it some 14 ms,
+and 0.4 ms on files in memory, which cost what sysfs costs. So idle CPU is held against its target on a copy of the
+fake kernel's files (its counters are moved here), and told for FUSE beside it.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from benchmarks import schema
+from benchmarks.observer import Json, Observer
+from benchmarks.processes import Memory, cpu_seconds, memory
+from benchmarks.run import run
+from benchmarks.schema import Machine, Measurement, Statistic, Target, Unit, measured
+from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, POLICY_KIND, STATE_KIND, MigrationReason
+from tests.demo.stage import DEFAULTS, LABELS, POLICIES, STATES, Stage
+from tests.fakekernel.config import HostConfig, Workload
+from tests.testbed import processes
+from tests.testbed.binaries import Binaries
+from tests.testbed.progress import Progress
+
+NODES: Final = 100
+STARTS: Final = 20
+"""Agents that are started and timed, one after the other, after one that warms the caches."""
+SETTLE_SECONDS: Final = 20.0
+"""Longer than a drift check and a statistics window: what is needed once is loaded."""
+WINDOW_SECONDS: Final = 120.0
+SAMPLE_SECONDS: Final = 5.0
+STOP_SECONDS_MAX: Final = 10.0
+
+OFF, ON = "node-000", "node-001"
+"""The nodes whose agents keep running: without and with offload."""
+COPIES: Final = {"node-002": OFF, "node-003": ON}
+"""Nodes whose kernel files are copies in memory, and of which host."""
+OFF_COPY, ON_COPY = COPIES
+MOVED: Final = "sys/module/dcbm/parameters/folios_migrated"
+FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
+
+AGENT_RSS: Final = Target(24, Statistic.WORST)
+FIRST_STATUS: Final = Target(200)
+AGENT_CPU_OFF: Final = Target(0.02)
+AGENT_CPU_ON: Final = Target(0.1)
+OPERATOR_RSS: Final = Target(100, Statistic.WORST)
+OPERATOR_CPU: Final = Target(1)
+
+
+class Start(NamedTuple):
+    """One start of an agent, in milliseconds."""
+
+    wall: float
+    cpu: float
+
+
+class Window(NamedTuple):
+    """What a process took while it was watched."""
+
+    cpu_percent: float
+    memory: Sequence[Memory]
+
+
+def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
+    """Measure everything, on one control plane."""
+    machine = Machine.here()
+    with Stage(binaries, pace=DEFAULTS) as stage, Observer(stage.control_plane, STATES) as states:
+        progress.note(f"making {NODES} nodes, starting the operator")
+        operator = _start_operator(stage, states)
+        at_start = memory(operator.pid)
+        starts = _time_starts(stage, states, progress)
+        agents = _start_agents(stage, states) | _start_copies(stage, states)
+        _answer_for_others(stage)
+        watched = {name: server.pid for name, server in {**agents, "operator": operator}.items()}
+        windows = _watch(stage, watched, progress)
+    measurements = [*_of_agents(starts, windows), *_of_operator(at_start, windows["operator"])]
+    conditions = (
+        f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
+        "Real kube-apiserver; kernel files behind FUSE, or copied to memory where it says so.",
+    )
+    return schema.result("footprint", "make bench-footprint", machine, conditions, measurements)
+
+
+# --- the parts ---------------------------------------------------------------------------------------------------
+
+
+def _start_operator(stage: Stage, states: Observer) -> processes.Server:
+    for number in range(NODES):
+        name = f"node-{number:03}"
+        stage.add_node(name, {**LABELS, "name": name})
+    operator = stage.start("operator", stage.operator_command())
+    for _ in range(NODES):
+        states.wait("every node has a node state", lambda _: True)
+    return operator
+
+
+def _time_starts(stage: Stage, states: Observer, progress: Progress) -> list[Start]:
+    names = [f"node-{NODES - 1 - number:03}" for number in range(STARTS + 1)]
+    host = stage.add_host("starts", HostConfig())
+    stage.hosts |= dict.fromkeys(names, host)
+    commands = {name: stage.agent_command(name) for name in names}
+    starts = []
+    for number, (name, command) in enumerate(commands.items()):
+        progress.tick(f"timing starts of the agent: {number} of {STARTS}")
+        starts.append(_time_start(name, command, states))
+    return starts[1:]
+
+
+def _time_start(name: str, command: list[str], states: Observer) -> Start:
+    begun = time.monotonic()
+    # Not on the tether of tests.testbed.processes, which is a Python of its own before the program.
+    agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        seen = states.wait(f"first status of {name}", lambda state: _has_status(state, name))
+        return Start(1000 * (seen.at - begun), 1000 * cpu_seconds(agent.pid))
+    finally:
+        agent.terminate()
+        agent.wait(STOP_SECONDS_MAX)
+
+
+def _start_agents(stage: Stage, states: Observer) -> dict[str, processes.Server]:
+    stage.add_host(OFF, HostConfig())
+    stage.add_host(ON, FOLIOS)
+    agents = {name: stage.start(f"agent-{name}", stage.agent_command(name)) for name in (OFF, ON)}
+    stage.api.create(POLICIES, _policy("everywhere", {}, {"settings": {"demotion": {"enabled": True}}}))
+    offload = {"settings": {"offload": {"engine": "DMA", "channels": 4}}, "verification": "Off"}
+    risks = {"acceptedRisks": ["UnverifiedEngine"]}
+    wanted = {"key": "name", "operator": "In", "values": [ON, ON_COPY]}
+    stage.api.create(POLICIES, _policy("offload", {"matchExpressions": [wanted]}, {**offload, **risks}))
+    _await_ready(states, {OFF: "Off", ON: "DMA, 4 channels"})
+    return agents
+
+
+def _start_copies(stage: Stage, states: Observer) -> dict[str, processes.Server]:
+    """Start agents on copies of what the others have made of their kernels, so that nothing is left to write."""
+    agents = {}
+    for name, origin in COPIES.items():
+        folder = stage.folder / f"kernel-{name}"
+        unreadable = shutil.ignore_patterns("uevent")
+        shutil.copytree(stage.hosts[origin].root, folder, symlinks=True, ignore=unreadable, copy_function=_copy)
+        command = stage.agent_command(name, folder)
+        agents[name] = stage.start(f"agent-{name}", command)
+    _await_ready(states, {OFF_COPY: "Off", ON_COPY: "DMA, 4 channels"})
+    return agents
+
+
+def _copy(source: str, destination: str) -> None:
+    Path(destination).write_bytes(Path(source).read_bytes())  # the size of a kernel file is not what it says
+    shutil.copymode(source, destination)
+
+
+def _await_ready(states: Observer, offload: dict[str, str]) -> None:
+    while offload:
+        seen = states.wait("agents have applied their specs", lambda state: _is_ready(state, offload))
+        del offload[seen.object["metadata"]["name"]]
+
+
+def _policy(name: str, selector: Json, spec: Json) -> Json:
+    head = {"apiVersion": API_VERSION, "kind": POLICY_KIND, "metadata": {"name": name}}
+    return {**head, "spec": {"nodeSelector": selector, **spec}}
+
+
+def _has_status(state: Json, name: str) -> bool:
+    return bool(state["metadata"]["name"] == name and state.get("status"))
+
+
+def _is_ready(state: Json, waiting: Mapping[str, str]) -> bool:
+    name, status = state["metadata"]["name"], state.get("status", {})
+    groups = status.get("groups", {}).values()
+    settled = bool(groups) and all(group["state"] == "Ready" for group in groups)
+    return bool(settled and waiting.get(name) == status["offload"])
+
+
+def _answer_for_others(stage: Stage) -> None:
+    """Give each node without an agent the status that one with the same spec has, as the operator would see it."""
+    status: dict[str, Any] = stage.api.get(f"{STATES}/{OFF}")["status"]
+    for number in range(2 + len(COPIES), NODES):
+        path = f"{STATES}/node-{number:03}"
+        state = stage.api.get(path)
+        told = {**status, "observedGeneration": state["metadata"]["generation"]}
+        head = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": state["metadata"]["name"]}}
+        stage.api.apply(path, {**head, "status": told}, AGENT_MANAGER, subresource="status", force=True)
+
+
+def _watch(stage: Stage, pids: Mapping[str, int], progress: Progress) -> dict[str, Window]:
+    progress.note(f"settling for {SETTLE_SECONDS:g} s")
+    time.sleep(SETTLE_SECONDS)
+    begun, before = time.monotonic(), {name: cpu_seconds(pid) for name, pid in pids.items()}
+    samples: dict[str, list[Memory]] = {name: [] for name in pids}
+    while (passed := time.monotonic() - begun) < WINDOW_SECONDS:
+        progress.tick(f"watching idle processes: {passed:.0f} of {WINDOW_SECONDS:g} s")
+        stage.check_alive()
+        for name, pid in pids.items():
+            samples[name].append(memory(pid))
+        (stage.folder / f"kernel-{ON_COPY}" / MOVED).write_text(f"{int(1000 * passed)}\n")
+        time.sleep(SAMPLE_SECONDS)
+    after = {name: cpu_seconds(pid) for name, pid in pids.items()}
+    return {name: Window(100 * (after[name] - before[name]) / passed, samples[name]) for name in pids}
+
+
+# --- the numbers -------------------------------------------------------------------------------------------------
+
+
+def _of_agents(starts: Sequence[Start], windows: Mapping[str, Window]) -> list[Measurement]:
+    off, on, off_copy, on_copy = (windows[name] for name in (OFF, ON, OFF_COPY, ON_COPY))
+    first = [start.wall for start in starts]
+    return [
+        _megabytes("agent RSS, offload off", [row.rss for row in off.memory], AGENT_RSS),
+        _megabytes("agent RSS, offload on", [row.rss for row in on.memory], AGENT_RSS),
+        _megabytes("agent PSS, offload on", [row.pss for row in on.memory]),
+        _megabytes("agent USS, offload on", [row.uss for row in on.memory]),
+        measured("agent, exec to first status", Unit.MILLISECONDS, first, latency=True, target=FIRST_STATUS),
+        measured("agent CPU until first status", Unit.MILLISECONDS, [start.cpu for start in starts]),
+        measured("agent idle CPU, off, in memory", Unit.CORE_PERCENT, [off_copy.cpu_percent], target=AGENT_CPU_OFF),
+        measured("agent idle CPU, on, in memory", Unit.CORE_PERCENT, [on_copy.cpu_percent], target=AGENT_CPU_ON),
+        measured("agent idle CPU, off, FUSE", Unit.CORE_PERCENT, [off.cpu_percent]),
+        measured("agent idle CPU, on, FUSE", Unit.CORE_PERCENT, [on.cpu_percent]),
+    ]
+
+
+def _of_operator(at_start: Memory, window: Window) -> list[Measurement]:
+    mib = [row.rss / 2**20 for row in window.memory]
+    return [
+        measured(f"operator RSS at start, {NODES} nodes", Unit.MEBIBYTES, [at_start.rss / 2**20]),
+        measured(f"operator RSS, {NODES} nodes", Unit.MEBIBYTES, mib, target=OPERATOR_RSS),
+        measured(f"operator idle CPU, {NODES} nodes", Unit.CORE_PERCENT, [window.cpu_percent], target=OPERATOR_CPU),
+    ]
+
+
+def _megabytes(name: str, sizes: Sequence[int], target: Target | None = None) -> Measurement:
+    return measured(name, Unit.MEGABYTES, [size / 1e6 for size in sizes], target=target)
+
+
+if __name__ == "__main__":
+    sys.exit(run(benchmark))
