@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from errno import EACCES, EBUSY, EINVAL, EIO, EPERM, ERANGE, EROFS
 
 import pytest
 
-from numamigration_agent.baseline import Baselines
+from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.change import (
     Change,
     Failure,
@@ -226,6 +227,23 @@ def test_an_undo_that_fails_is_told_and_the_other_knobs_are_undone_all_the_same(
     assert failure_of(change).reason is Reason.UNDO_FAILED
     assert "EBUSY" in failure_of(change).message
     assert kernel.snapshot().nr_dma_chan == 1
+
+
+def test_an_undo_of_an_open_unit_goes_on_after_a_failure_and_stays_open(kernel: FakeKernel, driver: Driver) -> None:
+    """Promise 4: what went back is not written forth again."""
+    for name in ("offload.channels", "offload.reasons"):
+        kernel.drift(KNOB[name].path, ON[name])
+    driver.write = lambda knob, value: EIO if knob.field == "offload.channels" else driver.sysfs.write(knob, value)
+    opened = {"offload": {name: Swap(Value(BEFORE[name]), Value(ON[name])) for name in ON}}
+    baselines = Baselines("boot", values(BEFORE), open_units=opened)
+    undo = replace(unit_of({name: BEFORE[name] for name in ("offload.channels", "offload.reasons")}), ends=True)
+    change = Change([undo], baselines, on_file=baselines.values, reported=baselines.values, fresh=frozenset())
+
+    driver.run(change)
+
+    assert failure_of(change).reason is Reason.UNDO_FAILED
+    assert kernel.snapshot().reasons == HostConfig().reason_names
+    assert change.baselines.open_units == opened
 
 
 def test_offload_that_went_off_stays_off_when_a_later_knob_fails(kernel: FakeKernel, driver: Driver) -> None:
