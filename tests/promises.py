@@ -184,10 +184,10 @@ def named_promises(docstring: str | None) -> frozenset[int]:
 def read_tests(root: Path = ROOT) -> Iterator[GuardTest]:
     """Yield every test of the tree, in the order of files and lines."""
     for path in sorted(root.glob("tests/**/test_*.py")):
-        yield from tests_of(path.relative_to(root).as_posix(), path.read_text())
+        yield from find_tests(path.relative_to(root).as_posix(), path.read_text())
 
 
-def tests_of(file: str, source: str) -> Iterator[GuardTest]:
+def find_tests(file: str, source: str) -> Iterator[GuardTest]:
     """Yield the tests of one file."""
     module = ast.parse(source)
     machines = {node.name: node for node in module.body if isinstance(node, ast.ClassDef)}

@@ -33,6 +33,12 @@ TEST_SECONDS_MAX: Final = 20  # pytest-timeout; the slowest named test needs a f
 RUN_SECONDS_MAX: Final = 60  # a mutated run that does not end; what its witness saw until then counts
 CLEAN_RUN_SECONDS_MAX: Final = 600  # all named tests one after the other
 COLUMNS: Final = 80
+# Hypothesis works without its plugin, whose summary imports all of it for every test: half of the time of a run.
+PLUGINS: Final = ("tests.mutants.witness", "no:cacheprovider", "no:hypothesispytest")
+ENVIRONMENT: Final = {
+    "CI": "true",  # Hypothesis then draws the same examples each time and keeps no database
+    "PYTHONDONTWRITEBYTECODE": "",  # what the clean run compiled is copied along
+}
 
 
 class Verdict(StrEnum):
@@ -94,16 +100,16 @@ def copy_tree(target: Path) -> None:
 def run_tests(tree: Path, tests: Iterable[str], witness: Path, seconds_max: float = RUN_SECONDS_MAX) -> Seen:
     """Run tests in a copy of the tree and return what the witness saw."""
     paths = ":".join(str(tree / room) for room in (*ROOMS, ""))
-    # CI: Hypothesis then draws the same examples each time and keeps no database.
-    environment = os.environ | {"PYTHONPATH": paths, FILE_VARIABLE: str(witness), "CI": "true"}
-    options = ["-p", "tests.mutants.witness", "-p", "no:cacheprovider", "-q", f"--timeout={TEST_SECONDS_MAX}"]
-    command = [sys.executable, "-m", "pytest", *options, *tests]
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": paths, FILE_VARIABLE: str(witness)}
+    plugins = [f"-p{name}" for name in PLUGINS]
+    command = [sys.executable, "-m", "pytest", "-q", *plugins, f"--timeout={TEST_SECONDS_MAX}", *tests]
     last_words = f"pytest did not end within {seconds_max} s"
     with suppress(subprocess.TimeoutExpired):
         done = subprocess.run(
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds_max, check=False
         )
-        last_words = (done.stderr or done.stdout).strip().splitlines()[-1]
+        said = (done.stderr or done.stdout).strip().splitlines()
+        last_words = said[-1] if said else f"pytest ended without a word, exit code {done.returncode}"
     if not witness.exists():
         return Seen({}, [last_words])
     told = json.loads(witness.read_text())
