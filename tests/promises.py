@@ -144,7 +144,6 @@ PROMISES: Final = (
         17,
         "There is a fast way off",
         "One switch for the whole fleet reaches every live node as fast as writes are paced.",
-        built=False,
     ),
 )
 """In our own words; the numbers are those of the docstrings and never change their meaning."""

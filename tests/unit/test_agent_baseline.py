@@ -227,6 +227,7 @@ def test_the_status_of_this_boot_tells_the_baselines() -> None:
 
 
 def test_the_status_of_another_boot_tells_nothing() -> None:
+    """Promise 1: nor do the values in the status of another boot."""
     assert baselines_of_status(STATUS, "another boot") is None
 
 

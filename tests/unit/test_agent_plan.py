@@ -475,9 +475,10 @@ def test_restore_puts_back_what_has_a_baseline_and_forgets_it() -> None:
     assert plan.forget == set(BEFORE)
 
 
-def test_restore_needs_no_risk_although_it_turns_on() -> None:
+@pytest.mark.parametrize("settings", [{"engine": "Off"}, OFFLOAD], ids=["offload was off", "offload was on"])
+def test_restore_needs_no_risk_although_it_turns_on(settings: dict[str, Any]) -> None:
     """Promise 7: what was on before comes back on."""
-    body = wish({"engine": "Off"}, mode="Restore", acceptedRisks=[])
+    body = wish(settings, mode="Restore", acceptedRisks=[])
 
     plan = plan_one("offload", body, baselines={"offload.engine": "1", "offload.channels": "2"})
 
