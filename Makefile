@@ -49,6 +49,7 @@ test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd an
 soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.soak $(SOAK)
+
 .PHONY: mutants
 mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')
