@@ -34,6 +34,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m benchmarks.table --check
+	$(BIN)/python -m tests.promises --check
 	$(BIN)/python scripts/check_tree.py
 
 .PHONY: test-unit
@@ -49,6 +50,10 @@ test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd an
 soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.soak $(SOAK)
+
+.PHONY: mutants
+mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')
+	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: test-demo
 test-demo: setup-fuse ## The demo, as a newcomer runs it
@@ -76,6 +81,7 @@ generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
+	$(BIN)/python -m tests.promises >docs/promises.md
 
 .PHONY: format
 format: setup ## Format and mend what can be mended

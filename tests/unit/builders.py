@@ -204,6 +204,8 @@ class World:
             self.step(self.settings.status_interval_seconds + 1)
             for name in self.states if agents else ():
                 self.report(name)
+        # The last reports too: a node that is still to be decided hides that a later event failed to mark it.
+        self.step()
 
     def carry_out(self, writes: Iterable[Write]) -> None:
         for write in writes:

@@ -49,6 +49,7 @@ def test_what_is_saved_is_loaded_again_on_the_same_boot(tmp_path: Path) -> None:
 
 
 def test_the_file_of_another_boot_is_ignored(tmp_path: Path) -> None:
+    """Promise 1: its values mean nothing to this kernel."""
     file = BaselineFile(tmp_path)
     file.save(KEPT)
 
@@ -226,6 +227,7 @@ def test_the_status_of_this_boot_tells_the_baselines() -> None:
 
 
 def test_the_status_of_another_boot_tells_nothing() -> None:
+    """Promise 1: nor do the values in the status of another boot."""
     assert baselines_of_status(STATUS, "another boot") is None
 
 

@@ -208,6 +208,7 @@ def test_a_knob_that_holds_something_else_is_undone_too(kernel: FakeKernel, driv
 
 
 def test_an_undo_that_fails_is_told_and_the_other_knobs_are_undone_all_the_same() -> None:
+    """Promise 4: half of a change must not look like all or nothing."""
     kernel = FakeKernel(HostConfig(other_migrator=True), random.Random(1))
     driver = Driver(kernel)
     masks: list[Value] = []
@@ -247,6 +248,7 @@ def test_an_undo_of_an_open_unit_goes_on_after_a_failure_and_stays_open(kernel: 
 
 
 def test_offload_that_went_off_stays_off_when_a_later_knob_fails(kernel: FakeKernel, driver: Driver) -> None:
+    """Promise 4: the undo never turns offload on, for off is the safe direction."""
     for name, text in ON.items():
         kernel.drift(KNOB[name].path, text)
     driver.write = lambda knob, value: EINVAL if knob.field == "offload.reasons" else driver.sysfs.write(knob, value)

@@ -24,6 +24,7 @@ from numamigration_api.vocabulary import Dialect, MigrationReason
     ],
 )
 def test_a_number_is_compared_by_value_and_odd_spellings_are_no_number(text: str, value: str | None) -> None:
+    """Promise 14: what a kernel file says is kept, and written back one day, only when it is a value of its knob."""
     assert UInt(1, 16).parse(text) == value
 
 
@@ -67,6 +68,7 @@ def test_reasons_are_equal_in_any_order_and_unknown_names_are_kept() -> None:
 
 @pytest.mark.parametrize("text", ["\n", "Demotion\n", "demotion,\n", "0x120\n", "demotion; rm\n"])
 def test_a_mask_that_does_not_look_like_one_is_refused(text: str) -> None:
+    """Promise 14: what was read is written back one day."""
     assert ReasonMask().parse(text) is None
 
 

@@ -35,9 +35,10 @@ def test_the_process_does_not_wait_for_a_job() -> None:
     start(work, lambda _answer: None, "knobs-job")
     (thread,) = set(threading.enumerate()) - before
 
-    assert thread.daemon
     gate.set()
     thread.join()
+
+    assert thread.daemon
 
 
 def test_an_error_of_a_job_is_an_answer_too() -> None:

@@ -600,6 +600,19 @@ def test_a_write_that_blocks_is_told_and_everything_else_goes_on(rig: Rig) -> No
     assert len(rig.reports) > reports
 
 
+def test_counters_are_read_on_while_a_write_blocks(rig: Rig) -> None:
+    """Promise 10: lanes do not wait for each other."""
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.holds = WriteKnob
+    rig.wish({"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})})
+    rig.kernel.set_workloads([Workload(MigrationReason.DAMON, 1000)])
+    rig.kernel.advance(10)
+
+    rig.pass_time(700)
+
+    assert rig.status["statistics"]["foliosMigrated"] > 0
+
+
 def test_the_late_answer_of_a_blocked_write_ends_the_change(rig: Rig) -> None:
     rig.wish({"offload": wish(OFFLOAD)})
     rig.holds = WriteKnob

@@ -209,6 +209,15 @@ def test_best_effort_applies_the_rest_and_tells_the_lacking_field() -> None:
     assert written(plan)[-1] == ("offload.engine", "1")
 
 
+@pytest.mark.parametrize("name", ["folios_migrated", "../../../kernel/dcbm/offloading", "engine\n", ""])
+def test_a_setting_without_a_row_in_the_knob_table_is_told_and_not_written(name: str) -> None:
+    """Promise 14: whatever a policy calls it."""
+    plan = plan_one("offload", wish({**OFFLOAD, name: "1"}))
+
+    assert outcomes(plan)[f"offload.{name}"] is Outcome.UNSUPPORTED
+    assert written(plan) == ON
+
+
 def test_a_refused_group_turns_off_what_this_project_turned_on() -> None:
     """Promise 3: a risk that is no longer accepted ends the offload."""
     body = wish(OFFLOAD, acceptedRisks=[])
@@ -237,6 +246,7 @@ def test_a_wish_of_a_newer_operator_is_shown_and_not_written() -> None:
 
 
 def test_reasons_left_out_mean_all_that_the_kernel_knows_but_memory_failure() -> None:
+    """Promise 3: whatever mask stood there before."""
     plan = plan_one("offload", wish({"engine": "DMA"}))
 
     mask = dict(written(plan))["offload.reasons"]
@@ -244,6 +254,7 @@ def test_reasons_left_out_mean_all_that_the_kernel_knows_but_memory_failure() ->
 
 
 def test_a_reason_that_this_kernel_does_not_know_is_dropped_and_told() -> None:
+    """Promise 3: the others are restricted as asked."""
     config = HostConfig(reason_names=REASONS_7_3[:9])  # up to demotion: no damon yet
 
     plan = plan_one("offload", wish(OFFLOAD), config)
@@ -464,9 +475,10 @@ def test_restore_puts_back_what_has_a_baseline_and_forgets_it() -> None:
     assert plan.forget == set(BEFORE)
 
 
-def test_restore_needs_no_risk_although_it_turns_on() -> None:
+@pytest.mark.parametrize("settings", [{"engine": "Off"}, OFFLOAD], ids=["offload was off", "offload was on"])
+def test_restore_needs_no_risk_although_it_turns_on(settings: dict[str, Any]) -> None:
     """Promise 7: what was on before comes back on."""
-    body = wish({"engine": "Off"}, mode="Restore", acceptedRisks=[])
+    body = wish(settings, mode="Restore", acceptedRisks=[])
 
     plan = plan_one("offload", body, baselines={"offload.engine": "1", "offload.channels": "2"})
 
@@ -505,6 +517,7 @@ def test_hold_writes_nothing_and_keeps_the_baselines() -> None:
 def test_a_knob_that_is_no_longer_named_is_released(
     release: str, writes: list[tuple[str, str]], forget: set[str]
 ) -> None:
+    """Promises 6 and 7: only Restore restores, and to the value of before."""
     body = wish({"engine": "DMA", "reasons": ["demotion", "damon"]}, release=release)
 
     plan = plan_one("offload", body, writes=OURS, baselines=BEFORE)

@@ -127,6 +127,7 @@ def test_the_api_server_comes_from_the_pods_environment(environ: dict[str, str],
 def test_a_broken_value_is_one_line_that_says_what_is_legal(
     arguments: list[str], environ: dict[str, str], words: list[str]
 ) -> None:
+    """Promise 14, as to the node name: it is no path, whoever sets it."""
     with pytest.raises(SettingsError) as caught:
         parse_settings(arguments, IN_CLUSTER | environ)
 

@@ -151,6 +151,7 @@ def test_a_node_counts_as(case: Verdict, bucket: str) -> None:
     ],
 )
 def test_of_two_findings_the_first_in_order_counts(case: Verdict, bucket: str) -> None:
+    """Promise 11: one count for each node, the word that a person must act on first."""
     assert case.bucket == bucket
 
 

@@ -39,7 +39,7 @@ def written(made: World, kind: WriteKind) -> list[str]:
 
 @pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states"])
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
-    """Half the policies would restore the nodes of the other half."""
+    """Promise 6: half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())
     if missing != "fleet switch":
         fleet.control_changed(Control(), 0)

@@ -65,6 +65,7 @@ def test_a_confirmation_of_an_earlier_restore_does_not_end_a_new_one() -> None:
 
 
 def test_a_wish_that_ended_with_keep_is_dropped_at_once() -> None:
+    """Promise 6: only Restore restores."""
     assert rendered(now=rendered(policy(onDelete="Keep"))) == Spec()
 
 

@@ -131,6 +131,7 @@ def warnings(caplog: pytest.LogCaptureFixture) -> Iterator[Callable[[], list[str
 
 
 def test_pages_are_told_as_they_come_and_the_names_after_the_last() -> None:
+    """Promise 6: half a list must not look like policies that are gone."""
     heard, client = run([page(named("a"), token="more"), page(named("b"))])
 
     assert heard.told == [("begun", None), ("upsert", "a"), ("upsert", "b"), ("listed", {"a", "b"})]
@@ -224,7 +225,7 @@ def test_a_node_state_that_cannot_be_read_exists_and_is_said_once(warnings: Call
 
 
 def test_a_policy_that_cannot_be_read_makes_no_list(warnings: Callable[[], list[str]]) -> None:
-    """Half the policies would be taken for wishes that ended, and nodes be restored."""
+    """Promise 6: half the policies would be taken for wishes that ended, and nodes be restored."""
     good = named("good", spec={"nodeSelector": {}})
     heard, _ = run([page(good, named("broken", spec={"mode": "Nonsense", "nodeSelector": {}}))], POLICIES)
 

@@ -12,12 +12,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("crds", "operator", "node-agent", "docs", "scripts", "pyproject.toml")
+ROOMS = ("crds", "operator", "node-agent", "docs", "scripts", "tests", "pyproject.toml")
 PYTHON = (sys.executable, "-m")
 LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
 OPERATOR_SETTINGS = (*PYTHON, "numamigration_operator.settings", "--markdown", "--check", "docs/settings-operator.md")
 AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--check", "docs/settings-agent.md")
+PROMISES = (*PYTHON, "tests.promises", "--check")
 TREE = (sys.executable, "scripts/check_tree.py")
 
 
@@ -57,8 +58,19 @@ def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
     return edit
 
 
+def remove(pattern: str) -> Callable[[Path], None]:
+    def edit(tree: Path) -> None:
+        found = list(tree.glob(pattern))
+        assert found
+        for path in found:
+            path.unlink()
+
+    return edit
+
+
 CORE = "operator/numamigration_operator/core/decisions.py"
 AGENT = "node-agent/numamigration_agent/__init__.py"
+CHANGE = "node-agent/numamigration_agent/change.py"
 WRONG_EDITS = [
     pytest.param(LINT_IMPORTS, append(CORE, "import kopf\n"), "pure", id="the core imports kopf"),
     pytest.param(
@@ -92,6 +104,54 @@ WRONG_EDITS = [
         replace("docs/settings-agent.md", "report", "retort"),
         "settings-agent.md",
         id="the agent's settings page is stale",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("docs/promises.md", "Restore is exact", "Restore is near"),
+        "promises.md is stale",
+        id="the page of promises is stale",
+    ),
+    pytest.param(
+        PROMISES,
+        replace(CHANGE, "reversed(self._runs)", "reversed([*self._runs])"),
+        "p04-undo-in-order-of-writing.patch: does not apply",
+        id="a mutant that does not apply any more",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("tests/unit/test_agent_plan.py", "def test_no_known_reason_left_is_refused", "def test_no_reason_left"),
+        "there is no test tests/unit/test_agent_plan.py::test_no_known_reason_left_is_refused",
+        id="a mutant whose test has another name now",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("tests/unit/test_agent_codecs.py", "Promise 2: any", "Promise 7: any"),
+        'does not begin with "Promise 2"',
+        id="a mutant whose test keeps another promise",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("tests/unit/test_agent_codecs.py", "Promise 2: any", "Promise 18: any"),
+        "there is no promise 18",
+        id="a test that names a promise that nobody gave",
+    ),
+    pytest.param(
+        PROMISES,
+        remove("tests/mutants/p10-*.patch"),
+        "promise 10 is marked as built and no mutant",
+        id="a promise without a mutant",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("tests/mutants/p10-exit-waits-for-jobs.patch", "Guard: ", "Gard: "),
+        "the header must have Promise, Guard, Test",
+        id="a mutant with a wrong header",
+    ),
+    pytest.param(
+        PROMISES,
+        replace("tests/promises.py", "built=False", "built=True"),
+        "promise 8 is marked as built and no test names it",
+        id="a promise without a test",
     ),
     pytest.param(TREE, append(AGENT, "def f():\n" + "    pass\n" * 61), "62 lines", id="a function that is too long"),
 ]
