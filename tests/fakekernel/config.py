@@ -121,6 +121,8 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
         DmaEngine("ptdma", numa_node=1),
         DmaEngine("ptdma", numa_node=1),
     )
+    channels_max: AtLeastOne = 16
+    """What ``nr_dma_chan`` takes at most; a driver with other limits has the same files, so only a write tells."""
     dmaengine_users: NotNegative = 0
     """Others that have called dmaengine_get() (async_tx, for example)."""
     parameters: dict[str, str] = {}

@@ -78,7 +78,7 @@ class Row(NamedTuple):
     store: Store | None = None
     show_lock: str = ""
     store_lock: str = ""
-    refuses_unlocked: Callable[[bytes], object] | None = None
+    refuses_unlocked: Callable[[KernelState, bytes], object] | None = None
     """What a handler that takes its own lock makes of the text before it does: a bad value never waits."""
 
 
@@ -116,15 +116,15 @@ def finish_turning_off(state: KernelState) -> None:
         state.log.say("migrate_offload: disabled by DCBM")
 
 
-def _channel_count(data: bytes) -> int:
+def _channel_count(state: KernelState, data: bytes) -> int:
     wanted = kstrtouint(data)
-    if not 1 <= wanted <= CHANNELS_MAX:
+    if not 1 <= wanted <= state.config.channels_max:
         raise KernelError(EINVAL)
     return wanted
 
 
 def _store_nr_dma_chan(state: KernelState, data: bytes, _caller: Caller) -> None:
-    state.driver.nr_dma_chan = _channel_count(data)
+    state.driver.nr_dma_chan = _channel_count(state, data)
 
 
 def _store_reason_mask(state: KernelState, data: bytes, _caller: Caller) -> None:
@@ -161,7 +161,7 @@ def _parameter(row: Row, lock: str) -> Row:
     return row._replace(show_lock=lock, store_lock=lock)
 
 
-def _own_mutex(row: Row, refuses_unlocked: Callable[[bytes], object]) -> Row:
+def _own_mutex(row: Row, refuses_unlocked: Callable[[KernelState, bytes], object]) -> Row:
     return row._replace(store_lock=DRIVER_LOCK, refuses_unlocked=refuses_unlocked)
 
 
@@ -228,7 +228,11 @@ class Series(NamedTuple):
 SERIES: Final[dict[Dialect, Series]] = {
     Dialect.NO_SERIES: Series(),
     Dialect.V5: Series(
-        (_own_mutex(V5_OFFLOADING, kstrtobool), _own_mutex(V5_CHANNELS, _channel_count), *V5_COUNTERS),
+        (
+            _own_mutex(V5_OFFLOADING, lambda _, data: kstrtobool(data)),
+            _own_mutex(V5_CHANNELS, _channel_count),
+            *V5_COUNTERS,
+        ),
         fixed_reasons=frozenset(
             {
                 MigrationReason.COMPACTION,

@@ -301,7 +301,7 @@ class FakeKernel:
         Where a lock of the kernel is taken, that process waits for it, not whoever calls this.
         """
         handle, data = self.open(path, os.O_WRONLY, HOST_ROOT), text.encode()
-        call = Call(handle.path, lambda: self._write(handle, data, 0), _store_lock(handle, data))
+        call = Call(handle.path, lambda: self._write(handle, data, 0), self._store_lock(handle, data))
         self._perform(call)
         if call.over:
             call.result()
@@ -422,10 +422,22 @@ class FakeKernel:
 
     def begin_write(self, handle: OpenFile, data: bytes, offset: int = 0) -> Call:
         """Take a pwrite, which may be held up."""
-        call = Call(handle.path, lambda: self._write(handle, data, offset), _store_lock(handle, data))
+        call = Call(handle.path, lambda: self._write(handle, data, offset), self._store_lock(handle, data))
         if not (_is_store(handle, data) and self.gate.holds_before(call)):
             self._perform(call)
         return call
+
+    def _store_lock(self, handle: OpenFile, data: bytes) -> str:
+        """Return the lock that a store waits for; a handler that takes its own refuses a bad value before."""
+        row = handle.file.row
+        if not _is_store(handle, data):
+            return ""
+        try:
+            if row.refuses_unlocked:
+                row.refuses_unlocked(self._state, data)
+        except KernelError:
+            return ""
+        return row.store_lock
 
     def open_gate(self, *, drop: bool) -> None:
         """Take the gate away and let go who is held there; with `drop`, a store that has no effect yet never has."""
@@ -580,19 +592,6 @@ def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None
 
 def _is_store(handle: OpenFile, data: bytes) -> bool:
     return bool(data) and handle.file.row.store is not None
-
-
-def _store_lock(handle: OpenFile, data: bytes) -> str:
-    """Return the lock that a store waits for; a handler that takes its own refuses a bad value before."""
-    row = handle.file.row
-    if not _is_store(handle, data):
-        return ""
-    try:
-        if row.refuses_unlocked:
-            row.refuses_unlocked(data)
-    except KernelError:
-        return ""
-    return row.store_lock
 
 
 def _parent(path: str) -> str:

@@ -204,6 +204,20 @@ def test_no_batch_begins_once_a_turn_off_has_begun() -> None:
     assert kernel.snapshot().vmstat["pgmigrate_success"] == 2048
 
 
+def test_who_migrates_while_a_turn_off_waits_is_served_by_cpu_and_does_not_prolong_it() -> None:
+    kernel = boot(HUNG, HUNG)
+    kernel.drift(f"{PARAMETERS}/nr_dma_chan", "1")
+    kernel.migrate(MOVE_PAGES, 512)
+    turn_off = write(kernel, OFFLOADING, "0")
+    kernel.advance(9)
+
+    kernel.migrate(MOVE_PAGES, 100)
+    by_cpu = kernel.snapshot().vmstat["pgmigrate_success"]
+    kernel.advance(1)
+
+    assert (by_cpu, turn_off.result()) == (100, 1)
+
+
 def test_an_idle_turn_off_is_over_at_once() -> None:
     kernel = boot(HUNG)
 

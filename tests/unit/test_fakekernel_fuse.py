@@ -16,18 +16,21 @@ import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from errno import EACCES, EBUSY, EINVAL, EIO, ENODEV, ENOENT, ENOTCONN, EPERM, ERANGE, EROFS, EWOULDBLOCK
+from errno import EACCES, EBUSY, ECONNABORTED, EINVAL, EIO, ENODEV, ENOENT, ENOTCONN, EPERM, ERANGE, EROFS, EWOULDBLOCK
 from pathlib import Path
 from typing import Protocol
 
 import pytest
 
 from numamigration_api.vocabulary import Dialect, MigrationReason
-from tests.fakekernel.config import HostConfig, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fakekernel.control import (
     Advance,
+    AwaitBlocked,
     Drift,
+    EndBatches,
     Load,
+    Migrate,
     Quit,
     Reboot,
     SetEngines,
@@ -122,6 +125,9 @@ def names(folder: Path) -> list[str]:
 
 @contextmanager
 def user(uid: int) -> Iterator[None]:
+    if uid == os.geteuid():  # the C library would wait until each thread has changed, a blocked one too
+        yield
+        return
     os.seteuid(uid)
     try:
         yield
@@ -510,6 +516,51 @@ def test_writers_at_the_same_time_are_taken_one_by_one(host: FakeHost) -> None:
 
     assert written == [[1] * 25] * 8
     assert sorted(host.stores[already:]) == sorted([("nr_dma_chan", str(n)) for n in range(1, 9)] * 25)
+
+
+def test_any_number_of_blocked_calls_leaves_room_for_others(host: FakeHost) -> None:
+    """Of its own accord libfuse serves ten requests at a time."""
+    files = Mounted(host)
+    host.do(SetEngines((DmaEngine("ptdma", hangs=True),)))
+    files.write(OFFLOADING, b"1")
+    host.do(Migrate(Workload(MigrationReason.SYSCALL_OR_CPUSET, 0), 512))
+
+    with ThreadPoolExecutor(40) as threads:
+        turn_off = threads.submit(files.write, OFFLOADING, b"0")
+        host.do(AwaitBlocked(OFFLOADING))
+        readers = [threads.submit(files.read, CHANNELS) for _ in range(30)]
+        host.do(AwaitBlocked(CHANNELS))
+        answer = threads.submit(files.read, "/sys/module/dcbm/refcnt").result(30)
+        host.do(EndBatches())
+
+        assert [reader.result(30) for reader in readers] == ["1\n"] * 30
+    assert (answer, turn_off.result()) == ("1\n", [1])
+    host.do(SetEngines(host.config.engines))
+
+
+def test_a_stall_ends_by_itself_in_real_time() -> None:
+    slow = DmaEngine("ptdma", copy_seconds=0.2)
+    with FakeHost(HostConfig(engines=(slow,))) as host:
+        files = Mounted(host)
+        files.write(OFFLOADING, b"1")
+        host.do(Migrate(Workload(MigrationReason.SYSCALL_OR_CPUSET, 0), 512))
+
+        files.write(OFFLOADING, b"0")
+
+        assert files.read(MIGRATED) == "512\n"
+
+
+def test_a_host_stops_although_calls_are_blocked() -> None:
+    with FakeHost(HostConfig(engines=(DmaEngine("ptdma", hangs=True),))) as host, ThreadPoolExecutor() as threads:
+        files = Mounted(host)
+        files.write(OFFLOADING, b"1")
+        host.do(Migrate(Workload(MigrationReason.SYSCALL_OR_CPUSET, 0), 512))
+        turn_off = threads.submit(errno_of, lambda: files.write(OFFLOADING, b"0"))
+        host.do(AwaitBlocked(OFFLOADING))
+
+        host.stop()
+
+        assert turn_off.result(30) in {EIO, ECONNABORTED}  # our answer, or that of a connection which is no more
 
 
 def test_stores_and_snapshot_are_seen_from_outside(host: FakeHost) -> None:

@@ -10,7 +10,7 @@ import gzip
 import os
 import random
 from collections.abc import Callable
-from errno import EACCES, EAGAIN, EBUSY, EEXIST, ENODEV, ENOENT, EPERM
+from errno import EACCES, EAGAIN, EBUSY, EEXIST, EINVAL, ENODEV, ENOENT, EPERM
 
 import pytest
 
@@ -86,6 +86,16 @@ def test_v5_has_its_four_files_in_the_modules_own_folder() -> None:
 def test_v5_has_no_built_in_form() -> None:
     with pytest.raises(ValueError, match="V5 has no built-in form"):
         boot(HostConfig(dialect=Dialect.V5, built_in=True))
+
+
+@pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
+def test_a_driver_may_take_fewer_channels_and_only_a_write_tells(dialect: Dialect) -> None:
+    kernel = boot(HostConfig(dialect=dialect, channels_max=1))
+    channels = OFFLOADING_OF[dialect].replace("offloading", "nr_dma_chan")
+
+    kernel.drift(channels, "1")
+
+    assert errno_of(lambda: kernel.drift(channels, "2")) == EINVAL
 
 
 @pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
