@@ -137,6 +137,7 @@ class Soak:
 
     def api_server_away(self, seconds: float) -> None:
         """Take the API server away, change a knob behind the agents' backs, and bring it back."""
+        self.stage.await_reports()
         managed = next((name for name in NODES if "balancing" in self.model.winners(name)), None)
         mark, stores = self.stage.proxy.mark(), self.stage.stores()
         self.stage.take_api_server()
