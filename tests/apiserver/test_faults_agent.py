@@ -374,8 +374,9 @@ def changed_states(change: Callable[[Json], None]) -> Json:
     return crd
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def own_bed(binaries: Binaries) -> Iterator[ControlPlane]:
+    """A control plane whose CRDs are these tests' own."""
     with ControlPlane(binaries) as bed:
         for crd in definitions():
             bed.api.install_crd(crd)
@@ -412,7 +413,7 @@ def test_words_of_a_later_release_are_shown_and_the_rest_is_applied(
 ) -> None:
     """Promise 14: what this agent does not know is not guessed, and keeps nothing else from being applied."""
     own_bed.api.install_crd(changed_states(later_release))
-    node = NodeUnderTest(own_bed, host, "node-a", tmp_path)
+    node = NodeUnderTest(own_bed, host, "node-b", tmp_path)
     node.start()
     try:
         before = host.snapshot()

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
+from types import FrameType
 from typing import Final
 
 from tests.fakekernel.control import Drift
@@ -66,6 +68,17 @@ class Tally:
     quiet_rounds: int = 0
     spec_writes: int = 0
     calm_seconds_max: float = 0.0
+
+    def rows(self) -> dict[str, str]:
+        """Return what was done, for the log."""
+        return {
+            "nodes": str(len(NODES)),
+            "kills": f"{self.kills.total()}: {listed(self.kills)}",
+            "edits": f"{self.edits.total()}: {listed(self.edits)}",
+            "rounds": f"{self.rounds}, {self.quiet_rounds} of them without an edit",
+            "specs written": str(self.spec_writes),
+            "longest way to calm": f"{self.calm_seconds_max:.1f} s",
+        }
 
 
 class Soak:
@@ -124,6 +137,7 @@ class Soak:
 
     def api_server_away(self, seconds: float) -> None:
         """Take the API server away, change a knob behind the agents' backs, and bring it back."""
+        self.stage.await_reports()
         managed = next((name for name in NODES if "balancing" in self.model.winners(name)), None)
         mark, stores = self.stage.proxy.mark(), self.stage.stores()
         self.stage.take_api_server()
@@ -200,25 +214,6 @@ def run(soak: Soak, *, minutes: float, kills: int, away_seconds: float) -> None:
     soak.end()
 
 
-def report(tally: Tally, *, seed: int, seconds: float, away_seconds: float, verdict: str) -> str:
-    """Return the log: what was done, on which revision, and how it ended."""
-    rows = {
-        "revision": revision(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "seed": seed,
-        "duration": elapsed(seconds),
-        "nodes": len(NODES),
-        "kills": f"{tally.kills.total()}: {listed(tally.kills)}",
-        "edits": f"{tally.edits.total()}: {listed(tally.edits)}",
-        "rounds": f"{tally.rounds}, {tally.quiet_rounds} of them without an edit",
-        "API server away": f"{away_seconds:g} s",
-        "specs written": f"{tally.spec_writes}",
-        "longest way to calm": f"{tally.calm_seconds_max:.1f} s",
-        "result": verdict,
-    }
-    return "".join(f"{name + ':':<21}{value}\n" for name, value in rows.items())
-
-
 def listed(counts: Counter[str]) -> str:
     """Return counts as people say them."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
@@ -234,6 +229,9 @@ def revision() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
+    # As for the test bed's own command: a shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
     progress = Progress()
     print(f"seed {options.seed}", flush=True)
     try:
@@ -248,8 +246,12 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
 
 
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
 def _soak(options: argparse.Namespace, progress: Progress) -> int:
-    begun = time.monotonic()
+    begun, head = time.monotonic(), revision()
     with (
         tempfile.TemporaryDirectory(prefix="numamigration-soak-") as folder,
         Stage(find_binaries(progress), Path(folder), NODES) as stage,
@@ -265,7 +267,16 @@ def _soak(options: argparse.Namespace, progress: Progress) -> int:
         f"FAILED: {failure}" if failure else f"passed; every baseline is back on {len(NODES)} of {len(NODES)} nodes"
     )
     seconds = time.monotonic() - begun
-    text = report(soak.tally, seed=options.seed, seconds=seconds, away_seconds=options.away_seconds, verdict=verdict)
+    rows = {
+        "revision": head if head == revision() else f"{head}, changed while it ran",
+        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "seed": str(options.seed),
+        "duration": elapsed(seconds),
+        "API server away": f"{options.away_seconds:g} s",
+        **soak.tally.rows(),
+        "result": verdict,
+    }
+    text = "".join(f"{name + ':':<21}{value}\n" for name, value in rows.items())
     progress.note(text.rstrip())
     if options.log:
         options.log.parent.mkdir(parents=True, exist_ok=True)

@@ -172,6 +172,12 @@ class Stage:
         """Return how often each kernel was written to."""
         return {name: len(node.host.stores) for name, node in self.nodes.items()}
 
+    def await_reports(self) -> None:
+        """Return when each agent has reported from now on: one that was just killed knows its wish again by then."""
+        mark = self.proxy.mark()
+        for name in self.nodes:
+            self.proxy.wait_seen(Match("PATCH", f"/{name}/status"), since=mark, status=200)
+
     def spec_writes(self, since: int) -> int:
         """Return how many node states the API server stored a spec for since a mark of the proxy."""
         return sum(one.status in {200, 201} for one in self.proxy.seen(SPEC_WRITE, since=since))

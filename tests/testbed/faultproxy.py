@@ -258,7 +258,6 @@ class FaultProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.clear()
         self.refuse()
 
     @property
@@ -287,7 +286,8 @@ class FaultProxy:
             return [one.fault for one in self._active if one.left != 0]
 
     def refuse(self) -> None:
-        """Cut every connection and refuse new ones, as a machine does that has no such server."""
+        """End all faults, cut every connection and refuse new ones, as a machine does that has no such server."""
+        self.clear()
         server, self._server = self._server, None
         if server is not None:
             server.shutdown()
@@ -386,8 +386,9 @@ class FaultProxy:
             return
         self._before(action, active)
         target = LIMIT.sub(str(action.limit), seen.target) if isinstance(action, SmallPages) else seen.target
-        connection, response = self._ask(seen, target, client)
-        with closing(connection):
+        with closing(self._connect(WATCH_SECONDS_MAX if seen.watch else REQUEST_SECONDS_MAX)) as connection:
+            connection.request(seen.method, target, seen.body or None, client.forwarded_headers())
+            response = connection.getresponse()
             if isinstance(action, Cut):
                 raise _CutError
             if seen.watch and response.status == http.client.OK:
@@ -405,17 +406,13 @@ class FaultProxy:
         if active and isinstance(action, Stall) and not action.forward:
             active.cleared.wait()
 
-    def _ask(
-        self, seen: Exchange, target: str, client: _Client
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
-        seconds = WATCH_SECONDS_MAX if seen.watch else REQUEST_SECONDS_MAX
+    def _connect(self, seconds: float) -> http.client.HTTPSConnection:
         connection = http.client.HTTPSConnection(
             str(self._upstream.hostname), self._upstream.port, context=self._upstream_tls, timeout=seconds
         )
         connection.connect()
-        self._keep(connection.sock)
-        connection.request(seen.method, target, seen.body or None, client.forwarded_headers())
-        return connection, connection.getresponse()
+        self.keep(connection.sock)
+        return connection
 
     def _pass_watch(
         self, seen: Exchange, client: _Client, response: http.client.HTTPResponse, action: Action | None
@@ -435,13 +432,12 @@ class FaultProxy:
 
     # --- connections ---------------------------------------------------------------------------------------------
 
-    def _keep(self, opened: socket.socket) -> None:
+    def keep(self, opened: socket.socket) -> None:
+        """Remember a connection, so that it can be cut."""
         with self._news:
             self._sockets = {one for one in self._sockets if one.fileno() >= 0} | {opened}
             if self._server is None:  # it came while the others were cut
                 _shut(opened)
-
-    keep = _keep
 
 
 class _Server(ThreadingHTTPServer):
