@@ -114,6 +114,7 @@ class TwoHolders(RuleBasedStateMachine):
     def process_stops_in_good_order(self, which: int) -> None:
         self.lives[which].ending = True
 
+    @precondition(lambda self: self.store.lease is not None)  # see may_be_deleted
     @rule(which=PROCESSES, offset=st.floats(-1e6, 1e6), rate=st.floats(0.85, 1.15), wall=st.floats(-1e6, 1e6))
     def process_is_killed_and_born_again(self, which: int, offset: float, rate: float, wall: float) -> None:
         life = self.lives[which]
