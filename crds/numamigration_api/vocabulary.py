@@ -38,6 +38,13 @@ AGENT_MANAGER: Final = "numamigration-agent"
 """Field manager of a node state's status."""
 RESTORE_FINALIZER: Final = f"{GROUP}/restore"
 """On a policy with onDelete Restore, seen there before any node is pushed."""
+LEASE_NAME: Final = "numamigration-operator"
+"""The Lease of the operator that leads, in the operator's namespace."""
+EPOCH_ANNOTATION: Final = f"{GROUP}/leader-epoch"
+"""On the Lease: the fencing token of the leader, a decimal number; also in each node state and policy it writes."""
+EPOCH_MAX: Final = 2**53 - 1  # the largest integer that every reader of JSON has exactly (RFC 8259)
+FENCE_MESSAGE: Final = "leaderEpoch must not fall: another operator leads now"
+"""What the API server says to a writer with an older epoch; the operator knows its own deposition by it."""
 
 CONTROL_CONFIG_MAP: Final = "numamigration-control"
 """ConfigMap in the operator's namespace with which people stop the whole fleet; absent means ``run``."""

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Command line of the operator: settings in, exit code out.
 
-Exit codes: 0 stopped by a signal, 1 crashed, 2 a setting or the cluster configuration is wrong.
+Exit codes: 0 stopped by a signal, 1 crashed, 2 a setting or the cluster configuration is wrong, 3 has led and does not
+any more.
 """
 
 from __future__ import annotations
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     try:
         return asyncio.run(operate(settings, lambda: Client.connect(access), fleet))
-    except ClusterConfigError as error:
+    except (ClusterConfigError, SettingsError) as error:
         return _refuse(error)
 
 

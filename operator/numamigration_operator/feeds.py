@@ -33,6 +33,13 @@ class FleetLike(Protocol):
     def synced(self) -> bool:
         """Every kind of object has been listed once."""
 
+    @property
+    def greatest_epoch(self) -> int:
+        """The greatest leader epoch of any object."""
+
+    def lead(self, epoch: int) -> None:
+        """This process leads, with this epoch."""
+
     def write_skewed(self, name: str, message: str) -> None:
         """The CRD does not know a field of this node's spec."""
 

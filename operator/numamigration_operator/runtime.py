@@ -1,24 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
 """The operator process: wires readers, fleet and writers on one event loop, and ends well.
 
+* Nothing but the Lease is read or written before this process holds it; nothing else is written before its epoch stands
+  there. A lost Lease, or a write that the API server's fence refused, ends the process with exit code 3.
 * The fleet is touched on this loop only. Readers mark that something changed; one loop decides, DECIDE_SECONDS_MIN
   apart at least, so that a burst of events is one decision.
 * A signal ends everything within a second or two, exit code 0: nothing needs saving, the next look at the objects
-  goes on.
+  goes on. The Lease is given back once nothing of ours can arrive at the API server any more.
 * A task that ends by itself ends the process with exit code 1 and a line that names it. It never limps.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import time
 from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime
 from random import Random
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
@@ -26,12 +27,16 @@ from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.applier import Applier, Limits
 from numamigration_operator.cluster.apply_driver import ApplyDriver
+from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client
 from numamigration_operator.cluster.events import EventPoster
 from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, control_resource
+from numamigration_operator.cluster.lease import Durations, LeaseHolder
+from numamigration_operator.cluster.lease_driver import LeaseDriver, NotLeadingError
 from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
 from numamigration_operator.feeds import ControlFeed, FleetLike, NodeFeed, PolicyFeed, StateFeed
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
+from numamigration_operator.health import Facts, ReaderFacts, serve_health
 from numamigration_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -41,6 +46,7 @@ DECIDE_SECONDS_MIN: Final = 0.05
 STOP_SECONDS_MAX: Final = 3.0
 """For all tasks to end; what has not ended by then is left behind."""
 EXIT_CRASHED: Final = 1
+EXIT_NOT_LEADING: Final = 3
 
 _metadata: Final = msgspec.json.Decoder(AnyObject)
 
@@ -49,7 +55,7 @@ class Pulse:
     """Both clocks, and the mark that something changed."""
 
     def __init__(self) -> None:
-        self._changed = asyncio.Event()
+        self._bell = Bell(self.now)
 
     def now(self) -> float:
         """Return monotonic seconds."""
@@ -61,21 +67,11 @@ class Pulse:
 
     def changed(self) -> None:
         """Mark that something changed."""
-        self._changed.set()
+        self._bell.ring()
 
     async def next_change(self, until: float | None) -> None:
         """Wait for a mark, or until a time; clears the mark."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(None if until is None else max(0.0, until - self.now())):
-                await self._changed.wait()
-        self._changed.clear()
-
-
-class Reader(Protocol):
-    """Reads one kind of object."""
-
-    async def run(self) -> None:
-        """Read for ever."""
+        await self._bell.wait(until)
 
 
 class Operator:
@@ -84,7 +80,15 @@ class Operator:
     def __init__(self, settings: OperatorSettings, client: Client, fleet: FleetLike, rng: Random) -> None:
         self._fleet = fleet
         self._pulse = Pulse()
-        self._events = EventPoster(client, self._pulse.wall)
+        identity = settings.identity
+        durations = Durations(
+            settings.lease_duration_seconds, settings.lease_renew_deadline_seconds, settings.lease_retry_seconds
+        )
+        self._lease = LeaseDriver(client, LeaseHolder(identity, durations, rng), settings.home_namespace)
+        self._lease_seconds = settings.lease_duration_seconds
+        self._leading_since: float | None = None
+        self._synced = False
+        self._events = EventPoster(client, self._pulse.wall, instance=identity, may_send=self._lease.holds)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
         self._applies = ApplyDriver(
             client,
@@ -92,6 +96,8 @@ class Operator:
             on_stored=self._write_stored,
             on_failure=self._write_failed,
             on_skew=self._write_skewed,
+            on_fenced=self._lease.lose,
+            may_send=self._lease.holds,
         )
         self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
         self._watch = WatchSupervisor(
@@ -102,7 +108,7 @@ class Operator:
             rng=rng,
         )
         control = ControlFeed(fleet, self._pulse)
-        self._readers: dict[str, Reader] = {
+        self._readers: dict[str, Informer[Any]] = {
             "fleet switch": Informer(
                 client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
             ),
@@ -112,22 +118,56 @@ class Operator:
         }
 
     async def run(self) -> int:
-        """Run until a signal comes or a task ends by itself; return the exit code."""
-        tasks = [
-            asyncio.create_task(work, name=name)
-            for name, work in {
-                **{name: reader.run() for name, reader in self._readers.items()},
-                "policy watch": self._watch.run(),
-                "decisions": self._decide(),
-                "applier": self._applies.run(),
-                "events": self._events.run(),
-            }.items()
-        ]
-        return await supervise(tasks)
+        """Run until a signal comes, the Lease is lost or a task ends by itself; return the exit code."""
+        works = {
+            **{name: reader.run for name, reader in self._readers.items()},
+            "policy watch": self._watch.run,
+            "decisions": self._decide,
+            "applier": self._applies.run,
+            "events": self._events.run,
+        }
+        code = await supervise(
+            [
+                asyncio.create_task(self._lease.run(), name="lease"),
+                *(asyncio.create_task(self._once_leading(work), name=name) for name, work in works.items()),
+            ]
+        )
+        if self._applies.drained:
+            await self._lease.release()
+        return code
+
+    async def _once_leading(self, work: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        await self._lease.leading()
+        await work()
+
+    def facts(self) -> Facts:
+        """Return what the health checks are made from."""
+        return Facts(
+            now=self._pulse.now(),
+            contact=self._lease.contact,
+            lease_seconds=self._lease_seconds,
+            leading_since=self._leading_since,
+            holds=self._lease.holds(),
+            synced=self._synced,
+            readers=tuple(
+                ReaderFacts(name, reader.machine.last_activity, reader.relist_seconds or 0.0)
+                for name, reader in self._readers.items()
+            ),
+        )
+
+    async def _take_over(self) -> None:
+        self._leading_since = self._pulse.now()
+        while not self._fleet.synced:
+            await self._pulse.next_change(None)
+        # On the Lease first, before any other object has it: whoever comes later takes a greater one.
+        epoch = await self._lease.claim(self._fleet.greatest_epoch)
+        self._fleet.lead(epoch)
+        self._synced = True
+        log.info("ready: policies, nodes and node states are known", extra={"epoch": epoch})
 
     async def _decide(self) -> None:
-        look_again: float | None = None
-        was_synced = False
+        await self._take_over()
+        look_again: float | None = self._pulse.now()
         while True:
             await self._pulse.next_change(look_again)
             decisions = self._fleet.decide(self._pulse.now(), self._pulse.wall())
@@ -135,9 +175,6 @@ class Operator:
                 self._applies.submit(decisions.writes)
             for wish in decisions.events:
                 self._events.post(wish)
-            if self._fleet.synced and not was_synced:
-                was_synced = True
-                log.info("ready: policies, nodes and node states are known")
             look_again = decisions.look_again
             await asyncio.sleep(DECIDE_SECONDS_MIN)
 
@@ -171,14 +208,24 @@ async def supervise(tasks: list[asyncio.Task[None]]) -> int:
     everything: list[asyncio.Task[Any]] = [stopped, *tasks]
     await asyncio.wait(everything, return_when=asyncio.FIRST_COMPLETED)
     crashed = [task for task in tasks if task.done()]
-    for task in crashed:
-        log.critical("task ended by itself; the process ends", extra={"task": task.get_name()}, exc_info=_error(task))
+    code = max((_ended(task) for task in crashed), default=0)
     if not crashed:
         log.info("stopping")
     for task in everything:
         task.cancel()
     await asyncio.wait(everything, timeout=STOP_SECONDS_MAX)
-    return EXIT_CRASHED if crashed else 0
+    return code
+
+
+def _ended(task: asyncio.Task[None]) -> int:
+    error = _error(task)
+    if isinstance(error, NotLeadingError):
+        log.error(
+            "not leading any more; the process ends, and stands by when it starts again", extra={"why": str(error)}
+        )
+        return EXIT_NOT_LEADING
+    log.critical("task ended by itself; the process ends", extra={"task": task.get_name()}, exc_info=error)
+    return EXIT_CRASHED
 
 
 def _error(task: asyncio.Task[None]) -> BaseException | None:
@@ -192,11 +239,13 @@ async def operate(
 
     Raises:
         ClusterConfigError: there is no usable configuration of a cluster.
+        SettingsError: nothing can listen at `health_address`.
     """
     client = await connect()
-    # No leader election yet, so two replicas would write against each other.
-    log.info("operator started; only one replica may run", extra={"server": client.server})
+    log.info("operator started; it stands by until it holds the lease", extra={"server": client.server})
+    operator = Operator(settings, client, fleet, Random())  # noqa: S311 - spreads requests, keeps no secret
     try:
-        return await Operator(settings, client, fleet, Random()).run()  # noqa: S311 - spreads requests, keeps no secret
+        async with serve_health(settings.health_address, operator.facts):
+            return await operator.run()
     finally:
         await client.close()

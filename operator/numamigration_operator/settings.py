@@ -13,18 +13,22 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
+import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, NoReturn, get_args
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from numamigration_api.machinery.logs import LogFormat, LogLevel
 from numamigration_operator import __version__
+from numamigration_operator.cluster.lease import JITTER, LEASE_SECONDS_MAX
 from numamigration_operator.core.objects import Selector
 from numamigration_operator.label_selector import LEGAL as SELECTOR_LEGAL
 from numamigration_operator.label_selector import parse_label_selector
@@ -37,6 +41,17 @@ NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/name
 NAMESPACE_DEFAULT: Final = "numamigration-system"
 NAMESPACE_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """RFC 1123 label, as the API server asks of namespaces."""
+ROOM: Final = {
+    "lease_renew_deadline_seconds": ("lease_duration_seconds", 1.0),
+    "lease_retry_seconds": ("lease_renew_deadline_seconds", JITTER),
+}
+"""Which setting must be longer than which, and by what factor at least; as in client-go's leader election."""
+LEGAL: Final = {
+    "agent_node_selector": SELECTOR_LEGAL,
+    "health_address": "host:port, for example 0.0.0.0:8081 or [::]:8081, or empty",
+    "lease_identity": "a name of at most 200 characters, or empty",
+}
+"""What settings take whose bounds do not say it."""
 
 
 class OperatorSettings(BaseSettings):
@@ -64,9 +79,10 @@ class OperatorSettings(BaseSettings):
     """
 
     namespace: str | None = Field(default=None, pattern=NAMESPACE_PATTERN, max_length=63)
-    """Namespace of the operator: there it looks for the ConfigMap of the fleet switch.
+    """Namespace of the operator: there are the Lease of the one that leads and the ConfigMap of the fleet switch.
 
     Unit: name. Default: none, which means the namespace of the pod's service account, or else numamigration-system.
+    All operators of a cluster must use the same one: its kinds are cluster-wide, so there is one leader in a cluster.
     """
 
     log_format: LogFormat = LogFormat.TEXT
@@ -134,6 +150,40 @@ class OperatorSettings(BaseSettings):
     gives nodes that are down a chance to come back; the deletion waits for them that long.
     """
 
+    lease_identity: str = Field(default="", max_length=200)
+    """Who holds the Lease, for people who look at it.
+
+    Unit: name. Default: empty, which means the host's name, in a pod the pod's. A random suffix is always added,
+    so that no process takes the lease of another one, nor of its own former life, for its own.
+    """
+
+    lease_duration_seconds: int = Field(default=15, ge=1, le=LEASE_SECONDS_MAX)
+    """How long other operators wait after the leader's last sign of life before one of them leads.
+
+    Unit: seconds. Default: 15. Less continues sooner after a crash; more survives a longer pause of the API server.
+    """
+
+    lease_renew_deadline_seconds: float = Field(default=10.0, ge=0.5, le=LEASE_SECONDS_MAX)
+    """How long the leader acts without having renewed the Lease; then its process ends.
+
+    Unit: seconds. Default: 10.0. What lies between this and the lease's duration is the margin for clocks that do
+    not run at quite the same speed and for requests that are under way.
+    """
+
+    lease_retry_seconds: float = Field(default=2.0, ge=0.1, le=60.0)
+    """Time between two renewals of the leader, and between two looks of an operator that stands by.
+
+    Unit: seconds. Default: 2.0. Each costs one small request. After a leader that stopped in good order the next one
+    takes over within this time.
+    """
+
+    health_address: str = ""
+    """Where /healthz and /readyz are served over HTTP, as host:port.
+
+    Unit: address. Default: empty, which serves nothing. For the probes of a pod use 0.0.0.0:8081 or [::]:8081; the
+    answers are a line of plain text that says why, without secrets, and nothing can be changed there.
+    """
+
     @field_validator("kubeconfig")
     @classmethod
     def _exists(cls, value: Path | None) -> Path | None:
@@ -147,6 +197,26 @@ class OperatorSettings(BaseSettings):
         parse_label_selector(value)
         return value
 
+    @field_validator("lease_renew_deadline_seconds", "lease_retry_seconds")
+    @classmethod
+    def _leaves_room(cls, value: float, info: ValidationInfo) -> float:
+        longer, share = ROOM[info.field_name or ""]
+        if longer in info.data and value * share >= info.data[longer]:
+            raise ValueError(f"too long for {longer}")
+        return value
+
+    @field_validator("health_address")
+    @classmethod
+    def _is_address(cls, value: str) -> str:
+        if value:
+            parse_address(value)
+        return value
+
+    @property
+    def identity(self) -> str:
+        """Return a new identity: `lease_identity`, or what it means when empty, with a random suffix."""
+        return f"{self.lease_identity or own_name()}_{secrets.token_hex(4)}"
+
     @property
     def home_namespace(self) -> str:
         """Return `namespace`, or where this process runs."""
@@ -158,6 +228,23 @@ class OperatorSettings(BaseSettings):
     def agent_nodes(self) -> Selector:
         """Return `agent_node_selector`, parsed."""
         return parse_label_selector(self.agent_node_selector)
+
+
+def own_name() -> str:
+    """Return the host's name, in a pod the pod's."""
+    return os.environ.get("HOSTNAME") or socket.gethostname() or PROGRAM
+
+
+def parse_address(text: str) -> tuple[str, int]:
+    """Return host and port of ``host:port``; an IPv6 address stands in brackets.
+
+    Raises:
+        ValueError: it is not of this form.
+    """
+    found = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:\[\]]+)):(\d{1,5})", text)
+    if found is None or not 0 < int(found[3]) < 1 << 16:
+        raise ValueError("no host:port")
+    return found[1] or found[2], int(found[3])
 
 
 class SettingsError(Exception):
@@ -213,14 +300,15 @@ def legal(name: str) -> str:
     """Say what values a setting takes."""
     info = OperatorSettings.model_fields[name]
     kind = _kind(info)
-    if name == "agent_node_selector":
-        return SELECTOR_LEGAL
+    if name in LEGAL:
+        return LEGAL[name]
     if issubclass(kind, (LogFormat, LogLevel)):
         return "one of " + ", ".join(kind)
     bounds = {key: value for entry in info.metadata for key in ("ge", "le") if (value := getattr(entry, key, None))}
     if bounds:
         number = "a whole number" if kind is int else "a number"
-        return f"{number} from {bounds['ge']} to {bounds['le']}"
+        below = f", and so that {name} x {ROOM[name][1]:g} is below {ROOM[name][0]}" if name in ROOM else ""
+        return f"{number} from {bounds['ge']} to {bounds['le']}{below}"
     return "path of an existing file" if issubclass(kind, Path) else "a name"
 
 

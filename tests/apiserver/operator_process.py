@@ -25,10 +25,21 @@ NODES: Final = "/api/v1/nodes"
 FINALIZER: Final = "numamigration.dev/restore"
 STOP_SECONDS_MAX: Final = 20.0
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
+LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
+LEASE: Final = f"{LEASES}/numamigration-operator"
+QUICK: Final = {
+    "NUMAMIGRATION_STATUS_INTERVAL_SECONDS": "0.5",
+    "NUMAMIGRATION_LEASE_DURATION_SECONDS": "120",
+    "NUMAMIGRATION_LEASE_RENEW_DEADLINE_SECONDS": "90",
+    "NUMAMIGRATION_LEASE_RETRY_SECONDS": "0.5",
+}
 
 
 class OperatorProcess:
-    """A running operator; its log is a file."""
+    """A running operator; its log is a file.
+
+    It survives a restart of the API server. In the end it gives its lease back, so that the next one does not wait.
+    """
 
     def __init__(self, kubeconfig: Path, log: Path, *flags: str) -> None:
         self.log = log
@@ -36,15 +47,21 @@ class OperatorProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "numamigration_operator", "--kubeconfig", str(kubeconfig), *flags],
                 stderr=stream,
-                env={**os.environ, "NUMAMIGRATION_STATUS_INTERVAL_SECONDS": "0.5"},
+                env={**os.environ, **QUICK},
             )
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        try:
+            self.stop()
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL: the next one waits its lease out, unless `forget_leader` is called."""
+        self.process.kill()
         self.process.wait()
 
     def wait_line(self, text: str) -> None:
@@ -101,8 +118,15 @@ def await_served(api: Api) -> None:
     poll(served, f"{STATES} being served")
 
 
-def make_node(api: Api, name: str) -> None:
-    api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": {"name": name}}})
+def forget_leader(api: Api) -> None:
+    """Let the next operator lead at once though the last one was killed; the epoch goes on from the objects."""
+    if api.get_if_exists(LEASE):
+        api.delete(LEASE)
+
+
+def make_node(api: Api, name: str, **labels: str) -> None:
+    metadata = {"name": name, "labels": {"name": name, **labels}}
+    api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
 
 
 def make_policy(api: Api, name: str, node: str, **spec: Any) -> Json:

@@ -51,6 +51,7 @@ class Row(NamedTuple):
     name: str
     object: Json
     update: Json | None
+    before: Json | None
     status: Json | None
     refused: tuple[str, ...]
     defaults: Json
@@ -60,7 +61,7 @@ def rows() -> Iterator[Row]:
     for path in sorted(TABLE.glob("*.yaml")):
         table = _expanded(yaml.safe_load(path.read_text()))
         for row in table["rows"]:
-            unknown = set(row) - {"name", "object", "update", "status", "accepted", "refused", "defaults"}
+            unknown = set(row) - {"name", "object", "update", "before", "status", "accepted", "refused", "defaults"}
             if unknown or ("refused" in row) is bool(row.get("accepted")):
                 raise ValueError(f"{path.name}: {row['name']!r} is no row: {sorted(unknown)}")
             refused = row.get("refused", ())
@@ -69,6 +70,7 @@ def rows() -> Iterator[Row]:
                 row["name"],
                 row["object"],
                 row.get("update"),
+                row.get("before"),
                 row.get("status"),
                 (refused,) if isinstance(refused, str) else tuple(refused),
                 row.get("defaults", {}),
@@ -102,9 +104,12 @@ def send(api: Api, row: Row, name: str) -> Json:
         return api.create(collection, document | row.object)
     if row.update is not None:
         return api.merge_patch(f"{collection}/{name}", row.update)
-    return api.apply(
-        f"{collection}/{name}", document | {"status": row.status}, STATUS_MANAGERS[row.kind], subresource="status"
-    )
+    return apply_status(api, row, name, row.status)
+
+
+def apply_status(api: Api, row: Row, name: str, status: Json | None) -> Json:
+    document = {"apiVersion": API_VERSION, "kind": row.kind, "metadata": {"name": name}, "status": status}
+    return api.apply(f"{COLLECTIONS[row.kind]}/{name}", document, STATUS_MANAGERS[row.kind], subresource="status")
 
 
 @pytest.mark.parametrize("row", list(rows()), ids=lambda row: f"{row.kind}: {row.name}")
@@ -113,6 +118,8 @@ def test_contract(api: Api, unique_name: UniqueName, row: Row) -> None:
     path = f"{COLLECTIONS[row.kind]}/{name}"
     if row.update is not None or row.status is not None:
         send(api, row._replace(update=None, status=None), name)
+    if row.before is not None:
+        apply_status(api, row, name, row.before)
     before = api.get_if_exists(path)
 
     if row.refused:

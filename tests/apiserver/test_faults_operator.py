@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What goes wrong between the operator's process and the API server, and what node states and kernels then still say.
 
-One operator at a time: two on one control plane would write against each other.
+One operator at a time: a second one would stand by.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from tests.apiserver.operator_process import (
     account,
     buckets,
     documents,
+    forget_leader,
     groups,
     install_crds,
     install_rights,
@@ -86,7 +87,8 @@ class Keeper:
 
     def kill(self) -> None:
         if self._running is not None:
-            self._running.__exit__()
+            self._running.kill()
+            forget_leader(self._bed.api)
 
 
 @pytest.fixture(scope="module")

@@ -39,6 +39,7 @@ class Told(NamedTuple):
     stored: list[tuple[WriteKey, int]]
     failures: list[WriteKey]
     skews: list[str]
+    fenced: list[str]
     counts: Counter[Verdict]
 
 
@@ -64,12 +65,15 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
         stored: list[tuple[WriteKey, int]] = []
         failures: list[WriteKey] = []
         skews: list[str] = []
+        fenced: list[str] = []
         driver = ApplyDriver(
             client,
             applier,
             on_stored=lambda key, generation: stored.append((key, generation)),
             on_failure=failures.append,
             on_skew=lambda _write, message: skews.append(message),
+            on_fenced=fenced.append,
+            may_send=lambda: True,
         )
         driver.submit(writes)
         task = asyncio.create_task(driver.run())
@@ -78,7 +82,7 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
         task.cancel()
         await asyncio.wait([task])
         await client.close()
-        return Told(stored, failures, skews, applier.counts)
+        return Told(stored, failures, skews, fenced, applier.counts)
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -142,16 +146,16 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
         "spec": {"groups": {"demotion": wish}},
     }
     api.apply(f"{STATES}/{name}", backup, "kubectl", force=True)
-    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), leader_epoch=None)
+    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), leader_epoch=1)
     drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), empty))
     shown = api.get(f"{STATES}/{name}")
     assert "demotion" in shown["spec"]["groups"]
 
-    body = spec_replacement(state_uid=shown["metadata"]["uid"], spec=Spec(), leader_epoch=None)
+    body = spec_replacement(state_uid=shown["metadata"]["uid"], spec=Spec(), leader_epoch=2)
     told = drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), body, patch=Patch.JSON))
 
     after = api.get(f"{STATES}/{name}")
-    assert after["spec"] == {"revision": shown["spec"]["revision"]}
+    assert after["spec"] == {"revision": shown["spec"]["revision"], "leaderEpoch": 2}
     assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after["metadata"]["generation"])]
 
 

@@ -18,6 +18,7 @@ from tests.apiserver.operator_process import (
     account,
     await_served,
     buckets,
+    forget_leader,
     groups,
     install_crds,
     install_rights,
@@ -79,7 +80,7 @@ class Stage:
         self._operator = OperatorProcess(self._kubeconfig, log, "--policy-resync-seconds=2")
 
     def _stop_operator(self) -> None:
-        self._operator.__exit__()
+        self._operator.kill()
 
     @property
     def api(self) -> Api:
@@ -95,7 +96,8 @@ class Stage:
                 self._bed.kill_apiserver()
                 self.bring_api_server()
             case "operator":
-                self._stop_operator()
+                self._operator.kill()
+                forget_leader(self.api)
                 self._start_operator()
             case _:
                 self.nodes[node].kill()

@@ -76,6 +76,7 @@ class World:
     def __init__(self, settings: FleetSettings | None = None) -> None:
         self.settings = settings or FleetSettings()
         self.fleet = Fleet(self.settings)
+        self.fleet.lead(1)
         self.now = 1000.0
         self.policies: dict[str, dict[str, Any]] = {}
         self.nodes: dict[str, NodeObject] = {}
@@ -182,6 +183,7 @@ class World:
 
     def restart(self) -> None:
         self.fleet = Fleet(self.settings)
+        self.fleet.lead(1)
         self.sync()
 
     def decide(self) -> Decisions:

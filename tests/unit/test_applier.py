@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from numamigration_api.vocabulary import FENCE_MESSAGE
 from numamigration_operator.cluster.applier import (
     HOPELESS_CAP_SECONDS,
     RETRY_BASE_SECONDS,
@@ -187,12 +188,32 @@ VERDICTS = [
     pytest.param(A, 500, "etcdserver: leader changed", Verdict.RETRY, id="server trouble"),
     pytest.param(A, 503, "", Verdict.RETRY, id="not ready"),
     pytest.param(A, 500, UNDECLARED, Verdict.SKEW, id="older CRD"),
+    pytest.param(
+        A, 422, f"spec: Invalid value: {FENCE_MESSAGE}", Verdict.FENCED, id="a newer leader wrote a node state"
+    ),
+    pytest.param(STATUS, 422, f"<nil>: {FENCE_MESSAGE}", Verdict.FENCED, id="a newer leader wrote a policy's status"),
 ]
 
 
 @pytest.mark.parametrize(("key", "status", "message", "verdict"), VERDICTS)
 def test_answers_have_their_meaning(key: WriteKey, status: int, message: str, verdict: Verdict) -> None:
     assert judge(Send(Write(key, b"{}")), status, message) is verdict
+
+
+def test_a_replacement_that_meets_the_fence_is_fenced_and_not_decided_anew() -> None:
+    """Promise 8: else its write would be decided and refused for ever, and the old leader go on with other objects."""
+    assert judge(Send(Write(A, b"[]", patch=Patch.JSON), Patch.JSON), 422, FENCE_MESSAGE) is Verdict.FENCED
+
+
+def test_after_the_fence_refused_one_write_nothing_is_sent_any_more() -> None:
+    """Promise 8."""
+    machine = applier()
+    machine.submit([Write(A, b"1"), Write(B, b"2")], 0.0)
+    assert answer(machine, sent(machine), 422, FENCE_MESSAGE) is Verdict.FENCED
+
+    machine.submit([Write(STATUS, b"3")], 1.0)
+
+    assert rest(machine, 1e6) is None
 
 
 def test_a_field_the_crd_does_not_know_is_sent_once_as_a_merge_patch() -> None:

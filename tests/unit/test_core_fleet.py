@@ -41,6 +41,7 @@ def written(made: World, kind: WriteKind) -> list[str]:
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
     """Promise 6: half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())
+    fleet.lead(1)
     if missing != "fleet switch":
         fleet.control_changed(Control(), 0)
     if missing != "policies":
@@ -166,17 +167,75 @@ def test_a_policy_deleted_while_its_push_is_open_is_restored_nevertheless() -> N
     assert json.loads(write.body)["spec"]["groups"]["offload"]["mode"] == "Restore"
 
 
-def test_a_leader_epoch_is_kept() -> None:
+def test_every_write_carries_the_epoch_of_the_leader() -> None:
+    """Promise 8: it is what the API server's fence compares."""
     made = world(policy(), nodes=1)
-    made.states["n0"]["spec"]["leaderEpoch"] = 7
-    made.states["n0"]["metadata"]["generation"] += 1
-    made.show_state("n0")
-    assert keys(made.step()) == []
+    made.fleet.lead(7)
 
     made.edit_policy("p", drift="Report")
-    made.step()
+    made.settle()
 
     assert made.states["n0"]["spec"]["leaderEpoch"] == 7
+    assert made.status("p")["rollout"] == {"leaderEpoch": 7}
+
+
+def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
+    """Promise 8: a JSON patch would else drop it, and be refused by the fence for ever."""
+    made = world(policy(), nodes=1)
+    made.fleet.lead(7)
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    (decided,) = [write for write in made.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
+    applied = json.loads(decided.body)["spec"]
+    made.states["n0"]["spec"] = {**applied, "groups": {**made.groups("n0"), **applied["groups"]}}
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    (write,) = [write for write in made.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
+
+    assert write.patch is Patch.JSON
+    assert json.loads(write.body)[1]["value"]["leaderEpoch"] == 7
+
+
+def test_a_new_leader_writes_nothing_when_nothing_changed() -> None:
+    """Promise 12: another epoch alone is no reason to write."""
+    made = world(policy(), nodes=2)
+    made.settle()
+    made.fleet = Fleet(made.settings)
+    made.sync()
+    made.fleet.lead(made.fleet.greatest_epoch + 1)
+
+    assert made.step(10.0).writes == ()
+    assert made.step(120.0).writes == ()
+
+
+def test_nothing_is_decided_before_this_process_leads() -> None:
+    """Promise 8: with the fleet known and no epoch, whatever is written could not be fenced."""
+    made = world(policy(), nodes=1)
+    made.fleet = Fleet(made.settings)
+    made.sync()
+    made.add_node("late")
+
+    assert made.decide().writes == ()
+
+
+@pytest.mark.parametrize(
+    ("in_policy", "in_state", "greatest"),
+    [
+        pytest.param(None, None, 0, id="nowhere"),
+        pytest.param(3, None, 3, id="in a policy"),
+        pytest.param(None, 4, 4, id="in a node state"),
+        pytest.param(9, 4, 9, id="the policy's is greater"),
+        pytest.param(3, 4, 4, id="the node state's is greater"),
+    ],
+)
+def test_the_greatest_epoch_of_all_objects_is_found(in_policy: int | None, in_state: int | None, greatest: int) -> None:
+    """Promise 8: a leader with a smaller one could write nothing."""
+    fleet = Fleet(FleetSettings())
+    fleet.policies_listed([policy("a"), policy("b", status={"rollout": {"leaderEpoch": in_policy}})], 0.0)
+    fleet.state_changed(state("n", {"leaderEpoch": in_state}), 0.0, START)
+    fleet.state_changed(state("m"), 0.0, START)
+
+    assert fleet.greatest_epoch == greatest
 
 
 def test_a_node_that_came_back_under_its_name_owns_its_state() -> None:

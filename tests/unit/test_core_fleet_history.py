@@ -130,6 +130,7 @@ class FleetHistory(RuleBasedStateMachine):
         self.world.settle()
         assert self.world.decide().writes == ()
         fresh = Fleet(self.world.settings)
+        fresh.lead(2)
         seasoned, self.world.fleet = self.world.fleet, fresh
         self.world.sync()
         assert self.world.decide().writes == ()

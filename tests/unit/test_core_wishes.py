@@ -36,13 +36,13 @@ def test_the_revision_is_the_hash_of_the_spec_without_itself_epochs_and_generati
 
 
 def test_an_empty_wish_has_a_revision_too() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=None))
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=1))
 
-    assert document["spec"] == {"revision": revision_hash({})}
+    assert document["spec"] == {"revision": revision_hash({}), "leaderEpoch": 1}
 
 
 def test_the_document_is_owned_by_the_node() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=None))
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=1))
 
     assert document["metadata"] == {
         "name": "n",
@@ -50,7 +50,7 @@ def test_the_document_is_owned_by_the_node() -> None:
     }
 
 
-def test_a_leader_epoch_that_is_there_is_kept() -> None:
+def test_the_writers_epoch_stands_in_the_spec() -> None:
     document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))
 
     assert document["spec"]["leaderEpoch"] == 7

@@ -193,10 +193,18 @@ def test_a_quiet_watch_is_a_sign_of_life() -> None:
     assert machine.last_activity == 290.0
 
 
-def test_a_failure_is_no_sign_of_life() -> None:
+def test_an_answered_failure_is_a_sign_of_life() -> None:
     machine = listed()
 
-    machine.failed(100.0, status=403)
+    machine.failed(100.0, status=403, retry_after=50.0)
+
+    assert machine.last_activity >= 150.0
+
+
+def test_a_failure_without_an_answer_is_no_sign_of_life() -> None:
+    machine = listed()
+
+    machine.failed(100.0)
 
     assert machine.last_activity == 0.0
 

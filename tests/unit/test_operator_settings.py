@@ -40,6 +40,12 @@ def test_an_empty_environment_variable_counts_as_not_set(monkeypatch: pytest.Mon
         pytest.param("log_level", "loud", "one of debug, info, warning, error", id="no level"),
         pytest.param("log_format", "xml", "one of text, json", id="no format"),
         pytest.param("agent_node_selector", "a in", "a label selector as kubectl takes it", id="no selector"),
+        pytest.param("lease_duration_seconds", "301", "a whole number from 1 to 300", id="lease too long"),
+        pytest.param("lease_renew_deadline_seconds", "15", "is below lease_duration_seconds", id="no margin"),
+        pytest.param("lease_retry_seconds", "9", "x 1.2 is below lease_renew_deadline_seconds", id="one try only"),
+        pytest.param("health_address", "8081", "host:port", id="no host"),
+        pytest.param("health_address", "localhost:0", "host:port", id="port 0"),
+        pytest.param("health_address", "localhost:65536", "host:port", id="port past the end"),
         pytest.param("kubeconfig", "/nowhere/config", "path of an existing file", id="no file"),
     ],
 )
@@ -125,3 +131,28 @@ def test_a_misspelt_variable_is_named() -> None:
 def test_all_broken_settings_are_named_at_once() -> None:
     with pytest.raises(SettingsError, match=r"log_level: .*; apply_burst: "):
         read_settings(["--apply-burst", "x", "--log-level", "loud"])
+
+
+def test_the_defaults_of_the_others_count_when_one_duration_is_given() -> None:
+    """A lease of 5 s with the default deadline of 10 s would let two operators act."""
+    with pytest.raises(SettingsError, match=r"lease_renew_deadline_seconds: '10\.0'"):
+        read_settings(["--lease-duration-seconds", "5"])
+
+
+def test_two_processes_of_one_name_have_two_identities() -> None:
+    settings = read_settings(["--lease-identity", "same"])
+
+    assert settings.identity != settings.identity
+    assert settings.identity.startswith("same_")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("0.0.0.0:8081", ("0.0.0.0", 8081), id="IPv4"),
+        pytest.param("[::]:8081", ("::", 8081), id="IPv6"),
+        pytest.param("localhost:65535", ("localhost", 65535), id="name, highest port"),
+    ],
+)
+def test_an_address_is_read(text: str, expected: tuple[str, int]) -> None:
+    assert module.parse_address(text) == expected

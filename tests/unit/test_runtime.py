@@ -11,6 +11,7 @@ import pytest
 
 from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.events import event_body
+from numamigration_operator.cluster.lease_driver import NotLeadingError
 from numamigration_operator.core.decisions import EventWish
 from numamigration_operator.runtime import Pulse, supervise
 
@@ -40,6 +41,21 @@ def test_a_task_that_ends_by_itself_ends_the_process_with_a_line_that_names_it(
 
     assert asyncio.run(inner()) == 1
     assert [vars(record)["task"] for record in caplog.records if record.levelno == logging.CRITICAL] == ["nodes"]
+
+
+def test_a_lost_lease_ends_the_process_with_its_own_exit_code_and_a_plain_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def lose() -> None:
+        raise NotLeadingError("the lease is b's now")
+
+    async def inner() -> int:
+        return await supervise([asyncio.create_task(lose(), name="lease"), asyncio.create_task(for_ever())])
+
+    assert asyncio.run(inner()) == 3
+    (record,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert vars(record)["why"] == "the lease is b's now"
+    assert record.exc_info is None
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: signal.Signals(number).name)

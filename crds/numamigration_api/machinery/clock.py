@@ -12,9 +12,22 @@ def timestamp(moment: datetime) -> str:
     Raises:
         ValueError: `moment` has no time zone.
     """
+    return _in_utc(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def micro_timestamp(moment: datetime) -> str:
+    """Return RFC 3339 in UTC with exactly six decimals, the only form that ``metav1.MicroTime`` takes.
+
+    Raises:
+        ValueError: `moment` has no time zone.
+    """
+    return _in_utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def _in_utc(moment: datetime) -> datetime:
     if moment.tzinfo is None:
         raise ValueError("a time without a zone cannot be written to the API")
-    return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return moment.astimezone(UTC)
 
 
 def parse_timestamp(text: str) -> datetime:

@@ -65,7 +65,8 @@ class ListWatch:
 
     Attributes:
         synced: a whole list has been read since the last expiry.
-        last_activity: when the server last answered anything; a liveness check looks at its age.
+        last_activity: when the server last answered anything, refusals included, or until when it wished to be left
+            alone; a liveness check looks at its age.
     """
 
     rng: Random
@@ -127,6 +128,8 @@ class ListWatch:
         if status == EXPIRED or refused:
             self.list_again()
         self._wait_until = now + self.backoff.next_wait(self.rng, retry_after)
+        if status is not None:
+            self.last_activity = self._wait_until
 
     def list_again(self) -> None:
         """Start over with a list, whatever was read before."""

@@ -22,7 +22,7 @@ from numamigration_api.machinery.quantities import (
     SIZE_LENGTH_MAX,
     SIZE_PATTERN,
 )
-from numamigration_api.vocabulary import ConditionStatus, Reason
+from numamigration_api.vocabulary import EPOCH_MAX, FENCE_MESSAGE, ConditionStatus, Reason
 
 NAME_LENGTH_MAX: Final = 253  # RFC 1123 subdomain, the names of cluster-scoped objects
 TEXT_LENGTH_MAX: Final = 1024
@@ -39,6 +39,19 @@ class Rule(NamedTuple):
 def some_of(*names: str, message: str, at: str = "self") -> Rule:
     """Return the rule that at least one of the fields `names` of the object `at` is given."""
     return Rule(" || ".join(f"has({at}.{name})" for name in names), message)
+
+
+def never_falls(*path: str, message: str) -> Rule:
+    """Return the rule that the integer at `path`, once there, neither shrinks nor goes."""
+    places = [".".join(path[: depth + 1]) for depth in range(len(path))]
+    gone = " || ".join(f"!has(oldSelf.{place})" for place in places)
+    there = " && ".join(f"has(self.{place})" for place in places)
+    return Rule(f"{gone} || ({there} && self.{places[-1]} >= oldSelf.{places[-1]})", message)
+
+
+def leader_epoch_never_falls(*parents: str) -> Rule:
+    """Return the fence: an object that a newer leader wrote takes nothing from an older one."""
+    return never_falls(*parents, "leaderEpoch", message=FENCE_MESSAGE)
 
 
 def extensions(
@@ -99,6 +112,7 @@ Size = Annotated[str, Field(pattern=SIZE_PATTERN, max_length=SIZE_LENGTH_MAX)]
 DecimalText = Annotated[str, Field(pattern=DECIMAL_PATTERN, max_length=DECIMAL_LENGTH_MAX)]
 Revision = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$", max_length=16)]
 Count = Annotated[int, Field(ge=0)]
+Epoch = Annotated[int, Field(ge=0, le=EPOCH_MAX)]
 
 _INT_OR_PERCENT: Final[dict[str, Any]] = {"x-kubernetes-int-or-string": True, "maxLength": 4}
 PositiveIntOrPercent = Annotated[

@@ -16,15 +16,17 @@ from numamigration_api.models.base import (
     Conditions,
     Count,
     DecimalText,
+    Epoch,
     Name,
     Revision,
-    Rule,
     ShortText,
     Text,
     Timestamp,
     Uid,
     extensions,
+    leader_epoch_never_falls,
     nested,
+    never_falls,
 )
 from numamigration_api.models.policy import Guardrail
 from numamigration_api.models.settings import (
@@ -152,20 +154,14 @@ class NodeMigrationStateSpec(ApiModel):
 
     model_config = ApiModel.model_config | {
         "json_schema_extra": extensions(
-            Rule(
-                "!has(oldSelf.leaderEpoch) || (has(self.leaderEpoch) && self.leaderEpoch >= oldSelf.leaderEpoch)",
-                "leaderEpoch must not fall: another operator leads now",
-            ),
-            Rule(
-                "!has(oldSelf.verifyEpoch) || (has(self.verifyEpoch) && self.verifyEpoch >= oldSelf.verifyEpoch)",
-                "verifyEpoch must not fall",
-            ),
+            leader_epoch_never_falls(),
+            never_falls("verifyEpoch", message="verifyEpoch must not fall"),
         )
     }
 
     revision: Revision | None = None
     """Hash of the rest of this spec but leaderEpoch and the sources' generations; the agent reports it back."""
-    leader_epoch: Count | None = None
+    leader_epoch: Epoch | None = None
     """Fencing token of the writer; the API server refuses a smaller one."""
     verify_epoch: Count | None = None
     """Engines are verified anew when it grows."""

@@ -12,6 +12,7 @@ from numamigration_api.models.base import (
     Conditions,
     Count,
     DecimalText,
+    Epoch,
     IntOrPercent,
     Name,
     PositiveIntOrPercent,
@@ -21,6 +22,7 @@ from numamigration_api.models.base import (
     Text,
     Timestamp,
     extensions,
+    leader_epoch_never_falls,
     nested,
     some_of,
 )
@@ -254,7 +256,8 @@ class RolloutStatus(ApiModel):
     wave: Count | None = None
     waves: Count | None = None
     phase: RolloutPhase | None = None
-    leader_epoch: Count | None = None
+    leader_epoch: Epoch | None = None
+    """Fencing token of whoever wrote this status; the API server refuses a smaller one."""
     started_at: Timestamp | None = None
     message: Text | None = None
 
@@ -298,6 +301,11 @@ class MigrationPolicyStatus(ApiModel):
 
 class MigrationPolicy(ApiModel):
     """A wish for the page-migration settings of a set of nodes. It is as strong as root on those nodes."""
+
+    # Here and not at the status: a rule there would not see that the whole status goes.
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(leader_epoch_never_falls("status", "rollout"))
+    }
 
     spec: MigrationPolicySpec
     status: MigrationPolicyStatus | None = None

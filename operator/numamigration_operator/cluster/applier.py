@@ -17,7 +17,8 @@ What the answers mean (all tried on kube-apiserver 1.37):
 
 * 409: a precondition failed. An apply with metadata.uid for an object that is gone answers so too, and creates
   nothing; for one that was created anew under the same name it is a 422 that names metadata.uid.
-* 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
+* 422 with FENCE_MESSAGE: the object was written by a newer leader. Nothing is sent any more.
+* Any other 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
 * 404: status of a deleted object, or, for what apply would create, a CRD that is not there.
 * 500 "failed to create typed patch object ...: field not declared in schema": the CRD is older than this program;
   repeating never helps. A merge patch drops the field and stores the rest.
@@ -40,6 +41,7 @@ from typing import Final, NamedTuple
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.vocabulary import (
     API_VERSION,
+    FENCE_MESSAGE,
     FINALIZER_MANAGER,
     OPERATOR_MANAGER,
     POLICY_PLURAL,
@@ -129,6 +131,8 @@ class Verdict(StrEnum):
     """The CRD does not know a field; sent once more as a merge patch."""
     GIVEN_UP = "GivenUp"
     """The server will never take this body."""
+    FENCED = "Fenced"
+    """A newer leader wrote the object; this process must not write any more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,6 +207,7 @@ class Applier:
         self._numbers = itertools.count(1)
         self._open = 0
         self._paused_until = 0.0
+        self._fenced = False
         self._silence = Backoff(RETRY_BASE_SECONDS, RETRY_CAP_SECONDS)
 
     def __repr__(self) -> str:
@@ -257,6 +262,8 @@ class Applier:
                 place.refuse(sent.write, now + place.hopeless.next_wait(self._rng))
             case Verdict.DECIDE_ANEW:
                 place.refuse(sent.write, now + place.retries.next_wait(self._rng))
+            case Verdict.FENCED:
+                self._fenced = True
             case Verdict.DONE | Verdict.GONE:
                 place.forget_failures()
         self._settle(sent.write.key, place, now)
@@ -275,6 +282,8 @@ class Applier:
 
     def next(self, now: float) -> Step:
         """Return what to do now; a returned `Send` counts as open."""
+        if self._fenced:
+            return Idle(None)
         self._bucket.fill(now)
         self._wake(now)
         self._drop_void()
@@ -349,6 +358,8 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     """Return what an answer means for a write."""
     if status < 300:
         return Verdict.DONE
+    if status == 422 and FENCE_MESSAGE in message:
+        return Verdict.FENCED
     if status == 409 or (status == 422 and (sent.patch is Patch.JSON or "metadata.uid" in message)):
         return Verdict.DECIDE_ANEW
     if status in {401, 403}:

@@ -14,7 +14,8 @@ from typing import Any, Final
 import msgspec
 
 from numamigration_api.vocabulary import Reason
-from numamigration_operator.cluster.applier import Applier, Idle, Send, Verdict
+from numamigration_operator.cluster.applier import Applier, Send, Verdict
+from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client, NoAnswerError
 from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
@@ -38,9 +39,12 @@ _SAID: Final[dict[Verdict, tuple[int, str, str]]] = {
         "apply the CRDs of this release: kubectl apply --server-side -f crds/",
     ),
     Verdict.GIVEN_UP: (logging.ERROR, "apply was refused for good", "operator and CRDs must be of one release"),
+    Verdict.FENCED: (logging.ERROR, "a newer leader wrote this object; writing nothing any more", ""),
 }
 SAY_AGAIN_SECONDS: Final = 60.0
 """The same trouble of thousands of nodes is one line a minute; the others are debug lines."""
+DRAIN_SECONDS_MAX: Final = 2.0
+"""For the answers to open requests when the process stops."""
 _FAILED: Final = frozenset({Verdict.DECIDE_ANEW, Verdict.GIVEN_UP})
 """What the decision must know of; the rest is done, or in the applier's own hands."""
 
@@ -53,6 +57,11 @@ class ApplyDriver:
         on_failure: told of each write that will not be stored as it was decided.
         on_skew: told of writes of which a field was dropped, with the server's message: of every node state, and now
             and then of policies.
+        on_fenced: told that a newer leader exists, with the server's message.
+        may_send: asked right before each request; after a no nothing is sent, and the process is about to end.
+
+    Attributes:
+        drained: after `run` was cancelled: no request is open whose effect could still come.
     """
 
     def __init__(
@@ -63,41 +72,55 @@ class ApplyDriver:
         on_stored: Callable[[WriteKey, int], None],
         on_failure: Callable[[WriteKey], None],
         on_skew: Callable[[Write, str], None],
+        on_fenced: Callable[[str], None],
+        may_send: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.drained = True
         self._client = client
         self._applier = applier
         self._on_stored = on_stored
         self._on_failure = on_failure
         self._on_skew = on_skew
+        self._on_fenced = on_fenced
+        self._may_send = may_send
         self._clock = clock
-        self._wake = asyncio.Event()
+        self._sending: set[asyncio.Task[None]] = set()
+        self._bell = Bell(clock)
         self._said: dict[tuple[Verdict, WriteKind], float] = {}
 
     def submit(self, writes: Iterable[Write]) -> None:
         """Take writes; returns at once."""
         self._applier.submit(writes, self._clock())
-        self._wake.set()
+        self._bell.ring()
 
     async def run(self) -> None:
-        """Send for ever; a cancellation cuts the open requests, which is harmless: the next look decides again."""
+        """Send for ever; when cancelled, send nothing more and give open requests a moment to be answered."""
         async with asyncio.TaskGroup() as group:
-            while True:
-                step = self._applier.next(self._clock())
-                if isinstance(step, Send):
-                    group.create_task(self._send(step), name=f"apply {step.write.key.name}")
-                else:
-                    await self._rest(step)
+            try:
+                await self._work(group)
+            finally:
+                await self._drain()
 
-    async def _rest(self, idle: Idle) -> None:
-        try:
-            async with asyncio.timeout(None if idle.until is None else max(0.0, idle.until - self._clock())):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
-        self._wake.clear()
+    async def _work(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            step = self._applier.next(self._clock())
+            if isinstance(step, Send):
+                task = group.create_task(self._send(step), name=f"apply {step.write.key.name}")
+                self._sending.add(task)
+                task.add_done_callback(self._sending.discard)
+            else:
+                await self._bell.wait(step.until)
+
+    async def _drain(self) -> None:
+        if self._sending:
+            await asyncio.wait(self._sending, timeout=DRAIN_SECONDS_MAX)
+        self.drained = not self._sending
 
     async def _send(self, send: Send) -> None:
+        # As late as possible: the process may have been stopped for any time between the decision and here.
+        if not self._may_send():
+            return
         try:
             answer = await self._client.request(
                 "PATCH", send.path, query=send.query, body=send.write.body, content_type=send.patch
@@ -110,7 +133,7 @@ class ApplyDriver:
             self._report(send, verdict, answer.status, message)
             if verdict is Verdict.DONE:
                 self._tell_stored(send.write.key, answer.body)
-        self._wake.set()
+        self._bell.ring()
 
     def _tell_stored(self, key: WriteKey, body: bytes) -> None:
         with contextlib.suppress(msgspec.DecodeError):  # whatever answers so is not the API server; the watch will tell
@@ -130,6 +153,8 @@ class ApplyDriver:
         log.log(level if fresh else logging.DEBUG, text, extra=fields)
         if verdict is Verdict.SKEW and (fresh or key.kind is WriteKind.STATE_SPEC):
             self._on_skew(send.write, message)
+        if verdict is Verdict.FENCED:
+            self._on_fenced(f"{key.name}: {message}")
         if verdict in _FAILED:
             self._on_failure(key)
 

@@ -14,15 +14,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import secrets
-import socket
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 
+from numamigration_api.machinery.clock import micro_timestamp
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, POLICY_KIND
 from numamigration_operator.cluster.client import Client, NoAnswerError
@@ -43,7 +42,7 @@ def event_body(wish: EventWish, now: datetime, *, instance: str, suffix: str) ->
     Args:
         wish: what to say.
         now: timezone-aware time of the event.
-        instance: who says it, for example the pod's name.
+        instance: who says it: the identity that holds the lease.
         suffix: makes the object's name unique.
     """
     return {
@@ -53,7 +52,7 @@ def event_body(wish: EventWish, now: datetime, *, instance: str, suffix: str) ->
             "name": f"{wish.policy[: NAME_CHARACTERS_MAX - len(suffix) - 1]}.{suffix}",
             "namespace": "default",
         },
-        "eventTime": now.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ"),
+        "eventTime": micro_timestamp(now),
         "reportingController": OPERATOR_MANAGER,
         "reportingInstance": instance[:INSTANCE_CHARACTERS_MAX],
         "action": "Reconcile",
@@ -72,16 +71,25 @@ def event_body(wish: EventWish, now: datetime, *, instance: str, suffix: str) ->
 class EventPoster:
     """Posts Events one after the other.
 
+    Args:
+        client: the API server.
+        wall: the time of day.
+        instance: who says it.
+        may_send: asked right before each request; after a no nothing is sent.
+
     Attributes:
         dropped: wishes that found the queue full.
     """
 
-    def __init__(self, client: Client, wall: Callable[[], datetime]) -> None:
+    def __init__(
+        self, client: Client, wall: Callable[[], datetime], *, instance: str, may_send: Callable[[], bool]
+    ) -> None:
         self.dropped = 0
         self._client = client
         self._wall = wall
+        self._may_send = may_send
         self._queue: asyncio.Queue[EventWish] = asyncio.Queue(QUEUE_MAX)
-        self._instance = os.environ.get("HOSTNAME") or socket.gethostname() or OPERATOR_MANAGER
+        self._instance = instance
 
     def post(self, wish: EventWish) -> None:
         """Take a wish; returns at once."""
@@ -97,6 +105,8 @@ class EventPoster:
 
     async def _post(self, wish: EventWish) -> None:
         body = event_body(wish, self._wall(), instance=self._instance, suffix=secrets.token_hex(8))
+        if not self._may_send():
+            return
         try:
             answer = await self._client.request("POST", EVENTS_PATH, body=msgspec.json.encode(body))
         except NoAnswerError:

@@ -4,7 +4,8 @@
 * Cost: a node event costs what its policies cost, whatever the number of nodes; a policy edit looks at every node once.
 * Nothing is decided before the fleet switch, policies, nodes and node states were each listed once: half the policies
   would restore the nodes of the other half (docs/decisions/0004).
-* Nothing is written when nothing changed, also right after a start.
+* Nothing is decided before this process leads: what is written carries its epoch (docs/decisions/0009).
+* Nothing is written when nothing changed, also right after a start; another leader's epoch is no change.
 * `now` is monotonic seconds for durations, `wall` is a time with a zone for what people read. Not thread-safe.
 """
 
@@ -79,6 +80,7 @@ class Fleet:
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._alarms: list[tuple[float, str]] = []
+        self._epoch = 0  # none: this process does not lead
         self._control = Control()
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
 
@@ -293,6 +295,17 @@ class Fleet:
 
     # What to do
 
+    def lead(self, epoch: int) -> None:
+        """Take in that this process leads; everything it writes carries `epoch`."""
+        self._epoch = epoch
+
+    @property
+    def greatest_epoch(self) -> int:
+        """The greatest leader epoch that any policy or node state has; 0 when none has one."""
+        states = (record.leader_epoch or 0 for record in self._nodes.values())
+        policies = (policy.leader_epoch for policy in self._policies.values())
+        return max(max(states, default=0), max(policies, default=0))
+
     @property
     def synced(self) -> bool:
         """The fleet switch, policies, nodes and node states were each listed once."""
@@ -312,7 +325,7 @@ class Fleet:
 
     def decide(self, now: float, wall: datetime) -> Decisions:
         """Return what to write now, and when to look again if nothing happens before."""
-        if not self.synced:
+        if not self._epoch or not self.synced:
             return Decisions()
         self._match()
         self._ring(now)
@@ -390,12 +403,11 @@ class Fleet:
         resisted = record.resisted == revision and not record.try_again
         record.open_write(wanted, revision)
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
-        epoch = record.leader_epoch
         if record.state_uid is not None and record.uid in record.owners and resisted:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
-            body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=epoch)
+            body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=self._epoch)
             return Write(key, body, safe=safe, patch=Patch.JSON)
-        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=epoch)
+        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=self._epoch)
         return Write(key, body, safe=safe)
 
     def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, now: float) -> None:
@@ -510,7 +522,7 @@ class Fleet:
             control=self._control,
         )
         status = policy_status(standing, policy.known_status, wall)
-        write = policy.status_write(status, now)
+        write = policy.status_write(status, now, self._epoch)
         if write is not None:
             writes.append(write)
             event = policy.ready_event(status)

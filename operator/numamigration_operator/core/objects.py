@@ -160,11 +160,17 @@ class WorstNode(Struct, frozen=True, omit_defaults=True):
     message: str = ""
 
 
+class RolloutView(Struct, frozen=True, omit_defaults=True):
+    """``status.rollout``, the part that is used."""
+
+    leader_epoch: int | None = None
+
+
 class PolicyStatusView(Struct, frozen=True, omit_defaults=True):
     """The part of a policy's status that the operator writes, as it was read and as it shall be.
 
     Read and wanted status are one type, so "nothing changed" is ``==``. Conditions stay plain JSON for the condition
-    module; what is not here (``rollout``) is somebody else's to write.
+    module. `rollout` holds the writer's epoch, which is compared by the API server and not here.
     """
 
     observed_generation: int = 0
@@ -175,6 +181,7 @@ class PolicyStatusView(Struct, frozen=True, omit_defaults=True):
     statistics: PolicyStatistics | None = None
     conflicts: tuple[Conflict, ...] = ()
     worst_nodes: tuple[WorstNode, ...] = ()
+    rollout: RolloutView | None = None
 
 
 class PolicyObject(Struct, frozen=True):

@@ -27,7 +27,7 @@ from numamigration_api.vocabulary import (
     Release,
 )
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
-from numamigration_operator.core.objects import PolicyObject, PolicyStatusView
+from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Tally
@@ -177,6 +177,11 @@ class PolicyRecord:
     # Status
 
     @property
+    def leader_epoch(self) -> int:
+        """The epoch in the stored status; 0 when there is none."""
+        return (self.stored.rollout.leader_epoch or 0) if self.stored.rollout is not None else 0
+
+    @property
     def known_status(self) -> PolicyStatusView:
         """The status it has, or will have once the open write is through."""
         return self.stored if self.open_status is None else self.open_status
@@ -197,15 +202,20 @@ class PolicyRecord:
             moved = max(self._touched_at + COLLECT_SECONDS, self._written_at + self._pace.status_seconds)
         return min(moved, self._sums_due())
 
-    def status_write(self, status: PolicyStatusView, now: float) -> Write | None:
-        """Return the write of `status`, unless it is what stands there; sums alone count only when they are due."""
+    def status_write(self, status: PolicyStatusView, now: float, leader_epoch: int) -> Write | None:
+        """Return the write of `status`, unless it is what stands there; sums alone count only when they are due.
+
+        The epoch goes with every write and is a reason for none.
+        """
         known = self.known_status
+        status = msgspec.structs.replace(status, rollout=known.rollout)
         sums_due = self._sums_due() <= now
         compared = status if sums_due else msgspec.structs.replace(status, statistics=known.statistics)
         self.touched, self._touched_at = False, None
         self.sums_moved = self.sums_moved and not sums_due
         if compared == known:
             return None
+        status = msgspec.structs.replace(status, rollout=RolloutView(leader_epoch))
         self.open_status, self.sums_moved = status, False
         self._written_at = self._sums_at = now
         return self._write(WriteKind.POLICY_STATUS, {"metadata": self._identity(), "status": status})

@@ -105,11 +105,8 @@ def spec_json(spec: Spec) -> dict[str, Any]:
     return plain
 
 
-def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int | None) -> bytes:
-    """Return the apply document of a node state's spec, owned by its Node.
-
-    A `leader_epoch` that stands in the object already is kept: an apply that leaves it out would drop it.
-    """
+def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int) -> bytes:
+    """Return the apply document of a node state's spec, owned by its Node."""
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
     return msgspec.json.encode(
         {
@@ -121,7 +118,7 @@ def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int | N
     )
 
 
-def spec_replacement(*, state_uid: str, spec: Spec, leader_epoch: int | None) -> bytes:
+def spec_replacement(*, state_uid: str, spec: Spec, leader_epoch: int) -> bytes:
     """Return a JSON patch that leaves nothing of what stood in a node state's spec."""
     return msgspec.json.encode(
         [
@@ -132,10 +129,9 @@ def spec_replacement(*, state_uid: str, spec: Spec, leader_epoch: int | None) ->
 
 
 @lru_cache(maxsize=REVISIONS_CACHED)
-def _spec_part(spec: Spec, leader_epoch: int | None) -> msgspec.Raw:
+def _spec_part(spec: Spec, leader_epoch: int) -> msgspec.Raw:
     """The same on thousands of nodes, so it is made once."""
-    epoch = {} if leader_epoch is None else {"leaderEpoch": leader_epoch}
-    return msgspec.Raw(canonical_json({"revision": revision_of(spec)} | epoch | spec_json(spec)))
+    return msgspec.Raw(canonical_json({"revision": revision_of(spec), "leaderEpoch": leader_epoch} | spec_json(spec)))
 
 
 def _observed_wish(view: WishView) -> Wish:
