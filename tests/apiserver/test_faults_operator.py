@@ -54,6 +54,7 @@ from tests.testbed.faultproxy import (
 from tests.testbed.fixtures import CRD_FOLDER
 
 STATE_WRITE: Final = Match("PATCH", "/nodemigrationstates/")
+APPLIER: Final = Match("PATCH", "^/apis/numamigration.dev/")  # not the Lease
 POLICY_LIST: Final = Match("GET", r"/migrationpolicies\?limit", watch=False)
 FAST_LISTS: Final = ("--policy-resync-seconds=1",)
 ONE_AT_A_TIME: Final = (*FAST_LISTS, "--apply-requests-open-max=1")
@@ -282,7 +283,7 @@ def test_retry_after_holds_every_write_back(
     for name in names:
         until_enabled(api, name)
     (refused,) = proxy.seen(STATE_WRITE, since=mark, status=429)
-    following = [one for one in proxy.seen(Match("PATCH"), since=mark) if one.at > refused.at]
+    following = [one for one in proxy.seen(APPLIER, since=mark) if one.at > refused.at]
     assert refused.ended_at is not None
     assert min(one.at for one in following) >= refused.ended_at + 2
 
