@@ -178,9 +178,9 @@ def make_plan(facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Map
     groups = tuple(plan_group(facts, wish, baselines, settled) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
-    # An absent group means: touch nothing. So what was before has no meaning any more. But a spec without revision is
-    # not the operator's yet: it may be about to say again what a deleted one said.
-    present = {wish.group for wish in spec.wishes} if spec.revision else set(SettingsGroup)
+    # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
+    # because somebody took it out by hand, an old CRD could not hold it, or the object is new: the operator will say.
+    present = {wish.group for wish in spec.wishes} if spec.whole else set(SettingsGroup)
     orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
     open_units = baselines.open_units if spec.revision else {}
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())

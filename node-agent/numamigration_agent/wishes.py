@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import (
     DriftPolicy,
@@ -66,10 +67,12 @@ class Spec:
     Attributes:
         generation: of the object; 0 before any was seen.
         revision: hash of the spec; None in the empty spec of a new object.
+        whole: the revision is that of the rest, so nothing is missing of what the operator wrote.
     """
 
     generation: int = 0
     revision: str | None = None
+    whole: bool = False
     wishes: tuple[Wish, ...] = ()
     plans: tuple[PlanRequest, ...] = ()
 
@@ -81,6 +84,7 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
     return Spec(
         generation=int(state.get("metadata", {}).get("generation", 0)),
         revision=spec.get("revision"),
+        whole=spec.get("revision") == spec_revision(spec),
         wishes=tuple(_wish(group, groups[group], groups[group]) for group in SettingsGroup if group in groups),
         plans=tuple(_plan(plan) for plan in spec.get("plans") or ()),
     )

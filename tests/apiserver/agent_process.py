@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Final
 
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, STATE_KIND, STATE_PLURAL
 from tests.fakekernel.host import FakeHost
 from tests.testbed.api import Json
@@ -92,18 +93,17 @@ class NodeUnderTest:
 
     def push(self, **groups: Any) -> None:
         """Write a spec as the operator does."""
-        self._generation += 1
-        spec = {"revision": f"{self._generation:016x}", "groups": groups}
+        spec = {"revision": spec_revision({"groups": groups}), "groups": groups}
         document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.name}, "spec": spec}
-        self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
+        stored = self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
+        self._generation = stored["metadata"]["generation"]
 
     def until(self, predicate: Callable[[Json], bool]) -> Json:
         """Return the status once it is about the last spec and satisfies `predicate`."""
-        revision = f"{self._generation:016x}"
 
         def holds(state: Json) -> bool:
             status = state.get("status", {})
-            return status.get("observedRevision") == revision and predicate(status)
+            return status.get("observedGeneration", 0) >= self._generation and predicate(status)
 
         found: Json = self.api.watch_until(self.path, holds)["status"]
         return found

@@ -522,6 +522,7 @@ def test_a_node_that_is_relabelled_is_released_and_can_come_back(
         pytest.param({"groups": {"demotion": {"settings": {"enabled": False}}}}, id="a wish changed"),
         pytest.param({"groups": {"balancing": {"mode": "Restore"}}}, id="a restore asked for"),
         pytest.param({"revision": "0" * 16}, id="another revision"),
+        pytest.param({"groups": None}, id="every group taken out"),
     ],
 )
 def test_a_spec_that_somebody_edits_is_put_right(settled: NodeUnderTest, api: Api, spec: Json) -> None:

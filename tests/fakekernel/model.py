@@ -595,7 +595,7 @@ def _is_store(handle: OpenFile, data: bytes) -> bool:
 
 
 def _parent(path: str) -> str:
-    return str(PurePosixPath(path).parent)
+    return path.rpartition("/")[0] or "/"
 
 
 def _parts(path: str) -> list[str]:

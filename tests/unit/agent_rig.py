@@ -24,6 +24,7 @@ from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, State
 from numamigration_agent.jobs import Job, perform
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.loop import Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel
@@ -151,7 +152,8 @@ class Rig:
         """Write a spec, as the operator does, and let the agent come to rest."""
         generation = self.object["metadata"]["generation"] + 1
         self.object["metadata"]["generation"] = generation
-        self.object["spec"] = {"revision": f"{generation:016x}", "groups": dict(groups or {}), "plans": plans or []}
+        spec = {"groups": dict(groups or {}), "plans": plans or []}
+        self.object["spec"] = {"revision": spec_revision(spec), **spec}
         self.send(StateSeen(copy.deepcopy(self.object)))
 
     def delete_state(self) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from errno import EACCES, EBUSY, EINVAL, EIO, EPERM, ERANGE, EROFS
 
 import pytest
@@ -25,6 +24,7 @@ from numamigration_agent.kernel.codecs import Value, reasons_value
 from numamigration_agent.kernel.dialects import KNOBS, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
 from numamigration_agent.plan import KnobWrite, UnitChange, in_safe_order
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Reason
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel

@@ -18,6 +18,7 @@ from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Denied
 from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
 from numamigration_agent.wishes import parse_spec
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig
@@ -529,11 +530,25 @@ def test_a_knob_that_is_no_longer_named_is_released(
 def test_the_baselines_of_an_absent_group_are_forgotten_and_nothing_is_written() -> None:
     baselines = Baselines("boot", {"offload.channels": Value("1")})
 
-    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {"revision": "0" * 16}}), baselines, {})
+    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {"revision": spec_revision({})}}), baselines, {})
 
     assert plan.groups == ()
     assert [change.writes for change in plan.changes] == [()]
     assert [change.forget for change in plan.changes] == [{"offload.channels"}]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({}, id="a new object"),
+        pytest.param({"revision": spec_revision({"groups": {"offload": wish(OFFLOAD)}})}, id="taken out by hand"),
+    ],
+)
+def test_baselines_are_kept_while_a_group_is_absent_that_the_operator_did_not_drop(spec: dict[str, Any]) -> None:
+    """Promise 7: what was there before is asked for later."""
+    baselines = Baselines("boot", {"offload.channels": Value("1")})
+
+    assert make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": spec}), baselines, {}).changes == ()
 
 
 @pytest.mark.parametrize(

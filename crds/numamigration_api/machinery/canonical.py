@@ -24,3 +24,21 @@ def canonical_json(value: Any) -> bytes:
 def revision_hash(value: Mapping[str, Any]) -> str:
     """Return 16 hexadecimal digits that change when anything in `value` changes."""
     return hashlib.sha256(canonical_json(value)).hexdigest()[:REVISION_DIGITS]
+
+
+def spec_revision(spec: Mapping[str, Any]) -> str:
+    """Return the revision of a node state's spec as JSON has it: of its groups and plans, whoever may write what else.
+
+    The generations of the sources are left out: an edit of a policy that changes nothing here is no new revision.
+    """
+    plain: dict[str, Any] = {}
+    if groups := spec.get("groups"):
+        plain["groups"] = {name: _without_generation(wish) for name, wish in groups.items()}
+    if plans := spec.get("plans"):
+        plain["plans"] = [_without_generation(plan) for plan in plans]
+    return revision_hash(plain)
+
+
+def _without_generation(wish: Mapping[str, Any]) -> dict[str, Any]:
+    source = {key: value for key, value in (wish.get("source") or {}).items() if key != "generation"}
+    return {**wish, "source": source}

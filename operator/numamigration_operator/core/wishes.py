@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.machinery.canonical import canonical_json, revision_hash
+from numamigration_api.machinery.canonical import canonical_json, spec_revision
 from numamigration_api.vocabulary import (
     API_VERSION,
     STATE_KIND,
@@ -89,10 +89,7 @@ def observed_spec(spec: StateSpec) -> Spec:
 @lru_cache(maxsize=REVISIONS_CACHED)
 def revision_of(spec: Spec) -> str:
     """Return the hash that the agent reports back once `spec` is in force."""
-    plain = spec_json(spec)
-    for wish in (*plain.get("groups", {}).values(), *plain.get("plans", ())):
-        del wish["source"]["generation"]
-    return revision_hash(plain)
+    return spec_revision(spec_json(spec))
 
 
 def spec_json(spec: Spec) -> dict[str, Any]:
