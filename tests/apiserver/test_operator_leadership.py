@@ -102,10 +102,10 @@ def edit(api: Api, policy: str, *, enabled: bool) -> None:
 # --- one acts -----------------------------------------------------------------------------------------------------
 
 
-def test_of_two_operators_one_acts_and_the_other_needs_nothing_but_the_lease(
+def test_of_two_operators_one_acts_and_the_other_reads_nothing_but_the_lease(
     bed: ControlPlane, start: Start, unique_name: UniqueName
 ) -> None:
-    """Promise 8: the second one may read no Node, policy or node state, and misses nothing."""
+    """Promise 8: the second one has no right but the Lease, and misses nothing."""
     standby = bed.kubeconfig_for(standby_account(bed), name="standby")
     leader = start()
     leader.wait_line("ready:")
@@ -131,7 +131,7 @@ def standby_account(bed: ControlPlane) -> str:
         "roleRef": {
             "apiGroup": "rbac.authorization.k8s.io",
             "kind": "Role",
-            "name": ACCOUNT,
+            "name": "numamigration-operator-lease",
         },
         "subjects": [{"kind": "ServiceAccount", **metadata}],
     }

@@ -149,8 +149,12 @@ WRONG_EDITS = [
     ),
     pytest.param(
         PROMISES,
-        replace("tests/promises.py", "built=False", "built=True"),
-        "promise 8 is marked as built and no test names it",
+        replace(
+            "tests/promises.py",
+            'is over.",\n        built=False',
+            'is over.",\n        built=True',
+        ),
+        "promise 16 is marked as built and no test names it",
         id="a promise without a test",
     ),
     pytest.param(TREE, append(AGENT, "def f():\n" + "    pass\n" * 61), "62 lines", id="a function that is too long"),

@@ -286,7 +286,6 @@ class LeaseHolder:
     def _stored(self, save: Save, lease: LeaseObject, now: float) -> None:
         self._take(lease)
         if save.spec.holder_identity != self.identity:  # given back
-            self._held_until = -math.inf
             return
         self._held_until = save.decided_at + self._durations.renew_deadline
         self._free_at = -math.inf
