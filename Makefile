@@ -3,7 +3,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-PYTEST := $(BIN)/coverage run -m pytest
+# Two processes, a file's tests in one of them: most of their time is waiting.
+PYTEST := $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
 
 .PHONY: help
 help: ## Show this help
