@@ -44,10 +44,10 @@ class Part(Struct, frozen=True):
     file: str
 
 
-def wanted(settings: Json) -> bool:
+def wanted(groups: Json) -> int:
     """Return the value that the edits are about."""
-    enabled: bool = settings["demotion"]["enabled"]
-    return enabled
+    limit: int = groups["balancing"]["promoteRateLimitMBps"]
+    return limit
 
 
 def operator(part: Part) -> None:
@@ -56,7 +56,8 @@ def operator(part: Part) -> None:
     query = f"fieldManager={OPERATOR_MANAGER}&force=true&fieldValidation=Strict"
     headers = {"Authorization": f"Bearer {part.token}", "Content-Type": "application/apply-patch+yaml"}
     for policy in _objects(part, part.policy):
-        part.document["spec"]["groups"]["demotion"]["settings"]["enabled"] = wanted(policy["spec"]["settings"])
+        settings = part.document["spec"]["groups"]["balancing"]["settings"]
+        settings["promoteRateLimitMBps"] = wanted(policy["spec"]["settings"])
         applies.request("PATCH", f"{part.state}?{query}", json.dumps(part.document), headers)
         _check(applies.getresponse())
 
@@ -64,9 +65,9 @@ def operator(part: Part) -> None:
 def agent(part: Part) -> None:
     """Write the file after each change of the node state."""
     for state in _objects(part, part.state):
-        enabled = state["spec"]["groups"]["demotion"]["settings"]["enabled"]
+        limit = wanted({name: group["settings"] for name, group in state["spec"]["groups"].items()})
         descriptor = os.open(part.file, os.O_WRONLY)
-        os.write(descriptor, b"1\n" if enabled else b"0\n")
+        os.write(descriptor, str(limit).encode())
         os.close(descriptor)
 
 
