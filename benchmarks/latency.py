@@ -6,8 +6,9 @@
 * Product and chain take turns in one run, each with kernel files of its own, and the next edit waits until all that
   follows the last one (the node's report) is over. Ratios hold on a busy machine; milliseconds do not.
 * Targets hold on kernel files in memory (``kernel_files`` says why); the same on the fake kernel is told beside it.
-* The chain has the same CRDs under another group, so that the API server does the same work for it and the product
-  does not see it. ``chain`` says what it leaves out.
+* The chain has the same CRDs under another group, its objects the same statuses and its processes service accounts'
+  tokens, so that the API server does the same work for it and the product does not see it. ``chain`` says what it
+  leaves out.
 * Hops end when a watch of this process tells: the policy is stored; the node state is stored; the file is written.
 """
 
@@ -33,15 +34,17 @@ from benchmarks.observer import Json, Observer, StoreObserver, connect
 from benchmarks.run import run
 from benchmarks.schema import Machine, Measurement, Target, Unit, measured, percentile
 from numamigration_api.vocabulary import (
+    AGENT_MANAGER,
     API_VERSION,
     GROUP,
+    OPERATOR_MANAGER,
     POLICY_KIND,
     POLICY_PLURAL,
     STATE_KIND,
     STATE_PLURAL,
     VERSION,
 )
-from tests.demo.stage import DEFAULTS, POLICIES, ROOT, STATES, Stage
+from tests.demo.stage import DEFAULTS, NAMESPACE, POLICIES, ROOT, STATES, Stage
 from tests.fakekernel.config import HostConfig
 from tests.testbed.binaries import Binaries
 from tests.testbed.pki import write_private
@@ -139,7 +142,7 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         memory = Path(cleanup.enter_context(memory_folder()))
         places = {"": _in_memory(stage, memory), FUSE: _on_fake_kernel(stage)}
         sides = {where: (_product(stage, cleanup, place), place) for where, place in places.items()}
-        _install_crds(stage)
+        _install(stage)
         pairs = {where: (product, _chain(stage, cleanup, place)) for where, (product, place) in sides.items()}
         found = _take_turns(stage, Editor(stage), pairs, progress)
     conditions = (
@@ -197,6 +200,7 @@ def _product(stage: Stage, cleanup: ExitStack, place: Place) -> Side:
     stage.api.create(POLICIES, _policy(API_VERSION, place.node))
     side.stores.wait()
     side.states.wait("the policy's report", lambda seen: _is_reported(seen, side))
+    side.policies.wait("the policy's status", lambda seen: bool(_has_name(seen, side) and seen.get("status")))
     return side
 
 
@@ -208,7 +212,8 @@ def _chain(stage: Stage, cleanup: ExitStack, place: Place) -> Side:
     part = Part(
         server=plane.server,
         ca=str(plane.ca),
-        token=plane.admin_token,
+        operator_token=plane.service_account_token(NAMESPACE, "numamigration-operator"),
+        agent_token=plane.node_bound_token(NAMESPACE, "numamigration-agent", place.node),
         policy=f"{policies}/{place.node}",
         state=f"{states}/{place.node}",
         document=document,
@@ -221,7 +226,17 @@ def _chain(stage: Stage, cleanup: ExitStack, place: Place) -> Side:
         stage.start(f"chain-{role}-{place.node}", [sys.executable, "-m", "benchmarks.chain", role, str(path)])
     stage.api.create(policies, _policy(version, place.node))
     side.stores.wait()
+    _copy_status(stage, f"{POLICIES}/{place.node}", policies, OPERATOR_MANAGER)
+    _copy_status(stage, f"{STATES}/{place.node}", states, AGENT_MANAGER)
     return side
+
+
+def _copy_status(stage: Stage, origin: str, collection: str, manager: str) -> None:
+    found = stage.api.get(origin)
+    metadata = {"name": found["metadata"]["name"]}
+    head = {"apiVersion": f"{CHAIN_GROUP}/{VERSION}", "kind": found["kind"], "metadata": metadata}
+    path = f"{collection}/{metadata['name']}"
+    stage.api.apply(path, {**head, "status": found["status"]}, manager, subresource="status")
 
 
 def _side(
@@ -237,12 +252,26 @@ def _side(
     )
 
 
-def _install_crds(stage: Stage) -> None:
+def _install(stage: Stage) -> None:
+    """Install the chain's CRDs, and let the product's service accounts use them."""
     for path in sorted((ROOT / "crds").glob("*.yaml")):
         crd = yaml.safe_load(path.read_text())
         crd["metadata"]["name"] = f"{crd['spec']['names']['plural']}.{CHAIN_GROUP}"
         crd["spec"]["group"] = CHAIN_GROUP
         stage.api.install_crd(crd)
+    _grant(stage)
+
+
+def _grant(stage: Stage) -> None:
+    version = "rbac.authorization.k8s.io/v1"
+    rules = [{"apiGroups": [CHAIN_GROUP], "resources": ["*"], "verbs": ["*"]}]
+    reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "chain"}
+    subjects = [{"kind": "Group", "apiGroup": reference["apiGroup"], "name": f"system:serviceaccounts:{NAMESPACE}"}]
+    role: Json = {"apiVersion": version, "kind": "ClusterRole", "metadata": {"name": "chain"}}
+    binding: Json = {"apiVersion": version, "kind": "ClusterRoleBinding", "metadata": {"name": "chain"}}
+    stage.api.create(f"/apis/{version}/clusterroles", {**role, "rules": rules})
+    bound = {**binding, "roleRef": reference, "subjects": subjects}
+    stage.api.create(f"/apis/{version}/clusterrolebindings", bound)
 
 
 def _policy(version: str, node: str) -> Json:
@@ -255,14 +284,17 @@ def _settings(limit: int) -> Json:
     return {"balancing": {"mode": "Tiering", "promoteRateLimitMBps": limit}}
 
 
+def _has_name(obj: Json, side: Side) -> bool:
+    return bool(obj["metadata"]["name"] == side.node)
+
+
 def _is(obj: Json, side: Side, generation: int) -> bool:
-    metadata: Mapping[str, Any] = obj["metadata"]
-    return bool(metadata["name"] == side.node and metadata["generation"] == generation)
+    return bool(_has_name(obj, side) and obj["metadata"]["generation"] == generation)
 
 
 def _wish(state: Json, side: Side) -> Any:
     group = state["spec"].get("groups", {}).get("balancing", {})
-    return group.get("settings", {}).get("promoteRateLimitMBps") if state["metadata"]["name"] == side.node else None
+    return group.get("settings", {}).get("promoteRateLimitMBps") if _has_name(state, side) else None
 
 
 def _is_reported(state: Json, side: Side) -> bool:
