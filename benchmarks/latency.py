@@ -228,6 +228,7 @@ def _chain(stage: Stage, cleanup: ExitStack, place: Place) -> Side:
     side.stores.wait()
     _copy_status(stage, f"{POLICIES}/{place.node}", policies, OPERATOR_MANAGER)
     _copy_status(stage, f"{STATES}/{place.node}", states, AGENT_MANAGER)
+    side.stores.wait()  # the chain writes after each event; left unread, it would be taken for that of the first edit
     return side
 
 
