@@ -191,10 +191,7 @@ class Agent:
             now: seconds of a monotonic clock.
             wall: the same moment for people, with zone.
         """
-        # Most events are those of counters, whose moves are no change; a status is not built to find that out.
-        self._unlooked |= not isinstance(event, Tick) and not (
-            isinstance(event, JobDone) and event.lane is Lane.COUNTERS
-        )
+        before = self._facts, self._plan
         match event:
             case StateSeen(state):
                 self._see(state, now)
@@ -208,7 +205,22 @@ class Agent:
                 pass
             case _:
                 assert_never(event)
+        self._unlooked |= self._is_news(event, before)
         return [*self._knob_lane(now), *self._counter_lane(now), *self._report(now, wall)]
+
+    def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None]) -> bool:
+        """Whether a status has to be built to find out if something changed.
+
+        Most events are those of counters, whose moves are no change, and looks that find everything as it was.
+        """
+        match event:
+            case Tick() | JobDone(Lane.COUNTERS, _):
+                return False
+            case JobDone(_, KernelFacts()):
+                # A correction that was told is told no more after a while, which only a status shows.
+                return bool(self._change or self._drifts) or before != (self._facts, self._plan)
+            case _:
+                return True
 
     def wake_at(self) -> float:
         """Return when a Tick is due at the latest (monotonic seconds)."""
