@@ -164,6 +164,7 @@ class Agent:
         self._spec: Spec | None = None
         self._plan: Plan | None = None
         self._planned_for = Spec()
+        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value]] | None = None
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -395,9 +396,7 @@ class Agent:
             return
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
-        plan = make_plan(self._facts, self._spec, self._baselines, self._settled)
-        self._plan, self._planned_for = plan, self._spec
-        self._policies = tuple(plan_policy(self._facts, request, self._baselines) for request in self._spec.plans)
+        plan = self._make_plan(self._facts, self._spec, self._baselines)
         self._remember_settled(plan)
         self._note_retries(plan)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
@@ -408,6 +407,15 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+
+    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
+        """Plan, unless all that a plan is made from is as it was: most looks find that."""
+        given = (facts, spec, baselines, dict(self._settled))
+        if self._plan is None or given != self._planned_from:
+            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled), given
+            self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
+        self._planned_for = spec
+        return self._plan
 
     def _may_begin_at(self, change: UnitChange) -> float:
         retry = self._retries.get(change.unit)
