@@ -70,7 +70,7 @@ bench-footprint: setup-fuse ## Memory, time to first status, idle CPU of agent a
 	@$(BIN)/python -m benchmarks.footprint
 
 .PHONY: bench-latency
-bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (three minutes)
+bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (six minutes)
 	@$(BIN)/python -m benchmarks.latency
 
 .PHONY: bench-table

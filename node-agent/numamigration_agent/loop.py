@@ -164,6 +164,7 @@ class Agent:
         self._spec: Spec | None = None
         self._plan: Plan | None = None
         self._planned_for = Spec()
+        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value]] | None = None
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -191,10 +192,7 @@ class Agent:
             now: seconds of a monotonic clock.
             wall: the same moment for people, with zone.
         """
-        # Most events are those of counters, whose moves are no change; a status is not built to find that out.
-        self._unlooked |= not isinstance(event, Tick) and not (
-            isinstance(event, JobDone) and event.lane is Lane.COUNTERS
-        )
+        before = self._facts, self._plan
         match event:
             case StateSeen(state):
                 self._see(state, now)
@@ -208,7 +206,22 @@ class Agent:
                 pass
             case _:
                 assert_never(event)
+        self._unlooked |= self._is_news(event, before)
         return [*self._knob_lane(now), *self._counter_lane(now), *self._report(now, wall)]
+
+    def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None]) -> bool:
+        """Whether a status has to be built to find out if something changed.
+
+        Most events are those of counters, whose moves are no change, and looks that find everything as it was.
+        """
+        match event:
+            case Tick() | JobDone(Lane.COUNTERS, _):
+                return False
+            case JobDone(_, KernelFacts()):
+                # A correction that was told is told no more after a while, which only a status shows.
+                return bool(self._change or self._drifts) or before != (self._facts, self._plan)
+            case _:
+                return True
 
     def wake_at(self) -> float:
         """Return when a Tick is due at the latest (monotonic seconds)."""
@@ -383,9 +396,7 @@ class Agent:
             return
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
-        plan = make_plan(self._facts, self._spec, self._baselines, self._settled)
-        self._plan, self._planned_for = plan, self._spec
-        self._policies = tuple(plan_policy(self._facts, request, self._baselines) for request in self._spec.plans)
+        plan = self._make_plan(self._facts, self._spec, self._baselines)
         self._remember_settled(plan)
         self._note_retries(plan)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
@@ -396,6 +407,15 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+
+    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
+        """Plan, unless all that a plan is made from is as it was: most looks find that."""
+        given = (facts, spec, baselines, dict(self._settled))
+        if self._plan is None or given != self._planned_from:
+            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled), given
+            self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
+        self._planned_for = spec
+        return self._plan
 
     def _may_begin_at(self, change: UnitChange) -> float:
         retry = self._retries.get(change.unit)

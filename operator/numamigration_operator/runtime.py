@@ -3,8 +3,8 @@
 
 * Nothing but the Lease is read or written before this process holds it; nothing else is written before its epoch stands
   there. A lost Lease, or a write that the API server's fence refused, ends the process with exit code 3.
-* The fleet is touched on this loop only. Readers mark that something changed; one loop decides, DECIDE_SECONDS_MIN
-  apart at least, so that a burst of events is one decision.
+* The fleet is touched on this loop only. Readers mark that something changed; one loop decides, and rests in proportion
+  to what that cost: a small fleet is answered at once, and to a large one a burst of events is one decision.
 * A signal ends everything within a second or two, exit code 0: nothing needs saving, the next look at the objects
   goes on. The Lease is given back once nothing of ours can arrive at the API server any more.
 * A task that ends by itself ends the process with exit code 1 and a line that names it. It never limps.
@@ -41,8 +41,10 @@ from numamigration_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
 
-DECIDE_SECONDS_MIN: Final = 0.05
-"""Between two decisions: a burst of events becomes one; no person notices."""
+REST_PER_COST: Final = 10
+"""So deciding takes at most an eleventh of the loop, which has answers and watches to read."""
+REST_SECONDS_MAX: Final = 0.05
+"""However dear a decision: no person notices, and bursts of thousands of reports are long gathered by then."""
 STOP_SECONDS_MAX: Final = 3.0
 """For all tasks to end; what has not ended by then is left behind."""
 EXIT_CRASHED: Final = 1
@@ -72,6 +74,25 @@ class Pulse:
     async def next_change(self, until: float | None) -> None:
         """Wait for a mark, or until a time; clears the mark."""
         await self._bell.wait(until)
+
+    async def rest(self, seconds: float) -> None:
+        """Let time pass; marks are kept."""
+        await asyncio.sleep(seconds)
+
+
+async def decide_again_and_again(pulse: Pulse, decide: Callable[[], float | None]) -> None:
+    """Decide now, and after each change, and when the last decision asked for it.
+
+    Args:
+        pulse: tells of changes and times.
+        decide: returns when to decide again without a change (monotonic seconds; None: not at all).
+    """
+    look_again: float | None = pulse.now()
+    while True:
+        await pulse.next_change(look_again)
+        begun = pulse.now()
+        look_again = decide()
+        await pulse.rest(min(REST_PER_COST * (pulse.now() - begun), REST_SECONDS_MAX))
 
 
 class Operator:
@@ -122,7 +143,7 @@ class Operator:
         works = {
             **{name: reader.run for name, reader in self._readers.items()},
             "policy watch": self._watch.run,
-            "decisions": self._decide,
+            "decisions": self._lead,
             "applier": self._applies.run,
             "events": self._events.run,
         }
@@ -165,18 +186,17 @@ class Operator:
         self._synced = True
         log.info("ready: policies, nodes and node states are known", extra={"epoch": epoch})
 
-    async def _decide(self) -> None:
+    async def _lead(self) -> None:
         await self._take_over()
-        look_again: float | None = self._pulse.now()
-        while True:
-            await self._pulse.next_change(look_again)
-            decisions = self._fleet.decide(self._pulse.now(), self._pulse.wall())
-            if decisions.writes:
-                self._applies.submit(decisions.writes)
-            for wish in decisions.events:
-                self._events.post(wish)
-            look_again = decisions.look_again
-            await asyncio.sleep(DECIDE_SECONDS_MIN)
+        await decide_again_and_again(self._pulse, self._decide)
+
+    def _decide(self) -> float | None:
+        decisions = self._fleet.decide(self._pulse.now(), self._pulse.wall())
+        if decisions.writes:
+            self._applies.submit(decisions.writes)
+        for wish in decisions.events:
+            self._events.post(wish)
+        return decisions.look_again
 
     def _policies_listed(self, blind: bool) -> None:
         self._watch.policies_listed(blind)

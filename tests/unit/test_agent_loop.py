@@ -477,7 +477,8 @@ def test_drift_is_corrected_and_told(rig: Rig) -> None:
     assert rig.group()["state"] == "Ready"
 
 
-def test_a_correction_is_told_for_a_while_only(rig: Rig) -> None:
+def test_a_correction_is_told_for_a_while_only(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, timing=TIMING._replace(report_min=3600, report_max=3600))
     rig.wish({"offload": wish(OFFLOAD)})
     rig.kernel.drift(CHANNELS, "1")
     rig.pass_time(16)
@@ -683,6 +684,7 @@ def test_moving_counters_alone_are_no_change(rig: Rig) -> None:
     for _ in range(20):
         rig.kernel.advance(10)
         rig.pass_time(10)
+        rig.send(StateSeen(rig.object))  # whatever makes the agent look whether something is to be told
 
     assert len(rig.reports) == reports
 

@@ -172,7 +172,9 @@ def test_reading_counters_writes_nothing() -> None:
 
 
 def test_lines_of_vmstat_that_are_no_pair_are_skipped() -> None:
-    assert parse_vmstat("a 1\nb\nc x\nd 2 3\n\ne 5\n") == {"a": 1, "e": 5}
+    text = "pgmigrate_success 1\npgmigrate_fail\npgpromote_success x\npgdemote_direct 2 3\n\npgdemote_kswapd 5\n"
+
+    assert parse_vmstat(text) == {"pgmigrate_success": 1, "pgdemote_kswapd": 5}
 
 
 def test_a_long_file_is_read_to_its_end_and_no_further_than_asked(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.events import event_body
 from numamigration_operator.cluster.lease_driver import NotLeadingError
 from numamigration_operator.core.decisions import EventWish
-from numamigration_operator.runtime import Pulse, supervise
+from numamigration_operator.runtime import REST_SECONDS_MAX, Pulse, decide_again_and_again, supervise
 
 
 async def for_ever() -> None:
@@ -100,3 +100,48 @@ def test_an_event_fits_the_bounds_of_the_api() -> None:
     assert body["eventTime"] == "2026-01-02T00:00:00.000000Z"
     assert body["type"] == "Warning"
     assert body["regarding"]["uid"] == "uid"
+
+
+class VirtualPulse(Pulse):
+    """Time passes only by rests and by what decisions cost; there is always another change."""
+
+    def __init__(self, decisions: int) -> None:
+        super().__init__()
+        self.time = 0.0
+        self._left = decisions
+
+    def now(self) -> float:
+        return self.time
+
+    async def next_change(self, until: float | None) -> None:  # noqa: ARG002 - the signature of a Pulse
+        self._left -= 1
+        if self._left < 0:
+            raise EOFError
+
+    async def rest(self, seconds: float) -> None:
+        self.time += seconds
+
+
+def moments_of_decisions(cost: float) -> list[float]:
+    """Decide three times, each for `cost` seconds, with changes all the time; return when each began."""
+    pulse, begun = VirtualPulse(3), list[float]()
+
+    def decide() -> None:
+        begun.append(pulse.time)
+        pulse.time += cost
+
+    with pytest.raises(EOFError):
+        asyncio.run(decide_again_and_again(pulse, decide))
+    return begun
+
+
+def test_after_a_cheap_decision_the_next_change_is_answered_at_once() -> None:
+    assert moments_of_decisions(0.0) == [0.0, 0.0, 0.0]
+
+
+def test_decisions_take_at_most_an_eleventh_of_the_time() -> None:
+    assert moments_of_decisions(0.001) == pytest.approx([0.0, 0.011, 0.022])
+
+
+def test_however_dear_a_decision_changes_do_not_wait_longer_than_the_bound() -> None:
+    assert moments_of_decisions(1.0) == pytest.approx([0.0, 1 + REST_SECONDS_MAX, 2 + 2 * REST_SECONDS_MAX])

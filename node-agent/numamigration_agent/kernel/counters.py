@@ -9,10 +9,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
-from numamigration_agent.kernel.dialects import Counter, counters_of
+from numamigration_agent.kernel.dialects import COUNTERS, Counter, counters_of
 from numamigration_agent.kernel.sysfs import Present, Sysfs
 from numamigration_api.vocabulary import Dialect
 
@@ -20,6 +21,8 @@ Counts = Mapping[str, int]
 """By ``Counter.name``, which are the names of ``status.statistics`` in snake case."""
 
 VMSTAT_PATH: Final = "/proc/vmstat"
+_VMSTAT_KEYS: Final = sorted({key for counter in COUNTERS for key in counter.vmstat_keys})
+_VMSTAT_LINE: Final = re.compile(rf"^({'|'.join(_VMSTAT_KEYS)}) ([0-9]+)$", re.MULTILINE)
 
 
 def read_counters(sysfs: Sysfs, dialect: Dialect) -> Counts:
@@ -30,9 +33,8 @@ def read_counters(sysfs: Sysfs, dialect: Dialect) -> Counts:
 
 
 def parse_vmstat(text: str) -> Mapping[str, int]:
-    """Return the numbers of /proc/vmstat by name; lines of another form are skipped."""
-    pairs = (line.split(" ") for line in text.splitlines())
-    return {pair[0]: int(pair[1]) for pair in pairs if len(pair) == 2 and pair[1].isdecimal()}
+    """Return those numbers of /proc/vmstat that counters are made from; lines of another form are skipped."""
+    return {name: int(number) for name, number in _VMSTAT_LINE.findall(text)}
 
 
 def _count(sysfs: Sysfs, counter: Counter, vmstat: Mapping[str, int]) -> int | None:
