@@ -629,6 +629,7 @@ def test_an_open_unit_waits_for_a_spec_and_keeps_no_other_unit_waiting() -> None
 
 
 def test_only_a_change_of_several_knobs_has_to_be_remembered() -> None:
+    """Promise 4: what an agent leaves half done is known to the next one."""
     spec = parse_spec(
         {"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}}}
     )

@@ -253,7 +253,7 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_begin(store: LeaseS
 
 
 def test_the_lease_is_held_from_before_the_write_was_sent(store: LeaseStore) -> None:
-    """An answer may be late by any time; the others count from when the server stored the write."""
+    """Promise 8: an answer may be late by any time; the others count from when the server stored the write."""
     process = Process(store)
     process.run()
     step = process.holder.next(process.now + RETRY, WALL)
@@ -407,6 +407,7 @@ def test_a_lease_of_another_is_not_given_back(store: LeaseStore) -> None:
     ],
 )
 def test_a_lease_of_somebody_unknown_is_waited_out(store: LeaseStore, spec: dict[str, Any], waits: float) -> None:
+    """Promise 8: what cannot be understood is never taken early."""
     other_holds(store, **spec)
     process = Process(store)
 
@@ -521,6 +522,7 @@ def test_an_epoch_that_was_seen_on_a_lease_is_not_forgotten_with_it(store: Lease
 def test_the_epoch_is_one_more_than_the_greatest_ever_seen(
     store: LeaseStore, on_lease: str | None, on_objects: int, epoch: int
 ) -> None:
+    """Promise 8: an older leader can change nothing once this one has written."""
     store.put({"holderIdentity": ""}, {} if on_lease is None else {EPOCH_ANNOTATION: on_lease})
     process = Process(store)
     process.run()
