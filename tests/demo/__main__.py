@@ -21,9 +21,9 @@ from msgspec import structs
 from rich.console import Console, RenderableType
 
 from numamigration_api.machinery.conditions import find_condition
-from numamigration_api.vocabulary import Dialect, MigrationReason
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, Dialect, MigrationReason, Reason
 from tests.demo import screen as s
-from tests.demo.stage import POLICIES, ROOT, STATES, NodePart, Stage
+from tests.demo.stage import NAMESPACE, POLICIES, ROOT, STATES, NodePart, Stage
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift
 from tests.fakekernel.host import FakeHostError
@@ -167,9 +167,23 @@ class Demo:
     def _drift_corrected(self) -> bool:
         return self._drifted().get("reason") == "DriftCorrected" and self.files()["node-a"]["chan"] == "2"
 
+    def switch(self) -> None:
+        """One line turns everything off, another one goes on."""
+        self.screen.heading(5, "Something is wrong: turn offload off everywhere, whatever the policies say")
+        control = ("configmap", CONTROL_CONFIG_MAP, f"--namespace={NAMESPACE}")
+        self.kubectl("create", *control, f"--from-literal={FLEET_KEY}=off")
+        self.wait("node-a's kernel has offload off", lambda: self.files()["node-a"]["offloading"] == "0")
+        self.wait("each node has confirmed it, and the policy says so", self._is_off)
+        self.kubectl("get", "migpol")
+        self.kubectl("delete", *control)
+        self.wait("node-a's kernel has offload on again", lambda: self.files()["node-a"]["offloading"] == "1")
+
+    def _is_off(self) -> bool:
+        return s.ready_of(self.policy(OFFLOAD)).get("reason") == Reason.FLEET_OFF
+
     def delete(self, before: dict[str, dict[str, str]]) -> None:
         """Deleting the policies puts back what was there."""
-        self.screen.heading(5, "Delete the policies; every value of before comes back")
+        self.screen.heading(6, "Delete the policies; every value of before comes back")
         self.kubectl("delete", "migpol", TIERING, OFFLOAD, "--wait=false")
         self.wait(
             "both policies are gone, and every kernel file is as it was before the demo",
@@ -191,6 +205,7 @@ def play(demo: Demo, *, keep: bool) -> None:
     demo.count()
     demo.edit()
     demo.drift()
+    demo.switch()
     if keep:
         demo.summary()
         demo.screen.say("\nLeft running; Ctrl-C stops it. Look at it from another terminal:", style="bold")

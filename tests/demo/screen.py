@@ -24,6 +24,7 @@ Json = Mapping[str, Any]
 WIDTH: Final = 80
 REDRAW_SECONDS: Final = 0.5
 STATUS_STYLE: Final = {"True": "green", "False": "red", "Unknown": "yellow"}
+LONGEST: Final = {"NAME": "database-offload", "READY": "False", "REASON": "MigratorBusy"}
 KNOB_FILES: Final = {
     "offloading": "sys/module/dcbm/parameters/offloading",
     "chan": "sys/module/dcbm/parameters/nr_dma_chan",
@@ -41,7 +42,8 @@ def policy_table(policies: Sequence[Json]) -> Table:
     """Return the policies as ``kubectl get migpol`` shows them."""
     table = Table(title="policies", title_justify="left", box=None, width=WIDTH, title_style="bold", padding=(0, 1))
     for name in ("NAME", "READY", "REASON", "NODES"):
-        table.add_column(name, no_wrap=True)
+        # Of a line that is too long the counts are cut: what is not ready stands in the conditions too.
+        table.add_column(name, no_wrap=True, min_width=None if name == "NODES" else len(LONGEST[name]))
     for policy in policies:
         status, ready = policy.get("status", {}), ready_of(policy)
         table.add_row(
