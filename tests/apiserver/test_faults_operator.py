@@ -93,14 +93,6 @@ class Keeper:
 
 
 @pytest.fixture(scope="module")
-def bed(binaries: Binaries) -> Iterator[ControlPlane]:
-    with ControlPlane(binaries) as running:
-        install_rights(running.api)
-        install_crds(running.api)
-        yield running
-
-
-@pytest.fixture(scope="module")
 def api(bed: ControlPlane) -> Api:
     return bed.api
 

@@ -19,13 +19,10 @@ from tests.apiserver.operator_process import (
     OperatorProcess,
     account,
     groups,
-    install_crds,
-    install_rights,
     make_node,
     make_policy,
 )
 from tests.testbed.api import Json, condition
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
@@ -33,21 +30,6 @@ DMA: Final = {"engine": "DMA", "channels": 4}
 READER: Final = f"{RBAC}/namespaces/{NAMESPACE}/rolebindings/{ACCOUNT}"
 
 UniqueName = Callable[[str], str]
-
-
-@pytest.fixture(scope="module")
-def bed(binaries: Binaries) -> Iterator[ControlPlane]:
-    with ControlPlane(binaries) as running:
-        install_rights(running.api)
-        install_crds(running.api)
-        yield running
-
-
-@pytest.fixture
-def operator(bed: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with OperatorProcess(bed.kubeconfig_for(account(bed), name=ACCOUNT), tmp_path / "log") as running:
-        running.wait_line("ready:")
-        yield running
 
 
 @pytest.fixture

@@ -25,14 +25,11 @@ from tests.apiserver.operator_process import (
     account,
     forget_leader,
     groups,
-    install_crds,
-    install_rights,
     make_node,
     make_policy,
     versions,
 )
 from tests.testbed.api import Api, ApiError, Json, condition, poll
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 
 EPOCH: Final = "numamigration.dev/leader-epoch"
@@ -48,14 +45,6 @@ NOT_LEADING: Final = 3
 
 Start = Callable[..., OperatorProcess]
 UniqueName = Callable[[str], str]
-
-
-@pytest.fixture(scope="module")
-def bed(binaries: Binaries) -> Iterator[ControlPlane]:
-    with ControlPlane(binaries) as running:
-        install_rights(running.api)
-        install_crds(running.api)
-        yield running
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,24 +35,6 @@ from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 
 UniqueName = Callable[[str], str]
-
-
-# --- a control plane of our own: servers are stopped, and every node and policy is ours ---------------------------
-
-
-@pytest.fixture(scope="module")
-def bed(binaries: Binaries) -> Iterator[ControlPlane]:
-    with ControlPlane(binaries) as running:
-        install_rights(running.api)
-        install_crds(running.api)
-        yield running
-
-
-@pytest.fixture
-def operator(bed: ControlPlane, tmp_path: Path) -> Iterator[OperatorProcess]:
-    with OperatorProcess(bed.kubeconfig_for(account(bed), name=ACCOUNT), tmp_path / "log") as running:
-        running.wait_line("ready:")
-        yield running
 
 
 # --- what it does -------------------------------------------------------------------------------------------------

@@ -15,9 +15,19 @@ from typing import Any
 import pytest
 
 from numamigration_operator.cluster.client import Access, Client, NoAnswerError, Response, StatusError
-from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, Named, Resource
+from numamigration_operator.cluster.informer import (
+    NODES,
+    POLICIES,
+    STATES,
+    AnyObject,
+    Informer,
+    Named,
+    Resource,
+    control_resource,
+)
 
 Script = list[Any]
+CONTROL = control_resource("home")
 
 
 class ScriptedClient:
@@ -114,6 +124,8 @@ def run(script: Script, resource: Resource[Any] = NODES, relist: float | None = 
         heard, client, clock = Heard(), ScriptedClient(list(script)), Clock()
         informer: Informer[Any] = Informer(client, resource, heard, Random(0), relist, clock)  # type: ignore[arg-type]
         informer.machine.backoff.cap_seconds = 0.01
+        if resource is CONTROL:
+            informer.on_forbidden = lambda message: heard.told.append(("forbidden", message))
         task = asyncio.create_task(informer.run())
         await asyncio.wait([task, asyncio.create_task(client.empty.wait())], return_when=asyncio.FIRST_COMPLETED)
         task.cancel()
@@ -210,6 +222,19 @@ def test_a_refused_watch_is_trouble_too(warnings: Callable[[], list[str]]) -> No
     run([page(), StatusError(403, "forbidden"), [event("ADDED", named("a", "11"))]])
 
     assert warnings() == ["cannot read objects; trying again", "objects can be read again"]
+
+
+def test_what_may_not_be_read_is_listed_again_once_it_may() -> None:
+    """Promise 17: a watch that works again would leave the fleet at hold for ever; an API server that starts may
+    refuse for a moment.
+    """
+    heard, _ = run([page(), StatusError(403, "no right"), page()], CONTROL)
+
+    assert heard.told == [
+        *(("begun", None), ("listed", set())),
+        ("forbidden", "no right"),
+        *(("begun", None), ("listed", set())),
+    ]
 
 
 BROKEN_STATE = named("broken", "11", spec={"groups": {"offload": "nonsense"}})

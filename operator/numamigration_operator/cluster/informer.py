@@ -169,7 +169,7 @@ class Informer(Generic[Item]):
 
     Attributes:
         relist_seconds: list only, again after so long; None means watch.
-        on_forbidden: told, with the server's words, that we have no right to read.
+        on_forbidden: told, with the server's words, that we have no right to read; a list tells when that is over.
     """
 
     client: Client
@@ -209,6 +209,7 @@ class Informer(Generic[Item]):
         except StatusError as error:
             self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
             if error.status == 403 and self.on_forbidden is not None:
+                self.machine.list_again()  # a watch that works again says nothing of what stands there
                 self.on_forbidden(error.message)
             if error.status != 410:  # expired, which the machine answers by listing again
                 self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
