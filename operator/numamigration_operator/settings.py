@@ -307,9 +307,15 @@ def legal(name: str) -> str:
     bounds = {key: value for entry in info.metadata for key in ("ge", "le") if (value := getattr(entry, key, None))}
     if bounds:
         number = "a whole number" if kind is int else "a number"
-        below = f", and so that {name} x {ROOM[name][1]:g} is below {ROOM[name][0]}" if name in ROOM else ""
-        return f"{number} from {bounds['ge']} to {bounds['le']}{below}"
+        return f"{number} from {bounds['ge']} to {bounds['le']}{_room(name)}"
     return "path of an existing file" if issubclass(kind, Path) else "a name"
+
+
+def _room(name: str) -> str:
+    if name not in ROOM:
+        return ""
+    longer, share = ROOM[name]
+    return f", below {longer}" if share == 1 else f", {share:g} times it below {longer}"
 
 
 def default_text(info: FieldInfo) -> str:
