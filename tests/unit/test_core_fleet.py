@@ -1055,6 +1055,18 @@ def test_once_one_spec_is_whole_the_others_follow() -> None:
     assert made.condition("p", "Ready")["reason"] != "VersionSkew"
 
 
+def test_a_spec_that_the_newer_crd_took_is_whole_although_an_older_watch_shows_less() -> None:
+    """Promise 11: no event follows an apply that changes nothing; without this the policy would say VersionSkew on."""
+    made = cut_by_the_crd(nodes=1)
+    made.fleet.policies_listed([made.policy("p")], made.now)
+    (write,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+
+    made.fleet.write_stored(write.key, made.states["n0"]["metadata"]["generation"])
+    made.step(10)
+
+    assert made.condition("p", "Ready")["reason"] != "VersionSkew"
+
+
 def test_a_spec_that_the_crd_cannot_hold_is_shown_as_version_skew() -> None:
     made = world(policy(), nodes=1)
     made.settle()

@@ -18,7 +18,7 @@ from numamigration_operator.cluster.applier import Applier, Send, Verdict
 from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client, NoAnswerError
 from numamigration_operator.cluster.informer import AnyObject
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 
 _stored: Final = msgspec.json.Decoder(AnyObject)
 log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class ApplyDriver:
             message = answer.message if answer.status >= 300 else ""
             verdict = self._applier.answered(send, answer.status, message, answer.retry_after, self._clock())
             self._report(send, verdict, answer.status, message)
-            if verdict is Verdict.DONE:
+            if verdict is Verdict.DONE and send.patch is not Patch.MERGE:  # which stores what the CRD can hold
                 self._tell_stored(send.write.key, answer.body)
         self._bell.ring()
 

@@ -266,6 +266,7 @@ class Fleet:
         """Take in that a write was stored, and the generation that its object has now."""
         node = self._nodes.get(key.name)
         if key.kind is WriteKind.STATE_SPEC and node is not None and node.write_stored(generation):
+            self._note_resistance(node)
             self._mark(node)
 
     def write_failed(self, key: WriteKey) -> None:

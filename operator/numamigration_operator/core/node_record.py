@@ -212,6 +212,9 @@ class NodeRecord:
         """
         if self.generation != generation or not self.open_revisions:
             return False
+        if self.skew and self.open_spec is not None and self.resisted == self.open_revisions[-1]:
+            # The CRD took all of it. A watch that began under the older one goes on to show less, and no event follows.
+            self.spec, self.shown, self.resisted, self.skew = self.open_spec, self.resisted, None, ""
         self._close_open_write(foreign_counts=False)
         return not self.open_revisions
 
