@@ -7,10 +7,8 @@ Exit codes: 0 measured, whatever was found; 1 it could not be measured; 2 the ma
 from __future__ import annotations
 
 import compileall
-import signal
 import sys
 from collections.abc import Callable
-from types import FrameType
 from typing import Final
 
 from benchmarks import schema
@@ -18,7 +16,7 @@ from tests.demo.stage import ROOT
 from tests.fakekernel.host import FakeHostError
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import Binaries, find_binaries
-from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.commands import run_command
 from tests.testbed.progress import Progress
 
 NAME_COLUMNS: Final = 42
@@ -27,24 +25,18 @@ PRODUCT: Final = ("crds/numamigration_api", "operator/numamigration_operator", "
 
 def run(benchmark: Callable[[Binaries, Progress], schema.Result]) -> int:
     """Run one benchmark; return the exit code."""
-    signal.signal(signal.SIGTERM, _interrupt)
     progress = Progress()
     for package in PRODUCT:
         # As an image has it; else a start would be measured with the compiler in it, in time and in memory.
         compileall.compile_dir(ROOT / package, quiet=1)
-    try:
+
+    def measure() -> int:
         found = benchmark(find_binaries(progress), progress)
-    except MissingNeedError as error:
-        progress.note(f"error: {error}")
-        return 2
-    except (BedError, ApiError, FakeHostError, OSError) as error:
-        progress.note(f"error: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    schema.write(found)
-    sys.stdout.write(text(found))
-    return 0
+        schema.write(found)
+        sys.stdout.write(text(found))
+        return 0
+
+    return run_command(measure, failures=(ApiError, FakeHostError, OSError), say=progress.note)
 
 
 def text(result: schema.Result) -> str:
@@ -57,7 +49,3 @@ def _line(row: schema.Measurement) -> str:
     numbers = [row.best, row.median, row.p99, row.target and row.target.at_most]
     cells = " ".join(f"{'' if number is None else format(number, '.4g'):>8}" for number in numbers)
     return f"{f'{row.name}, {row.unit}'[:NAME_COLUMNS]:{NAME_COLUMNS}} {cells}{'' if row.met in {None, True} else ' !'}"
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

@@ -14,7 +14,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from types import FrameType
 from typing import Any, Final
 
 from msgspec import structs
@@ -29,7 +28,8 @@ from tests.fakekernel.control import Drift
 from tests.fakekernel.host import FakeHostError
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import find_binaries
-from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.commands import run_command
+from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress
 
 SCENE_SECONDS_MAX: Final = 60.0
@@ -220,30 +220,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split(";")[0].split(": ")[1].capitalize())
     parser.add_argument("--keep", action="store_true", help="leave everything running before the last scene")
     options = parser.parse_args(arguments)
-    signal.signal(signal.SIGTERM, _interrupt)
     console = Console(highlight=False, width=None if sys.stdout.isatty() else s.WIDTH)
     progress = Progress()
-    try:
+
+    def show() -> int:
         binaries = find_binaries(progress)
         progress.note("starting etcd, kube-apiserver, three fake kernels, three agents and the operator")
         with Stage(binaries, CAST) as stage:
             play(Demo(stage, console), keep=options.keep)
-    except MissingNeedError as error:
-        console.print(f"error: {error}", markup=False)
-        return 2
-    except (BedError, ApiError, FakeHostError) as error:
-        console.print(f"error: {error}", markup=False)
-        return 1
-    except subprocess.CalledProcessError as error:
-        console.print(f"error: {error}\n{error.stderr}", markup=False)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
+        return 0
 
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    failures = (ApiError, FakeHostError, subprocess.CalledProcessError)
+    return run_command(show, failures=failures, say=lambda text: console.print(text, markup=False))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,7 +27,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from random import Random
-from types import FrameType
 from typing import Final
 
 from tests.fakekernel.control import Drift
@@ -36,7 +34,7 @@ from tests.soak.model import POLICIES_MAX, ROLES, Kernel, Model, Policy, some_se
 from tests.soak.stage import AGENT, API_SERVER, OPERATOR, Stage
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import find_binaries
-from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.commands import run_command
 from tests.testbed.progress import Progress, elapsed
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -229,25 +227,8 @@ def revision() -> str:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
-    # As for the test bed's own command: a shell starts background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
-    progress = Progress()
     print(f"seed {options.seed}", flush=True)
-    try:
-        return _soak(options, progress)
-    except MissingNeedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+    return run_command(lambda: _soak(options, Progress()))
 
 
 def _soak(options: argparse.Namespace, progress: Progress) -> int:

@@ -8,16 +8,14 @@ Exit codes: 0 done; 1 a server failed; 2 wrong usage, or the machine lacks somet
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from pathlib import Path
-from types import FrameType
 from typing import Final
 
 from tests.testbed.binaries import find_binaries
+from tests.testbed.commands import run_command
 from tests.testbed.controlplane import ControlPlane
-from tests.testbed.errors import BedError, MissingNeedError
 from tests.testbed.progress import Progress
 
 ALIVE_SECONDS: Final = 1.0
@@ -27,22 +25,8 @@ ALIVE_SECONDS: Final = 1.0
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return the exit code."""
     options = _parser().parse_args(arguments)
-    # Both stop the servers in order; a shell starts background jobs with SIGINT ignored.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _interrupt)
     progress = Progress()
-    try:
-        if options.command == "build":
-            return _build(progress)
-        return _up(progress, options.folder)
-    except MissingNeedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except BedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        return 130
+    return run_command(lambda: _build(progress) if options.command == "build" else _up(progress, options.folder))
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -76,10 +60,6 @@ def _up(progress: Progress, folder: Path | None) -> int:
         except KeyboardInterrupt:
             progress.note("stopping")
     return 0
-
-
-def _interrupt(_number: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

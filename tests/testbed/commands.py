@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How every command of tests, demo and benchmarks ends: signals, messages, exit codes.
+
+Exit codes: what the work returns; 1 it failed as it may (`failures`); 2 the machine lacks something; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from types import FrameType
+
+from tests.testbed.errors import BedError, MissingNeedError
+
+
+def run_command(
+    work: Callable[[], int],
+    *,
+    failures: tuple[type[Exception], ...] = (),
+    say: Callable[[str], object] = lambda text: print(text, file=sys.stderr),
+) -> int:
+    """Do `work` and return the exit code; what it has started is stopped on the way out.
+
+    Args:
+        work: returns its exit code.
+        failures: errors besides BedError that are told in a line instead of a traceback.
+        say: takes the line.
+    """
+    told: tuple[type[Exception], ...] = (BedError, *failures)
+    # A shell starts background jobs with SIGINT ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _interrupt)
+    try:
+        return work()
+    except MissingNeedError as error:
+        say(f"error: {error}")
+        return 2
+    except told as error:
+        say(f"error: {_text(error)}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+def _text(error: Exception) -> str:
+    return f"{error}\n{error.stderr}" if isinstance(error, subprocess.CalledProcessError) else str(error)
+
+
+def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
