@@ -226,15 +226,16 @@ class Applier:
     # --- in ------------------------------------------------------------------------------------------------------
 
     def submit(self, writes: Iterable[Write], now: float) -> None:
-        """Take writes; the last one for a place replaces an earlier one that is not sent yet."""
+        """Take writes; the last one for a place replaces an earlier one that is not sent yet.
+
+        One that says what an open request says is sent all the same: that request may have been stored before the
+        object was deleted, and its answer is only late.
+        """
         for write in writes:
             self._submit(write, now)
 
     def _submit(self, write: Write, now: float) -> None:
         place = self._places.setdefault(write.key, _Place())
-        if place.open is not None and place.open.body == write.body:
-            place.waiting = None
-            return
         if place.refused and place.refused != _digest(write.body):
             place.forget_failures()  # another body may be taken at once; the wait was about the old one
         if place.waiting is None:
