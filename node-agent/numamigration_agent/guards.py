@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Why a group is not written: an ordered tuple of small checks; people read the first refusal.
 
-What a kernel lacks comes first (Unsupported), then known hazards that nobody accepted (Refused, promise 5), then what
-this release cannot do. Turning offload off needs none of the hazard checks.
+What a kernel lacks comes first (Unsupported), then what this node has seen of its engine, then known hazards that
+nobody accepted (Refused, promise 5), then what this release cannot do. Turning offload off needs none of the hazard
+checks.
 
 Sources: "[PATCH RFC v6 0/5]" of the batch copy offload series and its review, 2026-06-30 (engines that complete out of
 order); mm/migrate.c of its April 2026 posting (V5: a folio is copied before its references are looked at, and not
@@ -46,10 +47,15 @@ class Refusal(NamedTuple):
 
 
 class Situation(NamedTuple):
-    """What a check looks at."""
+    """What a check looks at.
+
+    Attributes:
+        veto: why this node has lost its trust in the engine, by what it saw of it.
+    """
 
     facts: KernelFacts
     wish: Wish
+    veto: Refusal | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -121,6 +127,11 @@ def fields_supported(case: Situation) -> Refusal | None:
         return None
     message = f"this kernel lacks {', '.join(case.lacking)} and the policy says unsupported: Strict"
     return Refusal(GroupState.UNSUPPORTED, Reason.FIELD_UNSUPPORTED, message)
+
+
+def engine_trusted(case: Situation) -> Refusal | None:
+    """Refuse an engine that this node has seen to fail."""
+    return case.veto
 
 
 def dialect_harmless(case: Situation) -> Refusal | None:
@@ -203,6 +214,7 @@ GUARDS: Final = (group_supported, engine_supported, fields_supported)
 """For every group."""
 
 TURN_ON_GUARDS: Final = (
+    engine_trusted,
     dialect_harmless,
     engine_in_order,
     engine_exclusive,

@@ -27,6 +27,7 @@ from numamigration_agent.baseline import Baselines, recover
 from numamigration_agent.change import Change, Failure, ReadKnob, ReportBaselines, SaveBaselines, UnitRun, WriteKnob
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
 from numamigration_agent.drift import DriftLog
+from numamigration_agent.guards import Refusal
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -164,7 +165,8 @@ class Agent:
         self._spec: Spec | None = None
         self._plan: Plan | None = None
         self._planned_for = Spec()
-        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value]] | None = None
+        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value], Refusal | None] | None = None
+        self._vetoes: dict[str, Refusal] = {}  # by who has lost the trust in the engine
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -410,9 +412,10 @@ class Agent:
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
-        given = (facts, spec, baselines, dict(self._settled))
+        veto = next(iter(self._vetoes.values()), None)
+        given = (facts, spec, baselines, dict(self._settled), veto)
         if self._plan is None or given != self._planned_from:
-            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled), given
+            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled, veto), given
             self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
         self._planned_for = spec
         return self._plan

@@ -166,7 +166,9 @@ class PlannedPolicy:
         return sum(row.outcome is Outcome.WOULD_CHANGE for row in self.knobs)
 
 
-def make_plan(facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Mapping[str, Value]) -> Plan:
+def make_plan(
+    facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+) -> Plan:
     """Decide for all groups.
 
     Args:
@@ -174,8 +176,9 @@ def make_plan(facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Map
         spec: what this node shall have.
         baselines: values of before, of this boot.
         settled: by field, the target that was last found in force.
+        veto: why no engine may be turned on, whatever is wished.
     """
-    groups = tuple(plan_group(facts, wish, baselines, settled) for wish in spec.wishes)
+    groups = tuple(plan_group(facts, wish, baselines, settled, veto) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -195,13 +198,15 @@ def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
     return GroupPlan(group.wish, GroupState.FAILED, Reason.BASELINE_NOT_SAVED, problem, group.knobs)
 
 
-def plan_group(facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Mapping[str, Value]) -> GroupPlan:
+def plan_group(
+    facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+) -> GroupPlan:
     """Decide for one group."""
     if wish.skew:
         return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {wish.skew}")
     if wish.mode is GroupMode.RESTORE:
         return _restore(facts, wish, baselines)
-    case = Situation(facts, wish)
+    case = Situation(facts, wish, veto)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
         return GroupPlan(wish, GroupState.HELD, Reason.PAUSED, "the policy is paused; nothing is written", rows)

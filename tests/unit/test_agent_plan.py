@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from numamigration_agent.baseline import Baselines, Swap
-from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
+from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS, Refusal
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import KNOBS
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
@@ -44,11 +44,12 @@ def plan_one(
     writes: Mapping[str, str] | None = None,
     baselines: Mapping[str, str] | None = None,
     settled: Mapping[str, str] | None = None,
+    veto: Refusal | None = None,
 ) -> GroupPlan:
     spec = parse_spec({"spec": {"groups": {group: body}}})
     before = Baselines("boot", {name: Value(value) for name, value in (baselines or {}).items()})
     in_force = {name: Value(value) for name, value in (settled or {}).items()}
-    return make_plan(facts_of(config or HostConfig(), writes), spec, before, in_force).groups[0]
+    return make_plan(facts_of(config or HostConfig(), writes), spec, before, in_force, veto).groups[0]
 
 
 def written(plan: GroupPlan) -> list[tuple[str, str]]:
@@ -71,11 +72,12 @@ HAZARDOUS = {"engine": "DMA", "reasons": ["memory_failure"]}
 
 
 def test_refusals_are_asked_in_this_order() -> None:
-    """People read the first refusal: what the kernel lacks, then hazards, then what this release cannot do."""
+    """People read the first refusal: what the kernel lacks, what this node saw, known hazards, what cannot be done."""
     assert [guard.__name__ for guard in GUARDS + TURN_ON_GUARDS] == [
         "group_supported",
         "engine_supported",
         "fields_supported",
+        "engine_trusted",
         "dialect_harmless",
         "engine_in_order",
         "engine_exclusive",
@@ -227,6 +229,22 @@ def test_a_refused_group_turns_off_what_this_project_turned_on() -> None:
 
     assert plan.state is GroupState.REFUSED
     assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_veto_turns_off_what_this_project_turned_on_and_is_told() -> None:
+    """Promise 16: an engine that this node has seen to fail is off, whatever is wished."""
+    veto = Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s")
+
+    plan = plan_one("offload", wish(OFFLOAD), writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"}, veto=veto)
+
+    assert (plan.state, plan.reason, plan.message) == veto
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_veto_keeps_no_other_group_from_its_wish() -> None:
+    veto = Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s")
+
+    assert plan_one("demotion", wish({"enabled": True}), veto=veto).writes
 
 
 def test_a_refused_group_leaves_alone_what_somebody_else_turned_on() -> None:
