@@ -3,8 +3,8 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-# Two processes, a file's tests in one of them: most of their time is waiting.
-PYTEST := $(BIN)/coverage run -m pytest --numprocesses 2 --dist loadfile
+# A file's tests stay in one process. Unit tests compute; those with servers wait most of their time.
+PYTEST := $(BIN)/coverage run -m pytest --dist loadfile
 
 .PHONY: help
 help: ## Show this help
@@ -40,12 +40,12 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 
 .PHONY: test-unit
 test-unit: setup-fuse ## Unit and property tests, the fake kernel's own among them
-	$(PYTEST) tests/unit
+	$(PYTEST) --numprocesses 2 tests/unit
 
 .PHONY: test-apiserver
 test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd and kube-apiserver
 	$(BIN)/python -m tests.testbed build
-	$(PYTEST) tests/apiserver
+	$(PYTEST) --numprocesses 3 tests/apiserver
 
 .PHONY: soak
 soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
