@@ -54,6 +54,8 @@ class DmaEngine(Struct, frozen=True, forbid_unknown_fields=True):
     """Not exclusive (no DMA_PRIVATE): of no use to dcbm while anybody has called dmaengine_get()."""
     error_share: Share = 0.0
     """Share of this engine's batches that end with an error; the kernel then copies them by CPU."""
+    failed_after: NotNegative = 0
+    """How many folios of such a batch are copied before the error; only V6-SDXI's driver counts whole pieces of it."""
     error_number: int = EIO
     """Their errno, which only the log tells: EIO, a descriptor could not be made; EINVAL, the IOMMU merged segments."""
     copy_seconds: Annotated[float, Meta(ge=0)] = 0.0
@@ -121,8 +123,16 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
         DmaEngine("ptdma", numa_node=1),
         DmaEngine("ptdma", numa_node=1),
     )
-    channels_max: AtLeastOne = 16
-    """What ``nr_dma_chan`` takes at most; a driver with other limits has the same files, so only a write tells."""
+    channels_max: AtLeastOne | None = None
+    """What ``nr_dma_chan`` takes at most; a driver with other limits has the same files, so only a write tells. None:
+    what the dialect's driver takes."""
+    test_patches: bool = False
+    """Whether the posting's patches "for testing" are in the kernel; they add files to V2 and V3."""
+    extra_files: dict[str, str] = {}
+    """Files by path with what they hold at first, as a newer revision would add; those in the driver's folder come and
+    go with it. They take any text."""
+    missing_files: tuple[str, ...] = ()
+    """Files or folders, by path, that this kernel does not have although the dialect does."""
     dmaengine_users: NotNegative = 0
     """Others that have called dmaengine_get() (async_tx, for example)."""
     parameters: dict[str, str] = {}

@@ -16,22 +16,28 @@ Sources: mm/migrate.c (NR_MAX_BATCHED_MIGRATION); mm/vmscan.c (demotion); kernel
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from errno import ETIMEDOUT
-from typing import Final
+from typing import Final, NamedTuple
 
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import DmaEngine, Workload
-from tests.fakekernel.layout import CHANNELS_MAX, NORMAL, SERIES, TIERING
-from tests.fakekernel.state import Batch, Channel, KernelState
+from tests.fakekernel.dma import free_channels
+from tests.fakekernel.files import Busy, Hold
+from tests.fakekernel.layout import NORMAL, TIERING
+from tests.fakekernel.state import Batch, Channel, CpuThreads, Dcbm, KernelState
+
+UP_TO_CEILING: Final = 1 << 30
+"""The caller hands over whatever there is."""
 
 FOLIOS_PER_CALL: Final[dict[MigrationReason, int]] = {
     MigrationReason.COMPACTION: 32,
     MigrationReason.MEMORY_FAILURE: 1,
-    MigrationReason.MEMORY_HOTPLUG: 512,
-    MigrationReason.SYSCALL_OR_CPUSET: 512,
-    MigrationReason.MEMPOLICY_MBIND: 512,
+    MigrationReason.MEMORY_HOTPLUG: UP_TO_CEILING,
+    MigrationReason.SYSCALL_OR_CPUSET: UP_TO_CEILING,
+    MigrationReason.MEMPOLICY_MBIND: UP_TO_CEILING,
     MigrationReason.NUMA_MISPLACED: 1,
     MigrationReason.CONTIG_RANGE: 32,
     MigrationReason.LONGTERM_PIN: 1,
@@ -54,8 +60,7 @@ SYNCHRONOUS_CALLERS: Final = frozenset(
 """They try folios that did not migrate a second time, one by one; the others give up after the first pass.
 Compaction's mode varies; here it is kcompactd's."""
 
-CHANNEL_SECONDS_MAX: Final = 10.0
-"""How long dcbm waits for each channel."""
+PAGE_BYTES: Final = 4096
 THP_PAGES: Final = 512
 PAGES_PER_MB: Final = 1 << (20 - 12)
 ROUNDING: Final = 1e-9
@@ -140,9 +145,17 @@ def hand_over(state: KernelState, flow: Flow) -> None:
 def _migrate_at_once(state: KernelState, flow: Flow) -> None:
     folios, flow.due = _admitted(state, flow, flow.due), 0
     pinned, copies = _copies(state, flow, folios)
-    for channels, share in _tasks(state, flow, copies):
-        if channels:
-            _copy_at_once(state, flow, channels, share)
+    match copier(state, flow.workload):
+        case CpuThreads():
+            state.folios_by_threads += copies
+        case Dcbm() as driver:
+            for task in _tasks(state, driver, flow, copies):
+                if task.channels:
+                    _copy_at_once(state, driver, flow, task)
+                else:
+                    _refuse(state, driver, flow, task)
+        case None:
+            pass
     _count(state, flow, folios, pinned)
 
 
@@ -151,7 +164,13 @@ def _begin_round(state: KernelState, flow: Flow) -> None:
     flow.due -= taken
     folios = _admitted(state, flow, taken)
     pinned, copies = _copies(state, flow, folios)
-    batches = [_batch(state, flow, channels, share) for channels, share in _tasks(state, flow, copies) if channels]
+    driver, batches = copier(state, flow.workload), []
+    if isinstance(driver, Dcbm):
+        for task in _tasks(state, driver, flow, copies):
+            if task.channels:
+                batches.append(_batch(state, flow, driver, task))
+            else:
+                _refuse(state, driver, flow, task)
     flow.round = Round(folios, pinned, batches)
     state.batches.extend(batches)
 
@@ -185,7 +204,7 @@ def _copies(state: KernelState, flow: Flow, folios: int) -> tuple[int, int]:
     workload = flow.workload
     pinned = flow.pinned.take(folios * workload.pinned_share)
     eligible = flow.eligible.take((folios - pinned) * workload.eligible_share)
-    if not _offloads(state, workload):
+    if not copier(state, workload):
         return pinned, 0
     synchronous = workload.reason in SYNCHRONOUS_CALLERS
     twice = flow.retried.take(eligible * workload.retried_share) if synchronous else 0
@@ -194,7 +213,7 @@ def _copies(state: KernelState, flow: Flow, folios: int) -> tuple[int, int]:
 
 def _copied_in_vain(state: KernelState, workload: Workload, pinned: int) -> int:
     """Return how often folios that cannot migrate are handed to the engine: in every pass, or never."""
-    if not SERIES[state.config.dialect].copies_pinned:
+    if not state.series.copies_pinned:
         return 0
     return pinned * (2 if workload.reason in SYNCHRONOUS_CALLERS else 1)
 
@@ -230,32 +249,86 @@ def _promoted(state: KernelState, flow: Flow, folios: int) -> int:
     return promoted
 
 
-def _offloads(state: KernelState, workload: Workload) -> bool:
-    dcbm = state.dcbm
-    if dcbm is None or workload.hugetlb or not dcbm.offloading or dcbm.turning_off:
-        return False
-    chosen = {name for bit, name in enumerate(state.config.reason_names) if dcbm.reason_mask >> bit & 1}
-    return workload.reason.value in chosen
+def copier(state: KernelState, workload: Workload) -> Dcbm | CpuThreads | None:
+    """Return who copies a workload's folios; None: the migrating task itself."""
+    driver = state.migrator
+    if driver is None or workload.hugetlb or isinstance(driver, CpuThreads):
+        return None if workload.hugetlb else driver
+    if driver.turning_off or (state.series.base_pages_only and workload.folio_pages > 1):
+        return None
+    chosen = {name for bit, name in enumerate(state.config.reason_names) if driver.reason_mask >> bit & 1}
+    return driver if workload.reason.value in chosen else None
 
 
-def _tasks(state: KernelState, flow: Flow, folios: int) -> Iterator[tuple[list[Channel], int]]:
-    """Yield each task's channels and folios; tasks ask for channels in turn and hold them at the same time."""
+class Task(NamedTuple):
+    """What one task of a workload hands to the driver, and with which channels."""
+
+    channels: list[Channel]
+    folios: int
+    busy: bool = False
+    """It got none because another has them."""
+
+
+def _tasks(state: KernelState, driver: Dcbm, flow: Flow, folios: int) -> Iterator[Task]:
+    """Yield each task's part; tasks ask in turn, and hold at the same time what they got."""
     workload = flow.workload
-    free = free_channels(state)
+    pool = _Pool(state, driver)
     for task in range(workload.concurrency if folios else 0):
-        share = (folios + task) // workload.concurrency
-        wanted = min(state.driver.nr_dma_chan, share, _batch_folios(state, flow), CHANNELS_MAX)
-        channels, free = free[:wanted], free[wanted:]
-        yield channels, share
+        share = _big_enough(state, driver, flow, (folios + task) // workload.concurrency)
+        wanted = min(driver.nr_dma_chan, share, _batch_folios(state, flow), state.series.channels_max)
+        if share:
+            channels = pool.take(wanted)
+            yield Task(channels, share, busy=not channels and pool.busy)
+
+
+def _big_enough(state: KernelState, driver: Dcbm, flow: Flow, folios: int) -> int:
+    """Return the folios without the batches that are too small for the driver, of which nobody takes note."""
+    least, folio_bytes = driver.values.get("min_bytes", 0), flow.workload.folio_pages * PAGE_BYTES
+    full = _batch_folios(state, flow)
+    rest = folios % full
+    if full * folio_bytes < least:
+        return 0
+    return folios - rest if rest * folio_bytes < least else folios
+
+
+class _Pool:
+    """The channels for the batches of one moment."""
+
+    def __init__(self, state: KernelState, driver: Dcbm) -> None:
+        self._held = state.series.hold is not Hold.FOR_BATCH
+        self._free = (
+            [Channel(engine, number, state.engines[engine]) for engine, number in driver.held]
+            if self._held
+            else free_channels(state)
+        )
+        gated = state.series.busy is Busy.GATED and driver.values.get("util_gate")
+        self._one_at_a_time = self._held and (gated or state.series.busy is Busy.REFUSED)
+        self.busy = bool(self._one_at_a_time and any(batch.driver is driver for batch in state.batches))
+
+    def take(self, wanted: int) -> list[Channel]:
+        """Return the channels of one batch; fewer than wanted, or none, when no more are there."""
+        if self._held:
+            taken = [] if self.busy else self._free[:wanted]
+            self.busy = self.busy or bool(self._one_at_a_time and taken)
+            return taken
+        taken, self._free = self._free[:wanted], self._free[wanted:]
+        return taken
+
+
+def _refuse(state: KernelState, driver: Dcbm, flow: Flow, task: Task) -> None:
+    """Count a batch that the driver does not take; only the forks do."""
+    if task.busy and state.series.busy is Busy.GATED:
+        driver.count("folios_gated", task.folios)
+    else:
+        driver.count("batches_refused", math.ceil(task.folios / _batch_folios(state, flow)))
 
 
 def _takes_time(state: KernelState, flow: Flow) -> bool:
-    if not _offloads(state, flow.workload):
-        return False
-    return any(
+    driver = copier(state, flow.workload)
+    return isinstance(driver, Dcbm) and any(
         channel.device.hangs or channel.device.copy_seconds
-        for channels, _ in _tasks(state, flow, _round_folios(state, flow))
-        for channel in channels
+        for task in _tasks(state, driver, flow, _round_folios(state, flow))
+        for channel in task.channels
     )
 
 
@@ -272,37 +345,35 @@ def batch_folios(workload: Workload, ceiling_pages: int) -> int:
     return min(FOLIOS_PER_CALL[workload.reason], math.ceil(ceiling_pages / workload.folio_pages))
 
 
-def free_channels(state: KernelState) -> list[Channel]:
-    """Return every channel that the driver can have, in dmaengine's order."""
-    return [
-        Channel(engine, number, device)
-        for engine, device in enumerate(state.engines)
-        if device.memcpy and not (device.public and state.dmaengine_users)
-        for number in range(device.channels)
-        if not state.in_use(engine, number)
-    ]
-
-
-def _batch(state: KernelState, flow: Flow, channels: list[Channel], folios: int) -> Batch:
-    seconds, timed_out = _wait_for(channels)
-    error = ETIMEDOUT if timed_out else _failing(channels).error_number
-    failed = timed_out or flow.engine_errors.take(_failing(channels).error_share)
+def _batch(state: KernelState, flow: Flow, driver: Dcbm, task: Task) -> Batch:
+    seconds, timed_out = _wait_for(task.channels, state.series.channel_seconds_max)
+    worst = _failing(task.channels)
+    failed = timed_out or flow.engine_errors.take(worst.error_share)
     return Batch(
-        channels,
-        folios,
-        wrong_pages=0 if failed else _wrong_pages(flow, channels, folios),
-        error=error if failed else 0,
+        driver,
+        task.channels,
+        task.folios,
+        wrong_pages=0 if failed else _wrong_pages(flow, task.channels, task.folios),
+        error=0 if not failed else ETIMEDOUT if timed_out else worst.error_number,
+        done=_done_before_error(state, worst, task.folios) if failed and not timed_out else 0,
         ends_at=state.now + seconds,
     )
 
 
-def _wait_for(channels: Iterable[Channel]) -> tuple[float, bool]:
+def _done_before_error(state: KernelState, worst: DmaEngine, folios: int) -> int:
+    """Return how many folios of a failing batch count as migrated: whole pieces, or none."""
+    piece = state.series.piece_folios
+    return min(worst.failed_after, folios) // piece * piece if piece else 0
+
+
+def _wait_for(channels: Iterable[Channel], seconds_max: float) -> tuple[float, bool]:
     """Return how long a batch takes and whether it timed out: the driver waits for its channels one after the other."""
     waited = 0.0
     for _, _, device in channels:
-        if device.hangs or device.copy_seconds > waited + CHANNEL_SECONDS_MAX:
-            return waited + CHANNEL_SECONDS_MAX + device.terminate_seconds, True
-        waited = max(waited, device.copy_seconds)
+        seconds = math.inf if device.hangs else device.copy_seconds
+        if seconds > waited + seconds_max:
+            return waited + seconds_max + device.terminate_seconds, True
+        waited = max(waited, seconds)
     return waited, False
 
 
@@ -316,34 +387,41 @@ def _wrong_pages(flow: Flow, channels: list[Channel], folios: int) -> int:
     return flow.wrong_folios.take(folios * share) * flow.workload.folio_pages
 
 
-def _copy_at_once(state: KernelState, flow: Flow, channels: list[Channel], folios: int) -> None:
+def _copy_at_once(state: KernelState, driver: Dcbm, flow: Flow, task: Task) -> None:
     """Copy any number of batches, which take no time."""
-    worst, per_batch = _failing(channels), _batch_folios(state, flow)
-    full, rest = divmod(folios, per_batch)
-    failed = flow.engine_errors.take(full * worst.error_share)
-    failures = failed * per_batch
+    worst, per_batch = _failing(task.channels), _batch_folios(state, flow)
+    full, rest = divmod(task.folios, per_batch)
+    failed = [per_batch] * flow.engine_errors.take(full * worst.error_share)
     if rest and flow.engine_errors.take(worst.error_share):
-        failed, failures = failed + 1, failures + rest
-    _fail(state, failures, worst.error_number, batches=failed)
-    _succeed(state, folios - failures, _wrong_pages(flow, channels, folios - failures))
+        failed.append(rest)
+    for folios, times in Counter(failed).items():
+        _fail(state, driver, folios, _done_before_error(state, worst, folios), worst.error_number, times)
+    moved = task.folios - sum(failed)
+    _succeed(state, driver, moved, _wrong_pages(flow, task.channels, moved))
 
 
 def _take_result(state: KernelState, batch: Batch) -> None:
     if batch.error:
-        _fail(state, batch.folios, batch.error, batches=1)
+        _fail(state, batch.driver, batch.folios, batch.done, batch.error, 1)
     else:
-        _succeed(state, batch.folios, batch.wrong_pages)
+        _succeed(state, batch.driver, batch.folios, batch.wrong_pages)
 
 
-def _fail(state: KernelState, folios: int, error: int, *, batches: int) -> None:
-    if batches:
-        state.driver.folios_failures += folios
-        line = f"dcbm: DMA copy failed (-{error}), falling back to CPU"
-        state.log.say_limited(line, "folios_copy_dma", state.now, batches)
+def _fail(state: KernelState, driver: Dcbm, folios: int, done: int, error: int, times: int) -> None:
+    """Count so many failed batches of so many folios."""
+    driver.folios_migrated += done * times
+    driver.folios_failures += (folios - done) * times
+    lines = state.series.lines
+    line = lines.failed.format(error=error, done=done, folios=folios)
+    if lines.failed_limited and line:
+        state.log.say_limited(line, "folios_copy_dma", state.now, times)
+    else:
+        for _ in range(times):
+            state.log.say(line)
 
 
-def _succeed(state: KernelState, folios: int, wrong_pages: int) -> None:
-    state.driver.folios_migrated += folios
+def _succeed(state: KernelState, driver: Dcbm, folios: int, wrong_pages: int) -> None:
+    driver.folios_migrated += folios
     state.corrupted_pages += wrong_pages
 
 

@@ -17,6 +17,7 @@ sysfs folder or file was also run on a 7.3-rc7 kernel.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -46,26 +47,25 @@ from msgspec import Struct
 
 from tests.fakekernel.calls import Call, GateKeeper, Locks, When
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
+from tests.fakekernel.dma import finish_turning_off
+from tests.fakekernel.files import Kind, Link, Row
 from tests.fakekernel.layout import (
     DMA_CLASS,
-    DRIVER,
+    DRIVER_FOLDERS,
     LOADABLE_FOLDERS,
-    SERIES,
-    Kind,
-    Link,
-    Row,
     device_path,
     driver_path,
     driver_rows,
     engine_entries,
-    finish_turning_off,
     fresh_driver,
     host_rows,
-    set_parameters,
+    kernel_rows,
+    load_driver,
 )
 from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event
 from tests.fakekernel.parsing import KernelError
-from tests.fakekernel.state import KernelState
+from tests.fakekernel.series import SERIES
+from tests.fakekernel.state import CpuThreads, Dcbm, KernelState
 
 SYSFS_FILE_BYTES: Final = 4096
 """stat(2) says so of every sysfs file, and no write is longer."""
@@ -80,6 +80,8 @@ class Status(NamedTuple):
 
     mode: int
     size: int
+    inode: int
+    """A file or folder that went and came back has another one, as in kernfs."""
 
 
 class Store(NamedTuple):
@@ -107,6 +109,12 @@ class Snapshot(Struct, frozen=True):
     corrupted_pages: int
     """Base pages with wrong bytes; the kernel itself does not know."""
     channels_in_use: int
+    """By batches in flight; held ones are not counted."""
+    migrator: str
+    """Who copies: ``dcbm``, the file that turned on an engine of threads, or nobody."""
+    values: dict[str, int]
+    """The dialect's further numbers and counters: by name those of the driver, by path those that stay."""
+    folios_by_threads: int
     vmstat: dict[str, int]
 
 
@@ -139,8 +147,6 @@ class FakeKernel:
     """A running kernel."""
 
     def __init__(self, config: HostConfig, chance: random.Random) -> None:
-        if config.dialect not in SERIES:
-            raise ValueError(f"dialect {config.dialect} cannot be faked yet; there are {', '.join(SERIES)}")
         if config.built_in and not SERIES[config.dialect].may_be_built_in:
             raise ValueError(f"dialect {config.dialect} has no built-in form")
         self.config = config
@@ -150,6 +156,7 @@ class FakeKernel:
         self._engines = config.engines
         self._flows = [Flow(workload) for workload in config.workloads]
         self._locks = Locks()
+        self._inode_numbers = itertools.count(1)
         self._boot()
 
     def __repr__(self) -> str:
@@ -162,24 +169,27 @@ class FakeKernel:
         present = bool(SERIES[config.dialect].rows) and (config.loaded or config.built_in)
         self._state = KernelState(
             config=config,
+            series=SERIES[config.dialect],
             boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
             engines=self._engines,
             other_migrator=config.other_migrator,
             dmaengine_users=config.dmaengine_users,
             numa_balancing=config.numa_balancing,
             demotion_enabled=config.demotion_enabled,
-            dcbm=fresh_driver(config) if present else None,
+            dcbm=None,
+            values={row.path: row.initial for row in kernel_rows(config) if row.initial is not None},
         )
         for call in self.blocked:
             call.interrupt(EIO)
         self._locks = Locks()
         self._tree: dict[str, Folder | File | Link] = {}
+        self._inodes: dict[str, int] = {}
         for path in ALWAYS_FOLDERS:
             self._add_folder(path)
         self._add(host_rows(config))
         self._add_engines()
         if present:
-            set_parameters(self._state, config.parameters)
+            load_driver(self._state, config.parameters)
             self._add_driver()
 
     def reboot(self) -> None:
@@ -197,28 +207,27 @@ class FakeKernel:
             raise KernelError(ENOENT)
         if self._state.dcbm:
             raise KernelError(EEXIST)
-        self._state.dcbm = fresh_driver(self.config)
-        try:
-            set_parameters(self._state, parameters or {})
-        except KernelError:
-            self._state.dcbm = None
-            raise
+        load_driver(self._state, parameters or {})
         self._add_driver()
 
     def begin_unload(self) -> None:
         """Stop ``rmmod dcbm`` half way: the module is going away and its files are still there."""
         if not self._state.dcbm or self.config.built_in:
             raise KernelError(ENOENT)
-        if self._state.dcbm.offloading:
+        if self._state.dcbm.offloading and self._state.series.holds_module:
             raise KernelError(EAGAIN)
         self._state.dcbm.going = True
 
     def unload(self) -> None:
-        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+        """Do what ``rmmod dcbm`` does; refused while offload is on where the module is then in use.
+
+        Where it is not, the migrator stays and copies on, without files.
+        """
         self.begin_unload()
         self._state.dcbm = None
-        self._state.log.say("dcbm: DMA Core Batch Migrator unloaded")
-        self._drop(DRIVER)
+        self._state.log.say(self._state.series.lines.unloaded)
+        for folder in DRIVER_FOLDERS:
+            self._drop(folder)
 
     def set_engines(self, engines: Iterable[DmaEngine]) -> None:
         """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect."""
@@ -227,6 +236,7 @@ class FakeKernel:
             self._drop(device_path(number, engine))
         self._engines = tuple(engines)
         self._state.engines = self._engines
+        self._state.let_go_of_lost_channels()
         self._add_engines()
         self._hand_over()
 
@@ -243,8 +253,10 @@ class FakeKernel:
 
     def set_other_migrator(self, *, registered: bool) -> None:
         """Let somebody else become, or cease to be, the system's migrator."""
-        if registered and self._state.dcbm and self._state.dcbm.offloading:
-            raise ValueError("dcbm is the registered migrator; turn it off first")
+        if registered and self._state.migrator:
+            if self._state.series.exclusive:
+                raise ValueError("dcbm is the registered migrator; turn it off first")
+            self._state.migrator = None
         self._state.other_migrator = registered
 
     def set_memory_pressure(self, share: float) -> None:
@@ -315,6 +327,9 @@ class FakeKernel:
             loaded=state.dcbm is not None,
             offloading=dcbm.offloading,
             nr_dma_chan=dcbm.nr_dma_chan,
+            migrator=_name_of(state.migrator),
+            values=dict(dcbm.values) | dict(state.values),
+            folios_by_threads=state.folios_by_threads,
             reasons=tuple(name for bit, name in enumerate(self.config.reason_names) if dcbm.reason_mask >> bit & 1),
             folios_migrated=dcbm.folios_migrated,
             folios_failures=dcbm.folios_failures,
@@ -331,6 +346,11 @@ class FakeKernel:
         """What driver and core have written to the kernel's log since boot, oldest first."""
         return list(self._state.log.lines)
 
+    @property
+    def log_errors(self) -> list[str]:
+        """Those of them at error level."""
+        return list(self._state.log.errors)
+
     # What programs of the host ask.
 
     def agent(self, uid: int = 0) -> Caller:
@@ -339,13 +359,15 @@ class FakeKernel:
 
     def stat(self, path: str, *, follow: bool = True) -> Status:
         """Answer stat, or lstat with `follow` false."""
-        match self._tree[self._resolve(path, follow=follow)]:
+        real = self._resolve(path, follow=follow)
+        inode = self._inodes[real]
+        match self._tree[real]:
             case Folder():
-                return Status(stat.S_IFDIR | 0o755, 0)
+                return Status(stat.S_IFDIR | 0o755, 0, inode)
             case Link(target=target):
-                return Status(stat.S_IFLNK | 0o777, len(target))
+                return Status(stat.S_IFLNK | 0o777, len(target), inode)
             case File(row=row, mode=mode):
-                return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0)
+                return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0, inode)
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
@@ -495,7 +517,7 @@ class FakeKernel:
         text = data.decode(errors="replace").removesuffix("\n")
         self.stores.append(Store(PurePosixPath(handle.path).name, text))
         row.store(self._state, data, handle.caller)
-        return len(data)
+        return len(data) if row.returns is None else row.returns
 
     def create(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Refuse to make a file, as for open(2) with O_CREAT of a name that is not there."""
@@ -529,16 +551,21 @@ class FakeKernel:
 
     def _add_folder(self, path: str) -> None:
         while path not in self._tree:
-            self._tree[path] = Folder()
+            self._put(path, Folder())
             path = _parent(path)
 
     def _add(self, entries: Iterable[Row | Link]) -> None:
+        missing = self.config.missing_files
         for entry in entries:
-            self._add_folder(_parent(entry.path))
-            self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
+            if not any(entry.path == path or entry.path.startswith(f"{path}/") for path in missing):
+                self._add_folder(_parent(entry.path))
+                self._put(entry.path, entry if isinstance(entry, Link) else File(entry))
+
+    def _put(self, path: str, entry: Folder | File | Link) -> None:
+        self._tree[path] = entry
+        self._inodes[path] = next(self._inode_numbers)
 
     def _add_driver(self) -> None:
-        self._state.log.say("dcbm: DMA Core Batch Migrator initialized")
         self._add(driver_rows(self.config))
         if not self.config.built_in:
             for folder in LOADABLE_FOLDERS:
@@ -578,6 +605,16 @@ class FakeKernel:
                 raise KernelError(ELOOP)
             rest = _parts(entry.target) + rest
         return done
+
+
+def _name_of(migrator: Dcbm | CpuThreads | None) -> str:
+    match migrator:
+        case None:
+            return ""
+        case Dcbm():
+            return "dcbm"
+        case CpuThreads(switch):
+            return switch
 
 
 def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None:

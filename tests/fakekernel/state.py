@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
+from tests.fakekernel.files import Series
 from tests.fakekernel.kernellog import KernelLog
 
 VMSTAT_NAMES = (
@@ -69,6 +70,22 @@ class Dcbm:
     """No batch begins any more, and those in flight are waited for; ``offloading`` is still true."""
     going: bool = False
     """Being unloaded: the files are still there, and nobody gets a new reference to the module."""
+    held: tuple[tuple[int, int], ...] = ()
+    """Channels that it keeps between batches: engine and number."""
+    values: dict[str, int] = field(default_factory=dict)
+    """Its plain numbers and further counters, by the names of their files; what is absent is not in this driver."""
+
+    def count(self, name: str, amount: int) -> None:
+        """Add to a counter, if the driver has it."""
+        if name in self.values:
+            self.values[name] += amount
+
+
+class CpuThreads(NamedTuple):
+    """A migrator that copies with threads; it has no channels and no counters."""
+
+    switch: str
+    """Path of the file that turned it on."""
 
 
 class Channel(NamedTuple):
@@ -83,12 +100,16 @@ class Channel(NamedTuple):
 class Batch:
     """Folios on their way through an engine."""
 
+    driver: Dcbm
+    """Who handed it over; the module may be gone before it ends."""
     channels: Sequence[Channel]
     folios: int
     wrong_pages: int
     """How many of them will hold wrong bytes if it succeeds."""
     error: int
     """Errno it ends with; 0 for success, or what passes for it."""
+    done: int
+    """Folios that count as migrated although it ends with an error."""
     ends_at: float
 
 
@@ -97,13 +118,23 @@ class KernelState:
     """One boot of one host."""
 
     config: HostConfig
+    series: Series
     boot_id: str
     engines: tuple[DmaEngine, ...]
     other_migrator: bool
     numa_balancing: int
     demotion_enabled: bool
     dcbm: Dcbm | None
+    """The loaded driver."""
     dmaengine_users: int
+    values: dict[str, int] = field(default_factory=dict)
+    """Plain numbers that stay from boot to reboot, by path."""
+    texts: dict[str, str] = field(default_factory=dict)
+    """What files that nobody knows hold, by path."""
+    migrator: Dcbm | CpuThreads | None = None
+    """Who copies; None: the CPU of the migrating task, or somebody who is not from here."""
+    folios_by_threads: int = 0
+    """Folios that the engine of threads has copied; the kernel itself does not count them."""
     now: float = 0.0
     """Seconds since boot."""
     batches: list[Batch] = field(default_factory=list)
@@ -125,10 +156,20 @@ class KernelState:
         return self.dcbm
 
     def in_use(self, engine: int, number: int) -> bool:
-        """Whether somebody holds a channel: another client for good, a batch while it is in flight."""
+        """Whether somebody holds a channel: another client for good, a batch while it is in flight, or the driver."""
         if number < self.engines[engine].taken:
             return True
+        holders = [holder for holder in (self.dcbm, self.migrator) if isinstance(holder, Dcbm)]
+        if any((engine, number) in holder.held for holder in holders):
+            return True
         return any(channel[:2] == (engine, number) for batch in self.batches for channel in batch.channels)
+
+    def let_go_of_lost_channels(self) -> None:
+        """Forget held channels that are no more: one that comes back is taken at the next turn-on."""
+        there = {(engine, number) for engine, device in enumerate(self.engines) for number in range(device.channels)}
+        for holder in (self.dcbm, self.migrator):
+            if isinstance(holder, Dcbm):
+                holder.held = tuple(channel for channel in holder.held if channel in there)
 
     @property
     def tiered(self) -> bool:

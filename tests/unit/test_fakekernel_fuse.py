@@ -676,9 +676,9 @@ def test_a_host_ends_on_the_command_quit_even_if_a_file_is_open() -> None:
 
 def test_a_host_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    host = FakeHost(HostConfig(dialect=Dialect.V1))
+    host = FakeHost(HostConfig(dialect=Dialect.V5, built_in=True))
 
-    with pytest.raises(FakeHostError, match="dialect V1 cannot be faked yet"):
+    with pytest.raises(FakeHostError, match="dialect V5 has no built-in form"):
         host.start()
 
     assert names(tmp_path) == []
@@ -717,3 +717,31 @@ def test_a_wrong_configuration_is_named_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_stat_and_a_listing_tell_a_folder_that_came_back_from_the_one_before(host: FakeHost) -> None:
+    driver = host.path("/sys/module/dcbm")
+
+    def numbers() -> list[int]:
+        with os.scandir(driver.parent) as entries:
+            listed = [entry.inode() for entry in entries if entry.name == "dcbm"]
+        return [driver.stat().st_ino, *listed]
+
+    before = numbers()
+    host.do(Unload())
+    host.do(Load())
+    after = numbers()
+
+    assert len({*before, *after}) == 2
+    assert before[0] == before[1] != after[0]
+
+
+def test_a_mounted_write_may_answer_less_than_it_was_given_and_never_more() -> None:
+    with FakeHost(HostConfig(dialect=Dialect.V1), real_time=False) as host:
+        descriptor = os.open(host.path("/sys/kernel/dcbm/offloading"), os.O_WRONLY)
+        try:
+            answers = [os.write(descriptor, data) for data in (b"1\n", b"0000001\n")]
+        finally:
+            os.close(descriptor)
+
+        assert answers == [2, 4]
