@@ -34,8 +34,8 @@ from tests.fakekernel.control import (
     Quit,
     Reboot,
     SetEngines,
-    SetMemoryPressure,
     SetOtherMigrator,
+    SetPressure,
     SetWorkloads,
     Unload,
 )
@@ -493,7 +493,7 @@ def test_a_mounted_file_longer_than_a_small_read_is_whole(host: FakeHost) -> Non
 
 
 def test_the_control_channel_changes_the_world_around_the_kernel(host: FakeHost) -> None:
-    host.do(SetMemoryPressure(0.5))
+    host.do(SetPressure("memory", 0.5))
     host.do(SetOtherMigrator(registered=True))
     before = host.config.engines
     host.do(SetEngines(()))
