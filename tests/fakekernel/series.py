@@ -213,7 +213,7 @@ SDXI_LINES: Final = V6_LINES._replace(
 
 # Series whose migrators take each other's place.
 
-OLD: Final = Series(exclusive=False, turn_off_waits=False, may_be_built_in=True)
+OLD: Final = Series(exclusive=False, turn_off_waits=False)
 THREADS_SYMBOLS: Final = ("CONFIG_OFFC_MIGRATION", "CONFIG_MTCOPY_CPU")
 CPU_SELECT: Final = kernel_number(f"{CPU_FOLDER}/cpuselect", 0, mode=0o664, parse=kstrtoint)
 V3: Final = OLD._replace(

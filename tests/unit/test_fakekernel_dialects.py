@@ -18,6 +18,8 @@ import pytest
 
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, Workload
+from tests.fakekernel.files import Hold, number
+from tests.fakekernel.host import FakeHost
 from tests.fakekernel.model import FakeKernel, Snapshot
 from tests.fakekernel.parsing import KernelError
 from tests.fakekernel.series import SERIES
@@ -407,6 +409,33 @@ def test_a_dialect_has_its_files_and_no_others(dialect: Dialect) -> None:
     found = {path for place in PLACES for path in walk(kernel, place) if path.rpartition("/")[2] not in OF_EVERY_MODULE}
 
     assert {path: (kernel.stat(path).mode & 0o7777, read(kernel, path)) for path in found} == FILES[dialect]
+
+
+@pytest.mark.parametrize("dialect", Dialect)
+def test_the_files_of_every_dialect_can_be_mounted(dialect: Dialect) -> None:
+    config = HostConfig(dialect=dialect, engines=ENGINES.get(dialect, HostConfig().engines))
+
+    with FakeHost(config, real_time=False) as host:
+        found = {
+            path: (host.path(path).stat().st_mode & 0o7777, host.path(path).read_text()) for path in FILES[dialect]
+        }
+
+    assert found == {path: (mode, f"{shown}\n") for path, (mode, shown) in FILES[dialect].items()}
+
+
+def test_a_made_up_dialect_is_an_entry_of_the_table_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = number(f"{PARAMETERS}/queue_depth", 8)
+    made_up = SERIES[Dialect.V6]._replace(rows=(*SERIES[Dialect.V6].rows, depth), channels_max=4, hold=Hold.WHILE_ON)
+    monkeypatch.setitem(SERIES, Dialect.V6, made_up)
+    kernel = boot(Dialect.V6)
+
+    write(kernel, f"{PARAMETERS}/queue_depth", "16")
+    write(kernel, f"{PARAMETERS}/nr_dma_chan", "4")
+    write(kernel, f"{PARAMETERS}/offloading", "1")
+
+    assert read(kernel, f"{PARAMETERS}/queue_depth") == "16"
+    assert errno_of(lambda: write(kernel, f"{PARAMETERS}/nr_dma_chan", "5")) == EINVAL
+    assert in_use(kernel) == ["1"] * 4
 
 
 @pytest.mark.parametrize(("dialect", "case"), ROWS)
