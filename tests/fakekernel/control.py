@@ -334,6 +334,18 @@ class AwaitBlocked(Struct, frozen=True, tag_field="do", tag="awaitBlocked"):
         return Reply(message=f"no call to {self.path or 'any file'} was blocked within {self.seconds_max:g} s")
 
 
+class AwaitInFlight(Struct, frozen=True, tag_field="do", tag="awaitInFlight"):
+    """Answer when a batch is on its way through an engine."""
+
+    seconds_max: Seconds = 30.0
+
+    def holds(self, kernel: FakeKernel) -> bool:
+        return kernel.snapshot().channels_in_use > 0
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply() if self.holds(kernel) else Reply(message=f"no batch was in flight within {self.seconds_max:g} s")
+
+
 class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
     """Return every call of a write handler since the start, oldest first."""
 
@@ -385,6 +397,7 @@ Command = (
     | OpenGate
     | AwaitHeld
     | AwaitBlocked
+    | AwaitInFlight
     | ReadStores
     | ReadLog
     | TakeSnapshot
@@ -403,7 +416,7 @@ def answer(running: RunningKernel, line: bytes) -> Reply:
     try:
         if isinstance(command, MoveOwnPages):
             return Reply(moved=_move(running, command))
-        if isinstance(command, AwaitHeld | AwaitBlocked):
+        if isinstance(command, AwaitHeld | AwaitBlocked | AwaitInFlight):
             running.wait(command.holds, command.seconds_max)
         with running as kernel:
             return command.perform(kernel)
