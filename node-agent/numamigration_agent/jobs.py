@@ -17,7 +17,7 @@ from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
-from numamigration_agent.kernel.counters import Counts, read_counters
+from numamigration_agent.kernel.counters import Look, look
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
 from numamigration_api.machinery.records import dataclass
@@ -46,9 +46,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounters:
-    """Read the counters of a dialect."""
+    """Read the counters of a dialect, those of each NUMA node too when it is their turn."""
 
     dialect: Dialect
+    numa_nodes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ class Wrote:
 class Counted:
     """Answer to ReadCounters."""
 
-    counts: Counts
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +107,8 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile) -> Answer:
             return Begun(host, file.load(host.boot_id))
         case Probe(host):
             return probe(sysfs, host)
-        case ReadCounters(dialect):
-            return Counted(read_counters(sysfs, dialect))
+        case ReadCounters(dialect, numa_nodes):
+            return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
         case SaveBaselines(baselines):
             return Saved(file.save(baselines))
         case ReadKnob(knob):

@@ -42,6 +42,7 @@ from numamigration_agent.jobs import (
     describe,
 )
 from numamigration_agent.kernel.codecs import Value, reason_names
+from numamigration_agent.kernel.counters import Look
 from numamigration_agent.kernel.dialects import REASONS_FIELD
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
@@ -57,6 +58,7 @@ from numamigration_agent.status import (
     settled_of_status,
     totals_of_status,
 )
+from numamigration_agent.window import Window, advance_window, begin_window, window_of_status
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
@@ -67,6 +69,9 @@ log = logging.getLogger(__name__)
 JOB_SECONDS_MAX: Final = 5.0  # an idle turn-off takes milliseconds, one beside a hung engine 10 s and more
 RETRY_SECONDS_MIN: Final = 5.0
 RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at most
+NUMA_NODES_SECONDS: Final = (
+    60.0  # they are read for reports, which are minutes apart (kernel/counters.py has the price)
+)
 NEVER: Final = float("inf")
 
 
@@ -177,8 +182,9 @@ class Agent:
         self._drifts: dict[str, DriftLog] = {}
         self._statistics = Statistics()
         self._since: str | None = None
+        self._window: Window | None = None
         self._reports = Reports(timing.report_min, timing.report_max, rng)
-        self._look_at = self._count_at = 0.0
+        self._look_at = self._count_at = self._numa_nodes_at = 0.0
         self._waiting_until = NEVER
         self._unlooked = True
 
@@ -267,6 +273,7 @@ class Agent:
             self._reasons_seen |= reasons_of_status(status)
             self._statistics = Statistics(totals=totals_of_status(status))
             self._since = (status.get("statistics") or {}).get("since")
+            self._window = window_of_status(status)
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
 
     def _drop_outdated_change(self) -> None:
@@ -295,8 +302,8 @@ class Agent:
                 self._facts = answer
                 self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
                 self._decide(now, wall)
-            case Counted(counts):
-                self._count(counts, now, wall)
+            case Counted(look):
+                self._count(look, now, wall)
             case Saved(problem):
                 self._take_saved(problem)
             case Present() | Absent() | Denied():
@@ -331,12 +338,26 @@ class Agent:
                 self._settled.pop(knob.field, None)
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
 
-    def _count(self, counts: Mapping[str, int], now: float, wall: datetime) -> None:
+    def _count(self, look: Look, now: float, wall: datetime) -> None:
         self._count_at = now + self._timing.statistics_window
         self._since = self._since or timestamp(wall)
-        self._statistics = add_sample(
-            self._statistics, at=now, counters=counts, window_seconds=self._timing.statistics_window
+        known = add_sample(
+            self._statistics, at=now, counters=look.counts, window_seconds=self._timing.statistics_window
         )
+        self._statistics = replace(
+            known, pressures=look.pressures, thp_pages=look.thp_pages if look.numa_nodes else known.thp_pages
+        )
+        self._advance_window(now)
+
+    def _advance_window(self, now: float) -> None:
+        if self._window is None or self._window.after is not None:
+            return
+        soak = self._planned_for.soak_seconds
+        in_force = self._settled_at is not None and self._settled_at[0] == self._window.revision
+        seconds = max(soak, self._timing.statistics_window)
+        self._window = advance_window(self._window, self._statistics, in_force=in_force, seconds=seconds)
+        if self._window.after is not None and soak:
+            self._reports.hasten(now)
 
     def _knob_lane(self, now: float) -> list[Command]:
         running = self._lanes[Lane.KNOBS]
@@ -379,7 +400,10 @@ class Agent:
             return []
         if self._facts is None or now < self._count_at:
             return []
-        job = ReadCounters(self._facts.dialect)
+        numa_nodes = now >= self._numa_nodes_at
+        if numa_nodes:
+            self._numa_nodes_at = now + NUMA_NODES_SECONDS
+        job = ReadCounters(self._facts.dialect, numa_nodes)
         self._lanes[Lane.COUNTERS] = Running(job, now)
         return [Run(Lane.COUNTERS, job)]
 
@@ -409,6 +433,9 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+        revision = self._planned_for.revision
+        if revision and (self._window is None or self._window.revision != revision):
+            self._window = begin_window(revision, self._statistics)
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
@@ -497,6 +524,7 @@ class Agent:
             blocked_unit=self._blocked_unit(),
             statistics=self._statistics,
             since=self._since,
+            window=self._window,
             settled_at=self._settled_at[1] if self._settled_at else None,
             agent_version=self._version,
         )

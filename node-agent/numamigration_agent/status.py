@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import UInt, Value
+from numamigration_agent.kernel.counters import NUMA_COUNTERS, NUMA_NODES_MAX, numa_name, split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
@@ -28,7 +29,8 @@ from numamigration_agent.kernel.dialects import (
 from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
-from numamigration_agent.statistics import Statistics, rates
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
+from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
@@ -52,7 +54,7 @@ HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
 PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
 
-_VOLATILE: Final = frozenset({"reportedAt", "statistics"})
+_VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
     "folios_failed": "foliosFailedPerSecond",
@@ -63,11 +65,17 @@ _RATES: Final = {
 _TOTALS: Final = {
     "folios_migrated": "foliosMigrated",
     "folios_failed": "foliosFailed",
+    "folios_refused": "foliosRefused",
+    "batches_refused": "batchesRefused",
     "pages_migrated": "pagesMigrated",
     "pages_migration_failed": "pagesMigrationFailed",
     "pages_promoted": "pagesPromoted",
     "pages_demoted": "pagesDemoted",
+    "thps_migrated": "thpsMigrated",
+    "thps_split": "thpsSplit",
+    DRIFT_CORRECTIONS: "driftCorrections",
 }
+_PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +106,7 @@ class View:
     skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
+    window: Window | None = None
     settled_at: str | None = None
     agent_version: str = ""
 
@@ -141,6 +150,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "dmaEngines": _engines(view.facts),
             "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
             "statistics": _statistics(view),
+            "window": window_json(view.window) if view.window else None,
             "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
@@ -363,20 +373,41 @@ def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
 
 
 def _statistics(view: View) -> dict[str, Any] | None:
-    found = rates(view.statistics)
-    document: dict[str, Any] = {
-        _TOTALS[name]: total for name, total in view.statistics.totals.items() if name in _TOTALS
-    }
+    known, found = view.statistics, rates(view.statistics)
+    document: dict[str, Any] = {_TOTALS[name]: total for name, total in known.totals.items() if name in _TOTALS}
     if not document:
         return None
     document |= {_RATES[name]: rate for name, rate in found.per_second.items() if name in _RATES}
-    return _without_none({"since": view.since, "windowSeconds": found.window_seconds, **document})
+    document |= {key: known.pressures[name] for name, key in _PRESSURES.items() if name in known.pressures}
+    offloads = _observed(view.facts, ENGINE_FIELD) not in {None, ENGINE_OFF}
+    return _without_none(
+        {
+            "since": view.since,
+            "windowSeconds": found.window_seconds,
+            **document,
+            "fallbackShareMax": fallback_share_max(known) if offloads else None,
+            "numaNodes": _numa_nodes(known.totals) or None,
+        }
+    )
+
+
+def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}
+    for full_name, total in totals.items():
+        number, name = split_numa_name(full_name)
+        if number is not None:
+            rows.setdefault(number, {"id": number})[_TOTALS[name]] = total
+    return [rows[number] for number in sorted(rows)[:NUMA_NODES_MAX]]
 
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
     """Return the totals that a status has, to go on counting after a restart of the agent."""
     known = status.get("statistics") or {}
-    return {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    totals = {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    for row in known.get("numaNodes") or ():
+        found = {name: row[_TOTALS[name]] for name in NUMA_COUNTERS if _TOTALS[name] in row}
+        totals |= {numa_name(row["id"], name): int(total) for name, total in found.items()}
+    return totals
 
 
 def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:

@@ -247,6 +247,8 @@ COUNTERS: Final = (
     Counter("folios_failed", frozenset({Dialect.V5}), path=f"{MODULE_DIR}/folios_failures"),
     Counter("folios_migrated", frozenset({Dialect.V6}), path=f"{PARAMETERS_DIR}/folios_migrated"),
     Counter("folios_failed", frozenset({Dialect.V6}), path=f"{PARAMETERS_DIR}/folios_failures"),
+    Counter("batches_refused", frozenset({Dialect.F_MID, Dialect.F_EXT}), path=f"{PARAMETERS_DIR}/batches_refused"),
+    Counter("folios_refused", frozenset({Dialect.F_EXT}), path=f"{PARAMETERS_DIR}/folios_gated"),
     Counter("pages_migrated", MAINLINE, vmstat_keys=("pgmigrate_success",)),
     Counter("pages_migration_failed", MAINLINE, vmstat_keys=("pgmigrate_fail",)),
     Counter("pages_promoted", MAINLINE, vmstat_keys=("pgpromote_success",)),
@@ -255,6 +257,8 @@ COUNTERS: Final = (
         MAINLINE,
         vmstat_keys=("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgdemote_proactive"),
     ),
+    Counter("thps_migrated", MAINLINE, vmstat_keys=("thp_migration_success",)),
+    Counter("thps_split", MAINLINE, vmstat_keys=("thp_migration_split",)),
 )
 
 
