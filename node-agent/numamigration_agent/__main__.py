@@ -2,7 +2,8 @@
 """Starts the agent: settings, threads, signals. What to do is decided in ``loop``.
 
 * The main thread feeds the machine from one queue; one thread for each lane carries out jobs, another watches the node
-  state, another applies statuses. All but the main thread are daemons: nothing that blocks keeps the process (promise 10).
+  state, another applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process
+  (promise 10).
 * SIGTERM and SIGINT end it at once and change no knob: only Restore restores (promise 6).
 """
 

@@ -26,7 +26,7 @@ from typing import Any, Final, NamedTuple, assert_never
 from numamigration_agent.baseline import Baselines, recover
 from numamigration_agent.change import Change, Failure, ReadKnob, ReportBaselines, SaveBaselines, UnitRun, WriteKnob
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
-from numamigration_agent.drift import DriftLog
+from numamigration_agent.drift import DriftLog, contended_log
 from numamigration_agent.guards import Refusal
 from numamigration_agent.jobs import (
     Answer,
@@ -48,10 +48,11 @@ from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
 from numamigration_agent.reports import Reports
-from numamigration_agent.statistics import Statistics, add_sample
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, add_sample, add_to_total
 from numamigration_agent.status import (
     View,
     build_status,
+    contended_of_status,
     group_results,
     is_settled,
     reasons_of_status,
@@ -63,6 +64,7 @@ from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
+from numamigration_api.vocabulary import DriftPolicy
 
 log = logging.getLogger(__name__)
 
@@ -170,7 +172,7 @@ class Agent:
         self._spec: Spec | None = None
         self._plan: Plan | None = None
         self._planned_for = Spec()
-        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value], Refusal | None] | None = None
+        self._planned_from: tuple[Any, ...] | None = None
         self._vetoes: dict[str, Refusal] = {}  # by who has lost the trust in the engine
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
@@ -179,8 +181,8 @@ class Agent:
         self._settled_at: tuple[str | None, str] | None = None
         self._change: Change | None = None
         self._retries: dict[str, Retry] = {}
-        self._drifts: dict[str, DriftLog] = {}
-        self._statistics = Statistics()
+        self._drifts: dict[str, DriftLog] = {}  # by settings field
+        self._statistics = add_to_total(Statistics(), DRIFT_CORRECTIONS, 0)
         self._since: str | None = None
         self._window: Window | None = None
         self._reports = Reports(timing.report_min, timing.report_max, rng)
@@ -245,16 +247,18 @@ class Agent:
     def _see(self, state: Mapping[str, Any], now: float) -> None:
         self._state = state
         self._reports.seen(state, self._begun.host.boot_id if self._begun else None)
-        self._recover()
+        self._recover(now)
         spec = parse_spec(state)
         if spec == self._spec:
             return
+        if self._spec is not None and self._spec.revision != spec.revision:
+            self._drifts.clear()  # whoever fights over a knob fights over another wish now
         log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
         self._spec = spec
         self._retries.clear()
         self._look_at = now
 
-    def _recover(self) -> None:
+    def _recover(self, now: float) -> None:
         """Once file and status are both known: take from them what an earlier life of this agent knew."""
         if self._begun is None or self._state is None or self._baselines is not None:
             return
@@ -271,9 +275,12 @@ class Agent:
         if status.get("bootID") == boot_id:
             self._settled = settled_of_status(status)
             self._reasons_seen |= reasons_of_status(status)
-            self._statistics = Statistics(totals=totals_of_status(status))
+            self._statistics = Statistics(totals={DRIFT_CORRECTIONS: 0, **totals_of_status(status)})
             self._since = (status.get("statistics") or {}).get("since")
             self._window = window_of_status(status)
+            if status.get("observedRevision") == (self._state.get("spec") or {}).get("revision"):
+                contended, since = contended_of_status(status)
+                self._drifts = {name: contended_log(name, now, since) for name in contended}
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
 
     def _drop_outdated_change(self) -> None:
@@ -297,7 +304,7 @@ class Agent:
         match answer:
             case Begun():
                 self._begun = answer
-                self._recover()
+                self._recover(now)
             case KernelFacts():
                 self._facts = answer
                 self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
@@ -422,7 +429,8 @@ class Agent:
             return
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
-        plan = self._make_plan(self._facts, self._spec, self._baselines)
+        plan = self._make_plan(self._facts, self._spec, self._baselines, now)
+        self._note_drifts(plan, now, wall)
         self._remember_settled(plan)
         self._note_retries(plan)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
@@ -437,12 +445,14 @@ class Agent:
         if revision and (self._window is None or self._window.revision != revision):
             self._window = begin_window(revision, self._statistics)
 
-    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
+    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
         veto = next(iter(self._vetoes.values()), None)
-        given = (facts, spec, baselines, dict(self._settled), veto)
+        contended = {name: drift.contention for name, drift in self._drifts.items() if drift.contended(now)}
+        given = (facts, spec, baselines, dict(self._settled), veto, contended)
         if self._plan is None or given != self._planned_from:
-            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled, veto), given
+            self._plan = make_plan(facts, spec, baselines, self._settled, veto, contended=contended)
+            self._planned_from = given
             self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
         self._planned_for = spec
         return self._plan
@@ -450,14 +460,22 @@ class Agent:
     def _may_begin_at(self, change: UnitChange) -> float:
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0
-        return max(after_failure, self._drift_of(change.unit).not_before) if change.drift else after_failure
+        pauses = [self._drifts[name].not_before for name in change.drifted] if change.drift else []
+        return max([after_failure, *pauses])
 
     def _note_retries(self, plan: Plan) -> None:
         working = {change.unit for change in plan.changes}
         self._retries = {unit: retry for unit, retry in self._retries.items() if unit in working}
 
-    def _drift_of(self, unit: str) -> DriftLog:
-        return self._drifts.setdefault(unit, DriftLog())
+    def _note_drifts(self, plan: Plan, now: float, wall: datetime) -> None:
+        drifted = {name for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT for name in group.drifted}
+        self._drifts |= {name: DriftLog(name) for name in drifted if name not in self._drifts}
+        for name, drift in self._drifts.items():
+            if name in drifted:
+                drift.drifted(now, timestamp(wall))
+            else:
+                drift.in_force()
+        self._drifts = {name: drift for name, drift in self._drifts.items() if not drift.forgotten(now)}
 
     def _remember_settled(self, plan: Plan) -> None:
         # A knob whose file went lost its value with the driver; nobody else changed it.
@@ -490,10 +508,11 @@ class Agent:
             log.warning("change that was left open ended", extra={"unit": name, "undone": unit.touched})
             return
         self._retries.pop(name, None)
-        if unit.change.drift:
-            fields = tuple(write.knob.field for write in unit.change.writes)
-            self._drift_of(name).corrected(fields, now, self._rng)
-            log.warning("drift corrected", extra={"fields": ",".join(fields)})
+        if unit.change.drifted:
+            for knob in unit.change.drifted:
+                self._drifts.setdefault(knob, DriftLog(knob)).corrected(now, self._rng)
+            self._statistics = add_to_total(self._statistics, DRIFT_CORRECTIONS, len(unit.change.drifted))
+            log.warning("drift corrected", extra={"fields": ",".join(sorted(unit.change.drifted))})
 
     def _failed(self, unit: str, failure: Failure, now: float) -> None:
         before = self._retries.get(unit)
@@ -549,7 +568,7 @@ class Agent:
         if not self._unlooked and now < self._reports.next_at:
             return []
         self._unlooked = False
-        corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
+        corrected = "; ".join(str(self._drifts[name]) for name in sorted(self._drifts) if self._drifts[name].shown(now))
         view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)
         if not self._reports.wants(status, now):

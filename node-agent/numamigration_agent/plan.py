@@ -11,7 +11,9 @@ well is an empty plan. So a crash between any two steps of a change is continued
   be written then: otherwise a value that somebody else puts there later would be taken for the value of before.
 * A knob that the wish no longer names goes back to its baseline when the group's release is Restore, else it stays.
 * A refused group leaves offload off: where this project holds the baseline of the engine, it turns it off.
-* A knob is drifted when it was in force with this very target and now holds something else.
+* A knob is drifted when it was in force with this very target and now holds something else. One that is contended is
+  left as it is, and its group has failed; but an engine that somebody else turns on is turned off for ever, and where
+  the other writer widens the migration reasons, offload goes off, for they fail closed (promise 3).
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import SERIES_GROUPS, Refusal, Situation, first_refusal
-from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, Words, reasons_value
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, Words, reason_names, reasons_value
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     ENGINE_FIELD,
@@ -60,6 +62,8 @@ ERRNO_REASONS: Final = {
     errno.ERANGE: Reason.INVALID_VALUE,
 }
 """What an errno of a knob's file means; any other one is a KernelError."""
+
+NOTHING_CONTENDED: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +133,7 @@ class UnitChange:
     Attributes:
         writes: in the order in which they are safe.
         drift: all of it sets back what somebody else changed.
+        drifted: the fields of which that is true.
         swaps: what is to be known before the first write, to undo it after a crash.
         ends: it is the undo of a change that was left open, which may have nothing to write.
     """
@@ -140,6 +145,7 @@ class UnitChange:
     drift: bool
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     ends: bool = False
+    drifted: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +173,13 @@ class PlannedPolicy:
 
 
 def make_plan(
-    facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+    facts: KernelFacts,
+    spec: Spec,
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    veto: Refusal | None = None,
+    *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
 ) -> Plan:
     """Decide for all groups.
 
@@ -177,8 +189,9 @@ def make_plan(
         baselines: values of before, of this boot.
         settled: by field, the target that was last found in force.
         veto: why no engine may be turned on, whatever is wished.
+        contended: by field, what is to be said of a knob that another writer changes again and again.
     """
-    groups = tuple(plan_group(facts, wish, baselines, settled, veto) for wish in spec.wishes)
+    groups = tuple(plan_group(facts, wish, baselines, settled, veto, contended=contended) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -199,7 +212,13 @@ def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
 
 
 def plan_group(
-    facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+    facts: KernelFacts,
+    wish: Wish,
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    veto: Refusal | None = None,
+    *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
 ) -> GroupPlan:
     """Decide for one group."""
     if wish.skew:
@@ -213,7 +232,7 @@ def plan_group(
     refusal = first_refusal(case)
     if refusal is not None:
         return _refused(case, refusal, baselines)
-    return _applied(case, _rows(case, baselines), baselines, settled)
+    return _applied(case, _rows(case, baselines), baselines, settled, contended)
 
 
 def plan_policy(facts: KernelFacts, request: PlanRequest, baselines: Baselines) -> PlannedPolicy:
@@ -243,7 +262,11 @@ def _worst(groups: Sequence[GroupPlan]) -> GroupPlan | None:
 
 
 def _applied(
-    case: Situation, rows: tuple[KnobPlan, ...], baselines: Baselines, settled: Mapping[str, Value]
+    case: Situation,
+    rows: tuple[KnobPlan, ...],
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    contended: Mapping[str, str],
 ) -> GroupPlan:
     wish = case.wish
     unreadable = next((row for row in rows if row.outcome is Outcome.REJECTED), None)
@@ -251,16 +274,19 @@ def _applied(
         return GroupPlan(wish, GroupState.FAILED, unreadable.reason, unreadable.message, rows)
     left = _no_longer_named(case, rows, baselines)
     differing = tuple(row for row in (*rows, *left) if row.differs)
-    drifted = frozenset(row.field for row in differing if settled.get(row.field) == row.target)
-    if drifted and wish.drift is not DriftPolicy.CORRECT:
-        shown = drifted if wish.drift is DriftPolicy.REPORT else frozenset[str]()
-        differing = tuple(row for row in differing if row.field not in drifted)
-    else:
-        shown = drifted
+    drifted = tuple(row for row in differing if settled.get(row.field) == row.target)
+    fought = _fought(wish, drifted, contended)
+    alone = fought if wish.drift is DriftPolicy.CORRECT else drifted
+    differing = tuple(row for row in differing if row not in alone)
+    shown = frozenset(row.field for row in drifted if wish.drift is not DriftPolicy.IGNORE)
+    if any(_widens_reasons(wish, row) for row in fought):
+        message = f"{_contention(fought, contended)}; offload is off meanwhile, for more would be offloaded than asked"
+        refused = _refused(case, Refusal(GroupState.FAILED, Reason.CONTENDED, message), baselines)
+        return replace(refused, drifted=shown)
     return GroupPlan(
         wish,
-        *_state_of(rows, differing, shown),
-        knobs=tuple(_mark_drift(row, shown) for row in (*rows, *left)),
+        *_state_of(rows, differing, shown, _contention(fought, contended)),
+        knobs=tuple(_mark_drift(row, shown, fought) for row in (*rows, *left)),
         writes=tuple(KnobWrite(row.knob, row.target) for row in differing if row.knob and row.target is not None),
         captures=_captures(rows),
         forget=frozenset(row.field for row in left),
@@ -268,10 +294,35 @@ def _applied(
     )
 
 
+def _fought(wish: Wish, drifted: Iterable[KnobPlan], contended: Mapping[str, str]) -> tuple[KnobPlan, ...]:
+    """Return what is left to the other writer; that never is an engine that shall be off."""
+    if wish.drift is not DriftPolicy.CORRECT:
+        return ()
+    return tuple(
+        row for row in drifted if row.field in contended and (row.field, row.target) != (ENGINE_FIELD, ENGINE_OFF)
+    )
+
+
+def _widens_reasons(wish: Wish, row: KnobPlan) -> bool:
+    if row.field != REASONS_FIELD or wish.settings.get("engine") != Engine.DMA or not row.observed or not row.target:
+        return False
+    return not reason_names(row.observed) <= reason_names(row.target)
+
+
+def _contention(fought: Iterable[KnobPlan], contended: Mapping[str, str]) -> str:
+    return "; ".join(
+        f"{row.field}: {row.asked} is wished, {row.knob.codec.show(row.observed)} is there; {contended[row.field]}"
+        for row in fought
+        if row.knob and row.observed is not None
+    )
+
+
 def _state_of(
-    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str]
+    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str], contention: str
 ) -> tuple[GroupState, Reason, str]:
     names = ", ".join(sorted(drifted))
+    if contention:
+        return GroupState.FAILED, Reason.CONTENDED, contention
     if differing:
         if drifted.issuperset(row.field for row in differing):
             return GroupState.PENDING, Reason.DRIFT_DETECTED, f"{names} was changed by somebody else; setting it back"
@@ -285,8 +336,10 @@ def _state_of(
     return GroupState.READY, Reason.AS_EXPECTED, f"this kernel lacks {', '.join(lacking)}" if lacking else ""
 
 
-def _mark_drift(row: KnobPlan, drifted: frozenset[str]) -> KnobPlan:
-    return replace(row, reason=Reason.DRIFT_DETECTED) if row.field in drifted else row
+def _mark_drift(row: KnobPlan, drifted: frozenset[str], fought: Sequence[KnobPlan]) -> KnobPlan:
+    if row.field not in drifted:
+        return row
+    return replace(row, reason=Reason.CONTENDED if row in fought else Reason.DRIFT_DETECTED)
 
 
 def _captures(rows: Iterable[KnobPlan]) -> Mapping[str, Value]:
@@ -417,9 +470,10 @@ def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: froz
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
         if writes or captures or forget:
-            drifted = frozenset[str]().union(*(group.drifted for group in members))
-            drift = bool(writes) and all(write.knob.field in drifted for write in writes)
-            yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes))
+            written = frozenset(write.knob.field for write in writes)
+            drifted = written & frozenset[str]().union(*(group.drifted for group in members))
+            drift = bool(writes) and drifted == written
+            yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes), drifted=drifted)
 
 
 def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite]) -> Mapping[str, Swap]:

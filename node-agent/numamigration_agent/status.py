@@ -256,6 +256,9 @@ def _verified(facts: KernelFacts, groups: Sequence[GroupPlan]) -> Condition:
 
 def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
     drifted = sorted(name for group in groups for name in group.drifted)
+    fought = next((group for group in groups if group.reason is Reason.CONTENDED), None)
+    if fought is not None:
+        return _about(NodeCondition.DRIFTED, ConditionStatus.TRUE, fought)
     if drifted:
         message = f"changed by somebody else: {', '.join(drifted)}"
         return Condition(NodeCondition.DRIFTED, ConditionStatus.TRUE, Reason.DRIFT_DETECTED, message)
@@ -415,13 +418,22 @@ def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
     return frozenset((status.get("capabilities") or {}).get("migrationReasons") or ())
 
 
+def contended_of_status(status: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    """Return the fields that a status says another writer fights over, and since when."""
+    conditions = status.get("conditions") or ()
+    since = next((row["lastTransitionTime"] for row in conditions if row["type"] == NodeCondition.DRIFTED), "")
+    rows = (row for row in status.get("knobs") or () if not row.get("outcome"))
+    return frozenset(row["field"] for row in rows if row.get("reason") == Reason.CONTENDED), since
+
+
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
     """Return by field what a status says was in force, so that drift is told from work also after a restart."""
     settled: dict[str, Value] = {}
     for row in status.get("knobs") or ():
         in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
         shown = row.get("observed") if in_force else row.get("desired")
-        told = in_force or row.get("reason") == Reason.DRIFT_DETECTED
+        drifted = not row.get("outcome") and row.get("reason") in {Reason.DRIFT_DETECTED, Reason.CONTENDED}
+        told = in_force or drifted
         value = CODECS[row["field"]].unshow(shown) if told and shown and row.get("field") in CODECS else None
         if value is not None:
             settled[row["field"]] = value
