@@ -23,7 +23,9 @@ from numamigration_api.machinery.records import dataclass, field, replace
 DRIFT_CORRECTIONS: Final = "drift_corrections"
 """The total that no kernel file has: knobs that were set back."""
 SAMPLES_MAX: Final = 64  # of one window; closer ones replace each other, so frequent sampling costs no memory
-STEP_MAX: Final = 1 << 48  # an exbibyte of base pages: no host migrates that between two looks
+STEP_MAX: Final = 1 << 40  # 4 PiB of base pages: no host migrates that between two looks
+TOTAL_MAX: Final = (1 << 63) - 1  # of the schema; a file of nonsense that jumps for days must not cost the whole status
+RATE_MAX: Final = 10**12 - 1  # of the schema likewise
 PAST_SECONDS: Final = 300.0  # how far back "before a change" looks: as long as a canary soaks by default
 PAST_SAMPLES_MAX: Final = 10
 
@@ -72,7 +74,10 @@ def add_sample(known: Statistics, *, at: float, counters: Mapping[str, int], win
         counters: what the kernel says now; a counter it does not have is left out.
         window_seconds: how far back rates look.
     """
-    seen = {name: known.totals.get(name, 0) + _increase(known.raw.get(name), value) for name, value in counters.items()}
+    seen = {
+        name: min(known.totals.get(name, 0) + _increase(known.raw.get(name), value), TOTAL_MAX)
+        for name, value in counters.items()
+    }
     sample = Sample(at, seen)
     return replace(
         known,
@@ -133,7 +138,7 @@ def _rate(history: tuple[Sample, ...], name: str) -> float | None:
     first = next(sample for sample in history if name in sample.totals)
     if first.at >= last.at:
         return None
-    return (last.totals[name] - first.totals[name]) / (last.at - first.at)
+    return min((last.totals[name] - first.totals[name]) / (last.at - first.at), RATE_MAX)
 
 
 def _within(history: tuple[Sample, ...], begin: float) -> tuple[Sample, ...]:
