@@ -35,7 +35,7 @@ Worker("knobs-jobs").start(lambda: begun.set() or threading.Event().wait(), prin
 begun.wait()
 """
 
-    ended = subprocess.run([sys.executable, "-c", program], timeout=30, check=True)
+    ended = subprocess.run([sys.executable, "-c", program], timeout=10, check=True)
 
     assert ended.returncode == 0
 
