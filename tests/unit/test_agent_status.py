@@ -140,6 +140,7 @@ def test_every_reason_of_the_newest_kernel_fits_into_a_knob_row() -> None:
 
 
 def test_a_moved_counter_and_the_time_are_not_significant() -> None:
+    """Promise 12."""
     status = status_of({})
 
     later = {**status, "reportedAt": "2027-01-01T00:00:00Z", "statistics": {"foliosMigrated": 5}, "window": {}}
