@@ -10,13 +10,14 @@ Source: Kubernetes API conventions, "Typical status properties".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import UInt, Value
-from numamigration_agent.kernel.counters import NUMA_COUNTERS, NUMA_NODES_MAX, numa_name, split_numa_name
+from numamigration_agent.kernel.counters import NUMA_COUNTERS, numa_name, split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
@@ -52,6 +53,8 @@ SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
+STATUS_BYTES_MAX: Final = 10_000
+NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
 
 _VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
@@ -131,7 +134,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
     """
     groups = group_results(view)
     found = find_conditions(view, groups)
-    return _without_none(
+    document = _without_none(
         {
             "observedGeneration": view.spec.generation,
             "observedRevision": view.spec.revision,
@@ -155,6 +158,9 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
     )
+    if len(json.dumps(document)) >= STATUS_BYTES_MAX and "statistics" in document:
+        document["statistics"].pop("numaNodes", None)  # the sums over all NUMA nodes stay
+    return document
 
 
 def significant(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -396,11 +402,14 @@ def _statistics(view: View) -> dict[str, Any] | None:
 
 def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
+    moved: dict[int, int] = {}
     for full_name, total in totals.items():
         number, name = split_numa_name(full_name)
         if number is not None:
             rows.setdefault(number, {"id": number})[_TOTALS[name]] = total
-    return [rows[number] for number in sorted(rows)[:NUMA_NODES_MAX]]
+            moved[number] = moved.get(number, 0) + total
+    busiest = sorted(rows, key=lambda number: (-moved[number], number))[:NUMA_ROWS_MAX]
+    return [rows[number] for number in sorted(busiest)]
 
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
