@@ -286,8 +286,8 @@ class NodeStatistics(ApiModel):
         Annotated[list[NumaNodeStatistics], Field(max_length=16, json_schema_extra=extensions(list_type="atomic"))]
         | None
     ) = None
-    """The eight with the most pages promoted and demoted, by id. Absent where the kernel has no such counters, on a host
-    with one NUMA node, and where the status would become too large."""
+    """The eight with the most pages promoted and demoted, by id. Absent where the kernel has no such counters, on a
+    host with one NUMA node, and where the status would become too large."""
 
 
 class WindowNumbers(ApiModel):
