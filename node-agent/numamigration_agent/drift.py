@@ -4,7 +4,8 @@
 * The first correction is made at once. Whoever writes again soon is met with growing pauses, so that two writers in
   turn do not keep a kernel lock busy; a quiet while forgets it all.
 * Who writes again after every one of ``CORRECTIONS_MAX`` corrections is not met any more: the knob is contended, and
-  stays as the other writer has it. After a quiet while one more correction is tried (docs/decisions/0022).
+  stays as the other writer has it. Now and then, and more and more seldom, one more correction is tried
+  (docs/decisions/0022).
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ CORRECTION_WAIT_SECONDS_MIN: Final = 5.0
 CORRECTION_WAIT_SECONDS_MAX: Final = 300.0
 CORRECTIONS_MAX: Final = 5  # a person who tries things out, or a tool that ran twice, has given up by then
 QUIET_SECONDS: Final = 900.0  # three times the longest pause: without drift for so long it is a new story
+REST_SECONDS_MAX: Final = 14_400.0  # a contended knob is tried six times a day at least
 SHOWN_SECONDS: Final = 300.0  # how long a correction stays in the condition Drifted, for people who look later
 
 
@@ -68,7 +70,7 @@ class DriftLog:
 
     def contended(self, now: float) -> bool:
         """Whether corrections have stopped, for the other writer does not."""
-        return self.corrections >= CORRECTIONS_MAX and now - self.last_at <= QUIET_SECONDS
+        return self.corrections >= CORRECTIONS_MAX and now - self.last_at <= self._rest_seconds
 
     def shown(self, now: float) -> bool:
         """Whether the last correction is still told."""
@@ -79,8 +81,13 @@ class DriftLog:
         """What a person must know when corrections have stopped."""
         return (
             f"set back {self.corrections} times since {self.since} and changed again each time; "
-            f"left as it is for {QUIET_SECONDS:g} s or until the spec changes"
+            f"left as it is for {self._rest_seconds:g} s or until the spec changes"
         )
+
+    @property
+    def _rest_seconds(self) -> float:
+        doublings = min(max(0, self.corrections - CORRECTIONS_MAX), 10)
+        return min(QUIET_SECONDS * 2**doublings, REST_SECONDS_MAX)
 
     def __str__(self) -> str:
         times = "once" if self.corrections == 1 else f"{self.corrections} times"

@@ -74,6 +74,7 @@ RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at mo
 NUMA_NODES_SECONDS: Final = (
     60.0  # they are read for reports, which are minutes apart (kernel/counters.py has the price)
 )
+EARLY_SECONDS_MAX: Final = 1.0
 NEVER: Final = float("inf")
 
 
@@ -187,6 +188,8 @@ class Agent:
         self._window: Window | None = None
         self._reports = Reports(timing.report_min, timing.report_max, rng)
         self._look_at = self._count_at = self._numa_nodes_at = 0.0
+        # Counters that are due soon are read with whatever wakes the agent: waking up costs more than reading.
+        self._early = min(EARLY_SECONDS_MAX, timing.statistics_window / 10)
         self._waiting_until = NEVER
         self._unlooked = True
 
@@ -405,7 +408,7 @@ class Agent:
         if running is not None:
             self._watch_over(running, now)
             return []
-        if self._facts is None or now < self._count_at:
+        if self._facts is None or now < self._count_at - self._early:
             return []
         numa_nodes = now >= self._numa_nodes_at
         if numa_nodes:

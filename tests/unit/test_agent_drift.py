@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from numamigration_agent.cluster import StateSeen
-from numamigration_agent.drift import CORRECTIONS_MAX, QUIET_SECONDS, DriftLog
+from numamigration_agent.drift import CORRECTIONS_MAX, QUIET_SECONDS, REST_SECONDS_MAX, DriftLog
 from numamigration_agent.guards import Refusal
 from numamigration_api.vocabulary import GroupState, Reason
 from tests.unit.agent_rig import OFFLOAD, TIMING, Longest, Rig, wish
@@ -127,11 +127,21 @@ def test_a_contended_knob_is_set_back_once_its_other_writer_has_gone(rig: Rig) -
     assert rig.group()["state"] == "Ready"
 
 
-def test_a_fight_without_end_costs_a_write_each_quiet_while(rig: Rig) -> None:
-    fight(rig, CHANNELS, "1", seconds=10 * QUIET_SECONDS)
+def test_a_fight_without_end_costs_a_write_now_and_then_and_more_and_more_seldom(rig: Rig) -> None:
+    fight(rig, CHANNELS, "1", seconds=8 * QUIET_SECONDS)
 
     ours = [store for store in rig.stores if store == ("nr_dma_chan", "4")]
-    assert 1 + CORRECTIONS_MAX + 8 <= len(ours) <= 1 + CORRECTIONS_MAX + 10
+    assert len(ours) == 1 + CORRECTIONS_MAX + 3  # after 1, 1 + 2 and 1 + 2 + 4 quiet whiles
+    assert "left as it is for 7200 s" in rig.group()["message"]
+
+
+def test_a_contended_knob_is_tried_for_ever() -> None:
+    log = fought()
+    for _ in range(30):
+        log.drifted(log.last_at + 1, "later")
+        log.corrected(log.last_at + REST_SECONDS_MAX + 1, Longest())
+        assert log.contended(log.last_at + QUIET_SECONDS)
+        assert not log.contended(log.last_at + REST_SECONDS_MAX + 1)
 
 
 def test_a_new_wish_takes_the_fight_up_again(rig: Rig) -> None:
