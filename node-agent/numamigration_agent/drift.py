@@ -87,7 +87,7 @@ class DriftLog:
     @property
     def _rest_seconds(self) -> float:
         doublings = min(max(0, self.corrections - CORRECTIONS_MAX), 10)
-        return min(QUIET_SECONDS * 2**doublings, REST_SECONDS_MAX)
+        return min(QUIET_SECONDS * 2.0**doublings, REST_SECONDS_MAX)
 
     def __str__(self) -> str:
         times = "once" if self.corrections == 1 else f"{self.corrections} times"
