@@ -18,7 +18,6 @@ from numamigration_agent.plan import make_plan
 from numamigration_agent.statistics import Statistics, add_sample
 from numamigration_agent.status import (
     NUMA_ROWS_MAX,
-    STATUS_BYTES_MAX,
     View,
     build_status,
     contended_of_status,
@@ -248,7 +247,6 @@ def test_a_status_that_would_be_too_large_does_without_its_numa_nodes() -> None:
 
     status = build_status(View(parse_spec({}), facts, statistics=Statistics(totals=totals)), now=START, conditions=())
 
-    assert len(json.dumps(status)) >= STATUS_BYTES_MAX  # as far as the numbers can help
     assert status["statistics"] == {"pagesPromoted": 1}
 
 
