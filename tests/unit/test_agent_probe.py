@@ -109,7 +109,11 @@ def test_channels_are_counted_by_driver_and_numa_node_and_engines_for_devices_ar
     )
     facts = facts_of(HostConfig(engines=engines))
 
-    assert facts.engines == (DmaEngines("dw_dmac", None, 8), DmaEngines("idxd", 1, 2), DmaEngines("ptdma", 0, 2))
+    assert facts.engines == (
+        DmaEngines("dw_dmac", None, 8, "not known to copy memory"),
+        DmaEngines("idxd", 1, 2),
+        DmaEngines("ptdma", 0, 2),
+    )
     assert [row.usable for row in facts.engines] == [False, True, True]
     assert facts.channels_usable == 4
 
