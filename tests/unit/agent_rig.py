@@ -86,7 +86,7 @@ class FakeSysfs(Sysfs):
 
     def life(self, path: str) -> int | None:
         try:
-            return self.kernel.stat(path).mode * 0 + 1
+            return self.kernel.stat(path).inode
         except OSError:
             return None
 

@@ -135,3 +135,13 @@ def test_an_unloaded_driver_is_absent() -> None:
         assert sysfs.read(CHANNELS.path) == Absent()
         assert sysfs.write(CHANNELS, Value("4")) not in {None, EIO}
         assert probe(sysfs, probe_host(sysfs)).dialect is Dialect.NO_SERIES
+
+
+def test_a_value_that_is_never_written_is_refused_whoever_asks(host: FakeHost, sysfs: Sysfs) -> None:
+    """Promise 5: sg_elems 0 is taken by the kernel, and nobody knows what it does then."""
+    segments = next(knob for knob in knobs_of(Dialect.F_EXT) if knob.field == "batch.sgElements")
+    stores = len(host.stores)
+
+    with pytest.raises(ValueError, match="sg_elems"):
+        sysfs.write(segments, Value("0"))
+    assert len(host.stores) == stores

@@ -244,6 +244,13 @@ _THREADS_DIR_SWITCH: Final = _threads_switch(f"{THREADS_DIR}/offloading", f"Each
 _THREADS_DIR_COUNT: Final = _thread_count(
     f"{THREADS_DIR}/threads", note="Kernels with the series' test patch take 1..32: more is EINVAL."
 )
+_THREADS_DIR_PLACEMENT: Final = Knob(
+    "cpuThreads.placement/die",
+    SettingsGroup.CPU_THREADS,
+    f"{THREADS_DIR}/cpuselect",
+    Words((Word("0", Placement.SPREAD), Word("1", Placement.FILL)), numbers=True),
+    note="Only with the series' test patch.",
+)
 
 _EVERY_ENGINE: Final = frozenset({AcceptedRisk.MEMORY_FAILURE_OFFLOAD, AcceptedRisk.UNVERIFIED_ENGINE})
 _EVERY_DMA: Final = _EVERY_ENGINE | {AcceptedRisk.SHARED_ENGINE, Trap.SILENT_CPU_COPY}
@@ -283,13 +290,7 @@ _V3: Final = DialectRow(
     knobs=(
         _channels(DCBM_DIR),
         _THREADS_DIR_COUNT,
-        Knob(
-            "cpuThreads.placement/die",
-            SettingsGroup.CPU_THREADS,
-            f"{THREADS_DIR}/cpuselect",
-            Words((Word("0", Placement.SPREAD), Word("1", Placement.FILL)), numbers=True),
-            note="Only with the series' test patch.",
-        ),
+        _THREADS_DIR_PLACEMENT,
         replace(_THREADS_DIR_SWITCH, evidence=Evidence.CODE),
         _dma_switch(DCBM_DIR, note="Reads 1 also while the copy threads, started later, do the work."),
     ),
@@ -432,6 +433,7 @@ DIALECTS: Final = (
         knobs=(
             _channels(DCBM_DIR, note="Each write answers 4. 16 and more are clamped to 16 without a word."),
             _THREADS_DIR_COUNT,
+            _THREADS_DIR_PLACEMENT,
             _THREADS_DIR_SWITCH,
             _dma_switch(DCBM_DIR, note=f"Each write answers 4. {_IGNORES_ODD}"),
         ),
