@@ -74,6 +74,10 @@ bench-footprint: setup-fuse ## Memory, time to first status, idle CPU of agent a
 bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (six minutes)
 	@$(BIN)/python -m benchmarks.latency
 
+.PHONY: bench-plan
+bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan cost beside the files (seconds)
+	@$(BIN)/python -m benchmarks.plan
+
 .PHONY: bench-table
 bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table

@@ -10,12 +10,13 @@ Source: Kubernetes API conventions, "Typical status properties".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.kernel.codecs import UInt, Value
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
@@ -50,12 +51,14 @@ SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
-PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
+PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
+STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
 _UNITS_OF_ENGINE: Final = {
     Engine.DMA: (CHANNELS_FIELD, "channel"),
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
 }
+_IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
 _VOLATILE: Final = frozenset({"reportedAt", "statistics"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
@@ -127,7 +130,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
     """
     groups = group_results(view)
     found = find_conditions(view, groups)
-    return _without_none(
+    status = _without_none(
         {
             "observedGeneration": view.spec.generation,
             "observedRevision": view.spec.revision,
@@ -150,6 +153,55 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
     )
+    return _fitted(status)
+
+
+def _fitted(status: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what can be spared, the least first, until the status fits (promise 12). Baselines stay."""
+    for spare in _SPARED:
+        if len(json.dumps(status)) <= STATUS_BYTES_MAX:
+            break
+        status = spare(status)
+    return status
+
+
+def _without_plan_knobs(status: dict[str, Any]) -> dict[str, Any]:
+    plans = [_without_none(plan | {"knobs": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"plans": plans or None})
+
+
+def _without_ranges(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"capabilities": _without_none(status["capabilities"] | {"ranges": None})}
+
+
+def _without_unknown_files(status: dict[str, Any]) -> dict[str, Any]:
+    return _without_none(status | {"unknownFiles": None})
+
+
+def _without_knob_messages(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"knobs": [_without_none(row | {"message": None}) for row in status["knobs"]]}
+
+
+def _without_texts(status: dict[str, Any]) -> dict[str, Any]:
+    """Groups and plans lose their messages; the conditions have them too."""
+    groups = {name: _without_none(group | {"message": None}) for name, group in status.get("groups", {}).items()}
+    plans = [_without_none(plan | {"message": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"groups": groups or None, "plans": plans or None})
+
+
+def _with_short_conditions(status: dict[str, Any]) -> dict[str, Any]:
+    rows = [row | {"message": shorten(row["message"], KNOB_TEXT_LENGTH_MAX)} for row in status["conditions"]]
+    return status | {"conditions": rows}
+
+
+_SPARED: Final = (
+    _without_plan_knobs,
+    _without_ranges,
+    _without_unknown_files,
+    _without_knob_messages,
+    _without_texts,
+    _with_short_conditions,
+)
 
 
 def significant(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -337,7 +389,7 @@ def _plan_json(planned: PlannedPolicy) -> dict[str, Any]:
             "state": str(planned.state),
             "reason": str(planned.reason),
             "message": shorten(planned.message) or None,
-            "knobs": [_plan_knob_json(row) for row in planned.knobs[:PLAN_KNOBS_MAX]],
+            "knobs": [_plan_knob_json(row) for row in planned.knobs if row.outcome not in _IN_FORCE][:PLAN_KNOBS_MAX],
         }
     )
 
@@ -349,7 +401,7 @@ def _capabilities(view: View) -> dict[str, Any]:
     return _without_none(
         {
             "fields": list(dict.fromkeys(knob.setting for knob in settable)),
-            "ranges": [f"{name}: {legal}" for name, legal in _ranges(settable).items()],
+            "ranges": [f"{name}: {legal}" for name, legal in _ranges(settable).items() if _limits(legal)] or None,
             "channelsMax": channels.highest if isinstance(channels, UInt) else None,
             "migrationReasons": sorted(facts.reasons_seen)[:REASONS_MAX] or None,
             "batchCeiling": _batch_ceiling(view),
@@ -360,6 +412,11 @@ def _capabilities(view: View) -> dict[str, Any]:
 def _sets(knob: Knob) -> bool:
     """Whether a dialect that is only turned off honours it."""
     return knob.is_engine or UNITS[knob.group] != UNITS[SettingsGroup.OFFLOAD]
+
+
+def _limits(legal: str) -> bool:
+    """Whether it says more than the API does, which knows of each field what any kernel may take."""
+    return not legal.endswith("..") and legal not in {"false|true", ReasonMask().legal}
 
 
 def _ranges(knobs: Iterable[Knob]) -> dict[str, str]:

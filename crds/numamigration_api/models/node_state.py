@@ -231,7 +231,7 @@ class Capabilities(ApiModel):
     ranges: (
         Annotated[list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None
-    """What each of them may be, for example "offload.channels: 1..16"."""
+    """What a field may be, where that is less than the API takes, for example "offload.channels: 1..16"."""
     channels_max: Annotated[int, Field(ge=0, le=1024)] | None = None
     """The largest offload.channels this dialect takes."""
     migration_reasons: (

@@ -8,7 +8,7 @@ same exactly when they are equal, and a baseline is plain text in a file.
   and ``0x10`` are refused, although the kernel would take them: they are 8 to it and 10 to people.
 * ``format`` is what is written, and is not always what is read: ``demotion_enabled`` shows ``true``, but kernels
   before 2025 take only ``1`` or ``y`` for it (lib/kstrtox.c, kstrtobool).
-* ``legal`` says in one short phrase what a wish may be, for people and for ``status.capabilities``.
+* ``legal`` says in one short phrase what a wish may be; a range that ends in ``..`` is wider than the API's.
 * ``reason_mask``: an empty line would succeed and mean none, so no reason is always spelled ``none``.
 
 Sources: lib/kstrtox.c; kernel/sysctl.c; mm/memory-tiers.c; RFC v6 4/5 of the batch copy offload series (reason_mask).
@@ -28,6 +28,7 @@ Value = NewType("Value", str)
 """What a knob holds, in its one canonical spelling."""
 
 NO_REASONS: Final = "none"
+OPEN_ABOVE: Final = 1 << 30  # the API's own bounds are below
 
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _REASON_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -84,7 +85,7 @@ class UInt:
     @property
     def legal(self) -> str:
         """What a wish may be."""
-        return f"{self.lowest}..{self.highest}"
+        return f"{self.lowest}.." + (str(self.highest) if self.highest < OPEN_ABOVE else "")
 
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows."""
@@ -114,7 +115,7 @@ class Size:
     @property
     def legal(self) -> str:
         """What a wish may be."""
-        return f"from {size_text(self.lowest)}"
+        return f"{size_text(self.lowest)}.."
 
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows: plain bytes."""
