@@ -44,7 +44,7 @@ def group_supported(case: Situation) -> Refusal | None:
 def _series_missing(case: Situation) -> Refusal:
     facts = case.facts
     if facts.dialect is not Dialect.NO_SERIES:
-        message = f"dialect {facts.dialect} has none of these fields"
+        message = f"dialect {facts.dialect} has nothing for {', '.join(case.fields)}"
         return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
     if facts.driver is DriverState.NOT_LOADED:
         message = "the kernel has dcbm as a module that is not loaded (CONFIG_DCBM_DMA=m); load it to use offload"

@@ -12,7 +12,7 @@ well is an empty plan. So a crash between any two steps of a change is continued
 * A knob that the wish no longer names goes back to its baseline when the group's release is Restore, else it stays.
 * A refused group leaves offload off: where this project holds the baseline of the engine, it turns it off.
 * Two engines that both read on: nobody can tell which one works, so the wished one goes off with the other, and on
-  again after the next look.
+  again after the next look. So does an engine whose knob is only looked at when it goes on.
 * A value that is never written (``Knob.never``) is not put back either.
 * A knob is drifted when it was in force with this very target and now holds something else.
 """
@@ -30,7 +30,7 @@ from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Wor
 from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
-from numamigration_agent.situation import Refusal, Situation
+from numamigration_agent.situation import Refusal, Situation, in_words
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
 from numamigration_api.machinery.quantities import size_bytes
 from numamigration_api.machinery.records import dataclass, field, replace
@@ -262,7 +262,7 @@ def _applied(
         wish,
         *_state_of(rows, differing, shown),
         knobs=tuple(_mark_drift(row, shown) for row in (*rows, *left)),
-        writes=(*_writes(case.facts, differing), *_doubtful(case.facts, differing)),
+        writes=_writes(case.facts, differing),
         captures=_captures(rows),
         forget=frozenset(row.field for row in left),
         drifted=shown,
@@ -275,15 +275,6 @@ def _writes(facts: KernelFacts, rows: Iterable[KnobPlan]) -> tuple[KnobWrite, ..
 
 def _write(facts: KernelFacts, knob: Knob, target: Value) -> KnobWrite:
     return KnobWrite(knob, target, facts.life(knob))
-
-
-def _doubtful(facts: KernelFacts, differing: Iterable[KnobPlan]) -> tuple[KnobWrite, ...]:
-    """Return the switches that go off because another engine that was on too goes off: it may be the one that works."""
-    going = {row.field for row in differing if row.knob is not None and row.target == row.knob.off} & {
-        knob.field for knob in facts.running
-    }
-    others = (knob for knob in facts.running if knob.field not in going) if going else ()
-    return tuple(_write(facts, knob, knob.off) for knob in others if knob.off is not None)
 
 
 def _state_of(
@@ -379,7 +370,7 @@ def _rows_of(case: Situation, setting: str, wanted: Any, baselines: Baselines) -
     for knob in knobs:
         yield _row(case, knob, wanted, baselines)
     if not knobs:
-        yield KnobPlan(setting, asked=_say(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+        yield KnobPlan(setting, asked=in_words(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
 
 
 def _row(case: Situation, knob: Knob, wanted: Any, baselines: Baselines) -> KnobPlan:
@@ -387,12 +378,12 @@ def _row(case: Situation, knob: Knob, wanted: Any, baselines: Baselines) -> Knob
     observed, before = case.facts.value(knob), baselines.values.get(name)
     if observed is None:
         reason, message = _denial(knob, case.facts)
-        return KnobPlan(name, knob, _say(wanted), None, None, before, Outcome.REJECTED, reason, message)
+        return KnobPlan(name, knob, in_words(wanted), None, None, before, Outcome.REJECTED, reason, message)
     target, clamp = _target(case, knob, wanted)
     if target is None:
-        row = KnobPlan(name, knob, _say(wanted), None, observed, before, message=clamp)
+        row = KnobPlan(name, knob, in_words(wanted), None, observed, before, message=clamp)
         return replace(row, outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
-    asked = knob.codec.show(target) if wanted is None or knob.is_engine else _say(wanted)
+    asked = knob.codec.show(target) if wanted is None or knob.is_engine else in_words(wanted)
     row = KnobPlan(name, knob, asked, target, observed, before, message=clamp)
     if row.differs:
         return row
@@ -427,7 +418,7 @@ def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value | None, str
             return reasons_value(case.eligible_reasons), clamp
         case Words() as words:
             # A switch knows only its own engine's name, and every other one means off to it.
-            target = words.unshow(_say(wanted)) or (knob.off if knob.is_engine else None)
+            target = words.unshow(in_words(wanted)) or (knob.off if knob.is_engine else None)
             return target, "" if target is not None else _bounds(knob)
 
 
@@ -448,23 +439,32 @@ def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
     return Reason.KERNEL_ERROR, f"{knob.path}: says what no {knob.field} is: {str(reading)[:80]}"
 
 
-def _say(wanted: Any) -> str:
-    if isinstance(wanted, bool):
-        return "true" if wanted else "false"
-    return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
-
-
 def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
     for unit in dict.fromkeys(UNITS.values()):
         members = [group for group in groups if UNITS[group.wish.group] == unit]
-        writes = in_safe_order(write for group in members for write in group.writes)
+        asked = tuple(write for group in members for write in group.writes)
+        writes = in_safe_order((*asked, *_cycled(facts, members, asked)))
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
         if writes or captures or forget:
             drifted = frozenset[str]().union(*(group.drifted for group in members))
-            drift = bool(writes) and all(write.knob.field in drifted for write in writes)
+            drift = bool(asked) and all(write.knob.field in drifted for write in asked)
             yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes))
+
+
+def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[KnobWrite]) -> tuple[KnobWrite, ...]:
+    """Return the engines that go off although they are wished, for the next look to turn them on again.
+
+    That is when a knob is set that an engine only looks at when it goes on, or when another engine goes off that read
+    on too: it may be the one that works, and its end that of both.
+    """
+    going = {write.knob.field for write in asked if write.knob in facts.running and write.target == write.knob.off}
+    if not going and not any(write.knob.while_off for write in asked):
+        return ()
+    applied = (row for group in members if group.wish.mode is GroupMode.APPLY for row in group.knobs)
+    wished = {row.field for row in applied if row.target is not None} - going
+    return tuple(_write(facts, knob, knob.off) for knob in facts.running if knob.field in wished and knob.off)
 
 
 def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite]) -> Mapping[str, Swap]:

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from numamigration_agent.kernel.dialects import REASONS_FIELD, Knob
 from numamigration_agent.kernel.probe import KernelFacts
@@ -38,8 +38,10 @@ class Situation(NamedTuple):
 
     @property
     def lacking(self) -> tuple[str, ...]:
-        """Named fields that this kernel does not have; reasons that are fixed are there, though nobody sets them."""
-        present = {knob.setting for knob in self.facts.knobs} | ({REASONS_FIELD} if self.facts.fixed_reasons else set())
+        """Named fields that this kernel has nothing for; reasons that are fixed are there, though nobody sets them."""
+        present = {REASONS_FIELD} if self.facts.fixed_reasons else set()
+        wanted = {f"{self.wish.group}.{key}": in_words(value) for key, value in self.wish.settings.items()}
+        present |= {knob.setting for knob in self.facts.knobs if knob.takes(wanted.get(knob.setting, ""))}
         return tuple(field for field in self.fields if field not in present)
 
     def knobs(self, setting: str) -> tuple[Knob, ...]:
@@ -78,3 +80,10 @@ class Situation(NamedTuple):
     def lacks_risk(self, risk: AcceptedRisk) -> bool:
         """Whether the wish does not name a risk."""
         return risk not in self.wish.accepted_risks
+
+
+def in_words(wanted: Any) -> str:
+    """Return a setting as people say it; empty when nothing is asked."""
+    if isinstance(wanted, bool):
+        return "true" if wanted else "false"
+    return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)

@@ -286,6 +286,18 @@ def test_where_both_engines_read_on_both_go_off_before_the_wished_one_goes_on(tm
     assert rig.group()["state"] == "Ready"
 
 
+def test_a_second_engine_that_somebody_turns_on_again_and_again_counts_as_drift(tmp_path: Path) -> None:
+    """So it is met with growing pauses; the engine that goes off with it is part of the correction."""
+    rig = rig_of(tmp_path, V3)
+    rig.wish(offload("DMA"))
+    for _ in range(3):
+        rig.kernel.drift(THREADS_SWITCH, "1")
+        rig.pass_time(20)
+
+    assert "set back, 3 times lately" in rig.condition("Drifted")["message"]
+    assert rig.status["offload"] == "DMA, 1 channel"
+
+
 def test_a_second_engine_that_somebody_turns_on_is_left_where_drift_is_only_told(tmp_path: Path) -> None:
     """Neither engine is touched: half a correction would be worse than none."""
     rig = rig_of(tmp_path, V3)
@@ -354,6 +366,16 @@ def test_a_placement_is_set_where_the_kernel_has_that_word(
     assert rig.group("cpuThreads")["state"] == "Ready"
 
 
+def test_a_word_that_this_kernel_lacks_is_a_lacking_field_to_a_strict_policy(tmp_path: Path) -> None:
+    rig = rig_of(tmp_path, V3)
+    threads = wish({"placement": "Push", "count": 8}, unsupported="Strict", **EVERY_RISK)
+
+    rig.wish({"cpuThreads": threads})
+
+    assert (rig.group("cpuThreads")["state"], rig.group("cpuThreads")["reason"]) == ("Unsupported", "FieldUnsupported")
+    assert rig.stores == []
+
+
 # --- V6-SDXI, F-ext, F-mid
 
 SDXI = ROWS[Dialect.V6_SDXI]
@@ -409,6 +431,32 @@ def test_zero_segments_of_before_are_not_written_back_and_the_rest_is(tmp_path: 
     assert rig.stores[before:] == [("max_inflight", "32")]
     assert shows(rig, SEGMENTS) == "32"
     assert rig.group("batch")["state"] == "Restored"
+
+
+QUANTUM = {"mapCache": wish({"quantumKiB": 64}, **EVERY_RISK)}
+
+
+def test_a_knob_that_is_only_looked_at_when_the_engine_goes_on_turns_it_off_and_on(tmp_path: Path) -> None:
+    """Promise 4: else it would read as asked and have no effect."""
+    rig = rig_of(tmp_path, F_EXT)
+    rig.wish(offload("DMA"))
+    before = len(rig.kernel.stores)
+
+    rig.wish(offload("DMA") | QUANTUM)
+
+    assert rig.stores[before:] == [("offloading", "0"), ("map_quantum_kb", "64"), ("offloading", "1")]
+    assert (rig.group()["state"], rig.group("mapCache")["state"]) == ("Ready", "Ready")
+
+
+def test_an_engine_that_no_policy_keeps_on_is_not_turned_off_for_such_a_knob(tmp_path: Path) -> None:
+    """Promise 6: nobody would turn it on again."""
+    rig = rig_of(tmp_path, F_EXT)
+    rig.kernel.drift("/sys/module/dcbm/parameters/offloading", "1")
+    rig.wish(QUANTUM)
+
+    rig.wish(restored(QUANTUM))
+
+    assert rig.stores[1:] == [("map_quantum_kb", "64"), ("map_quantum_kb", "0")]
 
 
 def test_engines_that_complete_out_of_order_are_no_hazard_of_f_ext(tmp_path: Path) -> None:

@@ -113,6 +113,7 @@ class Knob:
         field: its name: the settings field it serves, with more behind a slash where that is not enough.
         off: of a switch, the value in which it acts on nothing.
         never: values that are not written, whoever wishes them and whatever stood there before.
+        while_off: it is taken, or acted on, only while its engine is off.
         errnos: what an errno means that says more here than elsewhere.
         note: what a person should know of this file.
         evidence: where it is not that of its dialect.
@@ -125,6 +126,7 @@ class Knob:
     phase: Phase = Phase.PARAMETER
     off: Value | None = None
     never: frozenset[Value] = frozenset()
+    while_off: bool = False
     errnos: tuple[tuple[int, Reason], ...] = ()
     note: str = ""
     evidence: Evidence | None = None
@@ -143,6 +145,10 @@ class Knob:
     def is_engine(self) -> bool:
         """Whether it turns an engine on and off."""
         return self.phase is Phase.SWITCH and self.setting == ENGINE_FIELD
+
+    def takes(self, wanted: str) -> bool:
+        """Whether it has anything for a wish: a number can be clamped, and another engine's name is off to a switch."""
+        return self.is_engine or not isinstance(self.codec, Words) or self.codec.unshow(wanted) is not None
 
     def turns_on(self, engine: str) -> bool:
         """Whether it is the switch of an engine."""
@@ -326,8 +332,10 @@ DIALECTS: Final = (
                 SettingsGroup.MAP_CACHE, "capMiB", "map_cache_cap_mb", UInt(0, _UINT_MAX), "0 disables and revokes."
             ),
             _parameter(SettingsGroup.MAP_CACHE, "minKiB", "map_cache_min_kb", UInt(0, _UINT_MAX)),
-            _parameter(
-                SettingsGroup.MAP_CACHE, "quantumKiB", "map_quantum_kb", UInt(0, 2048), "Used at the next turn-on."
+            replace(
+                _parameter(SettingsGroup.MAP_CACHE, "quantumKiB", "map_quantum_kb", UInt(0, 2048)),
+                while_off=True,
+                note="Used at the next turn-on, so an engine that a policy keeps on goes off and on.",
             ),
             _dma_switch(PARAMETERS_DIR, _BUSY + _NO_CHANNEL),
         ),
@@ -363,7 +371,7 @@ DIALECTS: Final = (
         Evidence.CODE,
         "byrnedj/linux, drivers/migrate_offload/dcbm/dcbm.c at 315003dc; a third party's tree",
         knobs=(
-            replace(_channels(PARAMETERS_DIR), errnos=((errno.EBUSY, Reason.MIGRATOR_BUSY),)),
+            replace(_channels(PARAMETERS_DIR), while_off=True, note="EBUSY while on."),
             _REASONS,
             _CACHE,
             _SEGMENTS,
