@@ -13,7 +13,8 @@ the baselines that are not needed any more are forgotten.
   longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
 * A driver that was loaded anew since the plan was made is not written: its values of before are others (0019).
 * A write that is refused changes nothing, so only knobs that took a write are undone.
-* Offload that was turned off stays off, whatever fails after it: off is the safe direction.
+* Offload that was turned off stays off, whatever fails after it: off is the safe direction. A value of before that is
+  never written does not come back either.
 
 Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
 """
@@ -30,7 +31,7 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, UnitChange
+from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, UnitChange, stays
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Outcome, Reason
 
@@ -107,9 +108,9 @@ class KnobRun:
         return f"<KnobRun {self.knob.field} to {self.target!r}: {self._stage.name}>"
 
     @property
-    def turned_offload_off(self) -> bool:
-        """Whether its write was the safe one."""
-        return self.knob.is_engine and self.target == self.knob.off
+    def stays(self) -> bool:
+        """Whether its write is not undone: offload that went off, and what must never be written."""
+        return stays(self.knob, self.before, self.target)
 
     def undo(self, before: Value) -> KnobWrite:
         """Return the write that takes it back."""
@@ -223,7 +224,7 @@ class UnitRun:
             self._undo = [
                 KnobRun(done.undo(done.before))
                 for done in reversed(self._runs)
-                if done.touched and done.before is not None and not done.turned_offload_off
+                if done.touched and not done.stays and done.before is not None
             ]
         else:
             self.failure = undo_failed(self.failure, run.failure)

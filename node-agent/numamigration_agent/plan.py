@@ -485,14 +485,15 @@ def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChan
             for name, swap in rows.items()
             if name in knobs
             and facts.value(knobs[name]) in {swap.target, None}
-            and not _turned_offload_off(knobs[name], swap)
+            and not stays(knobs[name], swap.before, swap.target)
         )
     )
     return UnitChange(unit, in_safe_order(undo), {}, frozenset(), drift=False, ends=True)
 
 
-def _turned_offload_off(knob: Knob, swap: Swap) -> bool:
-    return knob.is_engine and swap.target == knob.off
+def stays(knob: Knob, before: Value | None, target: Value) -> bool:
+    """Whether a change of a knob is not undone: it turned offload off, or what it held is never written."""
+    return (knob.is_engine and target == knob.off) or before in knob.never
 
 
 def in_safe_order(writes: Iterable[KnobWrite]) -> tuple[KnobWrite, ...]:

@@ -221,7 +221,10 @@ def offload_phrase(facts: KernelFacts) -> str:
 def _engine_phrase(facts: KernelFacts, switch: Knob) -> str:
     engine = switch.codec.show(facts.value(switch) or Value(""))
     name, unit = _UNITS_OF_ENGINE[Engine(engine)]
-    count = next((facts.value(knob) for knob in facts.knobs if knob.field == name), None)
+    counted = next((knob for knob in facts.knobs if knob.field == name), None)
+    if counted is None:
+        return engine
+    count = facts.value(counted)
     return f"{engine}, {count or '?'} {unit}{'' if count == '1' else 's'}"
 
 

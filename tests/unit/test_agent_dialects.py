@@ -433,6 +433,18 @@ def test_zero_segments_of_before_are_not_written_back_and_the_rest_is(tmp_path: 
     assert rig.group("batch")["state"] == "Restored"
 
 
+def test_zero_segments_of_before_do_not_come_back_when_a_change_is_undone(tmp_path: Path) -> None:
+    """Promise 5: nor does the agent fall over them."""
+    rig = rig_of(tmp_path, F_EXT, other_migrator=True)
+    rig.kernel.drift(SEGMENTS, "0")
+
+    rig.wish(offload("DMA") | {"batch": wish({"sgElements": 32, "descriptorsPerChannel": 8}, **EVERY_RISK)})
+
+    assert rig.group()["reason"] == "MigratorBusy"
+    assert shows(rig, SEGMENTS) == "32"
+    assert shows(rig, "/sys/module/dcbm/parameters/max_inflight") == "32"
+
+
 QUANTUM = {"mapCache": wish({"quantumKiB": 64}, **EVERY_RISK)}
 
 

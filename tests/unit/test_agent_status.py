@@ -219,6 +219,14 @@ def test_a_kernel_without_the_series_has_no_batch_ceiling() -> None:
     assert "batchCeiling" not in status_of({}, STOCK, batch_ceiling_pages=512)["capabilities"]
 
 
+def test_an_engine_without_a_number_of_channels_is_told_without_one() -> None:
+    kernel = FakeKernel(HostConfig(dialect=Dialect.V1), random.Random(1))
+    kernel.drift("/sys/kernel/dcbm/offloading", "1")
+    sysfs = FakeSysfs(kernel)
+
+    assert offload_phrase(probe(sysfs, probe_host(sysfs))) == "DMA"
+
+
 def test_two_engines_that_read_on_are_both_told() -> None:
     """Only one of them works, and no file says which."""
     kernel = FakeKernel(HostConfig(dialect=Dialect.V3), random.Random(1))

@@ -319,7 +319,10 @@ DIALECTS: Final = (
                 "offload.locality",
                 SettingsGroup.OFFLOAD,
                 f"{CHANNEL_POOL_DIR}/cross_node",
-                Words((Word("0", Locality.LOCAL), Word("1", Locality.LOCAL_FIRST), Word("2", Locality.REMOTE))),
+                Words(
+                    (Word("0", Locality.LOCAL), Word("1", Locality.LOCAL_FIRST), Word("2", Locality.REMOTE)),
+                    numbers=True,  # the file has no range check
+                ),
             ),
             _CACHE,
             _parameter(SettingsGroup.BATCH, "minSize", "min_bytes", Size(1, _ULONG_MAX)),
