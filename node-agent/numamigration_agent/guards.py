@@ -16,7 +16,6 @@ from numamigration_agent.kernel.probe import DriverState
 from numamigration_agent.situation import Refusal, Situation
 from numamigration_api.vocabulary import (
     AcceptedRisk,
-    Dialect,
     Engine,
     GroupState,
     Reason,
@@ -43,7 +42,7 @@ def group_supported(case: Situation) -> Refusal | None:
 
 def _series_missing(case: Situation) -> Refusal:
     facts = case.facts
-    if facts.dialect is not Dialect.NO_SERIES:
+    if facts.row.knobs:
         message = f"dialect {facts.dialect} has nothing for {', '.join(case.fields)}"
         return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
     if facts.driver is DriverState.NOT_LOADED:

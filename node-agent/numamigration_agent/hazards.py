@@ -187,7 +187,7 @@ TRAPS: Final = (
     TrapRow(
         Trap.SILENT_CLAMP,
         happens="16 and more channels are clamped to 16, and the write succeeds.",
-        answer="What is read back counts; a difference is told and undone.",
+        answer="A dialect that clamps is only turned off; else what is read back counts, and a difference is undone.",
         evidence=Evidence.CODE,
         source="drivers/migoffcopy/dcbm/dcbm.c of 2025-03-19",
     ),

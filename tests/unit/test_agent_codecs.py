@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 
 from numamigration_agent.hazards import HAZARDS, TRAPS
+from numamigration_agent.kernel import dialects
 from numamigration_agent.kernel.codecs import Codec, ReasonMask, UInt, Value, Words, reason_names, reasons_value
 from numamigration_agent.kernel.dialects import CODECS, COUNTERS, DIALECTS, KNOBS, Phase, Trap, knobs_of
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, MigrationReason
@@ -126,6 +130,15 @@ def test_a_later_dialect_is_looked_for_before_the_ones_whose_files_it_keeps() ->
     assert order.index(Dialect.F_EXT) < order.index(Dialect.F_MID) < order.index(Dialect.V6) < order.index(Dialect.V5)
     assert order.index(Dialect.V4) < order.index(Dialect.V3_DEV) < order.index(Dialect.V3) < order.index(Dialect.V1)
     assert order.index(Dialect.V2) < order.index(Dialect.V3)
+
+
+def test_only_the_tables_name_a_dialect() -> None:
+    """A dialect is rows: what differs between kernels is never a branch."""
+    package = Path(dialects.__file__).parents[1]
+    tables = {package / "kernel/dialects.py", package / "kernel/engines.py"}
+    code = {path: path.read_text() for path in package.rglob("*.py") if path not in tables}
+
+    assert [path.name for path, text in code.items() if re.search(r"Dialect\.[A-Z]", text)] == []
 
 
 def test_every_hazard_of_a_dialect_has_a_row_in_the_risk_table_and_every_row_a_dialect() -> None:

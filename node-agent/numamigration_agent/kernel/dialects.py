@@ -259,8 +259,8 @@ _THREADS_DIR_PLACEMENT: Final = Knob(
 )
 
 _EVERY_ENGINE: Final = frozenset({AcceptedRisk.MEMORY_FAILURE_OFFLOAD, AcceptedRisk.UNVERIFIED_ENGINE})
-_EVERY_DMA: Final = _EVERY_ENGINE | {AcceptedRisk.SHARED_ENGINE, Trap.SILENT_CPU_COPY}
-_POSTED_DMA: Final = _EVERY_DMA | {AcceptedRisk.OUT_OF_ORDER_ENGINE}
+_EVERY_DMA: Final = _EVERY_ENGINE | {AcceptedRisk.SHARED_ENGINE}
+_POSTED_DMA: Final = _EVERY_DMA | {AcceptedRisk.OUT_OF_ORDER_ENGINE, Trap.SILENT_CPU_COPY}
 _REGISTERED: Final = frozenset({Trap.BLOCKING_TURN_OFF, Trap.COUNTER_RESET})
 _PARAMETERS: Final = _REGISTERED | {AcceptedRisk.BUILT_IN_DRIVER_STALL, Trap.EMPTY_MASK}
 
@@ -413,7 +413,9 @@ DIALECTS: Final = (
         module_dir=MODULE_DIR,
         module_symbol=MODULE_SYMBOL,
         fixed_reasons=_V5_REASONS,
-        hazards=_POSTED_DMA | _REGISTERED | {AcceptedRisk.DIRECT_IO_LOST_WRITE},
+        # Its fixed reasons lack memory_failure.
+        hazards=(_POSTED_DMA | _REGISTERED | {AcceptedRisk.DIRECT_IO_LOST_WRITE})
+        - {AcceptedRisk.MEMORY_FAILURE_OFFLOAD},
     ),
     DialectRow(
         Dialect.V4,
@@ -449,7 +451,7 @@ DIALECTS: Final = (
             _dma_switch(DCBM_DIR, note=f"Each write answers 4. {_IGNORES_ODD}"),
         ),
         folders=(DCBM_DIR, THREADS_DIR),
-        hazards=_EVERY_DMA | {Trap.LAST_START_WINS, Trap.SHORT_WRITE, Trap.SILENT_CLAMP},
+        hazards=_EVERY_DMA | {Trap.LAST_START_WINS, Trap.SHORT_WRITE, Trap.SILENT_CLAMP, Trap.SILENT_CPU_COPY},
         only_turned_off="it has no counter that could show what it does",
     ),
     _V3,
@@ -460,7 +462,7 @@ DIALECTS: Final = (
         "RFC 0/5 of 2024-06-14",
         knobs=(_dma_switch(DCBM_DIR, _NO_CHANNEL, f"Each write answers 4. {_IGNORES_ODD}"),),
         folders=(DCBM_DIR,),
-        hazards=_EVERY_DMA | {Trap.LAST_START_WINS, Trap.SHORT_WRITE},
+        hazards=_EVERY_DMA | {Trap.SHORT_WRITE},
         only_turned_off="its one channel made migration 2.6 to 4 times slower, says its posting",
     ),
     DialectRow(

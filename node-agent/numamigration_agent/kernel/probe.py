@@ -180,7 +180,7 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
 def find_dialect(sysfs: Sysfs, drivers: frozenset[str] = frozenset()) -> Dialect:
     """Return the dialect whose telling file is there; `drivers` are those of the engines that copy memory."""
     found = (row.dialect for row in DIALECTS for telling in row.detections if _detected(sysfs, telling, drivers))
-    return next(found, Dialect.NO_SERIES)
+    return next(found, DIALECTS[-1].dialect)
 
 
 def hardware_class(facts: KernelFacts) -> str:
