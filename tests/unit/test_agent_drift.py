@@ -11,7 +11,7 @@ import pytest
 
 from numamigration_agent.cluster import StateSeen
 from numamigration_agent.drift import CORRECTIONS_MAX, QUIET_SECONDS, REST_SECONDS_MAX, DriftLog
-from numamigration_agent.guards import Refusal
+from numamigration_agent.situation import Refusal
 from numamigration_api.vocabulary import GroupState, Reason
 from tests.unit.agent_rig import OFFLOAD, TIMING, Longest, Rig, wish
 
