@@ -84,6 +84,12 @@ class FakeSysfs(Sysfs):
         except OSError:
             return None
 
+    def life(self, path: str) -> int | None:
+        try:
+            return self.kernel.stat(path).inode
+        except OSError:
+            return None
+
     def names(self, path: str) -> tuple[str, ...]:
         try:
             return tuple(self.kernel.listdir(path))
