@@ -19,6 +19,7 @@ from typing import Final, NamedTuple
 from numamigration_agent.kernel.dialects import DRIVEN, KNOBS, REASONS_FIELD, Knob
 from numamigration_agent.kernel.engines import DMA_DRIVERS, DmaDriver
 from numamigration_agent.kernel.probe import DriverState, KernelFacts
+from numamigration_agent.verify import obstacle
 from numamigration_agent.wishes import Wish
 from numamigration_api.vocabulary import (
     AcceptedRisk,
@@ -180,10 +181,11 @@ def driver_is_module(case: Situation) -> Refusal | None:
 
 
 def engine_verified(case: Situation) -> Refusal | None:
-    """Refuse an engine that has not shown that it copies right (promise 15)."""
+    """Refuse an engine that cannot be tried on this host (promise 15)."""
     if case.wish.verification is not Verification.OFF:
-        message = "this release cannot verify engines yet; use verification: Off with acceptedRisks: [UnverifiedEngine]"
-        return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, message)
+        cause = obstacle(case.facts)
+        message = f"{cause}; use verification: Off with acceptedRisks: [UnverifiedEngine] to use it untested"
+        return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, message) if cause else None
     if case.lacks_risk(AcceptedRisk.UNVERIFIED_ENGINE):
         return _not_accepted(AcceptedRisk.UNVERIFIED_ENGINE, "verification is Off")
     return None

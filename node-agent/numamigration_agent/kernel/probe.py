@@ -37,7 +37,7 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import DmaEngines, find_engines
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
-from numamigration_api.machinery.records import dataclass
+from numamigration_api.machinery.records import dataclass, field
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
@@ -47,6 +47,7 @@ GZIP_BITS: Final = zlib.MAX_WBITS | 16
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
 _MODEL_NAME: Final = re.compile(r"^model name\s*:\s*(.+?)\s*$", re.MULTILINE)
+_ID_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")  # the kernel has at most 1024 NUMA nodes
 _DRIVER_AS_MODULE: Final = re.compile(rb"^CONFIG_DCBM_DMA=m$", re.MULTILINE)
 
 
@@ -66,6 +67,7 @@ class HostFacts:
     Attributes:
         driver_as_module: the kernel's configuration has the driver as a module; False also when it cannot be read.
         numa_nodes: NUMA nodes that are online, with whether they have CPUs.
+        memory_nodes: numbers of the NUMA nodes that have memory.
     """
 
     boot_id: str
@@ -73,6 +75,7 @@ class HostFacts:
     cpu_model: str
     driver_as_module: bool
     numa_nodes: tuple[tuple[str, bool], ...]
+    memory_nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,7 @@ class KernelFacts:
         readings: for every knob that this dialect may have, by field.
         unknown_files: files in the driver's folder that no table knows.
         reasons_seen: migration reasons that this kernel is known to know.
+        lives: by folder of the driver, what tells it from the one of a load before.
     """
 
     host: HostFacts
@@ -92,6 +96,7 @@ class KernelFacts:
     engines: tuple[DmaEngines, ...]
     unknown_files: tuple[str, ...]
     reasons_seen: frozenset[str] = frozenset()
+    lives: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
@@ -124,6 +129,7 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
         cpu_model=model[1] if model else "unknown CPU",
         driver_as_module=_driver_as_module(sysfs),
         numa_nodes=tuple(_numa_nodes(sysfs)),
+        memory_nodes=id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
     )
 
 
@@ -139,6 +145,7 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
         readings=readings,
         engines=find_engines(sysfs),
         unknown_files=_unknown_files(sysfs, dialect),
+        lives={folder: life for folder in _folders(dialect) if (life := sysfs.life(folder)) is not None},
         reasons_seen=_reasons_seen(readings.get(REASONS_FIELD, Absent())) if fixed is None else fixed,
     )
 
@@ -187,9 +194,21 @@ def _unknown_files(sysfs: Sysfs, dialect: Dialect) -> tuple[str, ...]:
     return tuple(path for path in paths if path not in known)[:UNKNOWN_FILES_MAX]
 
 
+def _folders(dialect: Dialect) -> tuple[str, ...]:
+    return (DRIVEN[dialect].driver_dir,) if dialect in DRIVEN else ()
+
+
 def _numa_nodes(sysfs: Sysfs) -> list[tuple[str, bool]]:
     names = (name for name in sysfs.names(_NUMA_DIR) if re.fullmatch(r"node[0-9]+", name))
     return [(name, bool(_text(sysfs, f"{_NUMA_DIR}/{name}/cpulist").strip())) for name in names]
+
+
+def id_list(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list like ``0-2,5`` (lib/bitmap-str.c); none when it is something else."""
+    bounds = [_ID_RANGE.fullmatch(part) for part in text.strip().split(",")]
+    if not all(bounds):
+        return ()
+    return tuple(number for found in bounds if found for number in range(int(found[1]), int(found[2] or found[1]) + 1))
 
 
 def _driver_as_module(sysfs: Sysfs) -> bool:

@@ -112,6 +112,16 @@ class Sysfs:
         except OSError:
             return None
 
+    def life(self, path: str) -> int | None:
+        """Return what tells a folder from one that stood here before; None when there is none.
+
+        A driver's folder is made anew when it is loaded anew, and its inode number with it (fs/kernfs/dir.c).
+        """
+        try:
+            return os.stat(self._root + path).st_ino  # noqa: PTH116 - see above
+        except OSError:
+            return None
+
     def names(self, path: str) -> tuple[str, ...]:
         """Return the sorted names in a folder; none when there is no such folder."""
         try:
