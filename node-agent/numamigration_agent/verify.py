@@ -159,7 +159,7 @@ def obstacle(facts: KernelFacts) -> str:
     """Return why no engine can be tried on this host; empty when one can."""
     memory = facts.host.memory_nodes
     if len(memory) < 2:
-        return f"only {len(memory)} NUMA node has memory, so no page can be moved"
+        return f"{len(memory) or 'no'} NUMA node has memory, and pages of our own are moved between two"
     if _reason(facts) is None:
         known = ", ".join(sorted(facts.reasons_seen)) or "none"
         return f"no migration that a program can cause is offloaded here ({known})"

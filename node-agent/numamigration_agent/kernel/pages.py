@@ -97,7 +97,7 @@ class MoveAnswer(NamedTuple):
     """What came of a request.
 
     Attributes:
-        passages: two for each batch, there and back, in order, as far as they were tried.
+        passages: two for each batch, there and back, in order, as far as there are such folios and they were tried.
         errno: why no more was tried; 0 when all was, or when `cause` is not an errno's.
         cause: the same in words; empty when all was tried.
         seconds: from the request to the answer.
@@ -310,7 +310,8 @@ class Region:
         """Return the folios in order; without enough huge pages, what should have been huge is small."""
         boundary, end = self.start + self._small_length, self.start + self.length
         small = range(self.start, boundary, _PAGE)
-        huge = self._huge_size if _huge_bytes(boundary, end) == end - boundary else _PAGE
+        had = boundary < end and _huge_bytes(boundary, end) == end - boundary
+        huge = self._huge_size if had else _PAGE
         return [*(Folio(at, _PAGE) for at in small), *(Folio(at, huge) for at in range(boundary, end, huge))]
 
     def wrong(self, pattern: Pattern, folios: Iterable[Folio]) -> tuple[int, int]:
@@ -396,6 +397,8 @@ def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadlin
     pattern = Pattern(request.salt, min(longest, BATCH_BYTES_MAX))
     for batch in request.batches:
         region = Region(libc, batch, huge_size)
+        if not region.length:  # a batch of huge folios alone, where there are none
+            continue
         libc.prefer(region.start, region.length, batch.source)
         for way in ((batch.source, batch.destination), (batch.destination, batch.source)):
             if time.monotonic() > deadline:
@@ -457,8 +460,8 @@ def main(arguments: Sequence[str]) -> int:
     # Should memory run out, it is this process that has to go, not the agent.
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    os.setsid()
     if arguments:
+        os.setsid()
         die_with(int(arguments[0]))
     reason, batches, salt, seconds_max = json.load(sys.stdin)
     request = MoveRequest(reason, tuple(Batch(*row) for row in batches), salt, seconds_max)

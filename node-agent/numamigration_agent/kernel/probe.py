@@ -129,7 +129,7 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
         cpu_model=model[1] if model else "unknown CPU",
         driver_as_module=_driver_as_module(sysfs),
         numa_nodes=tuple(_numa_nodes(sysfs)),
-        memory_nodes=id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
+        memory_nodes=_id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
     )
 
 
@@ -203,7 +203,7 @@ def _numa_nodes(sysfs: Sysfs) -> list[tuple[str, bool]]:
     return [(name, bool(_text(sysfs, f"{_NUMA_DIR}/{name}/cpulist").strip())) for name in names]
 
 
-def id_list(text: str) -> tuple[int, ...]:
+def _id_list(text: str) -> tuple[int, ...]:
     """Return the numbers of a list like ``0-2,5`` (lib/bitmap-str.c); none when it is something else."""
     bounds = [_ID_RANGE.fullmatch(part) for part in text.strip().split(",")]
     if not all(bounds):
