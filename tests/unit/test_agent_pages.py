@@ -154,6 +154,22 @@ def test_pages_are_filled_moved_and_compared_there_and_back(reason: str) -> None
     assert all(row.folios - row.huge >= 5 for row in answer.passages)
 
 
+def test_the_bytes_are_other_ones_on_each_way_of_each_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 15: else an engine that copies nothing could find on the way back what it should have copied."""
+    written: list[bytes] = []
+    fill = Region.fill
+
+    def watched(region: Region, pattern: Pattern) -> None:
+        written.append(bytes(pattern.bytes[:8]))
+        fill(region, pattern)
+
+    monkeypatch.setattr(Region, "fill", watched)
+
+    move(request(MIXED, MIXED))
+
+    assert len(set(written)) == len(written) == 4
+
+
 def test_the_kernel_is_asked_where_pages_are() -> None:
     region = Region(LIBC, Batch(HERE, HERE, small=4), 0)
     region.fill(Pattern(7, 4 * PAGE))
