@@ -6,6 +6,7 @@ Where both NUMA nodes are the same one, the kernel takes the call and leaves the
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import io
 import json
@@ -17,21 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from numamigration_agent.kernel import pages
+from numamigration_agent.kernel import mover, pages
+from numamigration_agent.kernel.mover import SYSCALLS, Folio, Libc, Pattern, Region, move
 from numamigration_agent.kernel.pages import (
     BATCH_BYTES_MAX,
     BATCHES_MAX,
     MEMPOLICY_MBIND,
     SYSCALL_OR_CPUSET,
-    SYSCALLS,
     Batch,
-    Folio,
-    Libc,
     MoveAnswer,
     MoveRequest,
-    Pattern,
-    Region,
-    move,
+    child_command,
     move_own_pages,
 )
 
@@ -86,7 +83,7 @@ def test_one_wrong_byte_anywhere_is_found(at: int) -> None:
     region.fill(pattern)
     assert region.wrong(pattern, region.folios()) == (0, -1)
 
-    LIBC.c.memset(region.start + at, pattern.bytes[at] ^ 1, 1)
+    ctypes.memset(region.start + at, pattern.bytes[at] ^ 1, 1)
 
     assert region.wrong(pattern, region.folios()) == (1, at)
 
@@ -95,7 +92,7 @@ def test_folios_with_wrong_bytes_are_counted_once_each() -> None:
     pattern, region = Pattern(7, 8 * PAGE), Region(LIBC, Batch(HERE, HERE, small=8), 0)
     region.fill(pattern)
 
-    LIBC.c.memset(region.start + 2 * PAGE, 0, 3 * PAGE)
+    ctypes.memset(region.start + 2 * PAGE, 0, 3 * PAGE)
 
     assert region.wrong(pattern, region.folios())[0] == 3
 
@@ -135,7 +132,7 @@ def test_where_no_huge_page_is_small_enough_the_folios_are_small() -> None:
 
 
 def test_a_batch_of_huge_folios_alone_is_left_out_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "_THP_SIZE", Path("/nowhere"))
+    monkeypatch.setattr(mover, "_THP_SIZE", Path("/nowhere"))
 
     answer = move(request(Batch(HERE, HERE, 0, 1), Batch(HERE, HERE, 3, 1)))
 
@@ -205,7 +202,7 @@ def test_a_numa_node_that_is_not_there_is_named() -> None:
 
 
 def test_a_cpuset_that_keeps_us_off_a_numa_node_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages, "_allowed_numa_nodes", lambda: frozenset({998}))
+    monkeypatch.setattr(mover, "_allowed_numa_nodes", lambda: frozenset({998}))
 
     answer = move(request())
 
@@ -240,7 +237,7 @@ def test_no_batch_begins_after_the_time_is_over() -> None:
 SECCOMP = """
 import ctypes, errno, struct, sys
 sys.path[:0] = {path!r}
-from numamigration_agent.kernel.pages import *
+from numamigration_agent.kernel.mover import *
 libc = ctypes.CDLL(None)
 rules = [(0x20, 0, 0, 0), (0x15, 0, 1, SYSCALLS[os.uname().machine].mbind), (6, 0, 0, 0x50000 | errno.EPERM),
          (6, 0, 0, 0x7FFF0000)]
@@ -303,9 +300,13 @@ def test_a_child_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_a_child_whose_agent_is_gone_does_nothing() -> None:
-    program = [sys.executable, "-I", "-S", pages.__file__, "1" if os.getpid() != 1 else "2"]
-
-    done = subprocess.run(program, input=json.dumps(request()), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        child_command("1" if os.getpid() != 1 else "2"),
+        input=json.dumps(request()),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
 
     assert (done.returncode, done.stdout) == (1, "")
 
@@ -313,7 +314,7 @@ def test_a_child_whose_agent_is_gone_does_nothing() -> None:
 def test_a_child_dies_with_the_thread_that_started_it() -> None:
     """Promise 10: nothing is left of an agent that was killed, once the kernel lets go."""
     program = (
-        "import os, signal, sys, threading; from numamigration_agent.kernel.pages import die_with\n"
+        "import os, signal, sys, threading; from numamigration_agent.kernel.mover import die_with\n"
         "read, write = os.pipe()\n"
         "def start():\n"
         "    if os.fork() == 0:\n"
@@ -330,18 +331,34 @@ def test_a_child_dies_with_the_thread_that_started_it() -> None:
     assert int(said) == -signal.SIGKILL
 
 
-def test_the_child_needs_nothing_but_this_file_and_the_standard_library() -> None:
-    """It starts without our packages, so that it starts fast and stays small."""
-    program = [sys.executable, "-I", "-S", pages.__file__]
+def test_the_child_loads_nothing_else_of_ours() -> None:
+    """So it starts fast and stays small."""
+    command = child_command()
+    command[1:1] = ["-X", "importtime"]
 
-    done = subprocess.run(program, input=json.dumps(request()), capture_output=True, text=True, check=True)
+    done = subprocess.run(command, input=json.dumps(request()), capture_output=True, text=True, check=True)
 
+    loaded = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
+    assert {name for name in loaded if name.startswith("numamigration")} == {
+        "numamigration_agent",
+        "numamigration_agent.kernel",
+        "numamigration_agent.kernel.mover",
+        "numamigration_agent.kernel.pages",
+    }
     assert json.loads(done.stdout)[1:3] == [0, ""]
+
+
+def test_what_moves_pages_is_not_loaded_into_the_agent() -> None:
+    program = "import sys; import numamigration_agent.__main__; print('ctypes' in sys.modules, 'mmap' in sys.modules)"
+
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+
+    assert said == "False False\n"
 
 
 def test_a_person_may_run_it_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO(json.dumps(request(reason="demotion"))))
     monkeypatch.setattr(Path, "write_text", lambda *_: None)
 
-    assert pages.main([]) == 0
+    assert mover.main([]) == 0
     assert json.loads(capsys.readouterr().out)[1] == errno.EINVAL
