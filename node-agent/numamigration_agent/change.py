@@ -31,7 +31,7 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, Ordeal, UnitChange
+from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange
 from numamigration_agent.verify import Trial
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Outcome, Reason
@@ -169,17 +169,17 @@ class TrialRun:
 
     touched = outdated = False
 
-    def __init__(self, ordeal: Ordeal) -> None:
-        self.ordeal = ordeal
+    def __init__(self, window: TrialWindow) -> None:
+        self.window = window
         self.failure: Failure | None = None
         self.over = False
 
     def __repr__(self) -> str:
-        return f"<TrialRun {self.ordeal.trial.subject}: {'over' if self.over else 'not over'}>"
+        return f"<TrialRun {self.window.trial.subject}: {'over' if self.over else 'not over'}>"
 
     def next(self) -> TryEngine | None:
         """Return the request; None when it is over."""
-        return None if self.over else TryEngine(self.ordeal.trial)
+        return None if self.over else TryEngine(self.window.trial)
 
     def tried(self, failure: Failure | None) -> None:
         """Take the answer to TryEngine: why it has not passed, or None."""
@@ -202,7 +202,7 @@ class UnitRun:
             self._undo = [KnobRun(write) for write in change.writes]
         else:
             self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.before_trial]
-            self._runs += [TrialRun(change.ordeal)] if change.ordeal else []
+            self._runs += [TrialRun(change.window)] if change.window else []
             self._runs += [KnobRun(write) for write in change.after_trial]
 
     def __repr__(self) -> str:
@@ -228,10 +228,10 @@ class UnitRun:
     @property
     def on_trial(self) -> bool:
         """Whether an engine may be on that has not passed, so that stopping here would leave it on."""
-        current, ordeal = self._current(), self.change.ordeal
-        if ordeal is None or current is None:
+        current, window = self._current(), self.change.window
+        if window is None or current is None:
             return False
-        turned_on = any(run.touched and run.knob == ordeal.engine for run in self._knob_runs)
+        turned_on = any(run.touched and run.knob == window.engine for run in self._knob_runs)
         return turned_on or any(run is current or run.over for run in self._runs if isinstance(run, TrialRun))
 
     @property
@@ -284,7 +284,7 @@ class UnitRun:
 
     def _turn_off(self, run: KnobRun | TrialRun) -> list[KnobRun]:
         """Return the turning off of an engine that has not passed, which an undo alone would leave on if it was."""
-        engine = self.change.ordeal.engine if self.change.ordeal else None
+        engine = self.change.window.engine if self.change.window else None
         if not isinstance(run, TrialRun) or engine is None or engine.off is None:
             return []
         return [KnobRun(KnobWrite(engine, engine.off))]

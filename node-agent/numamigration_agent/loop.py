@@ -397,7 +397,7 @@ class Agent:
         impossible = verdict.result is VerificationResult.IMPOSSIBLE
         again = impossible and not verdict.lasting
         self._try_again_at = now + TRY_AGAIN_SECONDS if again else NEVER
-        level = logging.INFO if verdict.result is VerificationResult.PASSED else logging.ERROR
+        level = logging.ERROR if verdict.result is VerificationResult.FAILED else logging.INFO
         log.log(level, "engine tried", extra={"result": str(verdict.result), "found": verdict.message})
 
     def _take_verdict_saved(self, running: Running | None, problem: str) -> None:
@@ -465,7 +465,7 @@ class Agent:
     def _page_lane(self, now: float) -> list[Command]:
         running = self._lanes[Lane.PAGES]
         if running is not None:
-            if self._watch_over(running, now, WINDOW_SECONDS_MAX) and isinstance(running.job, MovePages):
+            if self._watch_over(running, now, WINDOW_SECONDS_MAX) and self._trial is not None:
                 return self._stalled(now)
             return []
         job = self._next_page_job()
@@ -541,7 +541,7 @@ class Agent:
             self._vetoes["verification"] = Refusal(GroupState.FAILED, corrupt.reason, corrupt.message)
 
     def _may_begin_at(self, change: UnitChange) -> float:
-        if change.ordeal and self._lanes[Lane.PAGES]:
+        if change.window and self._lanes[Lane.PAGES]:
             return NEVER  # the pages of an earlier trial are not back; a look follows once they are
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0

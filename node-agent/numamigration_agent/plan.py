@@ -99,8 +99,8 @@ class KnobWrite(NamedTuple):
     target: Value
 
 
-class Ordeal(NamedTuple):
-    """A trial of an engine within a change.
+class TrialWindow(NamedTuple):
+    """A trial of an engine within a change: what is set for it, and what afterwards.
 
     Attributes:
         engine: the switch, which goes off when the trial is not passed.
@@ -127,7 +127,7 @@ class GroupPlan:
         captures: baselines to be saved before anything is written.
         forget: fields whose baselines go once the writes are done.
         drifted: fields that somebody else changed.
-        ordeal: what the engine has to stand before it is left on.
+        window: in which the engine is tried before it is left on.
     """
 
     wish: Wish
@@ -139,12 +139,12 @@ class GroupPlan:
     captures: Mapping[str, Value] = field(default_factory=dict)
     forget: frozenset[str] = frozenset()
     drifted: frozenset[str] = frozenset()
-    ordeal: Ordeal | None = None
+    window: TrialWindow | None = None
 
     @property
     def has_work(self) -> bool:
         """Whether anything is to be saved, written, tried or forgotten."""
-        return bool(self.writes or self.captures or self.forget or self.ordeal)
+        return bool(self.writes or self.captures or self.forget or self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,7 +156,7 @@ class UnitChange:
         drift: all of it sets back what somebody else changed.
         swaps: what is to be known before the first write, to undo it after a crash.
         ends: it is the undo of a change that was left open, which may have nothing to write.
-        ordeal: what the engine has to stand in the middle of it.
+        window: in which the engine is tried in the middle of it.
     """
 
     unit: str
@@ -166,26 +166,26 @@ class UnitChange:
     drift: bool
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     ends: bool = False
-    ordeal: Ordeal | None = None
+    window: TrialWindow | None = None
 
     @property
     def fields(self) -> frozenset[str]:
         """All that may be written."""
         written = frozenset(write.knob.field for write in self.writes)
-        return written | self.ordeal.fields if self.ordeal else written
+        return written | self.window.fields if self.window else written
 
     @property
     def before_trial(self) -> tuple[KnobWrite, ...]:
         """What is written before the engine is tried, in safe order; without a trial, all of it."""
-        if self.ordeal is None or self.ordeal.mask is None:
+        if self.window is None or self.window.mask is None:
             return self.writes
-        mask = self.ordeal.mask
+        mask = self.window.mask
         return in_safe_order([*(write for write in self.writes if write.knob != mask.knob), mask])
 
     @property
     def after_trial(self) -> tuple[KnobWrite, ...]:
         """What is written once the engine has passed."""
-        return (self.ordeal.wished,) if self.ordeal and self.ordeal.wished else ()
+        return (self.window.wished,) if self.window and self.window.wished else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,11 +368,11 @@ def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
     if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
         return plan
     trial = make_trial(case.facts, subject, record.epoch)
-    ordeal = Ordeal(trial, row.knob, *_masks(case, plan, trial))
+    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial))
     if plan.writes:
-        return replace(plan, ordeal=ordeal)
+        return replace(plan, window=window)
     message = f"own pages are about to be copied by {subject}"
-    return replace(plan, ordeal=ordeal, state=GroupState.PENDING, reason=Reason.VERIFYING, message=message)
+    return replace(plan, window=window, state=GroupState.PENDING, reason=Reason.VERIFYING, message=message)
 
 
 def _masks(case: Situation, plan: GroupPlan, trial: Trial) -> tuple[KnobWrite | None, KnobWrite | None]:
@@ -537,21 +537,21 @@ def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: froz
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
-        ordeal = next((group.ordeal for group in members if group.ordeal), None)
-        if writes or captures or forget or ordeal:
+        window = next((group.window for group in members if group.window), None)
+        if writes or captures or forget or window:
             drifted = frozenset[str]().union(*(group.drifted for group in members))
             drift = bool(writes) and all(write.knob.field in drifted for write in writes)
-            swaps = _swaps(facts, writes, ordeal)
-            yield UnitChange(unit, writes, captures, forget, drift, swaps, ordeal=ordeal)
+            swaps = _swaps(facts, writes, window)
+            yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window)
 
 
-def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], ordeal: Ordeal | None) -> Mapping[str, Swap]:
+def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], window: TrialWindow | None) -> Mapping[str, Swap]:
     """Return what an undo must know; one write alone is taken by the kernel or it is not, but a trial is in between."""
-    if len(writes) < 2 and ordeal is None:
+    if len(writes) < 2 and window is None:
         return {}
-    wished = ordeal.wished if ordeal else None
+    wished = window.wished if window else None
     targets = {write.knob: write.target for write in (*writes, *((wished,) if wished else ()))}
-    passing = {ordeal.mask.knob: ordeal.mask.target} if ordeal and ordeal.mask else {}
+    passing = {window.mask.knob: window.mask.target} if window and window.mask else {}
     held = {knob: facts.value(knob) for knob in targets}
     return {
         knob.field: Swap(before, targets[knob], passing.get(knob))

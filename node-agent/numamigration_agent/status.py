@@ -250,7 +250,7 @@ def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
     if on and offload is not None and offload.wish.verification is Verification.OFF:
         message = "the engine is in use without having copied test pages"
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
-    if on and offload is not None and offload.ordeal is not None:
+    if on and offload is not None and offload.window is not None:
         return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
     if on and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)

@@ -13,7 +13,7 @@ import pytest
 from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import StateGone
 from numamigration_agent.jobs import MovePages
-from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage
+from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage, move_own_pages
 from numamigration_agent.loop import TRY_AGAIN_SECONDS
 from numamigration_agent.record import FILE_NAME
 from numamigration_agent.verify import (
@@ -27,7 +27,7 @@ from numamigration_agent.verify import (
     verdict_json,
 )
 from numamigration_api.vocabulary import Dialect, MigrationReason, VerificationResult
-from tests.fakekernel.config import DmaEngine, HostConfig, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.twin import twin
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
 
@@ -468,6 +468,17 @@ def test_what_keeps_pages_from_moving_is_said_and_tried_again_unless_it_stays_so
     assert (rig.group()["reason"], rig.group()["message"]) == ("VerificationImpossible", "move_pages: this is why")
     assert not rig.kernel.snapshot().offloading
     assert trials(rig) == again
+
+
+def test_a_kernel_that_cannot_move_our_pages_is_told_by_the_child_that_tried(start: Start) -> None:
+    """The real mover, on the machine that the tests run on, which has no NUMA node 999."""
+    rig = start(HostConfig(numa_nodes=(NumaNode(0, "0-7"), NumaNode(999))))
+    rig.move = move_own_pages
+
+    ask(rig)
+
+    assert (rig.group()["reason"], rig.group()["message"]) == ("VerificationImpossible", "there is no NUMA node 999")
+    assert not rig.kernel.snapshot().offloading
 
 
 def test_an_engine_that_fails_its_copies_has_shown_nothing(start: Start) -> None:

@@ -111,20 +111,29 @@ Mover = Callable[[MoveRequest], MoveAnswer]
 
 def move_own_pages(request: MoveRequest) -> MoveAnswer:
     """Move pages in a child process; may block for as long as the child is where no signal reaches it."""
-    stdin, asked = os.pipe()
+    try:
+        child, answered = _start(json.dumps(request).encode())
+    except OSError as error:
+        return MoveAnswer((), error.errno or errno.EIO, f"no process to move pages in: {error}")
+    return _outcome(child, answered, request.seconds_max + CHILD_SECONDS_MAX)
+
+
+def _start(request: bytes) -> tuple[int, int]:
+    """Return the child's process id, and where its answer can be read."""
     answered, stdout = os.pipe()
-    program = child_command(str(os.getpid()))
+    stdin, asked = os.pipe()
     streams = [(os.POSIX_SPAWN_DUP2, stdin, 0), (os.POSIX_SPAWN_DUP2, stdout, 1)]
     try:
-        child = os.posix_spawn(program[0], program, {}, file_actions=streams)
-        os.write(asked, json.dumps(request).encode())  # a few KiB, which a new pipe always takes
-    except OSError as error:
+        command = child_command(str(os.getpid()))
+        child = os.posix_spawn(command[0], command, {}, file_actions=streams)
+        os.write(asked, request)  # a few KiB, which a new pipe always takes
+    except OSError:
         os.close(answered)
-        return MoveAnswer((), error.errno or errno.EIO, f"no process to move pages in: {error}")
+        raise
     finally:
         for descriptor in (stdin, stdout, asked):
             os.close(descriptor)
-    return _outcome(child, answered, request.seconds_max + CHILD_SECONDS_MAX)
+    return child, answered
 
 
 def child_command(*arguments: str) -> list[str]:
@@ -133,16 +142,16 @@ def child_command(*arguments: str) -> list[str]:
 
 
 def _outcome(child: int, answered: int, seconds_max: float) -> MoveAnswer:
-    with os.fdopen(answered, "rb", buffering=0) as stream:
+    with os.fdopen(answered, "rb") as stream:
         ready = select.select([stream], [], [], seconds_max)[0]
-        data = stream.read(ANSWER_BYTES_MAX) if ready else b""  # the child writes it at once, when it is over
-        if not data:
-            os.kill(child, signal.SIGKILL)
+        data = stream.read(ANSWER_BYTES_MAX) if ready else b""  # the child writes when it is over, and ends then
+    if not data:
+        os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not ready:
         return MoveAnswer((), errno.ETIMEDOUT, f"the process that moves pages had not answered after {seconds_max:g} s")
     try:
-        return _parse_answer(json.loads(data or b""))
+        return _parse_answer(json.loads(data))
     except (ValueError, TypeError):
         how = f"was ended by signal {-code} (no memory left?)" if code < 0 else f"ended with code {code}"
         return MoveAnswer((), 0, f"the process that moves pages {how}")
