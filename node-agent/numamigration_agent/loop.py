@@ -530,7 +530,7 @@ class Agent:
         if self._plan is None or given != self._planned_from:
             self._planned_from = given
             self._plan = make_plan(facts, spec, baselines, self._settled, veto, verdict=self._verdict)
-            self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
+            self._policies = tuple(plan_policy(facts, request, baselines, veto) for request in spec.plans)
         self._planned_for = spec
         return self._plan
 
@@ -541,7 +541,7 @@ class Agent:
             self._vetoes["verification"] = Refusal(GroupState.FAILED, corrupt.reason, corrupt.message)
 
     def _may_begin_at(self, change: UnitChange) -> float:
-        if change.window and self._lanes[Lane.PAGES]:
+        if change.window and self._trial:
             return NEVER  # the pages of an earlier trial are not back; a look follows once they are
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0

@@ -280,9 +280,11 @@ def plan_group(
     return _tried(case, _applied(case, rows, baselines, settled), record)
 
 
-def plan_policy(facts: KernelFacts, request: PlanRequest, baselines: Baselines) -> PlannedPolicy:
+def plan_policy(
+    facts: KernelFacts, request: PlanRequest, baselines: Baselines, veto: Refusal | None = None
+) -> PlannedPolicy:
     """Say what a Plan policy would change; nothing of it is written."""
-    groups = tuple(plan_group(facts, wish, baselines, {}) for wish in request.wishes)
+    groups = tuple(plan_group(facts, wish, baselines, {}, veto) for wish in request.wishes)
     rows = tuple(
         replace(row, outcome=Outcome.WOULD_CHANGE) if row.differs else row for group in groups for row in group.knobs
     )

@@ -345,6 +345,16 @@ def test_what_an_engine_did_is_told_also_when_no_policy_asks_for_it_any_more(sta
     assert rig.condition("Verified")["reason"] == "CorruptionDetected"
 
 
+def test_a_plan_says_that_the_engine_would_stay_off(start: Start) -> None:
+    rig = start(CORRUPT)
+    ask(rig)
+    source = {"policy": "planned", "uid": "uid-2", "generation": 1}
+
+    rig.wish(plans=[{"source": source, "settings": {"offload": OFFLOAD}, "verification": "FirstUse"}])
+
+    assert [(row["state"], row["reason"]) for row in rig.status["plans"]] == [("Failed", "CorruptionDetected")]
+
+
 def test_only_a_grown_epoch_has_an_engine_tried_again_that_corrupted(start: Start) -> None:
     rig = start(CORRUPT)
     ask(rig)
