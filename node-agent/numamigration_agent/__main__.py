@@ -113,7 +113,7 @@ def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -
         drift_check=settings.drift_check_seconds,
         statistics_window=settings.statistics_window_seconds,
     )
-    agent = Agent(timing, SystemRandom(), __version__)
+    agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
     edges = Edges(settings, events, move)
     edges.open()
     event: Event | Stop | Crash = Tick()

@@ -12,6 +12,8 @@
 * A file of a newer release is not understood and not overwritten: nothing is written until that release is back.
 * A kernel without a boot id ties nothing to its boot, so nothing is written either.
 * A first value is never replaced by a second one; it goes only when it was put back or when the wish for it ended.
+* A driver that is loaded anew begins a new life: what its knobs held in the one before is lost with it, and no value
+  of before any more. So each value is kept with what told the driver's folder then, its inode number.
 * A unit of several writes is open in the file from before its first write until it is in force or undone. The status
   does not have it: who lost the file too knows the baselines, and continues instead of undoing (docs/decisions/0012).
 """
@@ -59,12 +61,24 @@ class Baselines:
     Attributes:
         problem: why they cannot be trusted; nothing is written then.
         open_units: changes that were begun and not brought to an end.
+        lives: by settings field, what tells the folder of the knob from that of an earlier load of its driver.
     """
 
     boot_id: str
     values: Mapping[str, Value] = field(default_factory=dict)
     problem: str = ""
     open_units: OpenUnits = field(default_factory=dict)
+    lives: Mapping[str, int] = field(default_factory=dict)
+
+    def of_another_life(self, lives: Mapping[str, int]) -> frozenset[str]:
+        """Return the fields whose driver is there and was loaded anew; one that is not known to be is not."""
+        return frozenset(
+            name for name in self.values if name in lives and self.lives.get(name, lives[name]) != lives[name]
+        )
+
+    def with_lives(self, lives: Mapping[str, int]) -> Baselines:
+        """Return these as of the drivers that are there now."""
+        return replace(self, lives={**self.lives, **lives})
 
     def with_captures(self, captures: Mapping[str, Value]) -> Baselines:
         """Return these and the captured ones; the first value of a field wins."""
@@ -155,6 +169,7 @@ def format_baselines(baselines: Baselines) -> bytes:
         "version": FILE_VERSION,
         "bootID": baselines.boot_id,
         "values": dict(baselines.values),
+        "lives": {name: life for name, life in baselines.lives.items() if name in baselines.values},
         "openUnits": {
             unit: {name: swap._asdict() for name, swap in rows.items()} for unit, rows in baselines.open_units.items()
         },
@@ -176,7 +191,8 @@ def parse_baselines(document: Mapping[str, Any]) -> Baselines:
     bare = sorted(name for rows in open_units.values() for name in rows if name not in values)
     if bare:
         raise ValueError(f"a change of {', '.join(bare)} was begun without a value of before")
-    return Baselines(document["bootID"], values, open_units=open_units)
+    lives = {name: int(life) for name, life in document.get("lives", {}).items()}
+    return Baselines(document["bootID"], values, open_units=open_units, lives=lives)
 
 
 def _parse_swap(name: str, row: Mapping[str, str]) -> Swap:

@@ -11,8 +11,10 @@ the baselines that are not needed any more are forgotten.
 * A unit whose undo failed stays open, and is brought to an end like one that an earlier life of the agent left open.
 * Each knob is looked at right before it is written: the plan may be as old as an answer of the API server. One that no
   longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
+* A driver that was loaded anew since the plan was made is not written: its values of before are others (0019).
 * A write that is refused changes nothing, so only knobs that took a write are undone.
-* Offload that was turned off stays off, whatever fails after it: off is the safe direction.
+* Offload that was turned off stays off, whatever fails after it: off is the safe direction. A value of before that is
+  never written does not come back either.
 * An engine that is to be tried is turned on with the reasons narrowed to that of the trial; the wished reasons follow
   once it has passed. If it has not, it goes off first of all, also where it was on before (promise 15).
 
@@ -29,9 +31,9 @@ from typing import Final, assert_never
 
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
+from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange
+from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange, stays
 from numamigration_agent.verify import Trial
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Outcome, Reason
@@ -58,10 +60,11 @@ class ReadKnob:
 
 @dataclass(frozen=True, slots=True)
 class WriteKnob:
-    """Write a knob once; answer with ``wrote``."""
+    """Write a knob once, unless its driver has another life by now; answer with ``wrote``."""
 
     knob: Knob
     value: Value
+    life: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,7 @@ class KnobRun:
     """
 
     def __init__(self, write: KnobWrite, captured: Value | None = None) -> None:
-        self.knob, self.target = write
+        self.knob, self.target, self._life = write
         self.before: Value | None = None
         self.touched = self.outdated = False
         self._captured = captured
@@ -115,9 +118,13 @@ class KnobRun:
         return f"<KnobRun {self.knob.field} to {self.target!r}: {self._stage.name}>"
 
     @property
-    def turned_offload_off(self) -> bool:
-        """Whether its write was the safe one."""
-        return self.knob.field == ENGINE_FIELD and self.target == ENGINE_OFF
+    def stays(self) -> bool:
+        """Whether its write is not undone: offload that went off, and what must never be written."""
+        return stays(self.knob, self.before, self.target)
+
+    def undo(self, before: Value) -> KnobWrite:
+        """Return the write that takes it back."""
+        return KnobWrite(self.knob, before, self._life)
 
     def next(self) -> ReadKnob | WriteKnob | None:
         """Return the next request; None when it is over."""
@@ -125,7 +132,7 @@ class KnobRun:
             case Stage.LOOK | Stage.READ_BACK:
                 return ReadKnob(self.knob)
             case Stage.WRITE:
-                return WriteKnob(self.knob, self.target)
+                return WriteKnob(self.knob, self.target, self._life)
             case Stage.OVER:
                 return None
             case _:
@@ -275,9 +282,9 @@ class UnitRun:
         if self._undo is None:
             self.failure = run.failure
             self._undo = self._turn_off(run) + [
-                KnobRun(KnobWrite(done.knob, done.before))
+                KnobRun(done.undo(done.before))
                 for done in reversed(self._knob_runs)
-                if done.touched and done.before is not None and not done.turned_offload_off
+                if done.touched and not done.stays and done.before is not None
             ]
         else:
             self.failure = undo_failed(self.failure, run.failure)
@@ -419,6 +426,7 @@ class Change:
 
 _ADVICE: Final = {
     Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
+    Reason.NO_DMA_CHANNEL: "the driver found no DMA channel to take",
     Reason.PERMISSION_DENIED: "the agent must run as uid 0 with the capabilities that this file asks for",
     Reason.READ_ONLY_FILE_SYSTEM: "mount it writable into the agent's container",
     Reason.INVALID_VALUE: "this kernel does not take the value",
@@ -427,9 +435,7 @@ _ADVICE: Final = {
 
 def rejected(knob: Knob, target: Value, number: int) -> Failure:
     """Say what an errno at a write means."""
-    reason = ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
-    if number == errno.EBUSY and knob.field == ENGINE_FIELD:
-        reason = Reason.MIGRATOR_BUSY
+    reason = dict(knob.errnos).get(number) or ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
     advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
     name = errno.errorcode.get(number, str(number))
     message = f"{knob.path}: writing {target!r}: {name} ({os.strerror(number)}){advice}"

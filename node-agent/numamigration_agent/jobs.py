@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from errno import ENODEV
 from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
@@ -123,7 +124,7 @@ def describe(job: Job) -> str:
     match job:
         case ReadKnob(knob):
             return f"reading {knob.path}"
-        case WriteKnob(knob, _):
+        case WriteKnob(knob, _, _):
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
@@ -157,8 +158,9 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             return Saved(file.save(baselines))
         case ReadKnob(knob):
             return sysfs.read(knob.path)
-        case WriteKnob(knob, value):
-            return Wrote(sysfs.write(knob, value))
+        case WriteKnob(knob, value, life):
+            same = life is None or sysfs.life(knob.folder) == life
+            return Wrote(sysfs.write(knob, value) if same else ENODEV)
         case _:
             assert_never(job)
 

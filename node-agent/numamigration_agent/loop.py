@@ -37,7 +37,6 @@ from numamigration_agent.change import (
 )
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
 from numamigration_agent.drift import DriftLog
-from numamigration_agent.guards import Refusal
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -62,6 +61,7 @@ from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
 from numamigration_agent.record import verdict_of_status
 from numamigration_agent.reports import Reports
+from numamigration_agent.situation import Refusal
 from numamigration_agent.statistics import Statistics, add_sample
 from numamigration_agent.status import (
     View,
@@ -174,10 +174,12 @@ class Agent:
         timing: see Timing.
         rng: chance for waits.
         version: of this agent, for the status.
+        batch_ceiling_pages: as declared; 0 when nobody has.
     """
 
-    def __init__(self, timing: Timing, rng: Random, version: str) -> None:
+    def __init__(self, timing: Timing, rng: Random, version: str, batch_ceiling_pages: int = 0) -> None:
         self._timing, self._rng, self._version = timing, rng, version
+        self._batch_ceiling_pages = batch_ceiling_pages
         self._lanes: dict[Lane, Running | None] = dict.fromkeys(Lane)
         self._begun: Begun | None = None
         self._state: Mapping[str, Any] | None = None
@@ -510,6 +512,7 @@ class Agent:
             self._verdict, self._try_again_at = None, NEVER
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
+        self._baselines = self._of_this_life(self._facts, self._baselines)
         plan = self._make_plan(self._facts, self._spec, self._baselines)
         self._remember_settled(plan)
         self._note_retries(plan)
@@ -521,6 +524,16 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+
+    def _of_this_life(self, facts: KernelFacts, baselines: Baselines) -> Baselines:
+        """Forget what a driver held before it was loaded anew: all that is lost, so its defaults are no drift."""
+        lives = {knob.field: life for knob in facts.knobs if (life := facts.life(knob)) is not None}
+        lost = baselines.of_another_life(lives)
+        if lost:
+            log.warning("driver was loaded anew", extra={"fields": ",".join(sorted(lost))})
+            self._settled = {name: value for name, value in self._settled.items() if name not in lost}
+            self._fresh -= lost
+        return baselines.without(lost).with_lives(lives)
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
@@ -626,6 +639,7 @@ class Agent:
             since=self._since,
             settled_at=self._settled_at[1] if self._settled_at else None,
             agent_version=self._version,
+            batch_ceiling_pages=self._batch_ceiling_pages,
         )
 
     def _blocked_unit(self) -> str:

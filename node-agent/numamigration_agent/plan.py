@@ -11,6 +11,9 @@ well is an empty plan. So a crash between any two steps of a change is continued
   be written then: otherwise a value that somebody else puts there later would be taken for the value of before.
 * A knob that the wish no longer names goes back to its baseline when the group's release is Restore, else it stays.
 * A refused group leaves offload off: where this project holds the baseline of the engine, it turns it off.
+* Two engines that both read on: nobody can tell which one works, so the wished one goes off with the other, and on
+  again after the next look. So does an engine whose knob is only looked at when it goes on.
+* A value that is never written (``Knob.never``) is not put back either.
 * A knob is drifted when it was in force with this very target and now holds something else.
 """
 
@@ -22,25 +25,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
-from numamigration_agent.guards import SERIES_GROUPS, Refusal, Situation, first_refusal
-from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, Words, reasons_value
-from numamigration_agent.kernel.dialects import (
-    CHANNELS_FIELD,
-    ENGINE_FIELD,
-    ENGINE_OFF,
-    KNOBS,
-    REASONS_FIELD,
-    Knob,
-    Phase,
-)
+from numamigration_agent.guards import SERIES_GROUPS, first_refusal
+from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reasons_value
+from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
+from numamigration_agent.situation import Refusal, Situation, in_words
 from numamigration_agent.verify import NO_RECORD, Record, Subject, Trial, Verdict, is_due, make_trial, subject_of
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
+from numamigration_api.machinery.quantities import size_bytes
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
     DriftPolicy,
-    Engine,
     GroupMode,
     GroupState,
     Outcome,
@@ -93,10 +89,15 @@ class KnobPlan:
 
 
 class KnobWrite(NamedTuple):
-    """One knob to write."""
+    """One knob to write.
+
+    Attributes:
+        life: what told its driver from that of another load when this was planned; None where nothing does.
+    """
 
     knob: Knob
     target: Value
+    life: int | None = None
 
 
 class TrialWindow(NamedTuple):
@@ -327,7 +328,7 @@ def _applied(
         wish,
         *_state_of(rows, differing, shown),
         knobs=tuple(_mark_drift(row, shown) for row in (*rows, *left)),
-        writes=tuple(KnobWrite(row.knob, row.target) for row in differing if row.knob and row.target is not None),
+        writes=_writes(case.facts, differing),
         captures=_captures(rows),
         forget=frozenset(row.field for row in left),
         drifted=shown,
@@ -338,16 +339,15 @@ def _engine_of(case: Situation, rows: Sequence[KnobPlan]) -> KnobPlan | None:
     """Return the row of the switch that the wish turns on, or leaves on."""
     if case.wish.group is not SettingsGroup.OFFLOAD:
         return None
-    on = (row for row in rows if row.knob and row.knob.phase is Phase.SWITCH and row.target not in {None, row.knob.off})
+    on = (row for row in rows if row.knob and row.knob.is_engine and row.target not in {None, row.knob.off})
     return next(on, None)
 
 
 def _subject(case: Situation, rows: Sequence[KnobPlan]) -> Subject:
     """Return what would be tried; channels that the wish does not name are those that are set."""
-    row = next((row for row in rows if row.field == CHANNELS_FIELD), None)
-    knob = case.knob(CHANNELS_FIELD)
-    channels = (row.target if row else None) or (case.facts.value(knob) if knob else None)
-    return subject_of(case.facts, str(case.wish.settings.get("engine")), int(channels or 1))
+    wished = next((row.target for row in rows if row.field == CHANNELS_FIELD), None)
+    found = next((case.facts.value(knob) for knob in case.knobs(CHANNELS_FIELD)), None)
+    return subject_of(case.facts, case.engine, int(wished or found or 1))
 
 
 def _impossible(case: Situation, rows: Sequence[KnobPlan], record: Record) -> Refusal | None:
@@ -378,11 +378,20 @@ def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
 
 
 def _masks(case: Situation, plan: GroupPlan, trial: Trial) -> tuple[KnobWrite | None, KnobWrite | None]:
-    knob = case.knob(REASONS_FIELD)
+    knob = next(iter(case.knobs(REASONS_FIELD)), None)
     if knob is None:
         return None, None
     wished = next((write.target for write in plan.writes if write.knob == knob), case.facts.value(knob))
-    return KnobWrite(knob, reasons_value({trial.reason})), KnobWrite(knob, wished) if wished else None
+    narrowed = _write(case.facts, knob, reasons_value({trial.reason}))
+    return narrowed, _write(case.facts, knob, wished) if wished else None
+
+
+def _writes(facts: KernelFacts, rows: Iterable[KnobPlan]) -> tuple[KnobWrite, ...]:
+    return tuple(_write(facts, row.knob, row.target) for row in rows if row.knob and row.target is not None)
+
+
+def _write(facts: KernelFacts, knob: Knob, target: Value) -> KnobWrite:
+    return KnobWrite(knob, target, facts.life(knob))
 
 
 def _state_of(
@@ -426,7 +435,11 @@ def _no_longer_named(case: Situation, rows: Sequence[KnobPlan], baselines: Basel
 
 
 def _to_baseline(facts: KernelFacts, knob: Knob, before: Value) -> KnobPlan:
-    return KnobPlan(knob.field, knob, knob.codec.show(before), before, facts.value(knob), before)
+    asked, observed = knob.codec.show(before), facts.value(knob)
+    if before in knob.never:
+        message = f"{knob.path}: held {before} before, which is never written; it stays as it is"
+        return KnobPlan(knob.field, knob, asked, None, observed, before, Outcome.REFUSED, message=message)
+    return KnobPlan(knob.field, knob, asked, before, observed, before)
 
 
 def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal | None) -> GroupPlan:
@@ -444,9 +457,10 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal
         return GroupPlan(wish, GroupState.FAILED, reason, message)
     vetoed = veto is not None and veto.reason is Reason.CORRUPTION_DETECTED
     rows = tuple(
-        _to_baseline(facts, knob, knob.off if vetoed and knob.off else baselines.values[knob.field]) for knob in knobs
+        _to_baseline(facts, knob, knob.off if vetoed and knob.is_engine and knob.off else baselines.values[knob.field])
+        for knob in knobs
     )
-    writes = tuple(KnobWrite(row.knob, row.target) for row in rows if row.differs and row.knob and row.target)
+    writes = _writes(facts, (row for row in rows if row.differs))
     message = f"putting {len(writes)} back"
     return GroupPlan(wish, GroupState.PENDING, Reason.RESTORING, message, rows, writes, forget=held)
 
@@ -457,33 +471,43 @@ def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPl
     rows = tuple(
         replace(row, target=None, outcome=outcome, reason=refusal.reason, message="") for row in _rows(case, baselines)
     )
-    engine = case.knob(ENGINE_FIELD)
-    ours = case.wish.group is SettingsGroup.OFFLOAD and ENGINE_FIELD in baselines.values
-    on = engine is not None and case.facts.value(engine) not in {None, ENGINE_OFF}
-    writes = (KnobWrite(engine, ENGINE_OFF),) if engine and ours and on else ()
+    concerned = case.facts.running if case.wish.group is SettingsGroup.OFFLOAD else ()
+    ours = (knob for knob in concerned if knob.field in baselines.values)
+    writes = tuple(_write(case.facts, knob, knob.off) for knob in ours if knob.off is not None)
     return GroupPlan(case.wish, *refusal, knobs=rows, writes=writes)
 
 
 def _rows(case: Situation, baselines: Baselines) -> tuple[KnobPlan, ...]:
     settings = dict(case.wish.settings)
-    adjustable = case.facts.fixed_reasons is None
-    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA and adjustable:
+    if case.wish.group is SettingsGroup.OFFLOAD and case.by_dma and case.facts.restricts_reasons:
         settings.setdefault("reasons", None)
-    return tuple(_row(case, f"{case.wish.group}.{key}", wanted, baselines) for key, wanted in settings.items())
+    named = ((f"{case.wish.group}.{key}", wanted) for key, wanted in settings.items())
+    return tuple(row for setting, wanted in named for row in _rows_of(case, setting, wanted, baselines))
 
 
-def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobPlan:
-    knob = case.knob(name)
-    if name == REASONS_FIELD and case.facts.fixed_reasons is not None:
-        return _fixed_reasons_row(name, frozenset(wanted), case.facts.fixed_reasons)
-    if knob is None:
-        return KnobPlan(name, asked=_say(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+def _rows_of(case: Situation, setting: str, wanted: Any, baselines: Baselines) -> Iterable[KnobPlan]:
+    """Yield a row for each kernel file that serves a setting; two engines have a switch each."""
+    if setting == REASONS_FIELD and case.facts.fixed_reasons is not None:
+        yield _fixed_reasons_row(setting, frozenset(wanted), case.facts.fixed_reasons)
+        return
+    knobs = case.knobs(setting)
+    for knob in knobs:
+        yield _row(case, knob, wanted, baselines)
+    if not knobs:
+        yield KnobPlan(setting, asked=in_words(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+
+
+def _row(case: Situation, knob: Knob, wanted: Any, baselines: Baselines) -> KnobPlan:
+    name = knob.field
     observed, before = case.facts.value(knob), baselines.values.get(name)
     if observed is None:
         reason, message = _denial(knob, case.facts)
-        return KnobPlan(name, knob, _say(wanted), None, None, before, Outcome.REJECTED, reason, message)
+        return KnobPlan(name, knob, in_words(wanted), None, None, before, Outcome.REJECTED, reason, message)
     target, clamp = _target(case, knob, wanted)
-    asked = _say(wanted) if wanted is not None else knob.codec.show(target)
+    if target is None:
+        row = KnobPlan(name, knob, in_words(wanted), None, observed, before, message=clamp)
+        return replace(row, outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+    asked = knob.codec.show(target) if wanted is None or knob.is_engine else in_words(wanted)
     row = KnobPlan(name, knob, asked, target, observed, before, message=clamp)
     if row.differs:
         return row
@@ -502,20 +526,33 @@ def _fixed_reasons_row(name: str, asked: frozenset[str], fixed: frozenset[str]) 
     return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED, message=message)
 
 
-def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:
-    """Return what the kernel shall hold, and why it is not just what was asked."""
+def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value | None, str]:
+    """Return what the kernel shall hold, and why it is not just what was asked; None: it has nothing like that."""
     match knob.codec:
         case UInt() as codec:
-            bound, why = codec.highest, f"{knob.path} takes at most {codec.highest}"
-            if knob.field == CHANNELS_FIELD and 0 < case.facts.channels_usable < bound:
-                bound, why = case.facts.channels_usable, f"the host has {case.facts.channels_usable} DMA channels"
-            return Value(str(min(int(wanted), bound))), why if int(wanted) > bound else ""
+            usable = case.facts.channels_usable if knob.field == CHANNELS_FIELD else 0
+            if 0 < usable < codec.highest:
+                return _clamped(int(wanted), codec.lowest, usable, f"the host has {usable} DMA channels")
+            return _clamped(int(wanted), codec.lowest, codec.highest, _bounds(knob))
+        case Size() as codec:
+            return _clamped(size_bytes(str(wanted)), codec.lowest, codec.highest, _bounds(knob))
         case ReasonMask():
             dropped = sorted(frozenset(wanted or ()) - case.facts.reasons_seen)
             clamp = f"not known to this kernel, left out: {', '.join(dropped)}" if dropped else ""
             return reasons_value(case.eligible_reasons), clamp
         case Words() as words:
-            return words.unshow(_say(wanted)) or Value(_say(wanted)), ""
+            # A switch knows only its own engine's name, and every other one means off to it.
+            target = words.unshow(in_words(wanted)) or (knob.off if knob.is_engine else None)
+            return target, "" if target is not None else _bounds(knob)
+
+
+def _clamped(wanted: int, lowest: int, highest: int, why: str) -> tuple[Value, str]:
+    target = max(lowest, min(wanted, highest))
+    return Value(str(target)), why if target != wanted else ""
+
+
+def _bounds(knob: Knob) -> str:
+    return f"{knob.path} takes {knob.codec.legal}"
 
 
 def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
@@ -526,25 +563,36 @@ def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
     return Reason.KERNEL_ERROR, f"{knob.path}: says what no {knob.field} is: {str(reading)[:80]}"
 
 
-def _say(wanted: Any) -> str:
-    if isinstance(wanted, bool):
-        return "true" if wanted else "false"
-    return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
-
-
 def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
     for unit in dict.fromkeys(UNITS.values()):
         members = [group for group in groups if UNITS[group.wish.group] == unit]
-        writes = in_safe_order(write for group in members for write in group.writes)
+        asked = tuple(write for group in members for write in group.writes)
+        writes = in_safe_order((*asked, *_cycled(facts, members, asked)))
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
         window = next((group.window for group in members if group.window), None)
+        if window and any(write.knob == window.engine and write.target == write.knob.off for write in writes):
+            window = None  # it is cycled, and tried when it goes on again
         if writes or captures or forget or window:
             drifted = frozenset[str]().union(*(group.drifted for group in members))
-            drift = bool(writes) and all(write.knob.field in drifted for write in writes)
+            drift = bool(asked) and all(write.knob.field in drifted for write in asked)
             swaps = _swaps(facts, writes, window)
             yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window)
+
+
+def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[KnobWrite]) -> tuple[KnobWrite, ...]:
+    """Return the engines that go off although they are wished, for the next look to turn them on again.
+
+    That is when a knob is set that an engine only looks at when it goes on, or when another engine goes off that read
+    on too: it may be the one that works, and its end that of both.
+    """
+    going = {write.knob.field for write in asked if write.knob in facts.running and write.target == write.knob.off}
+    if not going and not any(write.knob.while_off for write in asked):
+        return ()
+    applied = (row for group in members if group.wish.mode is GroupMode.APPLY for row in group.knobs)
+    wished = {row.field for row in applied if row.target is not None} - going
+    return tuple(_write(facts, knob, knob.off) for knob in facts.running if knob.field in wished and knob.off)
 
 
 def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], window: TrialWindow | None) -> Mapping[str, Swap]:
@@ -570,23 +618,24 @@ def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChan
         ()
         if in_force
         else tuple(
-            KnobWrite(knobs[name], swap.before)
+            _write(facts, knobs[name], swap.before)
             for name, swap in rows.items()
             if name in knobs
             and facts.value(knobs[name]) in {swap.target, swap.passing, None}
-            and not _turned_offload_off(name, swap)
+            and not stays(knobs[name], swap.before, swap.target)
         )
     )
     return UnitChange(unit, in_safe_order(undo), {}, frozenset(), drift=False, ends=True)
 
 
-def _turned_offload_off(name: str, swap: Swap) -> bool:
-    return name == ENGINE_FIELD and swap.target == ENGINE_OFF
+def stays(knob: Knob, before: Value | None, target: Value) -> bool:
+    """Whether a change of a knob is not undone: it turned offload off, or what it held is never written."""
+    return (knob.is_engine and target == knob.off) or before in knob.never
 
 
 def in_safe_order(writes: Iterable[KnobWrite]) -> tuple[KnobWrite, ...]:
     """Order writes: switches that go off, parameters, switches that go on; inside, as the table is (promise 4)."""
-    return tuple(sorted(writes, key=lambda write: (_rank(write), KNOBS.index(write.knob))))
+    return tuple(sorted(writes, key=lambda write: (_rank(write), FIELD_ORDER[write.knob.field])))
 
 
 def _rank(write: KnobWrite) -> int:

@@ -10,19 +10,20 @@ Source: Kubernetes API conventions, "Typical status properties".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.kernel.codecs import UInt, Value
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
     DRIVEN,
-    ENGINE_FIELD,
-    ENGINE_OFF,
+    FIELD_ORDER,
     KNOBS,
+    THREAD_COUNT_FIELD,
     Knob,
 )
 from numamigration_agent.kernel.engines import ENGINES_MAX
@@ -38,7 +39,7 @@ from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,
     ConditionStatus,
-    Dialect,
+    Engine,
     GroupMode,
     GroupState,
     NodeCondition,
@@ -53,8 +54,14 @@ SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
-PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
+PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
+STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
+_UNITS_OF_ENGINE: Final = {
+    Engine.DMA: (CHANNELS_FIELD, "channel"),
+    Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
+}
+_IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
 _VOLATILE: Final = frozenset({"reportedAt", "statistics"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
@@ -105,6 +112,7 @@ class View:
     since: str | None = None
     settled_at: str | None = None
     agent_version: str = ""
+    batch_ceiling_pages: int = 0
 
 
 def group_results(view: View) -> tuple[GroupPlan, ...]:
@@ -127,7 +135,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
     """
     groups = group_results(view)
     found = find_conditions(view, groups)
-    return _without_none(
+    status = _without_none(
         {
             "observedGeneration": view.spec.generation,
             "observedRevision": view.spec.revision,
@@ -151,6 +159,55 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
     )
+    return _fitted(status)
+
+
+def _fitted(status: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what can be spared, the least first, until the status fits (promise 12). Baselines stay."""
+    for spare in _SPARED:
+        if len(json.dumps(status)) <= STATUS_BYTES_MAX:
+            break
+        status = spare(status)
+    return status
+
+
+def _without_plan_knobs(status: dict[str, Any]) -> dict[str, Any]:
+    plans = [_without_none(plan | {"knobs": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"plans": plans or None})
+
+
+def _without_ranges(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"capabilities": _without_none(status["capabilities"] | {"ranges": None})}
+
+
+def _without_unknown_files(status: dict[str, Any]) -> dict[str, Any]:
+    return _without_none(status | {"unknownFiles": None})
+
+
+def _without_knob_messages(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"knobs": [_without_none(row | {"message": None}) for row in status["knobs"]]}
+
+
+def _without_texts(status: dict[str, Any]) -> dict[str, Any]:
+    """Groups and plans lose their messages; the conditions have them too."""
+    groups = {name: _without_none(group | {"message": None}) for name, group in status.get("groups", {}).items()}
+    plans = [_without_none(plan | {"message": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"groups": groups or None, "plans": plans or None})
+
+
+def _with_short_conditions(status: dict[str, Any]) -> dict[str, Any]:
+    rows = [row | {"message": shorten(row["message"], KNOB_TEXT_LENGTH_MAX)} for row in status["conditions"]]
+    return status | {"conditions": rows}
+
+
+_SPARED: Final = (
+    _without_plan_knobs,
+    _without_ranges,
+    _without_unknown_files,
+    _without_knob_messages,
+    _without_texts,
+    _with_short_conditions,
+)
 
 
 def significant(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -160,18 +217,21 @@ def significant(status: Mapping[str, Any]) -> dict[str, Any]:
 
 def offload_phrase(facts: KernelFacts) -> str:
     """Say in one phrase what the kernel does now."""
-    if facts.dialect not in DRIVEN:
+    if not facts.switches:
         return "Not loaded" if facts.driver is DriverState.NOT_LOADED else "Unsupported"
-    engine, channels = (_observed(facts, name) for name in (ENGINE_FIELD, CHANNELS_FIELD))
-    if engine is None:
+    if any(facts.value(knob) is None for knob in facts.switches):
         return "Unknown"
-    if engine == ENGINE_OFF:
-        return "Off"
-    return f"DMA, {channels or '?'} channel{'' if channels == '1' else 's'}"
+    return " or ".join(_engine_phrase(facts, knob) for knob in facts.running) or "Off"
 
 
-def _observed(facts: KernelFacts, name: str) -> Value | None:
-    return next((facts.value(knob) for knob in facts.knobs if knob.field == name), None)
+def _engine_phrase(facts: KernelFacts, switch: Knob) -> str:
+    engine = switch.codec.show(facts.value(switch) or Value(""))
+    name, unit = _UNITS_OF_ENGINE[Engine(engine)]
+    counted = next((knob for knob in facts.knobs if knob.field == name), None)
+    if counted is None:
+        return engine
+    count = facts.value(counted)
+    return f"{engine}, {count or '?'} {unit}{'' if count == '1' else 's'}"
 
 
 def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
@@ -228,15 +288,20 @@ def _about(type_: NodeCondition, status: ConditionStatus, group: GroupPlan) -> C
 
 
 def _supported(facts: KernelFacts) -> Condition:
-    if facts.dialect in DRIVEN and facts.channels_usable:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.TRUE, Reason.AS_EXPECTED)
+    reason, message = _lacking(facts)
+    status = ConditionStatus.TRUE if reason is Reason.AS_EXPECTED else ConditionStatus.FALSE
+    return Condition(NodeCondition.SUPPORTED, status, reason, message)
+
+
+def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
     if facts.dialect in DRIVEN:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NO_DMA_CHANNEL)
+        by_dma = all(knob.turns_on(Engine.DMA) for knob in facts.switches)
+        return (Reason.NO_DMA_CHANNEL if by_dma and not facts.channels_usable else Reason.AS_EXPECTED), ""
+    if facts.row.only_turned_off:
+        return Reason.KERNEL_UNSUPPORTED, f"dialect {facts.dialect} is only turned off: {facts.row.only_turned_off}"
     if facts.driver is DriverState.NOT_LOADED:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NOT_LOADED, "dcbm is not loaded")
-    none = facts.dialect is Dialect.NO_SERIES
-    message = "no batch copy offload series in this kernel" if none else f"dialect {facts.dialect} is not driven"
-    return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.KERNEL_UNSUPPORTED, message)
+        return Reason.NOT_LOADED, "dcbm is not loaded"
+    return Reason.KERNEL_UNSUPPORTED, "no batch copy offload series in this kernel"
 
 
 def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
@@ -246,13 +311,12 @@ def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, verdict.reason, verdict.message)
     if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
         return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
-    on = _observed(view.facts, ENGINE_FIELD) not in {None, ENGINE_OFF} and offload is not None
-    if on and offload is not None and offload.wish.verification is Verification.OFF:
+    if view.facts.running and offload is not None and offload.wish.verification is Verification.OFF:
         message = "the engine is in use without having copied test pages"
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
-    if on and offload is not None and offload.window is not None:
+    if view.facts.running and offload is not None and offload.window is not None:
         return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
-    if on and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
+    if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
     return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
 
@@ -294,9 +358,8 @@ def _all_rows(view: View, groups: Sequence[GroupPlan]) -> list[KnobPlan]:
     asked = {row.field: row for group in groups for row in group.knobs}
     plain = {knob.field: KnobPlan(knob.field, knob) for knob in view.facts.knobs}
     held = {name: KnobPlan(name) for name in view.baselines}
-    order = {knob.field: index for index, knob in enumerate(KNOBS)}
     rows = [_fresh(view.facts, row) for row in {**held, **plain, **asked}.values()]
-    return sorted(rows, key=lambda row: (order.get(row.field, len(order)), row.field))
+    return sorted(rows, key=lambda row: (FIELD_ORDER.get(row.field, len(FIELD_ORDER)), row.field))
 
 
 def _fresh(facts: KernelFacts, row: KnobPlan) -> KnobPlan:
@@ -345,21 +408,50 @@ def _plan_json(planned: PlannedPolicy) -> dict[str, Any]:
             "state": str(planned.state),
             "reason": str(planned.reason),
             "message": shorten(planned.message) or None,
-            "knobs": [_plan_knob_json(row) for row in planned.knobs[:PLAN_KNOBS_MAX]],
+            "knobs": [_plan_knob_json(row) for row in planned.knobs if row.outcome not in _IN_FORCE][:PLAN_KNOBS_MAX],
         }
     )
 
 
 def _capabilities(view: View) -> dict[str, Any]:
-    channels = next((knob.codec for knob in view.facts.knobs if knob.field == CHANNELS_FIELD), None)
+    facts = view.facts
+    settable = tuple(knob for knob in facts.knobs if not facts.row.only_turned_off or _sets(knob))
+    channels = next((knob.codec for knob in settable if knob.field == CHANNELS_FIELD), None)
     return _without_none(
         {
-            "fields": [knob.field for knob in view.facts.knobs],
+            "fields": list(dict.fromkeys(knob.setting for knob in settable)),
+            "ranges": [f"{name}: {legal}" for name, legal in _ranges(settable).items() if _limits(legal)] or None,
             "channelsMax": channels.highest if isinstance(channels, UInt) else None,
-            "migrationReasons": sorted(view.facts.reasons_seen)[:REASONS_MAX] or None,
-            "batchCeiling": "fixed when the kernel was compiled" if view.facts.dialect in DRIVEN else None,
+            "migrationReasons": sorted(facts.reasons_seen)[:REASONS_MAX] or None,
+            "batchCeiling": _batch_ceiling(view),
         }
     )
+
+
+def _sets(knob: Knob) -> bool:
+    """Whether a dialect that is only turned off honours it."""
+    return knob.is_engine or UNITS[knob.group] != UNITS[SettingsGroup.OFFLOAD]
+
+
+def _limits(legal: str) -> bool:
+    """Whether it says more than the API does, which knows of each field what any kernel may take."""
+    return not legal.endswith("..") and legal not in {"false|true", ReasonMask().legal}
+
+
+def _ranges(knobs: Iterable[Knob]) -> dict[str, str]:
+    """Return by settings field what is legal; of two files for one field, what either takes."""
+    found: dict[str, str] = {}
+    for knob in knobs:
+        words = (*found[knob.setting].split("|"), *knob.codec.legal.split("|")) if knob.setting in found else ()
+        found[knob.setting] = "|".join(dict.fromkeys(words)) or knob.codec.legal
+    return found
+
+
+def _batch_ceiling(view: View) -> str | None:
+    if not view.facts.switches:
+        return None
+    declared = view.batch_ceiling_pages
+    return f"{declared} base pages, as declared" if declared else "compile-time, not readable"
 
 
 def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:

@@ -35,7 +35,7 @@ from numamigration_agent.kernel.pages import (
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.machinery.records import dataclass
-from numamigration_api.vocabulary import Reason, Verification, VerificationResult
+from numamigration_api.vocabulary import Engine, Reason, Verification, VerificationResult
 
 CAUSABLE: Final = (MEMPOLICY_MBIND, SYSCALL_OR_CPUSET)
 """Migration reasons that a system call of ours causes; the less used one first."""
@@ -56,7 +56,8 @@ class Subject(NamedTuple):
     Attributes:
         load: tells a driver from the same one loaded anew.
         engine: who copies, as a policy says it.
-        drivers: of the DMA engines that the kernel may take, joined by commas.
+        drivers: of the DMA engines that the kernel may take, joined by commas; empty where CPU threads copy.
+        channels: 0 where CPU threads copy.
     """
 
     load: str
@@ -66,7 +67,9 @@ class Subject(NamedTuple):
     channels: int
 
     def __str__(self) -> str:
-        return f"{self.drivers or self.engine}, {self.channels} channel{'' if self.channels == 1 else 's'}"
+        if not self.drivers:
+            return self.engine
+        return f"{self.drivers}, {self.channels} channel{'' if self.channels == 1 else 's'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,9 +177,9 @@ def _reason(facts: KernelFacts) -> str | None:
 
 def subject_of(facts: KernelFacts, engine: str, channels: int) -> Subject:
     """Return what would be tried: the loaded driver, with `channels` of the DMA engines that it can use."""
-    drivers = ",".join(sorted({row.driver for row in facts.engines if row.usable})) if engine == "DMA" else ""
+    drivers = ",".join(sorted({row.driver for row in facts.engines if row.usable})) if engine == Engine.DMA else ""
     load = ",".join(str(life) for _, life in sorted(facts.lives.items()))
-    return Subject(load, str(facts.dialect), engine, drivers, channels)
+    return Subject(load, str(facts.dialect), engine, drivers, channels if drivers else 0)
 
 
 def is_due(record: Record, subject: Subject, policy: Verification, *, turns_on: bool) -> bool:

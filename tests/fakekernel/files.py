@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import Caller
-from tests.fakekernel.parsing import kstrtobool, kstrtouint, sysctl_int
+from tests.fakekernel.parsing import ULONG_MAX, kstrtobool, kstrtouint, sysctl_int
 
 if TYPE_CHECKING:
     from tests.fakekernel.state import KernelState
@@ -206,7 +206,19 @@ def truth(path: str, *, initial: bool) -> Row:
 
 def counter(path: str) -> Row:
     """Return one more counter of the driver: any write sets it to zero."""
-    return number(path, 0, parse=lambda _: 0)
+    name, row = PurePosixPath(path).name, number(path, 0, parse=lambda _: 0)
+    return row._replace(show=lambda state: b"%d\n" % signed(state.driver.values[name]))
+
+
+def unsigned(value: int) -> int:
+    """Return what ``%lu`` makes of an unsigned long: after the last value comes 0."""
+    return value & ULONG_MAX
+
+
+def signed(value: int) -> int:
+    """Return what ``%ld`` makes of an unsigned long: the upper half is negative."""
+    value &= ULONG_MAX
+    return value - ULONG_MAX - 1 if value > ULONG_MAX >> 1 else value
 
 
 def kernel_number(path: str, initial: int, *, mode: int = 0o644, parse: Parse) -> Row:

@@ -18,13 +18,16 @@ from typing import Final
 from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.dma import hold_channels
 from tests.fakekernel.files import BUILT_IN_LOCK, Hold, Kind, Link, Row, Show, fixed, parameter, uevent
-from tests.fakekernel.parsing import INT_MAX, KernelError, kstrtobool, kstrtoul, sysctl_int
+from tests.fakekernel.parsing import INT_MAX, ULONG_MAX, KernelError, kstrtobool, kstrtoul, sysctl_int
 from tests.fakekernel.series import DRIVER, KERNEL_FOLDER, SERIES
-from tests.fakekernel.state import Dcbm, KernelState
+from tests.fakekernel.state import NUMA_NODE_NAMES, PRESSURES, Dcbm, KernelState
 
 DMA_CLASS: Final = "/sys/class/dma"
 NODES: Final = "/sys/devices/system/node"
 SYSCTL: Final = "/proc/sys/kernel"
+HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage"
+THP_PAGES: Final = 512
+PAGE_BYTES: Final = 4096
 DRIVER_FOLDERS: Final = (DRIVER, KERNEL_FOLDER)
 """Gone, with whatever is in them, when the driver is."""
 
@@ -120,18 +123,34 @@ def _set_parameters(state: KernelState, parameters: Mapping[str, str]) -> None:
 
 
 def _vmstat(state: KernelState) -> bytes:
-    return b"".join(
-        b"%s %d\n" % (name.encode(), value)
-        for name, value in state.vmstat.items()
-        if name not in state.config.absent_counters
-    )
+    return _vmstat_lines(state, state.vmstat)
 
 
-def _memory_pressure(state: KernelState) -> bytes:
-    percent = 100 * state.memory_pressure
-    averages = f"avg10={percent:.2f} avg60={percent:.2f} avg300={percent:.2f}"
-    some = f"some {averages} total={round(state.memory_stall_seconds * 1e6)}\n"
-    return (some + "full avg10=0.00 avg60=0.00 avg300=0.00 total=0\n").encode()
+def _numa_vmstat(numa_node: int) -> Show:
+    def show(state: KernelState) -> bytes:
+        counts = dict.fromkeys(NUMA_NODE_NAMES, 0) | state.numa_vmstat.get(numa_node, {})
+        tiering = () if state.config.numa_node_counters else ("pgpromote_", "pgdemote_")
+        return _vmstat_lines(state, {name: count for name, count in counts.items() if not name.startswith(tiering)})
+
+    return show
+
+
+def _vmstat_lines(state: KernelState, counts: Mapping[str, int]) -> bytes:
+    known = {name: count for name, count in counts.items() if name not in state.config.absent_counters}
+    return b"".join(b"%s %d\n" % (name.encode(), count & ULONG_MAX) for name, count in known.items())
+
+
+def _pressure(resource: str) -> Row:
+    def line(kind: str, share: float, seconds: float) -> str:
+        averages = " ".join(f"avg{span}={100 * share:.2f}" for span in (10, 60, 300))
+        return f"{kind} {averages} total={round(seconds * 1e6)}\n"
+
+    def show(state: KernelState) -> bytes:
+        now = state.pressure[resource]
+        return (line("some", now.some, now.some_seconds) + line("full", now.full, now.full_seconds)).encode()
+
+    # In truth 0666, for a trigger may be written; nobody here does, and a write that fails is found sooner.
+    return Row(f"/proc/pressure/{resource}", 0o444, Kind.PROC, show)
 
 
 def _cpuinfo(state: KernelState) -> bytes:
@@ -187,8 +206,7 @@ MAINLINE_ROWS: Final = (
     Row(f"{SYSCTL}/random/boot_id", 0o444, Kind.SYSCTL, lambda state: f"{state.boot_id}\n".encode()),
     Row("/proc/vmstat", 0o444, Kind.PROC, _vmstat),
     Row("/proc/cpuinfo", 0o444, Kind.PROC, _cpuinfo),
-    # In truth 0666, for a trigger may be written; nobody here does, and a write that fails is found sooner.
-    Row("/proc/pressure/memory", 0o444, Kind.PROC, _memory_pressure),
+    *(_pressure(resource) for resource in PRESSURES),
 )
 """What every kernel here has, with or without the series. One parameter of printk, which is built in, and one of
 kvm_amd, which is loaded, show whom a blocked parameter blocks."""
@@ -221,6 +239,10 @@ def host_rows(config: HostConfig) -> Iterator[Row]:
         yield fixed(f"{NODES}/node{node.id}/cpulist", node.cpus)
         distances = " ".join(str(_distance(node, other)) for other in nodes)
         yield fixed(f"{NODES}/node{node.id}/distance", distances)
+        yield Row(f"{NODES}/node{node.id}/vmstat", 0o444, Kind.SYSFS, _numa_vmstat(node.id))
+    if config.huge_pages:
+        yield fixed(f"{HUGE_PAGES}/hpage_pmd_size", str(THP_PAGES * PAGE_BYTES))
+        yield fixed(f"{HUGE_PAGES}/enabled", "always [madvise] never")
 
 
 def kernel_rows(config: HostConfig) -> tuple[Row, ...]:

@@ -26,8 +26,11 @@ from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import DmaEngine, Workload
 from tests.fakekernel.dma import free_channels
 from tests.fakekernel.files import Busy, Hold
-from tests.fakekernel.layout import NORMAL, TIERING
+from tests.fakekernel.layout import NORMAL, PAGE_BYTES, THP_PAGES, TIERING
 from tests.fakekernel.state import Batch, Channel, CpuThreads, Dcbm, KernelState
+
+NEVER_SPLIT: Final = frozenset({MigrationReason.NUMA_MISPLACED})
+"""A huge page that finds no free one stays where it is."""
 
 UP_TO_CEILING: Final = 1 << 30
 """The caller hands over whatever there is."""
@@ -60,8 +63,6 @@ SYNCHRONOUS_CALLERS: Final = frozenset(
 """They try folios that did not migrate a second time, one by one; the others give up after the first pass.
 Compaction's mode varies; here it is kcompactd's."""
 
-PAGE_BYTES: Final = 4096
-THP_PAGES: Final = 512
 PAGES_PER_MB: Final = 1 << (20 - 12)
 ROUNDING: Final = 1e-9
 """Rates times seconds are floats; this much short of a whole folio is a whole folio."""
@@ -85,12 +86,22 @@ class Carry:
         return amount - self._rest
 
 
+class Load(NamedTuple):
+    """What becomes of some folios."""
+
+    folios: int
+    pinned: int
+    split: int
+    """Huge ones that go on as base pages, since no huge page was free for them."""
+    copies: int
+    """What the driver is asked to copy."""
+
+
 @dataclass
 class Round:
     """One batch per task of a workload, and what of it is in flight."""
 
-    folios: int
-    pinned: int
+    load: Load
     batches: list[Batch]
 
 
@@ -108,6 +119,7 @@ class Flow:
     eligible: Carry = field(default_factory=Carry)
     failing: Carry = field(default_factory=Carry)
     pinned: Carry = field(default_factory=Carry)
+    split: Carry = field(default_factory=Carry)
     retried: Carry = field(default_factory=Carry)
     engine_errors: Carry = field(default_factory=Carry)
     wrong_folios: Carry = field(default_factory=Carry)
@@ -125,7 +137,7 @@ class Flow:
 
 def let_time_pass(state: KernelState, flow: Flow, seconds: float) -> None:
     """Make folios due; whose batches are in flight waits for them."""
-    _refill(state, flow, seconds)
+    refill(state, flow, seconds)
     if flow.once is None and flow.round is None:
         flow.due += flow.folios.take(flow.workload.folios_per_second * seconds)
 
@@ -143,35 +155,33 @@ def hand_over(state: KernelState, flow: Flow) -> None:
 
 
 def _migrate_at_once(state: KernelState, flow: Flow) -> None:
-    folios, flow.due = _admitted(state, flow, flow.due), 0
-    pinned, copies = _copies(state, flow, folios)
+    load, flow.due = _load(state, flow, _admitted(state, flow, flow.due)), 0
     match copier(state, flow.workload):
         case CpuThreads():
-            state.folios_by_threads += copies
+            state.folios_by_threads += load.copies
         case Dcbm() as driver:
-            for task in _tasks(state, driver, flow, copies):
+            for task in _tasks(state, driver, flow, load.copies):
                 if task.channels:
                     _copy_at_once(state, driver, flow, task)
                 else:
                     _refuse(state, driver, flow, task)
         case None:
             pass
-    _count(state, flow, folios, pinned)
+    _count(state, flow, load)
 
 
 def _begin_round(state: KernelState, flow: Flow) -> None:
     taken = min(flow.due, _round_folios(state, flow))
     flow.due -= taken
-    folios = _admitted(state, flow, taken)
-    pinned, copies = _copies(state, flow, folios)
+    load = _load(state, flow, _admitted(state, flow, taken))
     driver, batches = copier(state, flow.workload), []
     if isinstance(driver, Dcbm):
-        for task in _tasks(state, driver, flow, copies):
+        for task in _tasks(state, driver, flow, load.copies):
             if task.channels:
                 batches.append(_batch(state, flow, driver, task))
             else:
                 _refuse(state, driver, flow, task)
-    flow.round = Round(folios, pinned, batches)
+    flow.round = Round(load, batches)
     state.batches.extend(batches)
 
 
@@ -193,22 +203,24 @@ def end_batches(state: KernelState, flow: Flow) -> None:
     for batch in over:
         flow.round.batches.remove(batch)
         state.batches.remove(batch)
-        _take_result(state, batch)
+        take_result(state, batch)
     if not flow.round.batches:
         done, flow.round = flow.round, None
-        _count(state, flow, done.folios, done.pinned)
+        _count(state, flow, done.load)
 
 
-def _copies(state: KernelState, flow: Flow, folios: int) -> tuple[int, int]:
-    """Return how many folios are pinned, and how many copies the driver is asked for."""
+def _load(state: KernelState, flow: Flow, folios: int) -> Load:
     workload = flow.workload
     pinned = flow.pinned.take(folios * workload.pinned_share)
-    eligible = flow.eligible.take((folios - pinned) * workload.eligible_share)
+    may_split = workload.folio_pages == THP_PAGES and workload.reason not in NEVER_SPLIT and not workload.hugetlb
+    split = flow.split.take((folios - pinned) * workload.split_share) if may_split else 0
+    pieces = folios - pinned + split * (THP_PAGES - 1)
+    eligible = flow.eligible.take(pieces * workload.eligible_share)
     if not copier(state, workload):
-        return pinned, 0
+        return Load(folios, pinned, split, 0)
     synchronous = workload.reason in SYNCHRONOUS_CALLERS
     twice = flow.retried.take(eligible * workload.retried_share) if synchronous else 0
-    return pinned, eligible + twice + _copied_in_vain(state, workload, pinned)
+    return Load(folios, pinned, split, eligible + twice + _copied_in_vain(state, workload, pinned))
 
 
 def _copied_in_vain(state: KernelState, workload: Workload, pinned: int) -> int:
@@ -231,7 +243,8 @@ def _admitted(state: KernelState, flow: Flow, folios: int) -> int:
             return folios
 
 
-def _refill(state: KernelState, flow: Flow, seconds: float) -> None:
+def refill(state: KernelState, flow: Flow, seconds: float) -> None:
+    """Let so many more pages be promoted as the rate limit allows in that time."""
     pages = flow.workload.folio_pages
     per_second = state.promote_rate_limit * PAGES_PER_MB
     # What was not used within a second is lost, but one folio always fits in unless the limit is 0.
@@ -243,7 +256,7 @@ def _promoted(state: KernelState, flow: Flow, folios: int) -> int:
     if not (state.numa_balancing & TIERING and state.tiered):
         return 0
     pages = flow.workload.folio_pages
-    state.vmstat["pgpromote_candidate"] += folios * pages
+    state.count("pgpromote_candidate", folios * pages, flow.workload.numa_node)
     promoted = min(folios, int(flow.promotable_pages / pages + ROUNDING))
     flow.promotable_pages -= promoted * pages
     return promoted
@@ -265,34 +278,43 @@ class Task(NamedTuple):
 
     channels: list[Channel]
     folios: int
-    busy: bool = False
-    """It got none because another has them."""
+    gated: bool = False
+    """It got none because another has them, and the gate says so."""
 
 
 def _tasks(state: KernelState, driver: Dcbm, flow: Flow, folios: int) -> Iterator[Task]:
     """Yield each task's part; tasks ask in turn, and hold at the same time what they got."""
     workload = flow.workload
-    pool = _Pool(state, driver)
+    pool = Pool(state, driver)
     for task in range(workload.concurrency if folios else 0):
         share = _big_enough(state, driver, flow, (folios + task) // workload.concurrency)
         wanted = min(driver.nr_dma_chan, share, _batch_folios(state, flow), state.series.channels_max)
         if share:
             channels = pool.take(wanted)
-            yield Task(channels, share, busy=not channels and pool.busy)
+            yield Task(channels, share, gated=not channels and pool.gates)
 
 
 def _big_enough(state: KernelState, driver: Dcbm, flow: Flow, folios: int) -> int:
-    """Return the folios without the batches that are too small for the driver, of which nobody takes note."""
-    least, folio_bytes = driver.values.get("min_bytes", 0), flow.workload.folio_pages * PAGE_BYTES
-    full = _batch_folios(state, flow)
+    """Return the folios without the batches that are too small for the driver."""
+    pages, full = flow.workload.folio_pages, _batch_folios(state, flow)
     rest = folios % full
-    if full * folio_bytes < least:
+    if not is_big_enough(driver, full * pages):
         return 0
-    return folios - rest if rest * folio_bytes < least else folios
+    return folios if is_big_enough(driver, rest * pages) else folios - rest
 
 
-class _Pool:
-    """The channels for the batches of one moment."""
+def is_big_enough(driver: Dcbm, pages: int) -> bool:
+    """Whether the driver takes a batch; of one that is too small nobody takes note."""
+    return pages * PAGE_BYTES >= driver.values.get("min_bytes", 0)
+
+
+class Pool:
+    """The channels for the batches of one moment.
+
+    Attributes:
+        busy: held channels are at work for somebody else, and not shared.
+        gates: and that is counted as the gate's doing.
+    """
 
     def __init__(self, state: KernelState, driver: Dcbm) -> None:
         self._held = state.series.hold is not Hold.FOR_BATCH
@@ -301,9 +323,13 @@ class _Pool:
             if self._held
             else free_channels(state)
         )
-        gated = state.series.busy is Busy.GATED and driver.values.get("util_gate")
-        self._one_at_a_time = self._held and (gated or state.series.busy is Busy.REFUSED)
+        self._gated = state.series.busy is Busy.GATED and bool(driver.values.get("util_gate"))
+        self._one_at_a_time = self._held and (self._gated or state.series.busy is Busy.REFUSED)
         self.busy = bool(self._one_at_a_time and any(batch.driver is driver for batch in state.batches))
+
+    @property
+    def gates(self) -> bool:
+        return self.busy and self._gated
 
     def take(self, wanted: int) -> list[Channel]:
         """Return the channels of one batch; fewer than wanted, or none, when no more are there."""
@@ -317,7 +343,7 @@ class _Pool:
 
 def _refuse(state: KernelState, driver: Dcbm, flow: Flow, task: Task) -> None:
     """Count a batch that the driver does not take; only the forks do."""
-    if task.busy and state.series.busy is Busy.GATED:
+    if task.gated:
         driver.count("folios_gated", task.folios)
     else:
         driver.count("batches_refused", math.ceil(task.folios / _batch_folios(state, flow)))
@@ -346,16 +372,24 @@ def batch_folios(workload: Workload, ceiling_pages: int) -> int:
 
 
 def _batch(state: KernelState, flow: Flow, driver: Dcbm, task: Task) -> Batch:
-    seconds, timed_out = _wait_for(task.channels, state.series.channel_seconds_max)
-    worst = _failing(task.channels)
-    failed = timed_out or flow.engine_errors.take(worst.error_share)
+    fails = flow.engine_errors.take(failing(task.channels).error_share)
+    batch = in_flight(state, driver, task.channels, task.folios, fails)
+    if not batch.error:
+        batch.wrong_folios = wrong_folios(flow, task.channels, task.folios)
+        batch.wrong_pages = batch.wrong_folios * flow.workload.folio_pages
+    return batch
+
+
+def in_flight(state: KernelState, driver: Dcbm, channels: list[Channel], folios: int, fails: int) -> Batch:
+    """Return a batch that begins now; what of it will be wrong is for the caller to say."""
+    seconds, timed_out = _wait_for(channels, state.series.channel_seconds_max)
+    worst = failing(channels)
     return Batch(
         driver,
-        task.channels,
-        task.folios,
-        wrong_pages=0 if failed else _wrong_pages(flow, task.channels, task.folios),
-        error=0 if not failed else ETIMEDOUT if timed_out else worst.error_number,
-        done=_done_before_error(state, worst, task.folios) if failed and not timed_out else 0,
+        channels,
+        folios,
+        error=ETIMEDOUT if timed_out else worst.error_number if fails else 0,
+        done=_done_before_error(state, worst, folios) if fails and not timed_out else 0,
         ends_at=state.now + seconds,
     )
 
@@ -377,19 +411,20 @@ def _wait_for(channels: Iterable[Channel], seconds_max: float) -> tuple[float, b
     return waited, False
 
 
-def _failing(channels: list[Channel]) -> DmaEngine:
+def failing(channels: list[Channel]) -> DmaEngine:
     """Return the worst engine: one that fails is enough to fail a batch."""
     return max((channel.device for channel in channels), key=lambda device: device.error_share)
 
 
-def _wrong_pages(flow: Flow, channels: list[Channel], folios: int) -> int:
+def wrong_folios(flow: Flow, channels: list[Channel], folios: int) -> int:
+    """Return how many of these folios the engines copy wrong without a word."""
     share = sum(channel.device.wrong_share for channel in channels) / len(channels)
-    return flow.wrong_folios.take(folios * share) * flow.workload.folio_pages
+    return flow.wrong_folios.take(folios * share)
 
 
 def _copy_at_once(state: KernelState, driver: Dcbm, flow: Flow, task: Task) -> None:
     """Copy any number of batches, which take no time."""
-    worst, per_batch = _failing(task.channels), _batch_folios(state, flow)
+    worst, per_batch = failing(task.channels), _batch_folios(state, flow)
     full, rest = divmod(task.folios, per_batch)
     failed = [per_batch] * flow.engine_errors.take(full * worst.error_share)
     if rest and flow.engine_errors.take(worst.error_share):
@@ -397,10 +432,12 @@ def _copy_at_once(state: KernelState, driver: Dcbm, flow: Flow, task: Task) -> N
     for folios, times in Counter(failed).items():
         _fail(state, driver, folios, _done_before_error(state, worst, folios), worst.error_number, times)
     moved = task.folios - sum(failed)
-    _succeed(state, driver, moved, _wrong_pages(flow, task.channels, moved))
+    wrong = wrong_folios(flow, task.channels, moved)
+    _succeed(state, driver, moved, wrong * flow.workload.folio_pages)
 
 
-def _take_result(state: KernelState, batch: Batch) -> None:
+def take_result(state: KernelState, batch: Batch) -> None:
+    """Count what came of a batch."""
     if batch.error:
         _fail(state, batch.driver, batch.folios, batch.done, batch.error, 1)
     else:
@@ -425,18 +462,19 @@ def _succeed(state: KernelState, driver: Dcbm, folios: int, wrong_pages: int) ->
     state.corrupted_pages += wrong_pages
 
 
-def _count(state: KernelState, flow: Flow, folios: int, pinned: int) -> None:
-    workload = flow.workload
+def _count(state: KernelState, flow: Flow, load: Load) -> None:
+    workload, (folios, pinned, split, _) = flow.workload, load
     failed = pinned + flow.failing.take((folios - pinned) * workload.fail_share)
     moved = folios - failed
     pages = workload.folio_pages
     state.vmstat["pgmigrate_success"] += moved * pages
     state.vmstat["pgmigrate_fail"] += failed * pages
     if pages == THP_PAGES and not workload.hugetlb:
-        state.vmstat["thp_migration_success"] += moved
-        state.vmstat["thp_migration_fail"] += failed
+        state.vmstat["thp_migration_success"] += moved - split
+        state.vmstat["thp_migration_fail"] += failed + split
+        state.vmstat["thp_migration_split"] += split
     for name, amount in _counted_by_reason(workload, folios, moved * pages).items():
-        state.vmstat[name] += amount
+        state.count(name, amount, workload.numa_node)
 
 
 def _counted_by_reason(workload: Workload, folios: int, moved_pages: int) -> dict[str, int]:

@@ -33,10 +33,8 @@ from errno import (
     EINVAL,
     EIO,
     EISDIR,
-    ELOOP,
     ENODEV,
     ENOENT,
-    ENOTDIR,
     EPERM,
     EROFS,
 )
@@ -45,10 +43,11 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from tests.fakekernel.calls import Call, GateKeeper, Locks, When
-from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
+from numamigration_api.vocabulary import MigrationReason
+from tests.fakekernel.calls import Call, GateKeeper, Locks, StillUnderWayError, When
+from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Spoiled, Workload
 from tests.fakekernel.dma import finish_turning_off
-from tests.fakekernel.files import Kind, Link, Row
+from tests.fakekernel.files import Kind, Link
 from tests.fakekernel.layout import (
     DMA_CLASS,
     DRIVER_FOLDERS,
@@ -62,15 +61,15 @@ from tests.fakekernel.layout import (
     kernel_rows,
     load_driver,
 )
-from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event
+from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event, refill
+from tests.fakekernel.moves import Folios, Move, Moved
 from tests.fakekernel.parsing import KernelError
 from tests.fakekernel.series import SERIES
-from tests.fakekernel.state import CpuThreads, Dcbm, KernelState
+from tests.fakekernel.state import NUMA_NODE_NAMES, CpuThreads, Dcbm, KernelState
+from tests.fakekernel.tree import SOUND, Fifo, File, Folder, Tree, parent
 
 SYSFS_FILE_BYTES: Final = 4096
 """stat(2) says so of every sysfs file, and no write is longer."""
-LINKS_MAX: Final = 40
-"""Symbolic links in one path before ELOOP, as in the kernel."""
 ALWAYS_FOLDERS: Final = ("/", "/sys/module", DMA_CLASS, "/sys/bus/pci/drivers", "/sys/bus/platform/drivers")
 """There even when empty."""
 
@@ -118,18 +117,6 @@ class Snapshot(Struct, frozen=True):
     vmstat: dict[str, int]
 
 
-class Folder:
-    """A directory."""
-
-
-class File:
-    """A file as long as it exists; unloading and loading make a new one of the same name."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        self.mode = row.mode
-
-
 class OpenFile:
     """An open file description; remembers what was shown, since a long file is read in pieces."""
 
@@ -157,6 +144,9 @@ class FakeKernel:
         self._flows = [Flow(workload) for workload in config.workloads]
         self._locks = Locks()
         self._inode_numbers = itertools.count(1)
+        self._spoiled = dict(config.spoiled_files)
+        self._moves: list[Move] = []
+        self._own_pages = Flow(Workload(MigrationReason.SYSCALL_OR_CPUSET, 0))
         self._boot()
 
     def __repr__(self) -> str:
@@ -181,12 +171,14 @@ class FakeKernel:
         )
         for call in self.blocked:
             call.interrupt(EIO)
+        for move in self._moves:
+            move.interrupt()
+        self._moves = []
         self._locks = Locks()
-        self._tree: dict[str, Folder | File | Link] = {}
-        self._inodes: dict[str, int] = {}
+        self._tree = Tree(config.missing_files, self._spoiled, self._inode_numbers)
         for path in ALWAYS_FOLDERS:
-            self._add_folder(path)
-        self._add(host_rows(config))
+            self._tree.add_folder(path)
+        self._tree.add(host_rows(config))
         self._add_engines()
         if present:
             load_driver(self._state, config.parameters)
@@ -227,13 +219,13 @@ class FakeKernel:
         self._state.dcbm = None
         self._state.log.say(self._state.series.lines.unloaded)
         for folder in DRIVER_FOLDERS:
-            self._drop(folder)
+            self._tree.drop(folder)
 
     def set_engines(self, engines: Iterable[DmaEngine]) -> None:
         """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect."""
-        self._drop(DMA_CLASS)
+        self._tree.drop(DMA_CLASS)
         for number, engine in enumerate(self._engines):
-            self._drop(device_path(number, engine))
+            self._tree.drop(device_path(number, engine))
         self._engines = tuple(engines)
         self._state.engines = self._engines
         self._state.let_go_of_lost_channels()
@@ -259,9 +251,41 @@ class FakeKernel:
             self._state.migrator = None
         self._state.other_migrator = registered
 
-    def set_memory_pressure(self, share: float) -> None:
-        """Let some task wait for memory during this share of the time, 0..1."""
-        self._state.memory_pressure = share
+    def set_pressure(self, resource: str, some: float, full: float = 0.0) -> None:
+        """Let some task, or all of them, wait for cpu, memory or io during these shares of the time, 0..1."""
+        self._state.pressure[resource].some = some
+        self._state.pressure[resource].full = full
+
+    def set_counter(self, path: str, value: int, name: str = "") -> None:
+        """Let a counter be somewhere else: near its end, or back at the start.
+
+        Args:
+            path: a counter of the driver, or a vmstat file.
+            value: what it is now; it is 64 bits wide.
+            name: which counter of a vmstat file.
+        """
+        if name:
+            counts = self._vmstat_of(path)
+            if name not in counts:
+                raise KernelError(ENOENT)
+            counts[name] = value
+            return
+        file = PurePosixPath(self._tree.resolve(path)).name
+        driver = self._state.driver
+        if file in driver.values:
+            driver.values[file] = value
+        elif file.endswith("_migrated"):
+            driver.folios_migrated = value
+        elif file.endswith("_failures"):
+            driver.folios_failures = value
+        else:
+            raise KernelError(EINVAL)
+
+    def _vmstat_of(self, path: str) -> dict[str, int]:
+        if path == "/proc/vmstat":
+            return self._state.vmstat
+        number = int(PurePosixPath(path).parent.name.removeprefix("node"))
+        return self._state.numa_vmstat.setdefault(number, dict.fromkeys(NUMA_NODE_NAMES, 0))
 
     def advance(self, seconds: float) -> None:
         """Let time pass: folios migrate, counters move, batches end and calls with them."""
@@ -272,11 +296,14 @@ class FakeKernel:
             step = min(left, self.seconds_to_event())
             self._step(step)
             left -= step
-        self._state.memory_stall_seconds += self._state.memory_pressure * seconds
+        for pressure in self._state.pressure.values():
+            pressure.pass_by(seconds)
 
     def seconds_to_event(self) -> float:
         """Return when a batch ends or begins, in seconds from now; infinity when none will."""
-        return max(0.0, min([math.inf, *(next_event(self._state, flow) for flow in self._flows)]) - self._state.now)
+        moves = (move.ends_at for move in self._moves)
+        events = [*(next_event(self._state, flow) for flow in self._flows), *(at for at in moves if at is not None)]
+        return max(0.0, min([math.inf, *events]) - self._state.now)
 
     def _step(self, seconds: float) -> None:
         for flow in self._flows:
@@ -288,6 +315,9 @@ class FakeKernel:
     def _settle(self) -> None:
         for flow in self._flows:
             end_batches(self._state, flow)
+        for move in self._moves:
+            move.proceed(self._state, self._own_pages)
+        self._moves = [move for move in self._moves if not move.over]
         self._proceed()
         self._hand_over()
         self._flows = [flow for flow in self._flows if not flow.over]
@@ -298,8 +328,47 @@ class FakeKernel:
 
     def migrate(self, workload: Workload, folios: int) -> None:
         """Let a program migrate some folios now, as fast as it can; its rate means nothing."""
-        self._flows.append(Flow(workload, once=folios))
+        flow = Flow(workload, once=folios)
+        refill(self._state, flow, seconds=1)  # it finds the promotion limit's second unused
+        self._flows.append(flow)
         self._settle()
+
+    def begin_move(self, reason: MigrationReason, source: int, destination: int, *, small: int, huge: int = 0) -> Move:
+        """Let the agent move folios of its own with one system call; it may be under way when this returns.
+
+        Raises:
+            KernelError: the call is refused.
+            ValueError: no system call migrates for this reason.
+        """
+        move = Move(self._state, reason, (source, destination), Folios(small, huge))
+        self._moves.append(move)
+        self._settle()
+        return move
+
+    def move_own_pages(
+        self, reason: MigrationReason, source: int, destination: int, *, small: int, huge: int = 0
+    ) -> Moved:
+        """Let the agent move folios of its own with one system call, and time pass until that is over.
+
+        Raises:
+            KernelError: the call is refused.
+            ValueError: no system call migrates for this reason.
+            StillUnderWayError: it will never be over.
+        """
+        move = self.begin_move(reason, source, destination, small=small, huge=huge)
+        while not move.over:
+            if move.ends_at == math.inf:
+                raise StillUnderWayError("the engine never ends this batch")
+            self.advance(self.seconds_to_event())
+        return move.answer()
+
+    def spoil(self, path: str, spoiled: Spoiled) -> None:
+        """Let something be wrong with a file, also when it goes and comes back; no part of `path` is a link."""
+        self._tree.spoil(path, spoiled)
+
+    def heal(self, path: str) -> None:
+        """Let a file be itself again."""
+        self._tree.spoil(path, SOUND)
 
     def end_batches(self) -> None:
         """Let every batch in flight end now, with the result it was to have."""
@@ -359,49 +428,46 @@ class FakeKernel:
 
     def stat(self, path: str, *, follow: bool = True) -> Status:
         """Answer stat, or lstat with `follow` false."""
-        real = self._resolve(path, follow=follow)
-        inode = self._inodes[real]
+        real = self._tree.resolve(path, follow=follow)
+        inode = self._tree.inode(real)
         match self._tree[real]:
             case Folder():
                 return Status(stat.S_IFDIR | 0o755, 0, inode)
             case Link(target=target):
                 return Status(stat.S_IFLNK | 0o777, len(target), inode)
+            case Fifo():
+                return Status(stat.S_IFIFO | 0o644, 0, inode)
             case File(row=row, mode=mode):
                 return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0, inode)
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
-        folder = self._resolve(path)
-        if not isinstance(self._tree[folder], Folder):
-            raise KernelError(ENOTDIR)
-        return sorted(PurePosixPath(entry).name for entry in self._tree if _parent(entry) == folder and entry != folder)
+        return self._tree.names(self._tree.resolve(path))
 
     def readlink(self, path: str) -> str:
         """Answer the link's target."""
-        entry = self._tree[self._resolve(path, follow=False)]
+        entry = self._tree[self._tree.resolve(path, follow=False)]
         if not isinstance(entry, Link):
             raise KernelError(EINVAL)
         return entry.target
 
     def access(self, path: str, *, write: bool, caller: Caller = HOST_ROOT) -> None:
         """Answer access with R_OK or W_OK; it asks about rights only, so a 0444 sysfs file passes for root."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         mode, kind = (entry.mode, entry.row.kind) if isinstance(entry, File) else (0o755, Kind.SYSFS)
         _check_rights(mode, kind, write=write, caller=caller)
 
     def open(self, path: str, flags: int, caller: Caller = HOST_ROOT) -> OpenFile:
         """Open an existing file; nothing is ever created."""
         try:
-            real = self._resolve(path)
+            real = self._tree.resolve(path)
         except KernelError as error:
             if error.errno == ENOENT and flags & os.O_CREAT:
                 self.create(path, caller)
             raise
-        entry = self._tree[real]
+        entry = self._tree.opened(real, flags)
         access = flags & os.O_ACCMODE
         read, write = access != os.O_WRONLY, access != os.O_RDONLY
-        if not isinstance(entry, File):
-            raise KernelError(EISDIR)
         row = entry.row
         _check_rights(entry.mode, row.kind, write=write, caller=caller)
         # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
@@ -431,7 +497,7 @@ class FakeKernel:
             raise KernelError(EBADF)
         self._check_exists(handle)
         if offset == 0 or handle.shown is None:
-            handle.shown = handle.file.row.show(self._state)
+            handle.shown = handle.file.show(self._state)
         return handle.shown[offset : offset + size]
 
     def write(self, handle: OpenFile, data: bytes, offset: int = 0) -> int:
@@ -514,6 +580,8 @@ class FakeKernel:
         elif offset:
             # sysctl_writes_strict: a second write on the same descriptor succeeds and does nothing.
             return len(data)
+        if handle.file.spoiled.write_error:
+            raise KernelError(handle.file.spoiled.write_error)
         text = data.decode(errors="replace").removesuffix("\n")
         self.stores.append(Store(PurePosixPath(handle.path).name, text))
         row.store(self._state, data, handle.caller)
@@ -521,19 +589,19 @@ class FakeKernel:
 
     def create(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Refuse to make a file, as for open(2) with O_CREAT of a name that is not there."""
-        self._resolve(_parent(path))
+        self._tree.resolve(parent(path))
         raise KernelError(EROFS if caller.read_only_mount else EACCES)
 
     def refuse(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Refuse mkdir, rmdir, unlink, rename, symlink, link and mknod of this name."""
-        self._resolve(_parent(path))
+        self._tree.resolve(parent(path))
         if caller.read_only_mount:
             raise KernelError(EROFS)
         raise KernelError(EACCES if caller.uid else EPERM)
 
     def chmod(self, path: str, mode: int, caller: Caller = HOST_ROOT) -> None:
         """Answer chmod: root may, and it lasts as long as the file; a sysctl's mode is fixed."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         if caller.read_only_mount:
             raise KernelError(EROFS)
         if caller.uid or not isinstance(entry, File) or entry.row.kind is Kind.SYSCTL:
@@ -542,69 +610,28 @@ class FakeKernel:
 
     def truncate(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Answer truncate, which kernel files take without effect."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         if isinstance(entry, Folder):
             raise KernelError(EISDIR)
         self.access(path, write=True, caller=caller)
 
     # The tree of names.
 
-    def _add_folder(self, path: str) -> None:
-        while path not in self._tree:
-            self._put(path, Folder())
-            path = _parent(path)
-
-    def _add(self, entries: Iterable[Row | Link]) -> None:
-        missing = self.config.missing_files
-        for entry in entries:
-            if not any(entry.path == path or entry.path.startswith(f"{path}/") for path in missing):
-                self._add_folder(_parent(entry.path))
-                self._put(entry.path, entry if isinstance(entry, Link) else File(entry))
-
-    def _put(self, path: str, entry: Folder | File | Link) -> None:
-        self._tree[path] = entry
-        self._inodes[path] = next(self._inode_numbers)
-
     def _add_driver(self) -> None:
-        self._add(driver_rows(self.config))
+        self._tree.add(driver_rows(self.config))
         if not self.config.built_in:
             for folder in LOADABLE_FOLDERS:
-                self._add_folder(folder)
+                self._tree.add_folder(folder)
 
     def _add_engines(self) -> None:
-        self._add_folder(DMA_CLASS)
+        self._tree.add_folder(DMA_CLASS)
         for engine in self._engines:
-            self._add_folder(driver_path(engine))
-        self._add(engine_entries(self._engines))
-
-    def _drop(self, folder: str) -> None:
-        gone = [path for path in self._tree if path == folder or path.startswith(f"{folder}/")]
-        for path in gone:
-            del self._tree[path]
+            self._tree.add_folder(driver_path(engine))
+        self._tree.add(engine_entries(self._engines))
 
     def _check_exists(self, handle: OpenFile) -> None:
-        if self._tree.get(handle.path) is not handle.file:
+        if not self._tree.has(handle.path, handle.file):
             raise KernelError(ENODEV)
-
-    def _resolve(self, path: str, *, follow: bool = True) -> str:
-        """Return the path without links and dots; ENOENT, ENOTDIR and ELOOP as the kernel."""
-        done, rest, links = "/", _parts(path), 0
-        while rest:
-            name = rest.pop(0)
-            if not isinstance(self._tree[done], Folder):
-                raise KernelError(ENOTDIR)
-            step = _parent(done) if name == ".." else f"{done.rstrip('/')}/{name}"
-            entry = self._tree.get(step)
-            if entry is None:
-                raise KernelError(ENOENT)
-            if not isinstance(entry, Link) or not (rest or follow):
-                done = step
-                continue
-            links += 1
-            if links > LINKS_MAX:
-                raise KernelError(ELOOP)
-            rest = _parts(entry.target) + rest
-        return done
 
 
 def _name_of(migrator: Dcbm | CpuThreads | None) -> str:
@@ -629,11 +656,3 @@ def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None
 
 def _is_store(handle: OpenFile, data: bytes) -> bool:
     return bool(data) and handle.file.row.store is not None
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] or "/"
-
-
-def _parts(path: str) -> list[str]:
-    return [name for name in path.split("/") if name not in {"", "."}]

@@ -20,6 +20,7 @@ April 2026 (V5) and June 2026 (V6) and their author's tree; the trees of AMDESE 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Final
 
 from numamigration_api.vocabulary import Dialect, MigrationReason
@@ -41,9 +42,11 @@ from tests.fakekernel.files import (
     number,
     own_mutex,
     parameter,
+    signed,
     sysctl,
     truth,
     uevent,
+    unsigned,
 )
 from tests.fakekernel.parsing import format_reason_mask, kstrtobool, kstrtoint, kstrtouint, kstrtoul, parse_reason_mask
 from tests.fakekernel.state import KernelState
@@ -55,6 +58,7 @@ CPU_FOLDER: Final = "/sys/kernel/cpu_mt"
 PROVIDER_PARAMETERS: Final = "/sys/module/mm_offload_dma/parameters"
 VM: Final = "/proc/sys/vm"
 KIB: Final = 1 << 10
+FOLIOS: Final = ("folios_migrated", "folios_failures")
 
 FOUR_REASONS: Final = frozenset(
     {
@@ -76,20 +80,21 @@ def _channels(folder: str, mode: int = 0o644, store: Store = dma.store_channels)
     return Row(f"{folder}/nr_dma_chan", mode, Kind.SYSFS, lambda state: b"%d\n" % state.driver.nr_dma_chan, store)
 
 
-def _counters(folder: str, migrated: str = "folios_migrated", failures: str = "folios_failures") -> tuple[Row, Row]:
+def _counters(folder: str, names: tuple[str, str] = FOLIOS, shown: Callable[[int], int] = unsigned) -> tuple[Row, Row]:
+    migrated, failures = names
     return (
         Row(
             f"{folder}/{migrated}",
             0o644,
             Kind.SYSFS,
-            lambda state: b"%d\n" % state.driver.folios_migrated,
+            lambda state: b"%d\n" % shown(state.driver.folios_migrated),
             _reset_migrated,
         ),
         Row(
             f"{folder}/{failures}",
             0o644,
             Kind.SYSFS,
-            lambda state: b"%d\n" % state.driver.folios_failures,
+            lambda state: b"%d\n" % shown(state.driver.folios_failures),
             _reset_failures,
         ),
     )
@@ -127,7 +132,13 @@ def _mutex_rows(folder: str) -> tuple[Row, ...]:
 
 def _parameters(*more: Row, channels: Store = dma.store_channels) -> tuple[Row, ...]:
     """Return the files of V6, which are parameters, and what a descendant adds."""
-    rows = (_offloading(PARAMETERS), _channels(PARAMETERS, store=channels), *_counters(PARAMETERS), REASON_MASK, *more)
+    rows = (
+        _offloading(PARAMETERS),
+        _channels(PARAMETERS, store=channels),
+        *_counters(PARAMETERS, shown=signed),
+        REASON_MASK,
+        *more,
+    )
     return tuple(parameter(row) for row in rows)
 
 
@@ -202,7 +213,7 @@ SDXI_LINES: Final = V6_LINES._replace(
 
 # Series whose migrators take each other's place.
 
-OLD: Final = Series(exclusive=False, turn_off_waits=False, may_be_built_in=True)
+OLD: Final = Series(exclusive=False, turn_off_waits=False)
 THREADS_SYMBOLS: Final = ("CONFIG_OFFC_MIGRATION", "CONFIG_MTCOPY_CPU")
 CPU_SELECT: Final = kernel_number(f"{CPU_FOLDER}/cpuselect", 0, mode=0o664, parse=kstrtoint)
 V3: Final = OLD._replace(
@@ -244,7 +255,7 @@ SERIES: Final[dict[Dialect, Series]] = {
         lines=OLD_LINES,
     ),
     Dialect.V3: V3,
-    Dialect.V3_DEV: V3._replace(rows=(*V3.rows, *_counters(KERNEL_FOLDER, "pages_migrated", "pages_failures"))),
+    Dialect.V3_DEV: V3._replace(rows=(*V3.rows, *_counters(KERNEL_FOLDER, ("pages_migrated", "pages_failures")))),
     Dialect.V3_PADATA: OLD._replace(
         kernel_rows=dma.cpu_threads("/sys/kernel/cpu_mt_copy", 0o644), symbols=THREADS_SYMBOLS
     ),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.files import Series
@@ -55,6 +55,11 @@ VMSTAT_NAMES = (
     "compact_success",
 )
 """The names near page migration in their order in mm/vmstat.c; a real file has about four times as many."""
+
+NUMA_NODE_NAMES: Final = VMSTAT_NAMES[:16]
+"""Those that each NUMA node counts; the host's number is their sum."""
+PRESSURES: Final = ("cpu", "memory", "io")
+"""What tasks may wait for, by the names in /proc/pressure."""
 
 
 @dataclass
@@ -104,13 +109,32 @@ class Batch:
     """Who handed it over; the module may be gone before it ends."""
     channels: Sequence[Channel]
     folios: int
-    wrong_pages: int
-    """How many of them will hold wrong bytes if it succeeds."""
     error: int
     """Errno it ends with; 0 for success, or what passes for it."""
     done: int
     """Folios that count as migrated although it ends with an error."""
     ends_at: float
+    wrong_folios: int = 0
+    """How many of them will hold wrong bytes if it succeeds."""
+    wrong_pages: int = 0
+    """The same in base pages."""
+
+
+@dataclass
+class Pressure:
+    """How long tasks wait for something; the averages follow at once."""
+
+    some: float = 0.0
+    """Share of time in which some task waits, 0..1."""
+    full: float = 0.0
+    """Share of time in which all do."""
+    some_seconds: float = 0.0
+    full_seconds: float = 0.0
+
+    def pass_by(self, seconds: float) -> None:
+        """Let time pass."""
+        self.some_seconds += self.some * seconds
+        self.full_seconds += self.full * seconds
 
 
 @dataclass
@@ -144,9 +168,17 @@ class KernelState:
     promote_rate_limit: int = 65536
     printk_time: bool = True
     vmstat: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VMSTAT_NAMES, 0))
-    memory_pressure: float = 0.0
-    """Share of time in which some task waits for memory, 0..1; the averages follow at once."""
-    memory_stall_seconds: float = 0.0
+    numa_vmstat: dict[int, dict[str, int]] = field(default_factory=dict)
+    """By NUMA node."""
+    pressure: dict[str, Pressure] = field(default_factory=lambda: {name: Pressure() for name in PRESSURES})
+
+    def count(self, name: str, amount: int, numa_node: int | None) -> None:
+        """Add to a counter of vmstat, and to the NUMA node's own where it has one; None: the first of the fastest."""
+        self.vmstat[name] += amount
+        if name in NUMA_NODE_NAMES:
+            fastest = min(self.memory_nodes, key=lambda node: node.tier, default=None)
+            place = numa_node if numa_node is not None else fastest.id if fastest else 0
+            self.numa_vmstat.setdefault(place, dict.fromkeys(NUMA_NODE_NAMES, 0))[name] += amount
 
     @property
     def driver(self) -> Dcbm:

@@ -9,48 +9,42 @@ door: it moves its pages on the kernel that it runs on.
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from errno import ETIMEDOUT
 
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, Passage
 from numamigration_api.vocabulary import MigrationReason
-from tests.fakekernel.config import Workload
-from tests.fakekernel.migration import THP_PAGES
-from tests.fakekernel.model import Snapshot
+from tests.fakekernel.control import MoveOwnPages
+from tests.fakekernel.model import FakeKernel
+from tests.fakekernel.moves import Moved
+from tests.fakekernel.parsing import KernelError
 
 
-class Kernel(Protocol):
-    """A fake kernel, in this process or in another one."""
+def twin(kernel: FakeKernel) -> Mover:
+    """Return the mover of a fake kernel in this process; the model's time passes until the pages are there."""
 
-    def migrate(self, workload: Workload, folios: int) -> None:
-        """Let a program migrate some folios now."""
+    def call(move: MoveOwnPages) -> Moved:
+        return kernel.move_own_pages(move.reason, move.source, move.destination, small=move.small, huge=move.huge)
 
-    def snapshot(self) -> Snapshot:
-        """Return the kernel's state."""
+    return mover(call)
 
 
-def twin(kernel: Kernel) -> Mover:
-    """Return a mover for one host; on an engine that takes time it does not wait for the copies."""
+def mover(call: Callable[[MoveOwnPages], Moved]) -> Mover:
+    """Return a mover that makes one call for each way of each batch, and none after the request's time is over."""
 
     def move(request: MoveRequest) -> MoveAnswer:
-        ways = [
-            (way, batch.small, batch.huge)
-            for batch in request.batches
-            for way in ((batch.source, batch.destination), (batch.destination, batch.source))
-        ]
-        passages = []
-        for (source, destination), small, huge in ways:
-            wrong = sum(_migrate(kernel, request.reason, *part) for part in ((1, small), (THP_PAGES, huge)))
-            wrong_at = 0 if wrong else -1
-            passages.append(Passage(source, destination, small + huge, huge, wrong=wrong, wrong_at=wrong_at))
-        return MoveAnswer(tuple(passages))
+        reason, passages, seconds = MigrationReason(request.reason), list[Passage](), 0.0
+        for batch in request.batches:
+            for way in ((batch.source, batch.destination), (batch.destination, batch.source)):
+                if seconds > request.seconds_max:
+                    cause = f"took longer than {request.seconds_max:g} s"
+                    return MoveAnswer(tuple(passages), ETIMEDOUT, cause, seconds)
+                try:
+                    moved = call(MoveOwnPages(reason, *way, batch.small, batch.huge))
+                except KernelError as error:
+                    return MoveAnswer(tuple(passages), error.errno or 0, str(error), seconds)
+                passages.append(Passage(*moved))
+                seconds += moved.seconds
+        return MoveAnswer(tuple(passages), seconds=seconds)
 
     return move
-
-
-def _migrate(kernel: Kernel, reason: str, folio_pages: int, folios: int) -> int:
-    """Migrate folios of one size and return how many of them are wrong then."""
-    if not folios:
-        return 0
-    before = kernel.snapshot().corrupted_pages
-    kernel.migrate(Workload(MigrationReason(reason), 0, folio_pages=folio_pages), folios)
-    return -(-(kernel.snapshot().corrupted_pages - before) // folio_pages)

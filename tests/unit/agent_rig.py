@@ -68,9 +68,6 @@ def no_room(bytes_max: int = 16) -> Iterator[None]:
 class FakeSysfs(Sysfs):
     """The agent's door to kernel files, with the fake kernel's model right behind it."""
 
-    loads = 1
-    """Of the driver; a test that loads it anew says so."""
-
     def __init__(self, kernel: FakeKernel) -> None:
         super().__init__(Path("/"))
         self.kernel = kernel
@@ -89,18 +86,17 @@ class FakeSysfs(Sysfs):
         except OSError:
             return None
 
+    def life(self, path: str) -> int | None:
+        try:
+            return self.kernel.stat(path).inode
+        except OSError:
+            return None
+
     def names(self, path: str) -> tuple[str, ...]:
         try:
             return tuple(self.kernel.listdir(path))
         except OSError:
             return ()
-
-    def life(self, path: str) -> int | None:
-        try:
-            self.kernel.stat(path)
-        except OSError:
-            return None
-        return self.loads
 
     def link_name(self, path: str) -> str | None:
         try:

@@ -269,5 +269,6 @@ def test_the_file_is_plain_json_that_a_person_can_read() -> None:
         "version": 2,
         "bootID": BOOT,
         "values": dict(KEPT.values),
+        "lives": {},
         "openUnits": {},
     }

@@ -29,6 +29,7 @@ def test_a_pod_needs_nothing_but_its_node_name() -> None:
         start_jitter_seconds_max=30.0,
         drift_check_seconds=15.0,
         statistics_window_seconds=10.0,
+        batch_ceiling_pages=0,
     )
 
 

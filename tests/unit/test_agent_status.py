@@ -13,12 +13,12 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
-from numamigration_agent.plan import make_plan
+from numamigration_agent.plan import make_plan, plan_policy
 from numamigration_agent.status import View, build_status, offload_phrase, settled_of_status, significant
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.models.node_state import NodeMigrationStateStatus
-from numamigration_api.vocabulary import Dialect, Reason
-from tests.fakekernel.config import REASONS_7_3, HostConfig
+from numamigration_api.vocabulary import AcceptedRisk, Dialect, Reason
+from tests.fakekernel.config import REASONS_7_2, REASONS_7_3, DmaEngine, HostConfig
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import OFFLOAD, START, FakeSysfs, wish
 
@@ -55,6 +55,7 @@ def ready(status: dict[str, Any]) -> tuple[str, str]:
         pytest.param(HostConfig(), {"offloading": "1", "nr_dma_chan": "4"}, "DMA, 4 channels", id="four"),
         pytest.param(HostConfig(dialect=Dialect.NO_SERIES), {}, "Unsupported", id="stock kernel"),
         pytest.param(HostConfig(loaded=False), {}, "Not loaded", id="module not loaded"),
+        pytest.param(HostConfig(dialect=Dialect.ZY), {}, "Off", id="copy threads, off"),
     ],
 )
 def test_one_phrase_says_what_the_kernel_does_now(config: HostConfig, writes: dict[str, str], phrase: str) -> None:
@@ -119,6 +120,63 @@ def test_texts_from_outside_are_cut_to_the_bounds_of_the_contract() -> None:
     assert len(json.dumps(status)) < 10_000
 
 
+F_EXT_SETTINGS: dict[str, dict[str, Any]] = {
+    "offload": {
+        "engine": "DMA",
+        "channels": 31,
+        "reasons": list(REASONS_7_2),
+        "locality": "Remote",
+        "cacheAllocate": False,
+    },
+    "batch": {
+        "minSize": "64Ki",
+        "chunkMinSize": "512Ki",
+        "chunkMaxSize": "4Mi",
+        "sgElements": 64,
+        "descriptorsPerChannel": 64,
+    },
+    "mapCache": {"enabled": False, "capMiB": 1024, "minKiB": 128, "quantumKiB": 2048},
+    "balancing": {"mode": "Tiering", "promoteRateLimitMBps": 1000},
+    "demotion": {"enabled": True},
+}
+DRIVERS = ("ptdma", "ae4dma", "ioatdma", "sdxi", "dw_dmac_platform")
+
+
+@pytest.mark.parametrize("words", [1, 600], ids=["short messages", "long messages"])
+def test_the_status_of_the_dialect_with_most_knobs_stays_below_ten_kilobytes(words: int) -> None:
+    """Promise 12: three plans, every engine, unknown files, a failed unit, and all values of before."""
+    engines = tuple(DmaEngine(driver, numa_node=node) for driver in DRIVERS for node in range(8))
+    config = HostConfig(
+        dialect=Dialect.F_EXT,
+        engines=engines,
+        extra_files={f"{DRIVER}/{'x' * 200}{number}": "0" for number in range(20)},
+        cpu_model="c" * 300,
+    )
+    facts = facts_of(config)
+    source = {"policy": "p" * 253, "uid": "u" * 36, "generation": 3}
+    wanted = {name: wish(settings, acceptedRisks=list(AcceptedRisk)) for name, settings in F_EXT_SETTINGS.items()}
+    plans = [{"source": source, "settings": F_EXT_SETTINGS, "acceptedRisks": list(AcceptedRisk)}] * 3
+    spec = parse_spec({"metadata": {"generation": 2}, "spec": {"groups": wanted, "plans": plans}})
+    plan = make_plan(facts, spec, Baselines("boot"), {})
+    failure = Failure(Reason.KERNEL_ERROR, "why " * words, "offload.channels")
+    view = View(
+        spec,
+        facts,
+        plan.groups,
+        tuple(plan_policy(facts, request, Baselines("boot")) for request in spec.plans),
+        baselines={knob.field: facts.value(knob) or Value("0") for knob in facts.knobs},
+        failures=dict.fromkeys(("offload", "balancing", "demotion"), failure),
+        distrust="lost " * words,
+    )
+
+    status = build_status(view, now=START, conditions=())
+
+    NodeMigrationStateStatus.model_validate_json(json.dumps(status))
+    assert len(json.dumps(status)) < 10_000
+    assert all(row["baseline"] for row in status["knobs"])
+    assert len(status["knobs"]) == len(facts.knobs) == 17
+
+
 def test_every_reason_of_the_newest_kernel_fits_into_a_knob_row() -> None:
     status = status_of({"offload": wish({"engine": "DMA", "reasons": list(REASONS_7_3[:10])})})
 
@@ -144,3 +202,38 @@ def test_after_a_restart_only_what_was_in_force_counts_as_settled() -> None:
     ]
 
     assert settled_of_status({"knobs": rows}) == {"offload.channels": Value("4"), "demotion.enabled": Value("true")}
+
+
+@pytest.mark.parametrize(
+    ("declared", "told"),
+    [
+        pytest.param(0, "compile-time, not readable", id="nobody declared it"),
+        pytest.param(512, "512 base pages, as declared", id="declared"),
+    ],
+)
+def test_the_batch_ceiling_is_told_only_when_somebody_declared_it(declared: int, told: str) -> None:
+    assert status_of({}, batch_ceiling_pages=declared)["capabilities"]["batchCeiling"] == told
+
+
+def test_a_kernel_without_the_series_has_no_batch_ceiling() -> None:
+    assert "batchCeiling" not in status_of({}, STOCK, batch_ceiling_pages=512)["capabilities"]
+
+
+def test_an_engine_without_a_number_of_channels_is_told_without_one() -> None:
+    kernel = FakeKernel(HostConfig(dialect=Dialect.V1), random.Random(1))
+    kernel.drift("/sys/kernel/dcbm/offloading", "1")
+    sysfs = FakeSysfs(kernel)
+
+    assert offload_phrase(probe(sysfs, probe_host(sysfs))) == "DMA"
+
+
+def test_two_engines_that_read_on_are_both_told() -> None:
+    """Only one of them works, and no file says which."""
+    kernel = FakeKernel(HostConfig(dialect=Dialect.V3), random.Random(1))
+    for folder in ("dcbm", "cpu_mt"):
+        kernel.drift(f"/sys/kernel/{folder}/offloading", "1")
+    sysfs = FakeSysfs(kernel)
+
+    phrase = offload_phrase(probe(sysfs, probe_host(sysfs)))
+
+    assert sorted(phrase.split(" or ")) == ["CPUThreads, 4 threads", "DMA, 1 channel"]

@@ -29,7 +29,7 @@ from numamigration_agent.verify import (
 from numamigration_api.vocabulary import Dialect, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
+from tests.unit.agent_rig import OFFLOAD, Rig, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -192,14 +192,13 @@ def test_another_number_of_channels_is_tried_while_the_engine_is_on(start: Start
     assert rig.status["verification"]["channels"] == 4
 
 
-def test_a_driver_that_was_loaded_anew_is_tried_anew(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_was_loaded_anew_is_tried_anew(start: Start) -> None:
     """Promise 15: the record names the load, for another build may have been loaded."""
     rig = start()
     ask(rig)
     rig.kernel.drift(OFFLOADING, "0")
     rig.kernel.unload()
     rig.kernel.load({})
-    monkeypatch.setattr(FakeSysfs, "loads", 2)
 
     rig.pass_time(15)
 

@@ -18,6 +18,8 @@ import pytest
 
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, Workload
+from tests.fakekernel.files import Hold, number
+from tests.fakekernel.host import FakeHost
 from tests.fakekernel.model import FakeKernel, Snapshot
 from tests.fakekernel.parsing import KernelError
 from tests.fakekernel.series import SERIES
@@ -409,6 +411,33 @@ def test_a_dialect_has_its_files_and_no_others(dialect: Dialect) -> None:
     assert {path: (kernel.stat(path).mode & 0o7777, read(kernel, path)) for path in found} == FILES[dialect]
 
 
+@pytest.mark.parametrize("dialect", Dialect)
+def test_the_files_of_every_dialect_can_be_mounted(dialect: Dialect) -> None:
+    config = HostConfig(dialect=dialect, engines=ENGINES.get(dialect, HostConfig().engines))
+
+    with FakeHost(config, real_time=False) as host:
+        found = {
+            path: (host.path(path).stat().st_mode & 0o7777, host.path(path).read_text()) for path in FILES[dialect]
+        }
+
+    assert found == {path: (mode, f"{shown}\n") for path, (mode, shown) in FILES[dialect].items()}
+
+
+def test_a_made_up_dialect_is_an_entry_of_the_table_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    depth = number(f"{PARAMETERS}/queue_depth", 8)
+    made_up = SERIES[Dialect.V6]._replace(rows=(*SERIES[Dialect.V6].rows, depth), channels_max=4, hold=Hold.WHILE_ON)
+    monkeypatch.setitem(SERIES, Dialect.V6, made_up)
+    kernel = boot(Dialect.V6)
+
+    write(kernel, f"{PARAMETERS}/queue_depth", "16")
+    write(kernel, f"{PARAMETERS}/nr_dma_chan", "4")
+    write(kernel, f"{PARAMETERS}/offloading", "1")
+
+    assert read(kernel, f"{PARAMETERS}/queue_depth") == "16"
+    assert errno_of(lambda: write(kernel, f"{PARAMETERS}/nr_dma_chan", "5")) == EINVAL
+    assert in_use(kernel) == ["1"] * 4
+
+
 @pytest.mark.parametrize(("dialect", "case"), ROWS)
 def test_a_write_answers_as_the_dialect_does(dialect: Dialect, case: Case) -> None:
     kernel = boot(dialect)
@@ -526,6 +555,14 @@ def test_a_shared_channel_of_sdxi_is_let_go_at_the_unload() -> None:
     assert in_use(kernel) == ["0", "0"]
 
 
+def test_sdxi_shares_a_channel_that_another_client_has() -> None:
+    kernel, _ = turn_on(Dialect.V6_SDXI, engines=(DmaEngine("sdxi", public=True, taken=1),), dmaengine_users=1)
+
+    kernel.migrate(MOVE_PAGES, 512)
+
+    assert counted(kernel) == (512, 0)
+
+
 def test_an_exclusive_engine_gives_sdxi_no_channel() -> None:
     kernel, _ = turn_on(Dialect.V6_SDXI, engines=TWO)
 
@@ -571,6 +608,15 @@ def test_v4_and_v5_offload_four_reasons(dialect: Dialect, reason: MigrationReaso
     assert counted(kernel) == (32 if reason.value in four else 0, 0)
 
 
+@pytest.mark.parametrize(("dialect", "copies"), [(Dialect.V4, 96), (Dialect.V5, 96), (Dialect.V6, 32)])
+def test_v4_and_v5_copy_pinned_folios_in_vain_in_both_passes(dialect: Dialect, copies: int) -> None:
+    kernel, _ = turn_on(dialect)
+
+    kernel.migrate(Workload(SYSCALL, 0, pinned_share=0.5), 64)
+
+    assert counted(kernel) == (copies, 0)
+
+
 @pytest.mark.parametrize("dialect", [Dialect.V2, *V3S])
 def test_two_switches_read_1_and_the_last_to_start_copies(dialect: Dialect) -> None:
     kernel, folder = turn_on(dialect)
@@ -592,6 +638,17 @@ def test_stopping_one_migrator_stops_the_one_that_took_its_place(dialect: Dialec
 
     assert read(kernel, f"{CPU_MT}/offloading") == "1"
     assert (counted(kernel), kernel.snapshot().folios_by_threads) == ((0, 0), 0)
+
+
+@pytest.mark.parametrize("dialect", [Dialect.V2, *V3S])
+def test_a_switch_that_reads_1_already_does_not_take_the_place_back(dialect: Dialect) -> None:
+    kernel = boot(dialect)
+    write(kernel, f"{CPU_MT}/offloading", "1")
+    write(kernel, f"{DCBM}/offloading", "1")
+
+    write(kernel, f"{CPU_MT}/offloading", "1")
+
+    assert offloads(kernel.snapshot())
 
 
 @pytest.mark.parametrize("dialect", [Dialect.V1, Dialect.V2, *V3S])
@@ -653,6 +710,7 @@ def test_v3_says_each_time_that_it_falls_back() -> None:
 @pytest.mark.parametrize("dialect", [Dialect.V1, Dialect.V2])
 def test_v1_and_v2_go_on_copying_when_their_module_goes(dialect: Dialect) -> None:
     kernel, _ = turn_on(dialect)
+    assert read(kernel, f"{MODULE}/refcnt") == "0"
 
     kernel.unload()
 
@@ -887,11 +945,20 @@ def test_a_write_to_an_unknown_file_is_kept_and_seen() -> None:
 
 
 def test_an_unknown_file_of_the_driver_comes_and_goes_with_it() -> None:
-    kernel = boot(Dialect.V6, extra_files=NEWER)
+    kernel, unloaded = (boot(Dialect.V6, extra_files=NEWER, loaded=loaded) for loaded in (True, False))
 
     kernel.unload()
 
-    assert {path for path in NEWER if exists(kernel, path)} == {"/sys/kernel/mm/numa/copier"}
+    for host in (kernel, unloaded):
+        assert {path for path in NEWER if exists(host, path)} == {"/sys/kernel/mm/numa/copier"}
+
+
+def test_an_unknown_parameter_is_behind_the_lock_of_the_others() -> None:
+    kernel, folder = turn_on(Dialect.V6, extra_files=NEWER, engines=(DmaEngine("ptdma", hangs=True),))
+    kernel.migrate(MOVE_PAGES, 512)
+    kernel.drift(f"{folder}/offloading", "0")
+
+    assert not kernel.begin_read(kernel.open(f"{folder}/copy_order", os.O_RDONLY)).over
 
 
 def test_a_file_or_folder_may_be_missing_from_a_dialect() -> None:

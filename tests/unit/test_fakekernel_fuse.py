@@ -27,15 +27,17 @@ from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fakekernel.control import (
     Advance,
     AwaitBlocked,
+    AwaitInFlight,
     Drift,
     EndBatches,
     Load,
     Migrate,
+    MoveOwnPages,
     Quit,
     Reboot,
     SetEngines,
-    SetMemoryPressure,
     SetOtherMigrator,
+    SetPressure,
     SetWorkloads,
     Unload,
 )
@@ -493,7 +495,7 @@ def test_a_mounted_file_longer_than_a_small_read_is_whole(host: FakeHost) -> Non
 
 
 def test_the_control_channel_changes_the_world_around_the_kernel(host: FakeHost) -> None:
-    host.do(SetMemoryPressure(0.5))
+    host.do(SetPressure("memory", 0.5))
     host.do(SetOtherMigrator(registered=True))
     before = host.config.engines
     host.do(SetEngines(()))
@@ -717,6 +719,24 @@ def test_a_wrong_configuration_is_named_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_other_commands_pass_while_a_move_is_held_up(host: FakeHost) -> None:
+    before = host.config.engines
+    host.do(SetEngines((DmaEngine("ptdma", hangs=True),)))
+    host.path(OFFLOADING).write_text("1")
+    with ThreadPoolExecutor(1) as threads:
+        move = threads.submit(host.move_own_pages, MoveOwnPages(MigrationReason.SYSCALL_OR_CPUSET, 0, 1, 8))
+        host.do(AwaitInFlight())
+        host.do(Advance(10))
+        moved = move.result(30)
+    host.do(SetEngines(before))
+
+    assert (moved.folios, moved.seconds) == (8, 10)
+
+
+def test_a_refused_move_raises_what_the_kernel_answers(host: FakeHost) -> None:
+    assert errno_of(lambda: host.move_own_pages(MoveOwnPages(MigrationReason.SYSCALL_OR_CPUSET, 0, 9, 8))) == ENODEV
 
 
 def test_stat_and_a_listing_tell_a_folder_that_came_back_from_the_one_before(host: FakeHost) -> None:

@@ -228,6 +228,10 @@ class Capabilities(ApiModel):
         list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))
     ] = []
     """Settings fields this kernel has, for example offload.channels."""
+    ranges: (
+        Annotated[list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    """What a field may be, where that is less than the API takes, for example "offload.channels: 1..16"."""
     channels_max: Annotated[int, Field(ge=0, le=1024)] | None = None
     """The largest offload.channels this dialect takes."""
     migration_reasons: (
@@ -235,7 +239,7 @@ class Capabilities(ApiModel):
     ) = None
     """Migration reasons this kernel knows, read from it; newer kernels may know more than this release."""
     batch_ceiling: ShortText | None = None
-    """Base pages per batch: declared by a node label, or compile-time and not readable."""
+    """Base pages per batch, as declared to the agent; else compile-time and not readable."""
 
 
 class NodeStatistics(ApiModel):
