@@ -13,6 +13,7 @@ import pytest
 from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import StateGone
 from numamigration_agent.jobs import MovePages
+from numamigration_agent.kernel.dialects import DIALECTS, DialectRow
 from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage, move_own_pages
 from numamigration_agent.loop import TRY_AGAIN_SECONDS
 from numamigration_agent.record import FILE_NAME
@@ -26,7 +27,7 @@ from numamigration_agent.verify import (
     parse_verdict,
     verdict_json,
 )
-from numamigration_api.vocabulary import Dialect, MigrationReason, VerificationResult
+from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.twin import twin
 from tests.unit.agent_rig import OFFLOAD, Rig, wish
@@ -250,6 +251,33 @@ def test_where_the_kernel_cannot_restrict_the_window_opens_as_the_policy_would(s
     assert rig.status["verification"]["foreignFolios"] == 7
 
 
+DRIVEN_ENGINES = [
+    pytest.param(row, engine, id=f"{row.dialect} {engine}")
+    for row in DIALECTS
+    if row.knobs and not row.only_turned_off
+    for engine in (Engine.DMA, Engine.CPU_THREADS)
+    if any(switch.turns_on(engine) for switch in row.knobs)
+]
+
+
+@pytest.mark.parametrize(("row", "engine"), DRIVEN_ENGINES)
+def test_every_engine_of_every_dialect_that_is_set_is_tried(start: Start, row: DialectRow, engine: Engine) -> None:
+    """Promise 15: with a counter or without one."""
+    sdxi = row.dialect is Dialect.V6_SDXI
+    engines = (DmaEngine("sdxi" if sdxi else "ptdma", channels=4, public=sdxi),)
+    rig = start(HostConfig(dialect=row.dialect, engines=engines))
+    seen: list[MoveRequest] = []
+    rig.move = watched(rig, seen)
+
+    ask(rig, {"engine": engine}, acceptedRisks=list(set(AcceptedRisk) - {AcceptedRisk.UNVERIFIED_ENGINE}))
+
+    found = rig.status["verification"]
+    assert len(seen) == 1
+    assert (found["result"], found["engine"], rig.condition("Verified")["status"]) == ("Passed", engine, "True")
+    counted = engine is Engine.DMA and any(counter.name == "folios_migrated" for counter in row.counters)
+    assert ("could not be shown" in found["message"]) is not counted
+
+
 def test_nothing_is_told_in_the_middle_of_a_trial(start: Start) -> None:
     rig = start()
     ask(rig, {"engine": "Off"})
@@ -401,6 +429,18 @@ def test_restore_does_not_turn_on_an_engine_that_has_corrupted(start: Start) -> 
     snapshot = rig.kernel.snapshot()
     assert (snapshot.offloading, snapshot.nr_dma_chan) == (False, 2)
     assert rig.group()["state"] == "Restored"
+
+
+def test_restore_gives_other_switches_back_although_an_engine_has_corrupted(start: Start) -> None:
+    """Promise 7: balancing was on before us."""
+    rig = start(CORRUPT)
+    groups = {"balancing": wish({"mode": "Off"})}
+    rig.wish({"offload": wish(OFFLOAD, verification="FirstUse", acceptedRisks=[]), **groups})
+    assert rig.kernel.snapshot().numa_balancing == 0
+
+    rig.wish({"balancing": wish({"mode": "Off"}, mode="Restore")})
+
+    assert rig.kernel.snapshot().numa_balancing == 1
 
 
 def test_a_corrupt_engine_goes_off_although_the_node_state_has_gone_meanwhile(start: Start) -> None:
