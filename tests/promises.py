@@ -55,8 +55,8 @@ PROMISES: Final = (
     Promise(
         3,
         "Migration reasons fail closed",
-        "Where a node cannot restrict who is offloaded as the policy asks, offload stays off.",
-        later="the one exception, the window in which an engine is verified",
+        "Where a node cannot restrict who is offloaded as the policy asks, offload stays off. The one exception is the "
+        "window in which an engine is verified, and it is shown.",
     ),
     Promise(
         4,
@@ -131,7 +131,6 @@ PROMISES: Final = (
         "Engines are verified before they are trusted",
         "An engine is used only after it has copied salted pages of our own right on this boot, and a known hazard is "
         "taken only when the policy names it.",
-        built=False,
     ),
     Promise(
         16,

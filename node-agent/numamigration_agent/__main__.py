@@ -25,6 +25,7 @@ from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
 from numamigration_agent.jobs import Worker, perform
+from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
@@ -58,8 +59,8 @@ Events = SimpleQueue[Event | Stop | Crash]
 class Edges:
     """Threads and connections of one agent."""
 
-    def __init__(self, settings: AgentSettings, events: Events) -> None:
-        self._settings, self._events = settings, events
+    def __init__(self, settings: AgentSettings, events: Events, move: Mover) -> None:
+        self._settings, self._events, self._move = settings, events, move
         self._sysfs = Sysfs(settings.host_root)
         self._file = BaselineFile(settings.state_dir)
         self._workers = {lane: Worker(f"{lane.name.lower()}-jobs") for lane in Lane}
@@ -83,7 +84,7 @@ class Edges:
         match command:
             case Run(lane, job):
                 self._workers[lane].start(
-                    lambda: perform(job, self._sysfs, self._file),
+                    lambda: perform(job, self._sysfs, self._file, self._move),
                     lambda answer: self._events.put(JobDone(lane, answer)),
                 )
             case Report(status):
@@ -105,7 +106,7 @@ class Edges:
             self._events.put(ReportDone(result))
 
 
-def run(settings: AgentSettings, events: Events) -> int:
+def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -> int:
     """Run until a Stop or a Crash is in the queue."""
     timing = Timing(
         report_min=settings.report_interval_seconds_min,
@@ -114,7 +115,7 @@ def run(settings: AgentSettings, events: Events) -> int:
         statistics_window=settings.statistics_window_seconds,
     )
     agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
-    edges = Edges(settings, events)
+    edges = Edges(settings, events, move)
     edges.open()
     event: Event | Stop | Crash = Tick()
     while not isinstance(event, Stop | Crash):
@@ -138,8 +139,13 @@ def _next_event(events: Events, wake_at: float) -> Event | Stop | Crash:
         return Tick()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, move: Mover = move_own_pages) -> int:
+    """Run the agent; returns the exit code.
+
+    Args:
+        arguments: of the command line.
+        move: moves the agent's own pages; another one where the kernel below --host-root is not the one it runs on.
+    """
     try:
         settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
     except SettingsError as error:
@@ -151,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda received, _frame: events.put(Stop(received)))
     threading.excepthook = lambda args: events.put(Crash(args.thread.name if args.thread else "?", args.exc_value))
     log.info("starting", extra={"version": __version__, "node": settings.node_name})
-    return run(settings, events)
+    return run(settings, events, move)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.dialects import DRIVEN, ENGINE_FIELD, KNOBS
 from numamigration_agent.kernel.probe import DriverState
 from numamigration_agent.situation import Refusal, Situation
+from numamigration_agent.verify import obstacle
 from numamigration_api.vocabulary import (
     AcceptedRisk,
     Engine,
@@ -97,10 +98,11 @@ def hazards_accepted(case: Situation) -> Refusal | None:
 
 
 def engine_verified(case: Situation) -> Refusal | None:
-    """Refuse an engine that has not shown that it copies right (promise 15)."""
+    """Refuse an engine that cannot be tried on this host (promise 15)."""
     if case.wish.verification is not Verification.OFF:
-        message = "this release cannot verify engines yet; use verification: Off with acceptedRisks: [UnverifiedEngine]"
-        return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, message)
+        cause = obstacle(case.facts)
+        message = f"{cause}; use verification: Off with acceptedRisks: [UnverifiedEngine] to use it untested"
+        return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, message) if cause else None
     return None
 
 

@@ -18,16 +18,19 @@ from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
-from numamigration_agent.kernel.counters import Look, look
+from numamigration_agent.kernel.counters import Counts, Look, look, read_counters
+from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_agent.record import RecordFile
+from numamigration_agent.verify import Verdict
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Read what stays while this kernel runs, and the baseline file."""
+    """Read what stays while this kernel runs, and the files of the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +39,7 @@ class Begun:
 
     host: HostFacts
     loaded: Loaded
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,38 @@ class ReadCounters:
 
     dialect: Dialect
     numa_nodes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MovePages:
+    """Move own pages, and read the counters of a dialect before and after."""
+
+    request: MoveRequest
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Answer to MovePages."""
+
+    before: Counts
+    answer: MoveAnswer
+    after: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class SaveVerdict:
+    """Replace the file with the last verdict."""
+
+    verdict: Verdict
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSaved:
+    """Answer to SaveVerdict; `problem` is empty when the file is safe."""
+
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +117,8 @@ class Broken:
     error: Exception
 
 
-Job = Begin | Probe | ReadCounters | SaveBaselines | ReadKnob | WriteKnob
-Answer = Begun | KernelFacts | Counted | Saved | Reading | Wrote | Broken
+Job = Begin | Probe | ReadCounters | MovePages | SaveVerdict | SaveBaselines | ReadKnob | WriteKnob
+Answer = Begun | KernelFacts | Counted | Moved | VerdictSaved | Saved | Reading | Wrote | Broken
 
 
 def describe(job: Job) -> str:
@@ -94,22 +130,32 @@ def describe(job: Job) -> str:
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
+        case MovePages():
+            return "moving own pages"
+        case SaveVerdict():
+            return "saving the verdict on the engine"
         case Begin() | Probe() | ReadCounters():
             return "reading the kernel's files"
         case _:
             assert_never(job)
 
 
-def perform(job: Job, sysfs: Sysfs, file: BaselineFile) -> Answer:
+def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_pages) -> Answer:
     """Do a job; may block."""
     match job:
         case Begin():
             host = probe_host(sysfs)
-            return Begun(host, file.load(host.boot_id))
+            return Begun(host, file.load(host.boot_id), RecordFile(file.folder).load(host.boot_id))
         case Probe(host):
             return probe(sysfs, host)
         case ReadCounters(dialect, numa_nodes):
             return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
+        case MovePages(request, dialect):
+            before = read_counters(sysfs, dialect)
+            answer = move(request)
+            return Moved(before, answer, read_counters(sysfs, dialect))
+        case SaveVerdict(verdict, boot_id):
+            return VerdictSaved(RecordFile(file.folder).save(verdict, boot_id))
         case SaveBaselines(baselines):
             return Saved(file.save(baselines))
         case ReadKnob(knob):

@@ -11,7 +11,8 @@ its lane until it answers, while everything else goes on (promise 10).
 * Between reports without a change lies an interval drawn anew each time, so that a fleet never reports in step.
 * Without a node state (not created yet, or deleted) nothing is written and nothing forgotten. A change that is under
   way then stops where it is, and is ended once an operator has written a spec again.
-* No knob is written while the node state lacks a baseline, whoever took it away (promise 1).
+* No knob is written while the node state lacks a baseline, whoever took it away (promise 1); but a trial is brought to
+  its end, which may be that the engine goes off, whatever is heard meanwhile (promise 15).
 """
 
 from __future__ import annotations
@@ -24,7 +25,16 @@ from random import Random
 from typing import Any, Final, NamedTuple, assert_never
 
 from numamigration_agent.baseline import Baselines, recover
-from numamigration_agent.change import Change, Failure, ReadKnob, ReportBaselines, SaveBaselines, UnitRun, WriteKnob
+from numamigration_agent.change import (
+    Change,
+    Failure,
+    ReadKnob,
+    ReportBaselines,
+    SaveBaselines,
+    TryEngine,
+    UnitRun,
+    WriteKnob,
+)
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
 from numamigration_agent.drift import DriftLog, contended_log
 from numamigration_agent.jobs import (
@@ -34,9 +44,13 @@ from numamigration_agent.jobs import (
     Broken,
     Counted,
     Job,
+    Moved,
+    MovePages,
     Probe,
     ReadCounters,
     Saved,
+    SaveVerdict,
+    VerdictSaved,
     Wrote,
     describe,
 )
@@ -46,6 +60,7 @@ from numamigration_agent.kernel.dialects import REASONS_FIELD
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
+from numamigration_agent.record import verdict_of_status
 from numamigration_agent.reports import Reports
 from numamigration_agent.situation import Refusal
 from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, add_sample, add_to_total
@@ -59,21 +74,21 @@ from numamigration_agent.status import (
     settled_of_status,
     totals_of_status,
 )
+from numamigration_agent.verify import WINDOW_SECONDS_MAX, Record, Trial, Verdict, judge, worst
 from numamigration_agent.window import Window, advance_window, begin_window, window_of_status
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
-from numamigration_api.vocabulary import DriftPolicy
+from numamigration_api.vocabulary import Dialect, DriftPolicy, GroupState, Reason, VerificationResult
 
 log = logging.getLogger(__name__)
 
 JOB_SECONDS_MAX: Final = 5.0  # an idle turn-off takes milliseconds, one beside a hung engine 10 s and more
+TRY_AGAIN_SECONDS: Final = 300.0  # a trial for which there was no channel or memory, or whose engine hung
 RETRY_SECONDS_MIN: Final = 5.0
 RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at most
-NUMA_NODES_SECONDS: Final = (
-    60.0  # they are read for reports, which are minutes apart (kernel/counters.py has the price)
-)
+NUMA_NODES_SECONDS: Final = 60.0  # for reports, which are minutes apart; kernel/counters.py has the price
 EARLY_SECONDS_MAX: Final = 1.0
 NEVER: Final = float("inf")
 
@@ -92,6 +107,10 @@ class Lane(Enum):
 
     KNOBS = auto()
     COUNTERS = auto()
+    PAGES = auto()
+
+
+_SECONDS_MAX: Final = {Lane.PAGES: WINDOW_SECONDS_MAX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,6 +196,10 @@ class Agent:
         self._planned_for = Spec()
         self._planned_from: tuple[Any, ...] | None = None
         self._vetoes: dict[str, Refusal] = {}  # by who has lost the trust in the engine
+        self._verdict: Verdict | None = None
+        self._verdict_on_file: Verdict | None = None
+        self._trial: Trial | None = None
+        self._try_again_at = NEVER
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -222,7 +245,8 @@ class Agent:
             case _:
                 assert_never(event)
         self._unlooked |= self._is_news(event, before)
-        return [*self._knob_lane(now), *self._counter_lane(now), *self._report(now, wall)]
+        knobs = self._knob_lane(now)
+        return [*knobs, *self._counter_lane(now), *self._page_lane(now), *self._report(now, wall)]
 
     def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None]) -> bool:
         """Whether a status has to be built to find out if something changed.
@@ -240,7 +264,11 @@ class Agent:
 
     def wake_at(self) -> float:
         """Return when a Tick is due at the latest (monotonic seconds)."""
-        deadlines = [job.since + JOB_SECONDS_MAX for job in self._lanes.values() if job and not job.blocked]
+        deadlines = [
+            job.since + _SECONDS_MAX.get(lane, JOB_SECONDS_MAX)
+            for lane, job in self._lanes.items()
+            if job and not job.blocked
+        ]
         looks = [] if self._lanes[Lane.KNOBS] else [self._next_look()]
         counts = [] if self._lanes[Lane.COUNTERS] or self._facts is None else [self._count_at]
         told = self._plan is None or self._reports.under_way or not self._quiet()
@@ -287,6 +315,8 @@ class Agent:
                 contended, since = contended_of_status(status)
                 self._drifts = {name: contended_log(name, now, since) for name in contended}
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
+        self._verdict_on_file = self._begun.verdict
+        self._verdict = worst([self._begun.verdict, verdict_of_status(status, boot_id)])
 
     def _drop_outdated_change(self) -> None:
         """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay.
@@ -294,6 +324,8 @@ class Agent:
         Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open.
         """
         if self._change is None or self._spec is self._planned_for:
+            return
+        if self._change.on_trial:  # or an engine would stay on that nobody has tried
             return
         touched = self._change.touched
         if not touched or self._spec is None or self._spec.revision is None:
@@ -305,7 +337,7 @@ class Agent:
         running, self._lanes[lane] = self._lanes[lane], None
         if running is not None and running.blocked:
             self._unlooked = True
-            log.info("kernel file answered at last", extra={"job": describe(running.job), "after": now - running.since})
+            log.info("kernel answered at last", extra={"job": describe(running.job), "after": now - running.since})
         match answer:
             case Begun():
                 self._begun = answer
@@ -322,6 +354,8 @@ class Agent:
                 self._running_change().read(answer)
             case Wrote(number):
                 self._take_wrote(running, number)
+            case Moved() | VerdictSaved():
+                self._take_page_answer(running, answer, now, wall)
             case Broken(error):
                 raise error
             case _:
@@ -349,6 +383,45 @@ class Agent:
                 # What we write ourselves is no drift, wherever this change or the next one ends.
                 self._settled.pop(knob.field, None)
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
+
+    def _take_page_answer(
+        self, running: Running | None, answer: Moved | VerdictSaved, now: float, wall: datetime
+    ) -> None:
+        if isinstance(answer, Moved):
+            self._take_moved(running, answer, now, wall)
+        else:
+            self._take_verdict_saved(running, answer.problem)
+
+    def _take_moved(self, running: Running | None, moved: Moved, now: float, wall: datetime) -> None:
+        """Judge, also when the answer comes too late to be waited for: what is wrong is wrong."""
+        trial, self._trial = self._trial, None
+        self._look_at = now
+        if trial is None or running is None:
+            return
+        seconds = now - running.since
+        verdict = judge(trial, moved.before, moved.answer, moved.after)
+        verdict = replace(verdict, seconds=seconds, at=timestamp(wall))
+        stalled = running.blocked and verdict.result is not VerificationResult.FAILED
+        if not stalled:
+            self._take_verdict(verdict, now)
+        if not running.blocked:
+            passed = verdict.result is VerificationResult.PASSED
+            self._running_change().tried(None if passed else Failure(verdict.reason, verdict.message))
+
+    def _take_verdict(self, verdict: Verdict, now: float) -> None:
+        self._verdict = verdict
+        impossible = verdict.result is VerificationResult.IMPOSSIBLE
+        again = impossible and not verdict.lasting
+        self._try_again_at = now + TRY_AGAIN_SECONDS if again else NEVER
+        level = logging.ERROR if verdict.result is VerificationResult.FAILED else logging.INFO
+        log.log(level, "engine tried", extra={"result": str(verdict.result), "found": verdict.message})
+
+    def _take_verdict_saved(self, running: Running | None, problem: str) -> None:
+        if problem:
+            log.error("verdict not saved", extra={"problem": problem})
+        if running is not None and isinstance(running.job, SaveVerdict):
+            # Also when it was not saved: the status has it too, and asking again and again would not help.
+            self._verdict_on_file = running.job.verdict
 
     def _count(self, look: Look, now: float, wall: datetime) -> None:
         self._count_at = now + self._timing.statistics_window
@@ -388,9 +461,12 @@ class Agent:
         self._drop_outdated_change()
         if self._change is not None:
             step = self._change.next()
-            if isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported():
+            unreported = isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported()
+            if unreported and not self._change.on_trial:
                 return None
             match step:
+                case TryEngine():
+                    return None  # that is for the lane of pages
                 case SaveBaselines() | ReadKnob() | WriteKnob():
                     return step
                 case ReportBaselines():
@@ -419,10 +495,41 @@ class Agent:
         self._lanes[Lane.COUNTERS] = Running(job, now)
         return [Run(Lane.COUNTERS, job)]
 
-    def _watch_over(self, running: Running, now: float) -> None:
-        if not running.blocked and now - running.since >= JOB_SECONDS_MAX:
+    def _page_lane(self, now: float) -> list[Command]:
+        running = self._lanes[Lane.PAGES]
+        if running is not None:
+            if self._watch_over(running, now, WINDOW_SECONDS_MAX) and self._trial is not None:
+                return self._stalled(now)
+            return []
+        job = self._next_page_job()
+        if job is None:
+            return []
+        self._lanes[Lane.PAGES] = Running(job, now)
+        return [Run(Lane.PAGES, job)]
+
+    def _next_page_job(self) -> Job | None:
+        if self._verdict != self._verdict_on_file and self._verdict and self._begun and self._verdict.is_kept:
+            return SaveVerdict(self._verdict, self._begun.host.boot_id)
+        step = self._change.next() if self._change else None
+        if isinstance(step, TryEngine):
+            self._trial = step.trial
+            return MovePages(step.trial.request(self._rng.getrandbits(32)), Dialect(step.trial.subject.dialect))
+        return None
+
+    def _stalled(self, now: float) -> list[Command]:
+        """Give the engine up: whoever moves pages hangs, and others hang with it until it is off."""
+        message = f"the engine has held our own test pages for {WINDOW_SECONDS_MAX:g} s; it is turned off"
+        log.error("engine stalled", extra={"problem": message})
+        self._running_change().tried(Failure(Reason.ENGINE_STALLED, message))
+        return self._knob_lane(now)
+
+    def _watch_over(self, running: Running, now: float, seconds_max: float = JOB_SECONDS_MAX) -> bool:
+        """Note that a job does not answer; returns whether it has just become too late."""
+        late = not running.blocked and now - running.since >= seconds_max
+        if late:
             running.blocked = self._unlooked = True
-            log.warning("kernel file does not answer", extra={"job": describe(running.job)})
+            log.warning("kernel does not answer", extra={"job": describe(running.job)})
+        return late
 
     def _next_look(self) -> float:
         return NEVER if self._change is not None else min(self._look_at, self._waiting_until)
@@ -432,6 +539,8 @@ class Agent:
     def _decide(self, now: float, wall: datetime) -> None:
         if self._spec is None or self._facts is None or self._baselines is None:
             return
+        if now >= self._try_again_at:
+            self._verdict, self._try_again_at = None, NEVER
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
         self._baselines = self._of_this_life(self._facts, self._baselines)
@@ -463,17 +572,28 @@ class Agent:
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
+        self._note_corruption(spec)
         veto = next(iter(self._vetoes.values()), None)
         contended = {name: drift.contention for name, drift in self._drifts.items() if drift.contended(now)}
-        given = (facts, spec, baselines, dict(self._settled), veto, contended)
+        given = (facts, spec, baselines, dict(self._settled), veto, contended, self._verdict)
         if self._plan is None or given != self._planned_from:
-            self._plan = make_plan(facts, spec, baselines, self._settled, veto, contended=contended)
+            self._plan = make_plan(
+                facts, spec, baselines, self._settled, veto, contended=contended, verdict=self._verdict
+            )
             self._planned_from = given
-            self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
+            self._policies = tuple(plan_policy(facts, request, baselines, veto) for request in spec.plans)
         self._planned_for = spec
         return self._plan
 
+    def _note_corruption(self, spec: Spec) -> None:
+        self._vetoes.pop("verification", None)
+        corrupt = Record(self._verdict, spec.verify_epoch).corrupt
+        if corrupt:
+            self._vetoes["verification"] = Refusal(GroupState.FAILED, corrupt.reason, corrupt.message)
+
     def _may_begin_at(self, change: UnitChange) -> float:
+        if change.window and self._trial:
+            return NEVER  # the pages of an earlier trial are not back; a look follows once they are
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0
         pauses = [self._drifts[name].not_before for name in change.drifted] if change.drift else []
@@ -533,7 +653,9 @@ class Agent:
     def _failed(self, unit: str, failure: Failure, now: float) -> None:
         before = self._retries.get(unit)
         backoff = before.backoff if before else Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        wait = backoff.next_wait(self._rng, RETRY_SECONDS_MIN)
+        # Each try of an engine that hangs holds up whoever migrates pages meanwhile.
+        shortest = TRY_AGAIN_SECONDS if failure.reason is Reason.ENGINE_STALLED else RETRY_SECONDS_MIN
+        wait = backoff.next_wait(self._rng, shortest)
         self._retries[unit] = Retry(failure, now + wait, backoff)
         log.warning(
             "change failed",
@@ -545,7 +667,9 @@ class Agent:
     def _view(self) -> View:
         if self._plan is None or self._facts is None or self._baselines is None:
             raise RuntimeError("there is nothing to report yet")
-        blocked = [running for running in self._lanes.values() if running and running.blocked]
+        # Pages that do not come back are no file: their change has failed, which is told.
+        files = (running for lane, running in self._lanes.items() if lane is not Lane.PAGES)
+        blocked = [running for running in files if running and running.blocked]
         waiting = f"{describe(blocked[0].job)} has not answered for {JOB_SECONDS_MAX:g} s" if blocked else ""
         return View(
             spec=self._planned_for,
@@ -557,6 +681,7 @@ class Agent:
             failures={unit: retry.failure for unit, retry in self._retries.items()},
             blocked=waiting,
             blocked_unit=self._blocked_unit(),
+            verdict=Record(self._verdict, self._planned_for.verify_epoch).current,
             statistics=self._statistics,
             since=self._since,
             window=self._window,
@@ -574,10 +699,11 @@ class Agent:
     def _quiet(self) -> bool:
         """Whether what would be told now is not about to be outdated within milliseconds.
 
-        A change without a job under way waits for the report of its baselines.
+        A change without a job under way waits for the report of its baselines, or for a trial.
         """
         running = self._lanes[Lane.KNOBS]
-        return running is None or running.blocked
+        trying = self._change is not None and self._change.trying
+        return not trying and (running is None or running.blocked)
 
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():

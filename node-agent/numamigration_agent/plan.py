@@ -33,6 +33,7 @@ from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNO
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
 from numamigration_agent.situation import Refusal, Situation, in_words
+from numamigration_agent.verify import NO_RECORD, Record, Subject, Trial, Verdict, is_due, make_trial, subject_of
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
 from numamigration_api.machinery.quantities import size_bytes
 from numamigration_api.machinery.records import dataclass, field, replace
@@ -45,6 +46,8 @@ from numamigration_api.vocabulary import (
     Release,
     SettingsGroup,
     UnsupportedPolicy,
+    Verification,
+    VerificationResult,
 )
 
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
@@ -101,6 +104,26 @@ class KnobWrite(NamedTuple):
     life: int | None = None
 
 
+class TrialWindow(NamedTuple):
+    """A trial of an engine within a change: what is set for it, and what afterwards.
+
+    Attributes:
+        engine: the switch, which goes off when the trial is not passed.
+        mask: what the eligible reasons are meanwhile, where a knob says them.
+        wished: what they are afterwards.
+    """
+
+    trial: Trial
+    engine: Knob
+    mask: KnobWrite | None = None
+    wished: KnobWrite | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What it may write."""
+        return frozenset({self.engine.field} | ({self.mask.knob.field} if self.mask else set()))
+
+
 @dataclass(frozen=True, slots=True)
 class GroupPlan:
     """What is to be said of a group, and what is to be written for it.
@@ -109,6 +132,7 @@ class GroupPlan:
         captures: baselines to be saved before anything is written.
         forget: fields whose baselines go once the writes are done.
         drifted: fields that somebody else changed.
+        window: in which the engine is tried before it is left on.
     """
 
     wish: Wish
@@ -120,11 +144,12 @@ class GroupPlan:
     captures: Mapping[str, Value] = field(default_factory=dict)
     forget: frozenset[str] = frozenset()
     drifted: frozenset[str] = frozenset()
+    window: TrialWindow | None = None
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is to be saved, written or forgotten."""
-        return bool(self.writes or self.captures or self.forget)
+        """Whether anything is to be saved, written, tried or forgotten."""
+        return bool(self.writes or self.captures or self.forget or self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +162,7 @@ class UnitChange:
         drifted: the fields of which that is true.
         swaps: what is to be known before the first write, to undo it after a crash.
         ends: it is the undo of a change that was left open, which may have nothing to write.
+        window: in which the engine is tried in the middle of it.
     """
 
     unit: str
@@ -147,6 +173,26 @@ class UnitChange:
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     ends: bool = False
     drifted: frozenset[str] = frozenset()
+    window: TrialWindow | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All that may be written."""
+        written = frozenset(write.knob.field for write in self.writes)
+        return written | self.window.fields if self.window else written
+
+    @property
+    def before_trial(self) -> tuple[KnobWrite, ...]:
+        """What is written before the engine is tried, in safe order; without a trial, all of it."""
+        if self.window is None or self.window.mask is None:
+            return self.writes
+        mask = self.window.mask
+        return in_safe_order([*(write for write in self.writes if write.knob != mask.knob), mask])
+
+    @property
+    def after_trial(self) -> tuple[KnobWrite, ...]:
+        """What is written once the engine has passed."""
+        return (self.window.wished,) if self.window and self.window.wished else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +227,7 @@ def make_plan(
     veto: Refusal | None = None,
     *,
     contended: Mapping[str, str] = NOTHING_CONTENDED,
+    verdict: Verdict | None = None,
 ) -> Plan:
     """Decide for all groups.
 
@@ -191,8 +238,12 @@ def make_plan(
         settled: by field, the target that was last found in force.
         veto: why no engine may be turned on, whatever is wished.
         contended: by field, what is to be said of a knob that another writer changes again and again.
+        verdict: what the last trial of an engine on this boot has shown.
     """
-    groups = tuple(plan_group(facts, wish, baselines, settled, veto, contended=contended) for wish in spec.wishes)
+    record = Record(verdict, spec.verify_epoch)
+    groups = tuple(
+        plan_group(facts, wish, baselines, settled, veto, record=record, contended=contended) for wish in spec.wishes
+    )
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -220,12 +271,13 @@ def plan_group(
     veto: Refusal | None = None,
     *,
     contended: Mapping[str, str] = NOTHING_CONTENDED,
+    record: Record = NO_RECORD,
 ) -> GroupPlan:
     """Decide for one group."""
     if wish.skew:
         return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {wish.skew}")
     if wish.mode is GroupMode.RESTORE:
-        return _restore(facts, wish, baselines)
+        return _restore(facts, wish, baselines, veto)
     case = Situation(facts, wish, veto)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
@@ -233,12 +285,18 @@ def plan_group(
     refusal = first_refusal(case)
     if refusal is not None:
         return _refused(case, refusal, baselines)
-    return _applied(case, _rows(case, baselines), baselines, settled, contended)
+    rows = _rows(case, baselines)
+    untried = _impossible(case, rows, record)
+    if untried is not None:
+        return _refused(case, untried, baselines)
+    return _tried(case, _applied(case, rows, baselines, settled, contended), record)
 
 
-def plan_policy(facts: KernelFacts, request: PlanRequest, baselines: Baselines) -> PlannedPolicy:
+def plan_policy(
+    facts: KernelFacts, request: PlanRequest, baselines: Baselines, veto: Refusal | None = None
+) -> PlannedPolicy:
     """Say what a Plan policy would change; nothing of it is written."""
-    groups = tuple(plan_group(facts, wish, baselines, {}) for wish in request.wishes)
+    groups = tuple(plan_group(facts, wish, baselines, {}, veto) for wish in request.wishes)
     rows = tuple(
         replace(row, outcome=Outcome.WOULD_CHANGE) if row.differs else row for group in groups for row in group.knobs
     )
@@ -320,6 +378,57 @@ def _contention(fought: Iterable[KnobPlan], contended: Mapping[str, str]) -> str
     )
 
 
+def _engine_of(case: Situation, rows: Sequence[KnobPlan]) -> KnobPlan | None:
+    """Return the row of the switch that the wish turns on, or leaves on."""
+    if case.wish.group is not SettingsGroup.OFFLOAD:
+        return None
+    on = (row for row in rows if row.knob and row.knob.is_engine and row.target not in {None, row.knob.off})
+    return next(on, None)
+
+
+def _subject(case: Situation, rows: Sequence[KnobPlan]) -> Subject:
+    """Return what would be tried; channels that the wish does not name are those that are set."""
+    wished = next((row.target for row in rows if row.field == CHANNELS_FIELD), None)
+    found = next((case.facts.value(knob) for knob in case.knobs(CHANNELS_FIELD)), None)
+    return subject_of(case.facts, case.engine, int(wished or found or 1))
+
+
+def _impossible(case: Situation, rows: Sequence[KnobPlan], record: Record) -> Refusal | None:
+    """Refuse an engine of which a trial has just shown that it cannot be tried."""
+    if case.wish.verification is Verification.OFF or _engine_of(case, rows) is None:
+        return None
+    found = record.about(_subject(case, rows))
+    if found is None or found.result is not VerificationResult.IMPOSSIBLE:
+        return None
+    return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, found.message)
+
+
+def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
+    """Have the engine tried before it is left on, if that is due (promise 15)."""
+    row = _engine_of(case, plan.knobs)
+    turns_on = row is not None and any(write.knob == row.knob for write in plan.writes)
+    if row is None or row.knob is None or not (turns_on or row.observed == row.target):
+        return plan
+    subject = _subject(case, plan.knobs)
+    if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
+        return plan
+    trial = make_trial(case.facts, subject, record.epoch)
+    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial))
+    if plan.writes:
+        return replace(plan, window=window)
+    message = f"own pages are about to be copied by {subject}"
+    return replace(plan, window=window, state=GroupState.PENDING, reason=Reason.VERIFYING, message=message)
+
+
+def _masks(case: Situation, plan: GroupPlan, trial: Trial) -> tuple[KnobWrite | None, KnobWrite | None]:
+    knob = next(iter(case.knobs(REASONS_FIELD)), None)
+    if knob is None:
+        return None, None
+    wished = next((write.target for write in plan.writes if write.knob == knob), case.facts.value(knob))
+    narrowed = _write(case.facts, knob, reasons_value({trial.reason}))
+    return narrowed, _write(case.facts, knob, wished) if wished else None
+
+
 def _writes(facts: KernelFacts, rows: Iterable[KnobPlan]) -> tuple[KnobWrite, ...]:
     return tuple(_write(facts, row.knob, row.target) for row in rows if row.knob and row.target is not None)
 
@@ -380,8 +489,11 @@ def _to_baseline(facts: KernelFacts, knob: Knob, before: Value) -> KnobPlan:
     return KnobPlan(knob.field, knob, asked, before, observed, before)
 
 
-def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines) -> GroupPlan:
-    """Put every knob of the group back; one whose file is gone lost its state with the driver and is forgotten."""
+def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal | None) -> GroupPlan:
+    """Put every knob of the group back; one whose file is gone lost its state with the driver and is forgotten.
+
+    An engine that was on before us and that has copied wrong meanwhile is not turned on again (promise 15).
+    """
     held = frozenset(knob.field for knob in KNOBS if knob.group is wish.group) & frozenset(baselines.values)
     if not held:
         return GroupPlan(wish, GroupState.RESTORED, Reason.RESTORED, "the values of before are back")
@@ -390,7 +502,11 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines) -> GroupPlan:
     if denied is not None:
         reason, message = _denial(denied, facts)
         return GroupPlan(wish, GroupState.FAILED, reason, message)
-    rows = tuple(_to_baseline(facts, knob, baselines.values[knob.field]) for knob in knobs)
+    vetoed = veto is not None and veto.reason is Reason.CORRUPTION_DETECTED
+    rows = tuple(
+        _to_baseline(facts, knob, knob.off if vetoed and knob.is_engine and knob.off else baselines.values[knob.field])
+        for knob in knobs
+    )
     writes = _writes(facts, (row for row in rows if row.differs))
     message = f"putting {len(writes)} back"
     return GroupPlan(wish, GroupState.PENDING, Reason.RESTORING, message, rows, writes, forget=held)
@@ -502,11 +618,15 @@ def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: froz
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
-        if writes or captures or forget:
+        window = next((group.window for group in members if group.window), None)
+        if window and any(write.knob == window.engine and write.target == write.knob.off for write in writes):
+            window = None  # it is cycled, and tried when it goes on again
+        if writes or captures or forget or window:
             named = frozenset(write.knob.field for write in asked)
             drifted = named & frozenset[str]().union(*(group.drifted for group in members))
             drift = bool(asked) and drifted == named
-            yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes), drifted=drifted)
+            swaps = _swaps(facts, writes, window)
+            yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window, drifted=drifted)
 
 
 def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[KnobWrite]) -> tuple[KnobWrite, ...]:
@@ -523,10 +643,19 @@ def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[Kn
     return tuple(_write(facts, knob, knob.off) for knob in facts.running if knob.field in wished and knob.off)
 
 
-def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite]) -> Mapping[str, Swap]:
-    """Return what an undo must know; one write alone is taken by the kernel or it is not."""
-    held = {write.knob.field: (facts.value(write.knob), write.target) for write in writes} if len(writes) > 1 else {}
-    return {name: Swap(before, target) for name, (before, target) in held.items() if before is not None}
+def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], window: TrialWindow | None) -> Mapping[str, Swap]:
+    """Return what an undo must know; one write alone is taken by the kernel or it is not, but a trial is in between."""
+    if len(writes) < 2 and window is None:
+        return {}
+    wished = window.wished if window else None
+    targets = {write.knob: write.target for write in (*writes, *((wished,) if wished else ()))}
+    passing = {window.mask.knob: window.mask.target} if window and window.mask else {}
+    held = {knob: facts.value(knob) for knob in targets}
+    return {
+        knob.field: Swap(before, targets[knob], passing.get(knob))
+        for knob, before in held.items()
+        if before is not None
+    }
 
 
 def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChange:
@@ -540,7 +669,7 @@ def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChan
             _write(facts, knobs[name], swap.before)
             for name, swap in rows.items()
             if name in knobs
-            and facts.value(knobs[name]) in {swap.target, None}
+            and facts.value(knobs[name]) in {swap.target, swap.passing, None}
             and not stays(knobs[name], swap.before, swap.target)
         )
     )

@@ -31,6 +31,7 @@ from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
 from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
+from numamigration_agent.verify import Verdict, verdict_json
 from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
@@ -41,12 +42,14 @@ from numamigration_api.vocabulary import (
     PLANS_MAX,
     ConditionStatus,
     Engine,
+    GroupMode,
     GroupState,
     NodeCondition,
     Outcome,
     Reason,
     SettingsGroup,
     Verification,
+    VerificationResult,
 )
 
 SHORT_LENGTH_MAX: Final = 128
@@ -97,6 +100,7 @@ class View:
         failures: by unit, of changes that did not come into force.
         blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
         blocked_unit: the unit whose change waits for it.
+        verdict: what the last trial of an engine has shown, unless another one was asked for since.
         corrected: what was set back lately, in words.
         skewed: the installed CRD did not take the last status as a whole.
     """
@@ -110,6 +114,7 @@ class View:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     blocked: str = ""
     blocked_unit: str = ""
+    verdict: Verdict | None = None
     corrected: str = ""
     skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
@@ -160,6 +165,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
             "statistics": _statistics(view),
             "window": window_json(view.window) if view.window else None,
+            "verification": verdict_json(view.verdict) if view.verdict else None,
             "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
@@ -272,7 +278,7 @@ def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
     return [
         _ready(groups),
         _supported(view.facts),
-        _verified(view.facts, groups),
+        _verified(view, groups),
         _drifted(view, groups),
         _degraded(view, groups),
     ]
@@ -317,13 +323,20 @@ def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
     return Reason.KERNEL_UNSUPPORTED, "no batch copy offload series in this kernel"
 
 
-def _verified(facts: KernelFacts, groups: Sequence[GroupPlan]) -> Condition:
+def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
     offload = next((group for group in groups if group.wish.group is SettingsGroup.OFFLOAD), None)
+    verdict = view.verdict
+    if verdict is not None and verdict.result is VerificationResult.FAILED:
+        return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, verdict.reason, verdict.message)
     if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
         return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
-    if facts.running and offload is not None and offload.wish.verification is Verification.OFF:
+    if view.facts.running and offload is not None and offload.wish.verification is Verification.OFF:
         message = "the engine is in use without having copied test pages"
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
+    if view.facts.running and offload is not None and offload.window is not None:
+        return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
+    if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
+        return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
     return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
 
 
@@ -347,6 +360,9 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
     if failed is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
+    corrupt = view.verdict if view.verdict and view.verdict.result is VerificationResult.FAILED else None
+    if corrupt is not None:  # for this boot, also when no policy asks for the engine any more
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, corrupt.reason, corrupt.message)
     unspoken = next(iter(view.failures.values()), None)
     if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)

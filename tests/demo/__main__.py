@@ -226,7 +226,7 @@ def main(arguments: list[str] | None = None) -> int:
     def show() -> int:
         binaries = find_binaries(progress)
         progress.note("starting etcd, kube-apiserver, three fake kernels, three agents and the operator")
-        with Stage(binaries, CAST) as stage:
+        with Stage(binaries, CAST, agent="tests.twin") as stage:
             play(Demo(stage, console), keep=options.keep)
         return 0
 

@@ -169,13 +169,7 @@ class FakeHost:
             KernelError: the host's kernel refuses.
             FakeHostError: the command makes no sense, or the child is gone.
         """
-        with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
-            connection.connect(str(self.home / "control"))
-            connection.sendall(msgspec.json.encode(command) + b"\n")
-            moved = _understood(replies.readline()).moved
-        if moved is None:
-            raise FakeHostError("no move in the reply")
-        return moved
+        return move_own_pages(self.home / "control", command)
 
     def _exchange(self, line: bytes) -> bytes:
         if self._control is None or self._replies is None:
@@ -238,6 +232,17 @@ def _understood(line: bytes) -> Reply:
     if reply.message:
         raise FakeHostError(reply.message)
     return reply
+
+
+def move_own_pages(control: Path, command: MoveOwnPages) -> Moved:
+    """Move the agent's own pages on the host whose control socket that is; see ``FakeHost.move_own_pages``."""
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
+        connection.connect(str(control))
+        connection.sendall(msgspec.json.encode(command) + b"\n")
+        moved = _understood(replies.readline()).moved
+    if moved is None:
+        raise FakeHostError("no move in the reply")
+    return moved
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

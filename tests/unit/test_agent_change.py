@@ -17,6 +17,7 @@ from numamigration_agent.change import (
     ReportBaselines,
     SaveBaselines,
     Step,
+    TryEngine,
     WriteKnob,
     rejected,
 )
@@ -84,6 +85,8 @@ class Driver:
                 change.read(self.read(knob))
             case WriteKnob(knob, value):
                 change.wrote(self.write(knob, value))
+            case TryEngine():
+                change.tried(None)
         return True
 
     def run(self, change: Change) -> None:

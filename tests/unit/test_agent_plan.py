@@ -23,7 +23,7 @@ from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
-from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig
+from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, wish
 
@@ -67,7 +67,7 @@ CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
 MASK = "/sys/module/dcbm/parameters/reason_mask"
 
 IDXD = (DmaEngine("ptdma"), DmaEngine("idxd"))
-EVERY_HAZARD = HostConfig(engines=(*IDXD, DmaEngine("ioatdma")), built_in=True)
+EVERY_HAZARD = HostConfig(engines=(*IDXD, DmaEngine("ioatdma")), built_in=True, numa_nodes=(NumaNode(0, cpus="0-7"),))
 HAZARDOUS = {"engine": "DMA", "reasons": ["memory_failure"]}
 
 # --- refusals

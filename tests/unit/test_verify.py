@@ -113,7 +113,7 @@ WRONG_EDITS = [
     ),
     pytest.param(
         PROMISES,
-        replace(CHANGE, "reversed(self._runs)", "reversed([*self._runs])"),
+        replace(CHANGE, "reversed(self._knob_runs)", "reversed([*self._knob_runs])"),
         "p04-undo-in-order-of-writing.patch: does not apply",
         id="a mutant that does not apply any more",
     ),

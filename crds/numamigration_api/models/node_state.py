@@ -322,8 +322,18 @@ class VerificationStatus(ApiModel):
 
     result: VerificationResult
     epoch: Count | None = None
+    """The spec.verifyEpoch that asked for it."""
+    engine: ShortText | None = None
     driver: ShortText | None = None
     channels: Count | None = None
+    module_load: ShortText | None = None
+    """What tells the loaded driver from the same one loaded anew."""
+    unverified_channels: Count | None = None
+    """DMA channels of this host beyond those that were tried."""
+    foreign_folios: Count | None = None
+    """Folios of others that went through the engine while it was tried; absent where folios are not counted."""
+    window_seconds: Annotated[str, Field(max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
+    """How long the engine was on trial."""
     at: Timestamp | None = None
     message: Text | None = None
 

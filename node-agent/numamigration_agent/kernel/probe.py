@@ -48,6 +48,7 @@ GZIP_BITS: Final = zlib.MAX_WBITS | 16
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
 _MODEL_NAME: Final = re.compile(r"^model name\s*:\s*(.+?)\s*$", re.MULTILINE)
+_ID_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")  # the kernel has at most 1024 NUMA nodes
 _SYMBOLS: Final = "|".join(sorted({row.module_symbol for row in DIALECTS if row.module_symbol}))
 _DRIVER_AS_MODULE: Final = re.compile(rf"^({_SYMBOLS})=m$".encode(), re.MULTILINE)
 
@@ -71,6 +72,7 @@ class HostFacts:
     Attributes:
         driver_as_module: the kernel's configuration has the driver as a module; False also when it cannot be read.
         numa_nodes: NUMA nodes that are online, with whether they have CPUs.
+        memory_nodes: numbers of the NUMA nodes that have memory.
     """
 
     boot_id: str
@@ -78,6 +80,7 @@ class HostFacts:
     cpu_model: str
     driver_as_module: bool
     numa_nodes: tuple[tuple[str, bool], ...]
+    memory_nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +158,7 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
         cpu_model=model[1] if model else "unknown CPU",
         driver_as_module=_driver_as_module(sysfs),
         numa_nodes=tuple(_numa_nodes(sysfs)),
+        memory_nodes=_id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
     )
 
 
@@ -228,6 +232,14 @@ def _unknown_files(sysfs: Sysfs, row: DialectRow) -> tuple[str, ...]:
 def _numa_nodes(sysfs: Sysfs) -> list[tuple[str, bool]]:
     names = (name for name in sysfs.names(_NUMA_DIR) if re.fullmatch(r"node[0-9]+", name))
     return [(name, bool(_text(sysfs, f"{_NUMA_DIR}/{name}/cpulist").strip())) for name in names]
+
+
+def _id_list(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list like ``0-2,5`` (lib/bitmap-str.c); none when it is something else."""
+    bounds = [_ID_RANGE.fullmatch(part) for part in text.strip().split(",")]
+    if not all(bounds):
+        return ()
+    return tuple(number for found in bounds if found for number in range(int(found[1]), int(found[2] or found[1]) + 1))
 
 
 def _driver_as_module(sysfs: Sysfs) -> bool:
