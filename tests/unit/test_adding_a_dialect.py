@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/adding-a-dialect.md"
-PACKAGES = ("crds/numamigration_api", "node-agent/numamigration_agent", "tests/fakekernel")
+PACKAGES = ("crds/numamigration_api", "node-agent/numamigration_agent", "tests/fakekernel", "tests/twin")
 TESTS = ("agent_rig.py", "test_agent_dialects.py")
 BLOCK = re.compile(r"^```diff file=(?P<file>\S+)\n (?P<after>.+)\n(?P<code>(?:\+.*\n)+)```$", re.MULTILINE)
 SCRIPT = re.compile(r"^```python run\n(.*?)^```$", re.MULTILINE | re.DOTALL)
