@@ -408,7 +408,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.BASELINE_NOT_SAVED: "The old value could not be made safe, so nothing was written. Check the state folder.",
     Reason.DRIFT_DETECTED: "Somebody else changed a knob after it was applied.",
     Reason.DRIFT_CORRECTED: "Somebody else changed a knob; it was set back.",
-    Reason.CONTENDED: "Two writers change a knob in turn. Find the other one, or set drift: Report.",
+    Reason.CONTENDED: "Another writer changes a knob whenever it is set back. Find that writer, or set drift: Report.",
     Reason.GUARDRAIL_TRIPPED: "A measured limit of the policy was crossed.",
     Reason.ROLLED_BACK: "The revision failed and an earlier one is current again.",
     Reason.RESTORING: "The wish for these settings ended; the values of before are being put back.",

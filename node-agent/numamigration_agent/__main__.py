@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the agent: settings, threads, signals. What to do is decided in ``loop``.
 
-* The main thread feeds the machine from one queue and starts jobs; another thread watches the node state, a third one
-  applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process (promise 10).
+* The main thread feeds the machine from one queue; one thread for each lane carries out jobs, another watches the node
+  state, another applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process
+  (promise 10).
 * SIGTERM and SIGINT end it at once and change no knob: only Restore restores (promise 6).
 """
 
@@ -23,10 +24,10 @@ from typing import Any, Final, assert_never
 from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
-from numamigration_agent.jobs import perform, start
+from numamigration_agent.jobs import Worker, perform
 from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
-from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
 from numamigration_api.machinery.logs import LogFormat, LogLevel, set_up_logs
 from numamigration_api.machinery.records import dataclass
@@ -62,6 +63,7 @@ class Edges:
         self._settings, self._events, self._move = settings, events, move
         self._sysfs = Sysfs(settings.host_root)
         self._file = BaselineFile(settings.state_dir)
+        self._workers = {lane: Worker(f"{lane.name.lower()}-jobs") for lane in Lane}
         self._reports: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         self._applier = self._client()
         self._watcher = StateWatcher(
@@ -81,10 +83,9 @@ class Edges:
         """Carry out a command of the machine; the answer comes as an event."""
         match command:
             case Run(lane, job):
-                start(
+                self._workers[lane].start(
                     lambda: perform(job, self._sysfs, self._file, self._move),
                     lambda answer: self._events.put(JobDone(lane, answer)),
-                    f"{lane.name.lower()}-job",
                 )
             case Report(status):
                 self._reports.put(status)

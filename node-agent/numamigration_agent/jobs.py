@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that touches kernel files or the baseline file, as jobs on threads that can be left behind.
 
-* A kernel file may block for ten seconds and more, in a state that no signal ends. So each job has a daemon thread of
+* A kernel file may block for ten seconds and more, in a state that no signal ends. So each lane has a daemon thread of
   its own: nobody joins it, its answer may come late, and the process exits without it (promise 10).
 * Deadlines are not here: whoever started a job looks at the clock, for a blocked job cannot say that it is.
 
@@ -13,11 +13,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from errno import ENODEV
+from queue import SimpleQueue
 from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
-from numamigration_agent.kernel.counters import Counts, read_counters
+from numamigration_agent.kernel.counters import Counts, Look, look, read_counters
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
@@ -50,9 +51,10 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounters:
-    """Read the counters of a dialect."""
+    """Read the counters of a dialect, those of each NUMA node too when it is their turn."""
 
     dialect: Dialect
+    numa_nodes: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +107,7 @@ class Wrote:
 class Counted:
     """Answer to ReadCounters."""
 
-    counts: Counts
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +148,8 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             return Begun(host, file.load(host.boot_id), RecordFile(file.folder).load(host.boot_id))
         case Probe(host):
             return probe(sysfs, host)
-        case ReadCounters(dialect):
-            return Counted(read_counters(sysfs, dialect))
+        case ReadCounters(dialect, numa_nodes):
+            return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
         case MovePages(request, dialect):
             before = read_counters(sysfs, dialect)
             answer = move(request)
@@ -165,14 +167,29 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             assert_never(job)
 
 
-def start(work: Callable[[], Answer], deliver: Callable[[Answer], None], name: str) -> None:
-    """Do `work` on a thread that may be left behind, and deliver its answer from there, however late."""
-    threading.Thread(target=_run, args=(work, deliver), name=name, daemon=True).start()
+class Worker:
+    """A thread that carries out jobs one after the other, and may be left behind with any of them.
+
+    One for each lane, since a lane carries one job at a time: a job that blocks keeps its own lane's thread only. It
+    lives as long as the process; a thread for each job took a quarter of the CPU time of looks and counts.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._work: SimpleQueue[tuple[Callable[[], Answer], Callable[[Answer], None]]] = SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def start(self, work: Callable[[], Answer], deliver: Callable[[Answer], None]) -> None:
+        """Do `work`, and deliver its answer from the thread, however late."""
+        self._work.put((work, deliver))
+
+    def _run(self) -> None:
+        while True:
+            work, deliver = self._work.get()
+            deliver(_answer(work))
 
 
-def _run(work: Callable[[], Answer], deliver: Callable[[Answer], None]) -> None:
+def _answer(work: Callable[[], Answer]) -> Answer:
     try:
-        answer = work()
+        return work()
     except Exception as error:  # noqa: BLE001  # raised again on the main thread, which then ends the process
-        answer = Broken(error)
-    deliver(answer)
+        return Broken(error)

@@ -36,7 +36,7 @@ from numamigration_agent.change import (
     WriteKnob,
 )
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
-from numamigration_agent.drift import DriftLog
+from numamigration_agent.drift import DriftLog, contended_log
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -55,6 +55,7 @@ from numamigration_agent.jobs import (
     describe,
 )
 from numamigration_agent.kernel.codecs import Value, reason_names
+from numamigration_agent.kernel.counters import Look
 from numamigration_agent.kernel.dialects import REASONS_FIELD
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
@@ -62,10 +63,11 @@ from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan,
 from numamigration_agent.record import verdict_of_status
 from numamigration_agent.reports import Reports
 from numamigration_agent.situation import Refusal
-from numamigration_agent.statistics import Statistics, add_sample
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, add_sample, add_to_total
 from numamigration_agent.status import (
     View,
     build_status,
+    contended_of_status,
     group_results,
     is_settled,
     reasons_of_status,
@@ -73,11 +75,12 @@ from numamigration_agent.status import (
     totals_of_status,
 )
 from numamigration_agent.verify import WINDOW_SECONDS_MAX, Record, Trial, Verdict, judge, worst
+from numamigration_agent.window import Window, advance_window, begin_window, window_of_status
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
-from numamigration_api.vocabulary import Dialect, GroupState, Reason, VerificationResult
+from numamigration_api.vocabulary import Dialect, DriftPolicy, GroupState, Reason, VerificationResult
 
 log = logging.getLogger(__name__)
 
@@ -85,6 +88,8 @@ JOB_SECONDS_MAX: Final = 5.0  # an idle turn-off takes milliseconds, one beside 
 TRY_AGAIN_SECONDS: Final = 300.0  # a trial for which there was no channel or memory, or whose engine hung
 RETRY_SECONDS_MIN: Final = 5.0
 RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at most
+NUMA_NODES_SECONDS: Final = 60.0  # for reports, which are minutes apart; kernel/counters.py has the price
+EARLY_SECONDS_MAX: Final = 1.0
 NEVER: Final = float("inf")
 
 
@@ -202,11 +207,14 @@ class Agent:
         self._settled_at: tuple[str | None, str] | None = None
         self._change: Change | None = None
         self._retries: dict[str, Retry] = {}
-        self._drifts: dict[str, DriftLog] = {}
-        self._statistics = Statistics()
+        self._drifts: dict[str, DriftLog] = {}  # by settings field
+        self._statistics = add_to_total(Statistics(), DRIFT_CORRECTIONS, 0)
         self._since: str | None = None
+        self._window: Window | None = None
         self._reports = Reports(timing.report_min, timing.report_max, rng)
-        self._look_at = self._count_at = 0.0
+        self._look_at = self._count_at = self._numa_nodes_at = 0.0
+        # Counters that are due soon are read with whatever wakes the agent: waking up costs more than reading.
+        self._early = min(EARLY_SECONDS_MAX, timing.statistics_window / 10)
         self._waiting_until = NEVER
         self._unlooked = True
 
@@ -272,16 +280,18 @@ class Agent:
     def _see(self, state: Mapping[str, Any], now: float) -> None:
         self._state = state
         self._reports.seen(state, self._begun.host.boot_id if self._begun else None)
-        self._recover()
+        self._recover(now)
         spec = parse_spec(state)
         if spec == self._spec:
             return
+        if self._spec is not None and self._spec.revision != spec.revision:
+            self._drifts.clear()  # whoever fights over a knob fights over another wish now
         log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
         self._spec = spec
         self._retries.clear()
         self._look_at = now
 
-    def _recover(self) -> None:
+    def _recover(self, now: float) -> None:
         """Once file and status are both known: take from them what an earlier life of this agent knew."""
         if self._begun is None or self._state is None or self._baselines is not None:
             return
@@ -298,8 +308,12 @@ class Agent:
         if status.get("bootID") == boot_id:
             self._settled = settled_of_status(status)
             self._reasons_seen |= reasons_of_status(status)
-            self._statistics = Statistics(totals=totals_of_status(status))
+            self._statistics = Statistics(totals={DRIFT_CORRECTIONS: 0, **totals_of_status(status)})
             self._since = (status.get("statistics") or {}).get("since")
+            self._window = window_of_status(status)
+            if status.get("observedRevision") == (self._state.get("spec") or {}).get("revision"):
+                contended, since = contended_of_status(status)
+                self._drifts = {name: contended_log(name, now, since) for name in contended}
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
         self._verdict_on_file = self._begun.verdict
         self._verdict = worst([self._begun.verdict, verdict_of_status(status, boot_id)])
@@ -327,13 +341,13 @@ class Agent:
         match answer:
             case Begun():
                 self._begun = answer
-                self._recover()
+                self._recover(now)
             case KernelFacts():
                 self._facts = answer
                 self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
                 self._decide(now, wall)
-            case Counted(counts):
-                self._count(counts, now, wall)
+            case Counted(look):
+                self._count(look, now, wall)
             case Saved(problem):
                 self._take_saved(problem)
             case Present() | Absent() | Denied():
@@ -409,12 +423,26 @@ class Agent:
             # Also when it was not saved: the status has it too, and asking again and again would not help.
             self._verdict_on_file = running.job.verdict
 
-    def _count(self, counts: Mapping[str, int], now: float, wall: datetime) -> None:
+    def _count(self, look: Look, now: float, wall: datetime) -> None:
         self._count_at = now + self._timing.statistics_window
         self._since = self._since or timestamp(wall)
-        self._statistics = add_sample(
-            self._statistics, at=now, counters=counts, window_seconds=self._timing.statistics_window
+        known = add_sample(
+            self._statistics, at=now, counters=look.counts, window_seconds=self._timing.statistics_window
         )
+        self._statistics = replace(
+            known, pressures=look.pressures, thp_pages=look.thp_pages if look.numa_nodes else known.thp_pages
+        )
+        self._advance_window(now)
+
+    def _advance_window(self, now: float) -> None:
+        if self._window is None or self._window.after is not None:
+            return
+        soak = self._planned_for.soak_seconds
+        in_force = self._settled_at is not None and self._settled_at[0] == self._window.revision
+        seconds = max(soak, self._timing.statistics_window)
+        self._window = advance_window(self._window, self._statistics, in_force=in_force, seconds=seconds)
+        if self._window.after is not None and soak:
+            self._reports.hasten(now)
 
     def _knob_lane(self, now: float) -> list[Command]:
         running = self._lanes[Lane.KNOBS]
@@ -458,9 +486,12 @@ class Agent:
         if running is not None:
             self._watch_over(running, now)
             return []
-        if self._facts is None or now < self._count_at:
+        if self._facts is None or now < self._count_at - self._early:
             return []
-        job = ReadCounters(self._facts.dialect)
+        numa_nodes = now >= self._numa_nodes_at
+        if numa_nodes:
+            self._numa_nodes_at = now + NUMA_NODES_SECONDS
+        job = ReadCounters(self._facts.dialect, numa_nodes)
         self._lanes[Lane.COUNTERS] = Running(job, now)
         return [Run(Lane.COUNTERS, job)]
 
@@ -513,7 +544,8 @@ class Agent:
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
         self._baselines = self._of_this_life(self._facts, self._baselines)
-        plan = self._make_plan(self._facts, self._spec, self._baselines)
+        plan = self._make_plan(self._facts, self._spec, self._baselines, now)
+        self._note_drifts(plan, now, wall)
         self._remember_settled(plan)
         self._note_retries(plan)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
@@ -524,6 +556,9 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+        revision = self._planned_for.revision
+        if revision and (self._window is None or self._window.revision != revision):
+            self._window = begin_window(revision, self._statistics)
 
     def _of_this_life(self, facts: KernelFacts, baselines: Baselines) -> Baselines:
         """Forget what a driver held before it was loaded anew: all that is lost, so its defaults are no drift."""
@@ -535,14 +570,17 @@ class Agent:
             self._fresh -= lost
         return baselines.without(lost).with_lives(lives)
 
-    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
+    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
         self._note_corruption(spec)
         veto = next(iter(self._vetoes.values()), None)
-        given = (facts, spec, baselines, dict(self._settled), veto, self._verdict)
+        contended = {name: drift.contention for name, drift in self._drifts.items() if drift.contended(now)}
+        given = (facts, spec, baselines, dict(self._settled), veto, contended, self._verdict)
         if self._plan is None or given != self._planned_from:
+            self._plan = make_plan(
+                facts, spec, baselines, self._settled, veto, contended=contended, verdict=self._verdict
+            )
             self._planned_from = given
-            self._plan = make_plan(facts, spec, baselines, self._settled, veto, verdict=self._verdict)
             self._policies = tuple(plan_policy(facts, request, baselines, veto) for request in spec.plans)
         self._planned_for = spec
         return self._plan
@@ -558,14 +596,22 @@ class Agent:
             return NEVER  # the pages of an earlier trial are not back; a look follows once they are
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0
-        return max(after_failure, self._drift_of(change.unit).not_before) if change.drift else after_failure
+        pauses = [self._drifts[name].not_before for name in change.drifted] if change.drift else []
+        return max([after_failure, *pauses])
 
     def _note_retries(self, plan: Plan) -> None:
         working = {change.unit for change in plan.changes}
         self._retries = {unit: retry for unit, retry in self._retries.items() if unit in working}
 
-    def _drift_of(self, unit: str) -> DriftLog:
-        return self._drifts.setdefault(unit, DriftLog())
+    def _note_drifts(self, plan: Plan, now: float, wall: datetime) -> None:
+        drifted = {name for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT for name in group.drifted}
+        self._drifts |= {name: DriftLog(name) for name in drifted if name not in self._drifts}
+        for name, drift in self._drifts.items():
+            if name in drifted:
+                drift.drifted(now, timestamp(wall))
+            else:
+                drift.in_force()
+        self._drifts = {name: drift for name, drift in self._drifts.items() if not drift.forgotten(now)}
 
     def _remember_settled(self, plan: Plan) -> None:
         # A knob whose file went lost its value with the driver; nobody else changed it.
@@ -598,10 +644,11 @@ class Agent:
             log.warning("change that was left open ended", extra={"unit": name, "undone": unit.touched})
             return
         self._retries.pop(name, None)
-        if unit.change.drift:
-            fields = tuple(write.knob.field for write in unit.change.writes)
-            self._drift_of(name).corrected(fields, now, self._rng)
-            log.warning("drift corrected", extra={"fields": ",".join(fields)})
+        if unit.change.drifted:
+            for knob in unit.change.drifted:
+                self._drifts.setdefault(knob, DriftLog(knob)).corrected(now, self._rng)
+            self._statistics = add_to_total(self._statistics, DRIFT_CORRECTIONS, len(unit.change.drifted))
+            log.warning("drift corrected", extra={"fields": ",".join(sorted(unit.change.drifted))})
 
     def _failed(self, unit: str, failure: Failure, now: float) -> None:
         before = self._retries.get(unit)
@@ -637,6 +684,7 @@ class Agent:
             verdict=Record(self._verdict, self._planned_for.verify_epoch).current,
             statistics=self._statistics,
             since=self._since,
+            window=self._window,
             settled_at=self._settled_at[1] if self._settled_at else None,
             agent_version=self._version,
             batch_ceiling_pages=self._batch_ceiling_pages,
@@ -663,7 +711,7 @@ class Agent:
         if not self._unlooked and now < self._reports.next_at:
             return []
         self._unlooked = False
-        corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
+        corrected = "; ".join(str(self._drifts[name]) for name in sorted(self._drifts) if self._drifts[name].shown(now))
         view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)
         if not self._reports.wants(status, now):

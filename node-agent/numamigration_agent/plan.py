@@ -14,7 +14,9 @@ well is an empty plan. So a crash between any two steps of a change is continued
 * Two engines that both read on: nobody can tell which one works, so the wished one goes off with the other, and on
   again after the next look. So does an engine whose knob is only looked at when it goes on.
 * A value that is never written (``Knob.never``) is not put back either.
-* A knob is drifted when it was in force with this very target and now holds something else.
+* A knob is drifted when it was in force with this very target and now holds something else. One that is contended is
+  left as it is, and its group has failed; but an engine that somebody else turns on is turned off for ever, and where
+  the other writer widens the migration reasons, offload goes off, for they fail closed (promise 3).
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import SERIES_GROUPS, first_refusal
-from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reasons_value
+from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reason_names, reasons_value
 from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
@@ -59,6 +61,8 @@ ERRNO_REASONS: Final = {
     errno.ERANGE: Reason.INVALID_VALUE,
 }
 """What an errno of a knob's file means; any other one is a KernelError."""
+
+NOTHING_CONTENDED: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +159,7 @@ class UnitChange:
     Attributes:
         writes: in the order in which they are safe.
         drift: all of it sets back what somebody else changed.
+        drifted: the fields of which that is true.
         swaps: what is to be known before the first write, to undo it after a crash.
         ends: it is the undo of a change that was left open, which may have nothing to write.
         window: in which the engine is tried in the middle of it.
@@ -167,6 +172,7 @@ class UnitChange:
     drift: bool
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     ends: bool = False
+    drifted: frozenset[str] = frozenset()
     window: TrialWindow | None = None
 
     @property
@@ -220,6 +226,7 @@ def make_plan(
     settled: Mapping[str, Value],
     veto: Refusal | None = None,
     *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
     verdict: Verdict | None = None,
 ) -> Plan:
     """Decide for all groups.
@@ -230,10 +237,13 @@ def make_plan(
         baselines: values of before, of this boot.
         settled: by field, the target that was last found in force.
         veto: why no engine may be turned on, whatever is wished.
+        contended: by field, what is to be said of a knob that another writer changes again and again.
         verdict: what the last trial of an engine on this boot has shown.
     """
     record = Record(verdict, spec.verify_epoch)
-    groups = tuple(plan_group(facts, wish, baselines, settled, veto, record=record) for wish in spec.wishes)
+    groups = tuple(
+        plan_group(facts, wish, baselines, settled, veto, record=record, contended=contended) for wish in spec.wishes
+    )
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -260,6 +270,7 @@ def plan_group(
     settled: Mapping[str, Value],
     veto: Refusal | None = None,
     *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
     record: Record = NO_RECORD,
 ) -> GroupPlan:
     """Decide for one group."""
@@ -278,7 +289,7 @@ def plan_group(
     untried = _impossible(case, rows, record)
     if untried is not None:
         return _refused(case, untried, baselines)
-    return _tried(case, _applied(case, rows, baselines, settled), record)
+    return _tried(case, _applied(case, rows, baselines, settled, contended), record)
 
 
 def plan_policy(
@@ -310,7 +321,11 @@ def _worst(groups: Sequence[GroupPlan]) -> GroupPlan | None:
 
 
 def _applied(
-    case: Situation, rows: tuple[KnobPlan, ...], baselines: Baselines, settled: Mapping[str, Value]
+    case: Situation,
+    rows: tuple[KnobPlan, ...],
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    contended: Mapping[str, str],
 ) -> GroupPlan:
     wish = case.wish
     unreadable = next((row for row in rows if row.outcome is Outcome.REJECTED), None)
@@ -318,20 +333,48 @@ def _applied(
         return GroupPlan(wish, GroupState.FAILED, unreadable.reason, unreadable.message, rows)
     left = _no_longer_named(case, rows, baselines)
     differing = tuple(row for row in (*rows, *left) if row.differs)
-    drifted = frozenset(row.field for row in differing if settled.get(row.field) == row.target)
-    if drifted and wish.drift is not DriftPolicy.CORRECT:
-        shown = drifted if wish.drift is DriftPolicy.REPORT else frozenset[str]()
-        differing = tuple(row for row in differing if row.field not in drifted)
-    else:
-        shown = drifted
+    drifted = tuple(row for row in differing if settled.get(row.field) == row.target)
+    fought = _fought(wish, drifted, contended)
+    alone = fought if wish.drift is DriftPolicy.CORRECT else drifted
+    differing = tuple(row for row in differing if row not in alone)
+    shown = frozenset(row.field for row in drifted if wish.drift is not DriftPolicy.IGNORE)
+    if any(_widens_reasons(case, row) for row in fought):
+        message = f"{_contention(fought, contended)}; offload is off meanwhile, for more would be offloaded than asked"
+        refused = _refused(case, Refusal(GroupState.FAILED, Reason.CONTENDED, message), baselines)
+        return replace(refused, drifted=shown)
     return GroupPlan(
         wish,
-        *_state_of(rows, differing, shown),
-        knobs=tuple(_mark_drift(row, shown) for row in (*rows, *left)),
+        *_state_of(rows, differing, shown, _contention(fought, contended)),
+        knobs=tuple(_mark_drift(row, shown, fought) for row in (*rows, *left)),
         writes=_writes(case.facts, differing),
         captures=_captures(rows),
         forget=frozenset(row.field for row in left),
         drifted=shown,
+    )
+
+
+def _fought(wish: Wish, drifted: Iterable[KnobPlan], contended: Mapping[str, str]) -> tuple[KnobPlan, ...]:
+    """Return what is left to the other writer; that never is an engine that shall be off."""
+    if wish.drift is not DriftPolicy.CORRECT:
+        return ()
+    return tuple(row for row in drifted if row.field in contended and not _turns_off(row))
+
+
+def _turns_off(row: KnobPlan) -> bool:
+    return row.knob is not None and row.knob.is_engine and row.target == row.knob.off
+
+
+def _widens_reasons(case: Situation, row: KnobPlan) -> bool:
+    if row.field != REASONS_FIELD or not case.by_dma or not row.observed or not row.target:
+        return False
+    return not reason_names(row.observed) <= reason_names(row.target)
+
+
+def _contention(fought: Iterable[KnobPlan], contended: Mapping[str, str]) -> str:
+    return "; ".join(
+        f"{row.field}: {row.asked} is wished, {row.knob.codec.show(row.observed)} is there; {contended[row.field]}"
+        for row in fought
+        if row.knob and row.observed is not None
     )
 
 
@@ -395,9 +438,11 @@ def _write(facts: KernelFacts, knob: Knob, target: Value) -> KnobWrite:
 
 
 def _state_of(
-    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str]
+    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str], contention: str
 ) -> tuple[GroupState, Reason, str]:
     names = ", ".join(sorted(drifted))
+    if contention:
+        return GroupState.FAILED, Reason.CONTENDED, contention
     if differing:
         if drifted.issuperset(row.field for row in differing):
             return GroupState.PENDING, Reason.DRIFT_DETECTED, f"{names} was changed by somebody else; setting it back"
@@ -411,8 +456,10 @@ def _state_of(
     return GroupState.READY, Reason.AS_EXPECTED, f"this kernel lacks {', '.join(lacking)}" if lacking else ""
 
 
-def _mark_drift(row: KnobPlan, drifted: frozenset[str]) -> KnobPlan:
-    return replace(row, reason=Reason.DRIFT_DETECTED) if row.field in drifted else row
+def _mark_drift(row: KnobPlan, drifted: frozenset[str], fought: Sequence[KnobPlan]) -> KnobPlan:
+    if row.field not in drifted:
+        return row
+    return replace(row, reason=Reason.CONTENDED if row in fought else Reason.DRIFT_DETECTED)
 
 
 def _captures(rows: Iterable[KnobPlan]) -> Mapping[str, Value]:
@@ -575,10 +622,11 @@ def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: froz
         if window and any(write.knob == window.engine and write.target == write.knob.off for write in writes):
             window = None  # it is cycled, and tried when it goes on again
         if writes or captures or forget or window:
-            drifted = frozenset[str]().union(*(group.drifted for group in members))
-            drift = bool(asked) and all(write.knob.field in drifted for write in asked)
+            named = frozenset(write.knob.field for write in asked)
+            drifted = named & frozenset[str]().union(*(group.drifted for group in members))
+            drift = bool(asked) and drifted == named
             swaps = _swaps(facts, writes, window)
-            yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window)
+            yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window, drifted=drifted)
 
 
 def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[KnobWrite]) -> tuple[KnobWrite, ...]:

@@ -245,8 +245,8 @@ SETTINGS: Final = (
         "statistics_window_seconds",
         _seconds(0.1, 3600),
         "Window over which rates are measured, and time between two looks at the counters.",
-        "Shorter follows bursts, longer smooths them.",
-        default="10",
+        "Shorter follows bursts, longer smooths them; equal to drift_check_seconds, the agent wakes up once for both.",
+        default="15",
         unit="seconds",
     ),
     Setting(

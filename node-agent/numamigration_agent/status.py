@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
+from numamigration_agent.kernel.counters import NUMA_COUNTERS, numa_name, split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
@@ -29,8 +30,9 @@ from numamigration_agent.kernel.dialects import (
 from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
-from numamigration_agent.statistics import Statistics, rates
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
 from numamigration_agent.verify import Verdict, verdict_json
+from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
@@ -54,6 +56,7 @@ SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
+NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
 STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
@@ -62,7 +65,7 @@ _UNITS_OF_ENGINE: Final = {
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
 }
 _IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
-_VOLATILE: Final = frozenset({"reportedAt", "statistics"})
+_VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
     "folios_failed": "foliosFailedPerSecond",
@@ -73,11 +76,17 @@ _RATES: Final = {
 _TOTALS: Final = {
     "folios_migrated": "foliosMigrated",
     "folios_failed": "foliosFailed",
+    "folios_refused": "foliosRefused",
+    "batches_refused": "batchesRefused",
     "pages_migrated": "pagesMigrated",
     "pages_migration_failed": "pagesMigrationFailed",
     "pages_promoted": "pagesPromoted",
     "pages_demoted": "pagesDemoted",
+    "thps_migrated": "thpsMigrated",
+    "thps_split": "thpsSplit",
+    DRIFT_CORRECTIONS: "driftCorrections",
 }
+_PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +119,7 @@ class View:
     skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
+    window: Window | None = None
     settled_at: str | None = None
     agent_version: str = ""
     batch_ceiling_pages: int = 0
@@ -154,6 +164,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "dmaEngines": _engines(view.facts),
             "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
             "statistics": _statistics(view),
+            "window": window_json(view.window) if view.window else None,
             "verification": verdict_json(view.verdict) if view.verdict else None,
             "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
@@ -169,6 +180,13 @@ def _fitted(status: dict[str, Any]) -> dict[str, Any]:
             break
         status = spare(status)
     return status
+
+
+def _without_numa_nodes(status: dict[str, Any]) -> dict[str, Any]:
+    """The sums over all NUMA nodes stay."""
+    return _without_none(
+        status | {"statistics": _without_none(status.get("statistics", {}) | {"numaNodes": None}) or None}
+    )
 
 
 def _without_plan_knobs(status: dict[str, Any]) -> dict[str, Any]:
@@ -201,6 +219,7 @@ def _with_short_conditions(status: dict[str, Any]) -> dict[str, Any]:
 
 
 _SPARED: Final = (
+    _without_numa_nodes,
     _without_plan_knobs,
     _without_ranges,
     _without_unknown_files,
@@ -323,6 +342,9 @@ def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
 
 def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
     drifted = sorted(name for group in groups for name in group.drifted)
+    fought = next((group for group in groups if group.reason is Reason.CONTENDED), None)
+    if fought is not None:
+        return _about(NodeCondition.DRIFTED, ConditionStatus.TRUE, fought)
     if drifted:
         message = f"changed by somebody else: {', '.join(drifted)}"
         return Condition(NodeCondition.DRIFTED, ConditionStatus.TRUE, Reason.DRIFT_DETECTED, message)
@@ -471,25 +493,57 @@ def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
 
 
 def _statistics(view: View) -> dict[str, Any] | None:
-    found = rates(view.statistics)
-    document: dict[str, Any] = {
-        _TOTALS[name]: total for name, total in view.statistics.totals.items() if name in _TOTALS
-    }
+    known, found = view.statistics, rates(view.statistics)
+    document: dict[str, Any] = {_TOTALS[name]: total for name, total in known.totals.items() if name in _TOTALS}
     if not document:
         return None
     document |= {_RATES[name]: rate for name, rate in found.per_second.items() if name in _RATES}
-    return _without_none({"since": view.since, "windowSeconds": found.window_seconds, **document})
+    document |= {key: known.pressures[name] for name, key in _PRESSURES.items() if name in known.pressures}
+    offloads = bool(view.facts.running)
+    return _without_none(
+        {
+            "since": view.since,
+            "windowSeconds": found.window_seconds,
+            **document,
+            "fallbackShareMax": fallback_share_max(known) if offloads else None,
+            "numaNodes": _numa_nodes(known.totals) or None,
+        }
+    )
+
+
+def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}
+    moved: dict[int, int] = {}
+    for full_name, total in totals.items():
+        number, name = split_numa_name(full_name)
+        if number is not None:
+            rows.setdefault(number, {"id": number})[_TOTALS[name]] = total
+            moved[number] = moved.get(number, 0) + total
+    busiest = sorted(rows, key=lambda number: (-moved[number], number))[:NUMA_ROWS_MAX]
+    return [rows[number] for number in sorted(busiest)]
 
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
     """Return the totals that a status has, to go on counting after a restart of the agent."""
     known = status.get("statistics") or {}
-    return {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    totals = {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    for row in known.get("numaNodes") or ():
+        found = {name: row[_TOTALS[name]] for name in NUMA_COUNTERS if _TOTALS[name] in row}
+        totals |= {numa_name(row["id"], name): int(total) for name, total in found.items()}
+    return totals
 
 
 def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
     """Return the migration reasons that a status says this kernel knows."""
     return frozenset((status.get("capabilities") or {}).get("migrationReasons") or ())
+
+
+def contended_of_status(status: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    """Return the fields that a status says another writer fights over, and since when."""
+    conditions = status.get("conditions") or ()
+    since = next((row["lastTransitionTime"] for row in conditions if row["type"] == NodeCondition.DRIFTED), "")
+    rows = (row for row in status.get("knobs") or () if not row.get("outcome"))
+    return frozenset(row["field"] for row in rows if row.get("reason") == Reason.CONTENDED), since
 
 
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
@@ -498,7 +552,8 @@ def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
     for row in status.get("knobs") or ():
         in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
         shown = row.get("observed") if in_force else row.get("desired")
-        told = in_force or row.get("reason") == Reason.DRIFT_DETECTED
+        drifted = not row.get("outcome") and row.get("reason") in {Reason.DRIFT_DETECTED, Reason.CONTENDED}
+        told = in_force or drifted
         value = CODECS[row["field"]].unshow(shown) if told and shown and row.get("field") in CODECS else None
         if value is not None:
             settled[row["field"]] = value

@@ -65,6 +65,13 @@ def no_room(bytes_max: int = 16) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+class Longest(random.Random):
+    """Chance that always draws the longest wait."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002
+        return b
+
+
 class FakeSysfs(Sysfs):
     """The agent's door to kernel files, with the fake kernel's model right behind it."""
 
@@ -159,12 +166,17 @@ class Rig:
         return next(row for row in self.status["conditions"] if row["type"] == type_)
 
     def wish(
-        self, groups: Mapping[str, Any] | None = None, plans: list[Any] | None = None, *, verify_epoch: int = 0
+        self,
+        groups: Mapping[str, Any] | None = None,
+        plans: list[Any] | None = None,
+        *,
+        verify_epoch: int = 0,
+        **more: Mapping[str, Any],
     ) -> None:
         """Write a spec, as the operator does, and let the agent come to rest."""
         generation = self.object["metadata"]["generation"] + 1
         self.object["metadata"]["generation"] = generation
-        spec = {"groups": dict(groups or {}), "plans": plans or []}
+        spec = {"groups": dict(groups or {}), "plans": plans or [], **more}
         self.object["spec"] = {"revision": spec_revision(spec), "verifyEpoch": verify_epoch, **spec}
         self.send(StateSeen(copy.deepcopy(self.object)))
 

@@ -12,10 +12,23 @@ import pytest
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.change import Failure
 from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.counters import numa_name
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.plan import make_plan, plan_policy
-from numamigration_agent.status import View, build_status, offload_phrase, settled_of_status, significant
+from numamigration_agent.statistics import Statistics, add_sample
+from numamigration_agent.status import (
+    NUMA_ROWS_MAX,
+    View,
+    build_status,
+    contended_of_status,
+    offload_phrase,
+    settled_of_status,
+    significant,
+    totals_of_status,
+)
+from numamigration_agent.window import Window
 from numamigration_agent.wishes import parse_spec
+from numamigration_api.machinery.records import replace
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Reason
 from tests.fakekernel.config import REASONS_7_2, REASONS_7_3, DmaEngine, HostConfig
@@ -33,8 +46,10 @@ def facts_of(config: HostConfig, **writes: str) -> KernelFacts:
     return probe(sysfs, probe_host(sysfs))
 
 
-def status_of(groups: dict[str, Any], config: HostConfig | None = None, **view: Any) -> dict[str, Any]:
-    facts = facts_of(config or HostConfig())
+def status_of(
+    groups: dict[str, Any], config: HostConfig | None = None, writes: dict[str, str] | None = None, **view: Any
+) -> dict[str, Any]:
+    facts = facts_of(config or HostConfig(), **(writes or {}))
     spec = parse_spec({"metadata": {"generation": 2}, "spec": {"groups": groups}})
     plan = make_plan(facts, spec, Baselines("boot"), {})
     status = build_status(View(spec, facts, plan.groups, **view), now=START, conditions=())
@@ -185,9 +200,10 @@ def test_every_reason_of_the_newest_kernel_fits_into_a_knob_row() -> None:
 
 
 def test_a_moved_counter_and_the_time_are_not_significant() -> None:
+    """Promise 12."""
     status = status_of({})
 
-    later = {**status, "reportedAt": "2027-01-01T00:00:00Z", "statistics": {"foliosMigrated": 5}}
+    later = {**status, "reportedAt": "2027-01-01T00:00:00Z", "statistics": {"foliosMigrated": 5}, "window": {}}
     assert significant(later) == significant(status)
     assert significant({**status, "offload": "Unknown"}) != significant(status)
 
@@ -202,6 +218,108 @@ def test_after_a_restart_only_what_was_in_force_counts_as_settled() -> None:
     ]
 
     assert settled_of_status({"knobs": rows}) == {"offload.channels": Value("4"), "demotion.enabled": Value("true")}
+
+
+EVERY_TOTAL = {
+    "folios_migrated": 1,
+    "folios_failed": 2,
+    "folios_refused": 3,
+    "batches_refused": 4,
+    "pages_migrated": 5,
+    "pages_migration_failed": 6,
+    "pages_promoted": 7,
+    "pages_demoted": 8,
+    "thps_migrated": 9,
+    "thps_split": 10,
+    "drift_corrections": 11,
+    numa_name(0, "pages_promoted"): 12,
+    numa_name(12, "pages_demoted"): 13,
+}
+
+
+def test_every_total_is_told_and_found_again_after_a_restart() -> None:
+    status = status_of({}, statistics=Statistics(totals=EVERY_TOTAL))
+
+    assert totals_of_status(json.loads(json.dumps(status))) == EVERY_TOTAL
+    assert status["statistics"]["numaNodes"] == [{"id": 0, "pagesPromoted": 12}, {"id": 12, "pagesDemoted": 13}]
+
+
+def test_what_no_counter_says_is_absent_and_never_zero() -> None:
+    assert status_of({}, statistics=Statistics(totals={"pages_migrated": 0}))["statistics"] == {"pagesMigrated": 0}
+
+
+def test_pressure_is_told_as_the_kernel_says_it() -> None:
+    known = Statistics(totals={"pages_migrated": 0}, pressures={"cpu_pressure": "63.78"})
+
+    assert status_of({}, statistics=known)["statistics"]["cpuPressure"] == "63.78"
+
+
+@pytest.mark.parametrize(
+    ("writes", "share"), [pytest.param({"offloading": "1"}, "0.5", id="on"), pytest.param({}, None, id="off")]
+)
+def test_the_share_that_fell_back_is_told_while_offload_is_on(writes: dict[str, str], share: str | None) -> None:
+    known = Statistics(thp_pages=512)
+    for at in (0, 1):
+        counters = {"folios_migrated": at, "pages_migrated": 2 * at, "thps_migrated": 0}
+        known = add_sample(known, at=at, counters=counters, window_seconds=10)
+
+    status = status_of({}, writes=writes, statistics=known)
+
+    assert status["statistics"].get("fallbackShareMax") == share
+
+
+MOST = 2**63 - 1
+
+
+def test_of_many_numa_nodes_the_busiest_are_told_by_id() -> None:
+    totals = {numa_name(number, "pages_promoted"): 100 + number * (-1) ** number for number in range(20)}
+    totals["pages_promoted"] = sum(totals.values())
+
+    rows = status_of({}, statistics=Statistics(totals=totals))["statistics"]["numaNodes"]
+
+    assert [row["id"] for row in rows] == [4, 6, 8, 10, 12, 14, 16, 18]
+
+
+def test_numbers_of_a_whole_boot_take_a_bounded_part_of_the_status() -> None:
+    """Promise 12: every number as long as it can be."""
+    numa = {numa_name(n, name): MOST for n in range(1024) for name in ("pages_promoted", "pages_demoted")}
+    numbers = {"seconds": "86400", "memoryPressure": "100.00", "cpuPressure": "100.00"} | dict.fromkeys(
+        ("foliosMigrated", "foliosFailed", "foliosRefused", "batchesRefused", "pagesMigrated", "pagesMigrationFailed"),
+        MOST,
+    )
+
+    status = status_of(
+        {},
+        statistics=Statistics(totals=dict.fromkeys(EVERY_TOTAL, MOST) | numa),
+        window=Window("0" * 16, numbers, numbers),
+    )
+
+    assert len(status["statistics"]["numaNodes"]) == NUMA_ROWS_MAX
+    assert len(json.dumps([status["statistics"], status["window"]])) < 2000
+
+
+def test_a_status_that_would_be_too_large_does_without_its_numa_nodes() -> None:
+    """Promise 12."""
+    totals = {"pages_promoted": 1, numa_name(0, "pages_promoted"): 1}
+    facts = replace(facts_of(HostConfig()), unknown_files=("/" + "x" * 250,) * 40)
+
+    status = build_status(View(parse_spec({}), facts, statistics=Statistics(totals=totals)), now=START, conditions=())
+
+    assert status["statistics"] == {"pagesPromoted": 1}
+
+
+def test_after_a_restart_a_contended_knob_is_still_contended_and_was_in_force() -> None:
+    rows = [
+        {"field": "offload.channels", "desired": "4", "observed": "1", "reason": "Contended"},
+        {"field": "offload.engine", "desired": "DMA", "observed": "Off", "outcome": "Refused", "reason": "Contended"},
+    ]
+    conditions = [{"type": "Drifted", "lastTransitionTime": "2026-01-02T03:04:05Z"}]
+
+    assert contended_of_status({"knobs": rows, "conditions": conditions}) == (
+        frozenset({"offload.channels"}),
+        "2026-01-02T03:04:05Z",
+    )
+    assert settled_of_status({"knobs": rows}) == {"offload.channels": Value("4")}
 
 
 @pytest.mark.parametrize(

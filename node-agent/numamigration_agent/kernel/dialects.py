@@ -541,6 +541,8 @@ MAINLINE_COUNTERS: Final = (
         "pages_demoted",
         vmstat_keys=("pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged", "pgdemote_proactive"),
     ),
+    Counter("thps_migrated", vmstat_keys=("thp_migration_success",)),
+    Counter("thps_split", vmstat_keys=("thp_migration_split",)),
 )
 
 ROWS: Final = {row.dialect: row for row in DIALECTS}
