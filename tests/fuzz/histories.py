@@ -10,13 +10,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.series import SERIES
 from tests.fuzz.moves import History, Move, make_history
 from tests.fuzz.oracle import FILES
 from tests.fuzz.world import World
 
 MOVES_PER_HISTORY: Final = 40
-DIALECTS: Final = tuple(dialect for dialect in FILES if dialect in SERIES and SERIES[dialect].rows)
+DIALECTS: Final = tuple(dialect for dialect in FILES if dialect in SERIES and dialect is not Dialect.NO_SERIES)
 IN_MEMORY: Final = Path("/dev/shm")  # so that a save's fsync costs nothing
 RUNS_MAX: Final = 400
 """To make one history shorter; each takes some hundredths of a second."""

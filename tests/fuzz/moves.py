@@ -48,7 +48,15 @@ DRIFTS: Final = {
     "balancing.mode": ("0", "1", "2", "3"),
     "balancing.promoteRateLimitMBps": ("0", "100", "65536"),
     "demotion.enabled": ("0", "1"),
+    "offload.engine/CPUThreads": ("0", "1"),
+    "cpuThreads.count": ("2", "8"),
+    "batch.minSize": ("16384", "131072"),
+    "mapCache.enabled": ("Y", "N"),
 }
+
+
+JUDGED_SHARE: Final = 0.6
+"""Of hosts, those of dialects about which the oracle knows most."""
 
 
 class Move(NamedTuple):
@@ -71,7 +79,9 @@ class History(NamedTuple):
 
 def some_host(rng: Random, dialects: tuple[Dialect, ...]) -> HostConfig:
     """Return a host of one of the dialects; every tenth has no series."""
-    dialect = Dialect.NO_SERIES if rng.random() < 0.1 else rng.choice(dialects)
+    judged = [dialect for dialect in dialects if dialect in {Dialect.V5, Dialect.V6}]
+    drawn = rng.choice(judged if judged and rng.random() < JUDGED_SHARE else dialects)
+    dialect = Dialect.NO_SERIES if rng.random() < 0.1 else drawn
     engines = ENGINES[rng.choice(["four", "four", "two", *ENGINES])]
     return HostConfig(
         dialect=dialect,
@@ -88,7 +98,9 @@ def some_host(rng: Random, dialects: tuple[Dialect, ...]) -> HostConfig:
 def some_groups(rng: Random) -> dict[str, Any]:
     """Return the wishes of a spec; a group that is not among them is not to be touched."""
     makers = {"offload": _some_offload, "balancing": _some_balancing, "demotion": _some_demotion}
-    return {name: _some_wish(rng, make(rng)) for name, make in makers.items() if rng.random() < 0.75}
+    rare = {"cpuThreads": _some_threads, "batch": _some_batch, "mapCache": _some_map_cache}
+    groups = {name: _some_wish(rng, make(rng)) for name, make in makers.items() if rng.random() < 0.75}
+    return groups | {name: _some_wish(rng, make(rng)) for name, make in rare.items() if rng.random() < 0.12}
 
 
 def _some_wish(rng: Random, settings: Settings) -> dict[str, Any]:
@@ -109,12 +121,26 @@ def _some_wish(rng: Random, settings: Settings) -> dict[str, Any]:
 def _some_offload(rng: Random) -> Settings:
     if rng.random() < 0.2:
         return {"engine": "Off"}
-    settings: Settings = {"engine": rng.choices(["DMA", "CPUThreads"], [19, 1])[0]}
+    settings: Settings = {"engine": rng.choices(["DMA", "CPUThreads"], [9, 1])[0]}
     if rng.random() < 0.8:
         settings["channels"] = rng.choice([1, 2, 3, 4, 8, 16, 24])
     if rng.random() < 0.7:
         settings["reasons"] = rng.sample(KNOWN_REASONS, rng.randint(1, 4))
     return settings
+
+
+def _some_threads(rng: Random) -> Settings:
+    return {"count": rng.choice([1, 4, 32, 64]), "placement": rng.choice(["Push", "Pull", "Fill", "Spread"])}
+
+
+def _some_batch(rng: Random) -> Settings:
+    every = {"minSize": "64Ki", "chunkMinSize": "128Ki", "chunkMaxSize": "4Mi", "sgElements": 16}
+    return {name: every[name] for name in rng.sample(sorted(every), rng.randint(1, 4))}
+
+
+def _some_map_cache(rng: Random) -> Settings:
+    every = {"enabled": rng.random() < 0.5, "capMiB": 1024, "minKiB": 128, "quantumKiB": rng.choice([0, 512])}
+    return {name: every[name] for name in rng.sample(sorted(every), rng.randint(1, 4))}
 
 
 def _some_balancing(rng: Random) -> Settings:

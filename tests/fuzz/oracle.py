@@ -16,6 +16,7 @@ Sources: docs/promises.md; kernel/params.c; RFC v6 4/5 of the batch copy offload
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ from numamigration_agent.cluster import StateGone, StateSeen
 from numamigration_agent.loop import Command, Event, Run
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.parsing import KernelError
 
 if TYPE_CHECKING:
     from tests.fuzz.world import World
@@ -34,8 +36,8 @@ STATUS_BYTES_MAX: Final = 10_000
 
 ENGINE, CHANNELS, REASONS = "offload.engine", "offload.channels", "offload.reasons"
 MODE, RATE, DEMOTION = "balancing.mode", "balancing.promoteRateLimitMBps", "demotion.enabled"
-GROUPS: Final = {"offload": (ENGINE, CHANNELS, REASONS), "balancing": (MODE, RATE), "demotion": (DEMOTION,)}
-SWITCHES: Final = {ENGINE: "0", MODE: "0", DEMOTION: "0"}
+THREADS, THREAD_COUNT = "offload.engine/CPUThreads", "cpuThreads.count"
+PLACEMENT, DIE = "cpuThreads.placement", "cpuThreads.placement/die"
 
 MAINLINE: Final = {
     MODE: "/proc/sys/kernel/numa_balancing",
@@ -43,17 +45,56 @@ MAINLINE: Final = {
     DEMOTION: "/sys/kernel/mm/numa/demotion_enabled",
 }
 V5_DIR, V6_DIR = "/sys/module/dcbm", "/sys/module/dcbm/parameters"
+DCBM_DIR, THREADS_DIR = "/sys/kernel/dcbm", "/sys/kernel/cpu_mt"
+V4_FILES: Final = {ENGINE: f"{DCBM_DIR}/offloading", CHANNELS: f"{DCBM_DIR}/nr_dma_chan"}
+V6_FILES: Final = {
+    ENGINE: f"{V6_DIR}/offloading",
+    CHANNELS: f"{V6_DIR}/nr_dma_chan",
+    REASONS: f"{V6_DIR}/reason_mask",
+}
+THREAD_FILES: Final = {
+    THREADS: f"{THREADS_DIR}/offloading",
+    THREAD_COUNT: f"{THREADS_DIR}/threads",
+    DIE: f"{THREADS_DIR}/cpuselect",
+}
+F_MID_FILES: Final = {
+    **V6_FILES,
+    "offload.cacheAllocate": f"{V6_DIR}/cache_ctrl",
+    "batch.sgElements": f"{V6_DIR}/sg_elems",
+}
+F_EXT_FILES: Final = {
+    **F_MID_FILES,
+    "offload.locality": "/sys/module/mm_offload_dma/parameters/cross_node",
+    "batch.minSize": f"{V6_DIR}/min_bytes",
+    "batch.chunkMinSize": f"{V6_DIR}/min_chunk_bytes",
+    "batch.chunkMaxSize": f"{V6_DIR}/max_chunk_bytes",
+    "batch.descriptorsPerChannel": f"{V6_DIR}/max_inflight",
+    "mapCache.enabled": f"{V6_DIR}/map_cache",
+    "mapCache.capMiB": f"{V6_DIR}/map_cache_cap_mb",
+    "mapCache.minKiB": f"{V6_DIR}/map_cache_min_kb",
+    "mapCache.quantumKiB": f"{V6_DIR}/map_quantum_kb",
+}
 FILES: Final = {
     Dialect.NO_SERIES: MAINLINE,
     Dialect.V5: {ENGINE: f"{V5_DIR}/offloading", CHANNELS: f"{V5_DIR}/nr_dma_chan", **MAINLINE},
-    Dialect.V6: {
-        ENGINE: f"{V6_DIR}/offloading",
-        CHANNELS: f"{V6_DIR}/nr_dma_chan",
-        REASONS: f"{V6_DIR}/reason_mask",
+    Dialect.V6: {**V6_FILES, **MAINLINE},
+    Dialect.V1: {ENGINE: f"{DCBM_DIR}/offloading", **MAINLINE},
+    Dialect.ZY: {
+        THREADS: "/proc/sys/vm/use_mt_copy",
+        THREAD_COUNT: "/proc/sys/vm/limit_mt_num",
+        PLACEMENT: "/proc/sys/vm/push_0_pull_1",
         **MAINLINE,
     },
+    Dialect.V2: {**V4_FILES, **THREAD_FILES, **MAINLINE},
+    Dialect.V3: {**V4_FILES, **THREAD_FILES, **MAINLINE},
+    Dialect.V4: {**V4_FILES, **MAINLINE},
+    Dialect.V6_SDXI: {**V6_FILES, **MAINLINE},
+    Dialect.F_MID: {**F_MID_FILES, **MAINLINE},
+    Dialect.F_EXT: {**F_EXT_FILES, **MAINLINE},
 }
 """Every file that may ever be written, by dialect."""
+JUDGED: Final = frozenset({Dialect.NO_SERIES, Dialect.V5, Dialect.V6})
+"""Dialects of which is known here what shall become of a wish for offload; of the others only that nothing is lost."""
 
 LEGAL: Final = {
     ENGINE: r"[01]",
@@ -62,7 +103,9 @@ LEGAL: Final = {
     MODE: r"[0-4]",
     RATE: r"0|[1-9][0-9]{0,9}",
     DEMOTION: r"[01]",
+    THREADS: r"[01]",
 }
+NUMBER_OR_BOOLEAN: Final = r"0|[1-9][0-9]{0,9}|[YN]"
 V5_REASONS: Final = frozenset({"compaction", "syscall_or_cpuset", "demotion", "numa_misplaced"})
 HAZARDS: Final = {"idxd": "OutOfOrderEngine", "ioatdma": "SharedEngine"}
 USABLE: Final = frozenset({"ptdma", "ae4dma", "idxd", "ioatdma"})
@@ -104,6 +147,10 @@ class Oracle:
         self._kernel = world.kernel
         self._files = FILES[world.kernel.config.dialect]
         self._names = {path: name for name, path in self._files.items()}
+        self._groups: dict[str, list[str]] = {}
+        for name in self._files:
+            self._groups.setdefault(group_of(name), []).append(name)
+        self._judged = world.kernel.config.dialect in JUDGED
         self._live: list[Spec | None] = []
         self._unseen_edit = self._file_gone = self._status_gone = self.is_spoiled = self._tampered = False
         self._begin_boot()
@@ -126,16 +173,15 @@ class Oracle:
 
     def held(self) -> dict[str, str]:
         """Return by field what the kernel holds, spelled as it is written; a missing driver holds nothing."""
-        seen = self._kernel.snapshot()
-        values = {
-            MODE: str(seen.numa_balancing),
-            RATE: str(seen.promote_rate_limit),
-            DEMOTION: str(int(seen.demotion_enabled)),
-        }
-        if seen.loaded:
-            values |= {ENGINE: str(int(seen.offloading)), CHANNELS: str(seen.nr_dma_chan)}
-            values[REASONS] = ",".join(seen.reasons) or "none"
-        return {name: value for name, value in values.items() if name in self._files}
+        values: dict[str, str] = {}
+        for name, path in self._files.items():
+            try:
+                file = self._kernel.open(path, os.O_RDONLY).file
+            except KernelError:
+                continue
+            # Not by a read, which might have to wait for a lock of the kernel.
+            values[name] = _as_written(name, file.row.show(self._kernel._state).decode())
+        return values
 
     # --- what the world did
 
@@ -173,14 +219,14 @@ class Oracle:
         if name in self.held():
             self._origins.setdefault(name, set()).add(self.held()[name])
         if any(call.path == self._files[name] for call in self._kernel.blocked):
-            self._origins[name] |= {"0", "1"} if name == ENGINE else set()
+            self._origins[name] |= {"0", "1"} if name in {ENGINE, THREADS} else set()
 
     def driver_came(self) -> None:
         """Note that the driver's knobs are as after loading."""
         self.disturbed()
-        for name in GROUPS["offload"]:
-            if name in self.held():
-                self._origins.setdefault(name, set()).add(self.held()[name])
+        for name, value in self.held().items():
+            if name not in MAINLINE:
+                self._origins.setdefault(name, set()).add(value)
 
     def status_lost(self) -> None:
         """Note that the node state is gone with its status."""
@@ -288,14 +334,16 @@ class Oracle:
         """Check a write at the moment at which it reaches the kernel."""
         name = self._names.get(path, "")
         require(name, 14, f"a write to {path}")
-        require(re.fullmatch(LEGAL[name], text), 14, f"{path}: {text!r} is no value of it")
+        require(re.fullmatch(LEGAL.get(name, NUMBER_OR_BOOLEAN), text), 14, f"{path}: {text!r} is no value of it")
         require(self._read.get(path) != text, 2, f"{name}: {text} was written although it was read there before")
         if self._to_undo and group_of(name) == group_of(self._to_undo[0]):
             last = self._to_undo.pop()
             require(name == last, 4, f"{name} is undone before {last}, which was written after it")
+        if not self._judged:
+            return
         if name == ENGINE and text == "1":
             self._check_turning_on()
-        elif name in GROUPS["offload"] and name != ENGINE:
+        elif name in {CHANNELS, REASONS}:
             self._check_order(name)
 
     def failed(self, path: str) -> None:
@@ -384,7 +432,7 @@ class Oracle:
             wish = groups_of((self.world.object or {}).get("spec")).get(group, {})
             if result["state"] != "Restored" or wish.get("mode") != "Restore" or self._disturbed:
                 continue
-            for name in GROUPS[group]:
+            for name in self._groups.get(group, ()):
                 if name in held:
                     self._check_origin(name, held[name], "after Restored the kernel")
         if status.get("observedRevision") == ((self.world.object or {}).get("spec") or {}).get("revision"):
@@ -393,7 +441,7 @@ class Oracle:
     def _end_wishes(self, status: Mapping[str, Any], held: Mapping[str, str]) -> None:
         """What the kernel holds is the value of before of the next wish, once the agent has let go of this one."""
         spec = (self.world.object or {}).get("spec") or {}
-        for group, names in GROUPS.items():
+        for group, names in self._groups.items():
             state = status.get("groups", {}).get(group, {}).get("state")
             if state == "Restored" or (group not in groups_of(spec) and not spec.get("isEdited")):
                 self._ours -= set(names)
@@ -407,7 +455,7 @@ class Oracle:
         world = self.world
         held = self.held()
         spec = self._live[-1] if self._live else None
-        for group, names in GROUPS.items():
+        for group, names in self._groups.items():
             # Nobody asks for it, or not yet: sooner or later the agent lets go of it, and this is what was before.
             if spec and spec.get("revision") and not spec.get("isEdited") and group not in groups_of(spec):
                 for name in names:
@@ -436,11 +484,11 @@ class Oracle:
         self._asked_since_rest = self._asked_since_rest[-1:]
         wish, before = self._wished_alone("offload"), self._at_rest
         status = (self.world.object or {}).get("status") or {}
-        if wish is None or before is None or self._disturbed or not isinstance(status.get("groups"), dict):
+        if wish is None or before is None or self._disturbed or not self._judged:
             return
-        result = status["groups"].get("offload", {})
+        result = (status.get("groups") or {}).get("offload", {})
         if result.get("state") == "Failed" and self._failed_since_rest and result.get("reason") != "UndoFailed":
-            changed = {name for name in GROUPS["offload"] if held.get(name) != before.get(name)}
+            changed = {name for name in self._groups["offload"] if held.get(name) != before.get(name)}
             allowed = {ENGINE} if held.get(ENGINE) == "0" else set()
             require(changed <= allowed, 4, f"a failed change left {sorted(changed)} changed")
 
@@ -472,11 +520,13 @@ class Oracle:
             if result.get("reason") == "BaselineNotSaved":
                 require(self.is_spoiled, 11, f"{group}: {result}, and nobody spoiled the file")
                 continue
+            if group not in {"balancing", "demotion"} and wish["mode"] == "Apply" and not self._judged:
+                continue
             states = self._states(group, wish)
             require(result.get("state") in states, 11, f"{group} is {result}, not one of {sorted(states)}: {wish}")
             if result["state"] == "Ready":
                 self._check_ready(group, wish)
-            elif result["state"] != "Restored" and group == "offload" and self._is_ours(ENGINE):
+            elif result["state"] != "Restored" and group == "offload" and self._judged and self._is_ours(ENGINE):
                 require(self.held().get(ENGINE) != "1" or result["state"] == "Held", 3, f"offload is on and {result}")
         require(not self._open_fields(), 4, "a change is open in a calm node")
         safe = self._document().get("values", {})
@@ -490,9 +540,13 @@ class Oracle:
         if wish["mode"] == "Hold":
             return {"Held"}
         if wish["mode"] == "Restore":
-            kept_out = group == "offload" and self._kernel._state.other_migrator and "1" in self._origins[ENGINE]
+            kept_out = (
+                group == "offload" and self._kernel._state.other_migrator and "1" in self._origins.get(ENGINE, ())
+            )
             return {"Restored", "Failed"} if kept_out else {"Restored"}
-        return self._offload_states(wish) if group == "offload" else {"Ready"}
+        if group in {"balancing", "demotion"}:
+            return {"Ready"}
+        return self._offload_states(wish) if group == "offload" else {"Unsupported"}
 
     def _offload_states(self, wish: Mapping[str, Any]) -> set[str]:
         engine, held = wish["settings"]["engine"], self.held()
