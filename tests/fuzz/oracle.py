@@ -107,6 +107,8 @@ LEGAL: Final = {
 }
 NUMBER_OR_BOOLEAN: Final = r"0|[1-9][0-9]{0,9}|[YN]"
 V5_REASONS: Final = frozenset({"compaction", "syscall_or_cpuset", "demotion", "numa_misplaced"})
+TRIAL_REASONS: Final = {"mempolicy_mbind"}
+"""Offloaded while an engine is tried: the least used one that the agent can cause."""
 HAZARDS: Final = {"idxd": "OutOfOrderEngine", "ioatdma": "SharedEngine"}
 USABLE: Final = frozenset({"ptdma", "ae4dma", "idxd", "ioatdma"})
 BALANCING: Final = {"Off": "0", "Normal": "1", "Tiering": "2"}
@@ -150,9 +152,10 @@ class Oracle:
         self._groups: dict[str, list[str]] = {}
         for name in self._files:
             self._groups.setdefault(group_of(name), []).append(name)
+        self._was_tried = self._on_trial = False
         self._judged = world.kernel.config.dialect in JUDGED
         self._live: list[Spec | None] = []
-        self._unseen_edit = self._file_gone = self._status_gone = self.is_spoiled = self._tampered = False
+        self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self.is_spoiled = self._tampered = False
         self._begin_boot()
 
     def _begin_boot(self) -> None:
@@ -190,19 +193,19 @@ class Oracle:
         self._live = []
         self._read.clear()
         self._is_blind = False
-        self._crashed = True
+        self._crashed, self._on_trial = True, False
         self._begin_change()
         self._forget_when_both_homes_are_gone()
 
     def _forget_when_both_homes_are_gone(self) -> None:
-        if self._file_gone and self._status_gone:
+        if self._file_lost and self._status_gone:
             for name, value in self.held().items():
                 self._origins.setdefault(name, set()).add(value)
 
     def rebooted(self, *, keeps_folder: bool) -> None:
         """Note that every value of before is another one now; a file that was spoiled may still be."""
         self._begin_boot()
-        self._unseen_edit = self._file_gone = self._status_gone = self._tampered = False
+        self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self._tampered = False
         self.is_spoiled &= keeps_folder
 
     def disturbed(self) -> None:
@@ -240,13 +243,18 @@ class Oracle:
 
     def file_lost(self, *, spoiled: bool) -> None:
         """Note that the file is not what the agent saved."""
-        self._file_gone = True
+        self._file_gone = self._file_lost = True  # the second also when the agent has found out
         self.is_spoiled |= spoiled
         self._forget_when_both_homes_are_gone()
 
+    def tried(self) -> None:
+        """Note that the agent has moved own pages, and may have lost its trust in the engine."""
+        self._was_tried = self._on_trial = True
+        self._begin_change()  # what follows opens the node as it was wished
+
     def saved(self) -> None:
         """Note that the file is whole."""
-        self._file_gone = False
+        self._file_gone = self._file_lost = False
 
     # --- what the agent was shown and did
 
@@ -286,10 +294,12 @@ class Oracle:
             return
         name = self._names.get(command.job.knob.path, "")
         require(name, 14, f"a write to {command.job.knob.path}")
-        require(self._live and (self._live[-1] or {}).get("revision"), 6, f"{name}: a write although nobody wishes")
+        # A trial is brought to its end whatever comes: an engine that nobody has tried must not stay on.
+        wished = self._on_trial or (self._live and (self._live[-1] or {}).get("revision"))
+        require(wished, 6, f"{name}: a write although nobody wishes")
         modes = {groups_of(spec).get(group_of(name), {}).get("mode") for spec in self._live}
         opened = self._file_gone or name in self._open_fields()  # a lost file is still in the agent's memory
-        require(modes & {"Apply", "Restore"} or opened, 6, f"{name}: a write, modes are {modes}")
+        require(modes & {"Apply", "Restore"} or opened or self._on_trial, 6, f"{name}: a write, modes are {modes}")
         require(not self._is_blind, 1, f"{name}: a write, and nobody knows what was before")
         self._check_homes(name, _as_written(name, command.job.knob.codec.format(command.job.value)))
 
@@ -304,7 +314,7 @@ class Oracle:
             known = not fresh or text == before or self._read.get(self._files[name]) == before
             require(known, 7, f"{name}: written over, and {before} is what is safe")
         shown = next((row for row in self._shown_rows() if row.get("field") == name), {}).get("baseline")
-        if not self._unseen_edit:
+        if not self._unseen_edit and not self._on_trial:
             require(shown is not None, 1, f"{name}: a write, and the status has no value of before")
 
     def _check_origin(self, name: str, value: str, place: str) -> None:
@@ -364,6 +374,10 @@ class Oracle:
         self._others.discard(name)
         self._written.append(name)
         self._ours.add(name)
+        wishes = [groups_of(spec).get("offload", {}) for spec in self._live]
+        self._on_trial |= name in {ENGINE, THREADS} and any(
+            wish.get("verification") != "Off" for wish in wishes if wish
+        )
         self._switched_on = name == ENGINE and self.held().get(ENGINE) == "1"
 
     def _wished_alone(self, group: str) -> Mapping[str, Any] | None:
@@ -381,7 +395,8 @@ class Oracle:
             return
         require(wish["mode"] == "Apply" and wish["settings"]["engine"] == "DMA", 4, f"offload on, the wish is {wish}")
         surplus = self._reasons_on() - _asked(wish["settings"])
-        require(not surplus or REASONS in self._others, 3, f"offload is turned on with {sorted(surplus)} too")
+        tries = wish["verification"] != "Off" and self._reasons_on() <= TRIAL_REASONS
+        require(not surplus or tries or REASONS in self._others, 3, f"offload is turned on with {sorted(surplus)} too")
         if not self._disturbed:
             lacking = self._hazards(wish) - set(wish["acceptedRisks"])
             lacking -= set() if "memory_failure" in self._reasons_on() else {"MemoryFailureOffload"}
@@ -400,7 +415,7 @@ class Oracle:
             found.add("BuiltInDriverStall")
         if "memory_failure" in (wish["settings"].get("reasons") or ()):
             found.add("MemoryFailureOffload")
-        return found | {"UnverifiedEngine"}
+        return found | ({"UnverifiedEngine"} if wish["verification"] == "Off" else set())
 
     def _check_order(self, name: str) -> None:
         require(not self._switched_on, 4, f"{name} is written after the switch that it belongs to")
@@ -475,7 +490,7 @@ class Oracle:
         self._live = self._live[-1:]
         self._at_rest = held
         self._safe_at_rest = frozenset(self._document().get("values", {}))
-        self._failed_since_rest = self._crashed = False
+        self._failed_since_rest = self._crashed = self._on_trial = False
         self._begin_change()
 
     def _check_rest(self, held: Mapping[str, str]) -> None:
@@ -558,8 +573,11 @@ class Oracle:
         found = set[str]()
         if not drivers & USABLE:
             found.add("Unsupported")
-        if self._hazards(wish) - set(wish["acceptedRisks"]) or wish["verification"] != "Off":
+        if self._hazards(wish) - set(wish["acceptedRisks"]):
             found.add("Refused")
+        # What an engine shows when it is tried, or could not show, is known to the agent alone.
+        if wish["verification"] != "Off" or self._was_tried:
+            found |= {"Ready", "Refused", "Failed"}
         asked = _asked(wish["settings"])
         if REASONS in held and not asked & set(self._kernel.config.reason_names):
             found.add("Refused")

@@ -22,7 +22,7 @@ from typing import Any, Final
 from numamigration_agent.baseline import FILE_NAME, BaselineFile, Baselines
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
-from numamigration_agent.jobs import Begin, Probe, Wrote, perform
+from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
 from numamigration_agent.loop import Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import MigrationReason
@@ -32,6 +32,7 @@ from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 from tests.fuzz.moves import ENGINES, History
 from tests.fuzz.oracle import Oracle, knob_path
+from tests.twin import twin
 from tests.unit.agent_rig import FakeSysfs
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -182,12 +183,14 @@ class World:
 
     def _perform(self, run: Run) -> None:
         try:
-            answer = perform(run.job, self.door, self.file)
+            answer = perform(run.job, self.door, self.file, twin(self.kernel))
         except HeldUpError as held:
             self._held.append((run, held.call))
             return
         if isinstance(run.job, Probe):
             self.oracle.probed()
+        if isinstance(run.job, MovePages):
+            self.oracle.tried()
         if isinstance(run.job, Begin):
             self.oracle.began()
         self.tasks.append(JobDone(run.lane, answer))
@@ -337,7 +340,7 @@ class World:
             case "no baselines":
                 status["knobs"] = [{key: row[key] for key in row if key != "baseline"} for row in rows]
             case "other baselines":
-                status["knobs"] = [{**row, "baseline": "16"} if "baseline" in row else row for row in rows]
+                status["knobs"] = [{**row, "baseline": "3"} if "baseline" in row else row for row in rows]
             case "no conditions":
                 status.pop("conditions", None)
             case "old copy" if self._old_statuses:
