@@ -38,7 +38,7 @@ def test_a_seed_gives_the_same_history_each_time() -> None:
 
 
 def test_every_move_is_made_and_takes_what_it_is_given() -> None:
-    made = {move.name for seed in range(40) for move in make_history(seed, MOVES_PER_HISTORY, DIALECTS).moves}
+    made = {move.name for seed in range(150) for move in make_history(seed, MOVES_PER_HISTORY, DIALECTS).moves}
 
     assert made == set(MOVES)
     assert all(callable(getattr(World, name)) for name in MOVES)
