@@ -155,7 +155,9 @@ class Oracle:
         self._was_tried = self._on_trial = False
         self._judged = world.kernel.config.dialect in JUDGED
         self._live: list[Spec | None] = []
-        self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self.is_spoiled = self._tampered = False
+        self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self.is_spoiled = self._tampered = (
+            False
+        )
         self._begin_boot()
 
     def _begin_boot(self) -> None:
