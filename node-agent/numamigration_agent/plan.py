@@ -501,10 +501,9 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal
     if denied is not None:
         reason, message = _denial(denied, facts)
         return GroupPlan(wish, GroupState.FAILED, reason, message)
-    hidden = held & {knob.field for knob in knobs_of(facts.dialect)} - {knob.field for knob in knobs}
+    hidden = [knob.path for knob in knobs_of(facts.dialect) if knob.field in held and _is_hidden(facts, knob)]
     if hidden:
-        names = ", ".join(sorted(hidden))
-        message = f"the file of {names} has gone, and its driver has not: are /sys and /proc mounted whole?"
+        message = f"{', '.join(hidden)} has gone, and its folder has not: are /sys and /proc mounted whole?"
         return GroupPlan(wish, GroupState.FAILED, Reason.KERNEL_ERROR, message)
     vetoed = veto is not None and veto.reason is Reason.CORRUPTION_DETECTED
     rows = tuple(
@@ -514,6 +513,12 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal
     writes = _writes(facts, (row for row in rows if row.differs))
     message = f"putting {len(writes)} back"
     return GroupPlan(wish, GroupState.PENDING, Reason.RESTORING, message, rows, writes, forget=held)
+
+
+def _is_hidden(facts: KernelFacts, knob: Knob) -> bool:
+    """Whether a knob's file is gone although nothing went that would have taken along what it held."""
+    went_with_its_folder = knob.folder in facts.row.folders and facts.life(knob) is None
+    return knob not in facts.knobs and not went_with_its_folder
 
 
 def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPlan:

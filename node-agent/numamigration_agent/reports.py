@@ -89,7 +89,7 @@ class Reports:
         known = found.values if found else {}
         if found is None:
             # Somebody took away what was told, or an older copy of the object came back.
-            self._told = None
+            self._told, self._overtaken = None, self._sending is not None
         self.baselines = known
 
     def _look_for_edit(self, shown: Mapping[str, Any]) -> None:

@@ -164,7 +164,7 @@ class Oracle:
         self._origins = {name: {value} for name, value in self.held().items()}
         self._read: dict[str, str] = {}
         self._switched_on = False
-        self._disturbed = True
+        self._disturbed, self._reloaded = True, False
         self._others: set[str] = set()
         self._at_rest: dict[str, str] | None = None
         self._asked_since_rest: list[Spec | None] = []
@@ -229,6 +229,7 @@ class Oracle:
     def driver_came(self) -> None:
         """Note that the driver's knobs are as after loading."""
         self.disturbed()
+        self._reloaded = True
         for name, value in self.held().items():
             if name not in MAINLINE:
                 self._origins.setdefault(name, set()).add(value)
@@ -274,7 +275,13 @@ class Oracle:
     def began(self) -> None:
         """Note that the agent has read the file, and knows when it is not as it saved it."""
         status = (self.world.object or {}).get("status") or {}
-        self._is_blind = self.is_spoiled and self._file_gone and status.get("bootID") != self._kernel.snapshot().boot_id
+        nothing_new = not (self._unseen_edit or (self._status_gone and not self.world.object))
+        self._is_blind = (
+            nothing_new
+            and self.is_spoiled
+            and self._file_gone
+            and status.get("bootID") != self._kernel.snapshot().boot_id
+        )
         self._file_gone = False
 
     def _begin_change(self) -> None:
@@ -491,7 +498,8 @@ class Oracle:
         self._check_rest(held)
         self._live = self._live[-1:]
         self._at_rest = held
-        self._safe_at_rest = frozenset(self._document().get("values", {}))
+        if not self._file_lost:
+            self._safe_at_rest = frozenset(self._document().get("values", {}))
         self._failed_since_rest = self._crashed = self._on_trial = False
         self._begin_change()
 
@@ -548,6 +556,7 @@ class Oracle:
         require(not self._open_fields(), 4, "a change is open in a calm node")
         safe = self._document().get("values", {})
         lacking = safe.keys() - {row.get("field") for row in self._shown_rows() if "baseline" in row}
+        lacking &= lacking if not self._reloaded else MAINLINE.keys()  # a driver loaded anew is a new life
         require(not lacking, 1, f"the status of a calm node lacks the values of before of {sorted(lacking)}")
 
     def _is_ours(self, name: str) -> bool:

@@ -72,6 +72,19 @@ def test_an_edit_that_is_seen_before_the_answer_to_a_report_is_not_taken_back_by
     assert reports.wants(STATUS, 0)
 
 
+def test_a_status_that_was_cleared_before_the_answer_to_a_report_is_told_again(reports: Reports) -> None:
+    """Promise 1: it looks like that of a new object, which the agent knows."""
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.send(STATUS, 0)
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {}
+    assert reports.wants(STATUS, 0)
+
+
 def test_an_edit_that_a_report_has_overwritten_is_over(reports: Reports) -> None:
     """Promise 12: it is told once for each edit."""
     reports.seen({"metadata": {"uid": "one"}}, "boot")
