@@ -18,6 +18,7 @@ from benchmarks.kernel_files import copy_files, memory_folder
 from benchmarks.run import run_alone
 from benchmarks.schema import Machine, Measurement, Result, Target, Unit, measured, result
 from numamigration_agent.baseline import Baselines
+from numamigration_agent.groups import Known
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.plan import Plan, make_plan
@@ -144,7 +145,7 @@ def rounds(root: Path, wanted: Spec) -> tuple[list[float], list[float]]:
 
 def look(sysfs: Sysfs, known: KernelFacts, wanted: Spec) -> Plan:
     """Probe and plan, as the agent does each time something may have changed."""
-    return make_plan(probe(sysfs, known.host), wanted, Baselines(known.host.boot_id), {})
+    return make_plan(probe(sysfs, known.host), wanted, Known(Baselines(known.host.boot_id)))
 
 
 def _timed(work: Callable[[], object]) -> float:

@@ -24,11 +24,14 @@ from typing import Any, Final, assert_never
 from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
+from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Worker, perform
 from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
-from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.lanes import Lane
+from numamigration_agent.loop import Agent
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
+from numamigration_api.machinery.clock import NEVER
 from numamigration_api.machinery.logs import LogFormat, LogLevel, set_up_logs
 from numamigration_api.machinery.records import dataclass
 

@@ -29,12 +29,14 @@ from enum import Enum, auto
 from typing import Final, assert_never
 
 from numamigration_agent.baseline import Baselines
+from numamigration_agent.groups import TrialWindow
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import Knob
+from numamigration_agent.kernel.dialects import ENGINE_OFF, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading, explain_errno
-from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange, stays
+from numamigration_agent.plan import UNITS, UnitChange, stays
+from numamigration_agent.rows import ERRNO_REASONS, KnobWrite
 from numamigration_agent.verify import Trial
-from numamigration_api.machinery.records import dataclass
+from numamigration_api.machinery.records import dataclass, replace
 from numamigration_api.vocabulary import Outcome, Reason
 
 
@@ -421,6 +423,16 @@ class Change:
         for unit in self.units:
             unit.failure = unit.failure or Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
         self._progress = Progress.OVER
+
+
+def turn_off(switch: Knob, life: int | None, baselines: Baselines, fresh: frozenset[str]) -> Change:
+    """Return the turn-off of an engine that is not trusted, of which nothing may wait and no unit may be ended.
+
+    So it is made as if all baselines were safe everywhere, as they were before the engine went on.
+    """
+    off = UnitChange(UNITS[switch.group], (KnobWrite(switch, ENGINE_OFF, life),), {}, frozenset(), drift=False)
+    known = replace(baselines, open_units={})
+    return Change([off], known, on_file=known.values, reported=known.values, fresh=fresh)
 
 
 _ADVICE: Final = {

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
@@ -94,6 +95,48 @@ class DriftLog:
         return f"{self.knob} was changed by somebody else and set back, {times} lately"
 
 
-def contended_log(knob: str, now: float, since: str) -> DriftLog:
-    """Return the log of a knob that an earlier life of this agent found contended."""
-    return DriftLog(knob, CORRECTIONS_MAX, last_at=now, since=since)
+class Drifts:
+    """Corrections of all knobs of one node, by settings field."""
+
+    def __init__(self, rng: Random) -> None:
+        self._rng = rng
+        self._logs: dict[str, DriftLog] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._logs)
+
+    def resume(self, contended: Iterable[str], now: float, since: str) -> None:
+        """Take over knobs that an earlier life of this agent found contended."""
+        self._logs = {name: DriftLog(name, CORRECTIONS_MAX, last_at=now, since=since) for name in contended}
+
+    def clear(self) -> None:
+        """Forget all: whoever fights over a knob fights over another wish now."""
+        self._logs.clear()
+
+    def looked(self, drifted: Iterable[str], now: float, wall: str) -> None:
+        """Note which knobs were found changed, among those that are set back."""
+        found = frozenset(drifted)
+        self._logs |= {name: DriftLog(name) for name in found if name not in self._logs}
+        for name, drift in self._logs.items():
+            if name in found:
+                drift.drifted(now, wall)
+            else:
+                drift.in_force()
+        self._logs = {name: drift for name, drift in self._logs.items() if not drift.forgotten(now)}
+
+    def corrected(self, fields: Iterable[str], now: float) -> None:
+        """Note that knobs were set back."""
+        for name in fields:
+            self._logs.setdefault(name, DriftLog(name)).corrected(now, self._rng)
+
+    def not_before(self, fields: Iterable[str]) -> float:
+        """Return when all of these knobs may be set back; they were found changed before."""
+        return max((self._logs[name].not_before for name in fields), default=float("-inf"))
+
+    def contended(self, now: float) -> Mapping[str, str]:
+        """Return the knobs that are not set back any more, and what a person must know of each."""
+        return {name: drift.contention for name, drift in self._logs.items() if drift.contended(now)}
+
+    def told(self, now: float) -> str:
+        """Return what was set back lately, in words."""
+        return "; ".join(str(drift) for _, drift in sorted(self._logs.items()) if drift.shown(now))

@@ -15,23 +15,16 @@ Sources: Documentation/accounting/psi.rst; "[PATCH RFC v6 0/5]" of the batch cop
 
 from __future__ import annotations
 
-import re
 from random import Random
-from typing import Final
 
+from numamigration_agent.jobs import Moved
 from numamigration_agent.kernel.codecs import reason_names
-from numamigration_agent.kernel.counters import Counts, read_counters
+from numamigration_agent.kernel.counters import Counts
 from numamigration_agent.kernel.dialects import REASONS_FIELD
-from numamigration_agent.kernel.pages import Batch, Mover, MoveRequest
+from numamigration_agent.kernel.pages import Batch, MoveRequest
 from numamigration_agent.kernel.probe import KernelFacts
-from numamigration_agent.kernel.sysfs import Present, Sysfs
 from numamigration_agent.verify import CAUSABLE
 from numamigration_agent.watch import PROBE_PAGES, Probed
-from numamigration_api.vocabulary import Dialect
-
-PRESSURE_PATH: Final = "/proc/pressure/memory"
-PRESSURE_PERCENT_MAX: Final = 10.0
-_SOME_AVG10: Final = re.compile(r"^some avg10=([0-9.]+) ", re.MULTILINE)
 
 
 def probe_request(facts: KernelFacts, rng: Random) -> MoveRequest | str:
@@ -54,27 +47,16 @@ def _enabled_reasons(facts: KernelFacts) -> frozenset[str]:
     return reason_names(mask) if mask else frozenset()
 
 
-def move_and_count(sysfs: Sysfs, move: Mover, request: MoveRequest, dialect: Dialect) -> Probed:
-    """Move own pages and see whether the engine's counters took notice; may block."""
-    if memory_pressure(sysfs) > PRESSURE_PERCENT_MAX:
+def probed(moved: Moved) -> Probed:
+    """Say whether the engine's counters took notice of own pages that were moved."""
+    answer = moved.answer
+    if answer is None:
         return Probed(postponed=True)
-    before = _folios(read_counters(sysfs, dialect))
-    answer = move(request)
-    after = _folios(read_counters(sysfs, dialect))
+    before, after = _folios(moved.before), _folios(moved.after)
     pages = sum(passage.folios for passage in answer.passages)
     causes = (answer.cause, *(passage.cause for passage in answer.passages), "none arrived")
     obstacle = "" if pages else next(cause for cause in causes if cause)
     return Probed(pages, None if before is None or after is None else after - before, obstacle)
-
-
-def memory_pressure(sysfs: Sysfs) -> float:
-    """Return the share of time in which some task waited for memory, in percent over 10 s; 0 where none is told."""
-    reading = sysfs.read(PRESSURE_PATH)
-    found = _SOME_AVG10.search(reading.text) if isinstance(reading, Present) else None
-    try:
-        return float(found[1]) if found else 0.0
-    except ValueError:
-        return 0.0
 
 
 def _folios(counts: Counts) -> int | None:

@@ -88,7 +88,7 @@ def fields_supported(case: Situation) -> Refusal | None:
 
 def engine_trusted(case: Situation) -> Refusal | None:
     """Refuse an engine that this node has seen to fail."""
-    return case.veto
+    return case.distrust
 
 
 def hazards_accepted(case: Situation) -> Refusal | None:

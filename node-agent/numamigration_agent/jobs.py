@@ -14,12 +14,11 @@ import threading
 from collections.abc import Callable
 from errno import ENODEV
 from queue import SimpleQueue
-from typing import assert_never
+from typing import Final, assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
-from numamigration_agent.effect import move_and_count
-from numamigration_agent.kernel.counters import Counts, Look, look, read_counters
+from numamigration_agent.kernel.counters import Counts, Look, look, memory_pressure, read_counters
 from numamigration_agent.kernel.engines import DMA_CLASS_DIR
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
@@ -28,9 +27,10 @@ from numamigration_agent.kernel.sysfs import Reading, Sysfs
 from numamigration_agent.memory import Memory, MemoryFile, Remembered
 from numamigration_agent.record import RecordFile
 from numamigration_agent.verify import Verdict
-from numamigration_agent.watch import Probed
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
+
+PRESSURE_PERCENT_MAX: Final = 10.0  # then tasks wait for memory, and own pages would make them wait longer
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,26 +65,19 @@ class ReadCounters:
 
 @dataclass(frozen=True, slots=True)
 class MovePages:
-    """Move own pages, and read the counters of a dialect before and after."""
+    """Move own pages, and read the counters of a dialect before and after; with `calm_only` not while tasks wait."""
 
     request: MoveRequest
     dialect: Dialect
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeEngine:
-    """Move own pages and see whether the engine took them; not while tasks wait for memory."""
-
-    request: MoveRequest
-    dialect: Dialect
+    calm_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """Answer to MovePages."""
+    """Answer to MovePages; `answer` is None when nothing was moved, for tasks waited for memory."""
 
     before: Counts
-    answer: MoveAnswer
+    answer: MoveAnswer | None
     after: Counts
 
 
@@ -105,13 +98,6 @@ class SaveVerdict:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictSaved:
-    """Answer to SaveVerdict; `problem` is empty when the file is safe."""
-
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
 class SaveMemory:
     """Replace what the watch remembers."""
 
@@ -120,15 +106,8 @@ class SaveMemory:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Answer to SaveMemory; `problem` is empty when the file is safe."""
-
-    problem: str
-
-
-@dataclass(frozen=True, slots=True)
 class Saved:
-    """Answer to SaveBaselines; `problem` is empty when the file is safe."""
+    """Answer to SaveBaselines, SaveVerdict and SaveMemory; `problem` is empty when the file is safe."""
 
     problem: str
 
@@ -160,14 +139,13 @@ Job = (
     | ReadCounters
     | ReadSigns
     | MovePages
-    | ProbeEngine
     | SaveVerdict
     | SaveMemory
     | SaveBaselines
     | ReadKnob
     | WriteKnob
 )
-Answer = Begun | KernelFacts | Counted | Signs | Moved | Probed | VerdictSaved | Kept | Saved | Reading | Wrote | Broken
+Answer = Begun | KernelFacts | Counted | Signs | Moved | Saved | Reading | Wrote | Broken
 
 
 def describe(job: Job) -> str:
@@ -179,7 +157,7 @@ def describe(job: Job) -> str:
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
-        case MovePages() | ProbeEngine():
+        case MovePages():
             return "moving own pages"
         case SaveVerdict():
             return "saving the verdict on the engine"
@@ -204,7 +182,7 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
         case ReadSigns(known, dialect):
             return read_signs(sysfs, known, dialect)
-        case MovePages() | ProbeEngine():
+        case MovePages():
             return _move(job, sysfs, move)
         case SaveBaselines() | SaveVerdict() | SaveMemory():
             return _save(job, file)
@@ -223,22 +201,22 @@ def _begin(sysfs: Sysfs, file: BaselineFile) -> Begun:
     return Begun(host, file.load(host.boot_id), verdict, MemoryFile(file.folder).load(host.boot_id))
 
 
-def _move(job: MovePages | ProbeEngine, sysfs: Sysfs, move: Mover) -> Moved | Probed:
-    if isinstance(job, ProbeEngine):
-        return move_and_count(sysfs, move, job.request, job.dialect)
+def _move(job: MovePages, sysfs: Sysfs, move: Mover) -> Moved:
+    if job.calm_only and memory_pressure(sysfs) > PRESSURE_PERCENT_MAX:
+        return Moved({}, None, {})
     before = read_counters(sysfs, job.dialect)
     answer = move(job.request)
     return Moved(before, answer, read_counters(sysfs, job.dialect))
 
 
-def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> Saved | VerdictSaved | Kept:
+def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> Saved:
     match job:
         case SaveBaselines(baselines):
             return Saved(file.save(baselines))
         case SaveVerdict(verdict, boot_id):
-            return VerdictSaved(RecordFile(file.folder).save(verdict, boot_id))
+            return Saved(RecordFile(file.folder).save(verdict, boot_id))
         case SaveMemory(memory, boot_id):
-            return Kept(MemoryFile(file.folder).save(memory, boot_id))
+            return Saved(MemoryFile(file.folder).save(memory, boot_id))
         case _:
             assert_never(job)
 

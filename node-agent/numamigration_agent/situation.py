@@ -23,16 +23,23 @@ class Refusal(NamedTuple):
     message: str
 
 
-class Situation(NamedTuple):
-    """What a check looks at.
+class Veto(NamedTuple):
+    """Why this node has lost its trust in an engine, by what it saw of it; `engine` is empty when that is in any."""
 
-    Attributes:
-        veto: why this node has lost its trust in the engine, by what it saw of it.
-    """
+    refusal: Refusal
+    engine: str = ""
+
+    def concerns(self, engine: str) -> bool:
+        """Whether an engine must not be on; one that is not named may be any."""
+        return not engine or self.engine in {"", engine}
+
+
+class Situation(NamedTuple):
+    """What a check looks at."""
 
     facts: KernelFacts
     wish: Wish
-    veto: Refusal | None = None
+    veto: Veto | None = None
 
     @property
     def fields(self) -> tuple[str, ...]:
@@ -56,6 +63,11 @@ class Situation(NamedTuple):
         """The engine that the wish turns on; empty when it turns none on."""
         engine = str(self.wish.settings.get("engine", ""))
         return "" if engine == Engine.OFF else engine
+
+    @property
+    def distrust(self) -> Refusal | None:
+        """Why the engine of the wish must not be on."""
+        return self.veto.refusal if self.veto and self.veto.concerns(self.engine) else None
 
     @property
     def by_dma(self) -> bool:

@@ -22,6 +22,22 @@ from numamigration_api.machinery.records import dataclass, field, replace
 
 DRIFT_CORRECTIONS: Final = "drift_corrections"
 """The total that no kernel file has: knobs that were set back."""
+TOTALS: Final = {
+    "folios_migrated": "foliosMigrated",
+    "folios_failed": "foliosFailed",
+    "folios_refused": "foliosRefused",
+    "batches_refused": "batchesRefused",
+    "pages_migrated": "pagesMigrated",
+    "pages_migration_failed": "pagesMigrationFailed",
+    "pages_promoted": "pagesPromoted",
+    "pages_demoted": "pagesDemoted",
+    "thps_migrated": "thpsMigrated",
+    "thps_split": "thpsSplit",
+    DRIFT_CORRECTIONS: "driftCorrections",
+}
+"""By name of a total, its name in ``status.statistics``."""
+PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
+"""Likewise of pressures."""
 SAMPLES_MAX: Final = 64  # of one window; closer ones replace each other, so frequent sampling costs no memory
 STEP_MAX: Final = 1 << 40  # 4 PiB of base pages: no host migrates that between two looks
 TOTAL_MAX: Final = (1 << 63) - 1  # of the schema; a file of nonsense that jumps for days must not cost the whole status

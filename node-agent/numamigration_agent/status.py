@@ -16,11 +16,11 @@ from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, is_reason_name
-from numamigration_agent.kernel.counters import NUMA_COUNTERS, numa_name, split_numa_name
+from numamigration_agent.groups import GroupPlan
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
+from numamigration_agent.kernel.counters import split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
-    CODECS,
     DRIVEN,
     FIELD_ORDER,
     KNOBS,
@@ -29,16 +29,16 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
-from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
-from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
+from numamigration_agent.plan import UNITS, PlannedPolicy
+from numamigration_agent.rows import KnobPlan
+from numamigration_agent.statistics import PRESSURES, TOTALS, Statistics, fallback_share_max, rates
 from numamigration_agent.verify import Verdict, verdict_json
 from numamigration_agent.watch import Finding
 from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.machinery.conditions import Condition, find_condition, merge_conditions, shorten
+from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
 from numamigration_api.machinery.records import dataclass, field, replace
-from numamigration_api.machinery.shapes import count, mapping, moment, objects, texts
 from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,
@@ -68,8 +68,6 @@ _UNITS_OF_ENGINE: Final = {
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
 }
 _IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
-_SETTLED: Final = (Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED)  # a tuple: what is asked may not be hashable
-_DRIFTED: Final = (Reason.DRIFT_DETECTED, Reason.CONTENDED)
 _VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
@@ -78,20 +76,6 @@ _RATES: Final = {
     "pages_promoted": "pagesPromotedPerSecond",
     "pages_demoted": "pagesDemotedPerSecond",
 }
-_TOTALS: Final = {
-    "folios_migrated": "foliosMigrated",
-    "folios_failed": "foliosFailed",
-    "folios_refused": "foliosRefused",
-    "batches_refused": "batchesRefused",
-    "pages_migrated": "pagesMigrated",
-    "pages_migration_failed": "pagesMigrationFailed",
-    "pages_promoted": "pagesPromoted",
-    "pages_demoted": "pagesDemoted",
-    "thps_migrated": "thpsMigrated",
-    "thps_split": "thpsSplit",
-    DRIFT_CORRECTIONS: "driftCorrections",
-}
-_PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -519,11 +503,11 @@ def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
 
 def _statistics(view: View) -> dict[str, Any] | None:
     known, found = view.statistics, rates(view.statistics)
-    document: dict[str, Any] = {_TOTALS[name]: total for name, total in known.totals.items() if name in _TOTALS}
+    document: dict[str, Any] = {TOTALS[name]: total for name, total in known.totals.items() if name in TOTALS}
     if not document:
         return None
     document |= {_RATES[name]: rate for name, rate in found.per_second.items() if name in _RATES}
-    document |= {key: known.pressures[name] for name, key in _PRESSURES.items() if name in known.pressures}
+    document |= {key: known.pressures[name] for name, key in PRESSURES.items() if name in known.pressures}
     offloads = bool(view.facts.running)
     return _without_none(
         {
@@ -542,52 +526,10 @@ def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
     for full_name, total in totals.items():
         number, name = split_numa_name(full_name)
         if number is not None:
-            rows.setdefault(number, {"id": number})[_TOTALS[name]] = total
+            rows.setdefault(number, {"id": number})[TOTALS[name]] = total
             moved[number] = moved.get(number, 0) + total
     busiest = sorted(rows, key=lambda number: (-moved[number], number))[:NUMA_ROWS_MAX]
     return [rows[number] for number in sorted(busiest)]
-
-
-def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
-    """Return the totals that a status has, to go on counting after a restart of the agent."""
-    known = mapping(status.get("statistics"))
-    totals = {name: count(known.get(key)) for name, key in _TOTALS.items()}
-    for row in objects(known.get("numaNodes")):
-        number = count(row.get("id"))
-        if number is not None:
-            totals |= {numa_name(number, name): count(row.get(_TOTALS[name])) for name in NUMA_COUNTERS}
-    return {name: total for name, total in totals.items() if total is not None}
-
-
-def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
-    """Return the migration reasons that a status says this kernel knows."""
-    names = texts(mapping(status.get("capabilities")).get("migrationReasons"))
-    return frozenset(filter(is_reason_name, names))
-
-
-def contended_of_status(status: Mapping[str, Any]) -> tuple[frozenset[str], str]:
-    """Return the fields that a status says another writer fights over, and since when."""
-    drifted = find_condition(objects(status.get("conditions")), NodeCondition.DRIFTED) or {}
-    rows = (row for row in objects(status.get("knobs")) if not row.get("outcome"))
-    names = (row.get("field") for row in rows if row.get("reason") == Reason.CONTENDED)
-    known = frozenset(name for name in names if isinstance(name, str) and name in CODECS)
-    return known, moment(drifted.get("lastTransitionTime")) or ""
-
-
-def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
-    """Return by field what a status says was in force, so that drift is told from work also after a restart."""
-    settled: dict[str, Value] = {}
-    for row in objects(status.get("knobs")):
-        in_force = row.get("outcome") in _SETTLED
-        shown, name = row.get("observed") if in_force else row.get("desired"), row.get("field")
-        drifted = not row.get("outcome") and row.get("reason") in _DRIFTED
-        told = in_force or drifted
-        if not (told and isinstance(shown, str) and isinstance(name, str) and name in CODECS):
-            continue
-        value = CODECS[name].unshow(shown)
-        if value is not None:
-            settled[name] = value
-    return settled
 
 
 def _without_none(document: dict[str, Any]) -> dict[str, Any]:

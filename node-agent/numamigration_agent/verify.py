@@ -43,6 +43,7 @@ CAUSABLE: Final = (MEMPOLICY_MBIND, SYSCALL_OR_CPUSET)
 PAIRS_MAX: Final = 6  # all pairs of four NUMA nodes; the window takes some 60 ms of CPU for each
 WINDOW_SECONDS_MAX: Final = 2.0
 MOVING_SECONDS_MAX: Final = 1.5  # no batch begins later, so that one that has not ended at the window's end is stuck
+TRY_AGAIN_SECONDS: Final = 300.0  # after a trial for which there was no channel or memory, or whose engine hung
 SHAPES: Final = ((512, 0), (67, 0), (0, 1), (511, 1))
 """Small and huge folios of the batches: full, one that no number of channels divides, huge, and mixed."""
 

@@ -14,20 +14,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from numamigration_agent.statistics import Sample, Statistics
+from numamigration_agent.statistics import PRESSURES, TOTALS, Sample, Statistics
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.machinery.records import dataclass, replace
 from numamigration_api.machinery.shapes import mapping
 
-_COUNTERS: Final = {
-    "folios_migrated": "foliosMigrated",
-    "folios_failed": "foliosFailed",
-    "folios_refused": "foliosRefused",
-    "batches_refused": "batchesRefused",
-    "pages_migrated": "pagesMigrated",
-    "pages_migration_failed": "pagesMigrationFailed",
-}
-_PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
+_COUNTERS: Final = (
+    "folios_migrated",
+    "folios_failed",
+    "folios_refused",
+    "batches_refused",
+    "pages_migrated",
+    "pages_migration_failed",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,9 +90,9 @@ def _numbers(first: Sample, last: Sample, known: Statistics) -> Mapping[str, Any
     if last.at <= first.at:
         return None
     grown = {
-        key: last.totals[name] - first.totals[name]
-        for name, key in _COUNTERS.items()
+        TOTALS[name]: last.totals[name] - first.totals[name]
+        for name in _COUNTERS
         if name in first.totals and name in last.totals
     }
-    pressures = {key: known.pressures[name] for name, key in _PRESSURES.items() if name in known.pressures}
+    pressures = {key: known.pressures[name] for name, key in PRESSURES.items() if name in known.pressures}
     return {"seconds": decimal_text(last.at - first.at), **grown, **pressures}

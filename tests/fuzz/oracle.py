@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Final
 from numamigration_agent.baseline import FILE_NAME
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateGone, StateSeen
-from numamigration_agent.loop import Command, Event, Run
+from numamigration_agent.events import Command, Event, Run
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.parsing import KernelError

@@ -22,8 +22,9 @@ from typing import Any, Final
 from numamigration_agent.baseline import FILE_NAME, BaselineFile, Baselines
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
+from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
-from numamigration_agent.loop import Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.calls import Call

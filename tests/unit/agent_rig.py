@@ -21,10 +21,12 @@ from typing import Any, Final
 
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
+from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Job, perform
 from numamigration_agent.kernel.pages import Mover
 from numamigration_agent.kernel.sysfs import Sysfs
-from numamigration_agent.loop import Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.lanes import Lane
+from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from tests.fakekernel.config import HostConfig

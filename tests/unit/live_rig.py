@@ -12,9 +12,10 @@ from typing import Any, Final
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateSeen
+from numamigration_agent.events import JobDone, Tick
 from numamigration_agent.jobs import Answer, Job, Wrote, perform
 from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
-from numamigration_agent.loop import JobDone, Lane, Tick
+from numamigration_agent.lanes import Lane
 from tests.fakekernel.calls import Call
 from tests.fakekernel.control import MoveOwnPages
 from tests.fakekernel.moves import Move, Moved

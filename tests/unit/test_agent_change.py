@@ -24,7 +24,8 @@ from numamigration_agent.change import (
 from numamigration_agent.kernel.codecs import Value, reasons_value
 from numamigration_agent.kernel.dialects import Knob, knobs_of
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import KnobWrite, UnitChange, in_safe_order
+from numamigration_agent.plan import UnitChange, in_safe_order
+from numamigration_agent.rows import KnobWrite
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect, Reason
 from tests.fakekernel.config import HostConfig

@@ -206,7 +206,7 @@ def test_an_engine_that_somebody_turns_on_is_turned_off_without_end(rig: Rig) ->
 
 def test_an_engine_that_somebody_turns_on_against_a_veto_is_turned_off_at_each_look(rig: Rig) -> None:
     """Promise 15."""
-    rig.agent._watch.pause = Pause(Reason.ENGINE_STALLED, "it moved nothing", float("inf"), 1)
+    rig.agent._watchdog.watch.pause = Pause(Reason.ENGINE_STALLED, "it moved nothing", float("inf"), 1)
     rig.pass_time(LOOK)
 
     for _ in range(3 * CORRECTIONS_MAX):

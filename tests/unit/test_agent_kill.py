@@ -22,10 +22,11 @@ import pytest
 
 from numamigration_agent.baseline import FILE_NAME, BaselineFile, Baselines, Loaded, NoFile, baselines_of_status
 from numamigration_agent.change import SaveBaselines, WriteKnob
+from numamigration_agent.events import Command, Event, Report
 from numamigration_agent.jobs import Job
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.probe import probe, probe_host
-from numamigration_agent.loop import Command, Event, Lane, Report
+from numamigration_agent.lanes import Lane
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import HostConfig
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish

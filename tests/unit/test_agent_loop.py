@@ -12,9 +12,10 @@ import pytest
 from numamigration_agent.baseline import FILE_NAME
 from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateSeen
+from numamigration_agent.events import JobDone
 from numamigration_agent.jobs import Broken, Probe, ReadCounters
 from numamigration_agent.kernel.probe import UNKNOWN_FILES_MAX
-from numamigration_agent.loop import JOB_SECONDS_MAX, JobDone, Lane
+from numamigration_agent.lanes import JOB_SECONDS_MAX, Lane
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.unit.agent_rig import APPLIED, OFFLOAD, TIMING, Rig, wish

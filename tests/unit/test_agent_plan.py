@@ -11,14 +11,16 @@ from typing import Any
 import pytest
 
 from numamigration_agent.baseline import Baselines, Swap
+from numamigration_agent.groups import GroupPlan, Known
 from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
 from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import knobs_of
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Absent, Denied
-from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
-from numamigration_agent.situation import Refusal
+from numamigration_agent.plan import in_safe_order, make_plan, plan_policy
+from numamigration_agent.rows import KnobWrite
+from numamigration_agent.situation import Refusal, Veto
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
@@ -46,12 +48,12 @@ def plan_one(
     writes: Mapping[str, str] | None = None,
     baselines: Mapping[str, str] | None = None,
     settled: Mapping[str, str] | None = None,
-    veto: Refusal | None = None,
+    veto: Veto | None = None,
 ) -> GroupPlan:
     spec = parse_spec({"spec": {"groups": {group: body}}})
     before = Baselines("boot", {name: Value(value) for name, value in (baselines or {}).items()})
     in_force = {name: Value(value) for name, value in (settled or {}).items()}
-    return make_plan(facts_of(config or HostConfig(), writes), spec, before, in_force, veto).groups[0]
+    return make_plan(facts_of(config or HostConfig(), writes), spec, Known(before, in_force, veto=veto)).groups[0]
 
 
 def written(plan: GroupPlan) -> list[tuple[str, str]]:
@@ -241,16 +243,16 @@ def test_a_refused_group_turns_off_what_this_project_turned_on() -> None:
 
 def test_a_veto_turns_off_what_this_project_turned_on_and_is_told() -> None:
     """Promise 16: an engine that this node has seen to fail is off, whatever is wished."""
-    veto = Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s")
+    veto = Veto(Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s"))
 
     plan = plan_one("offload", wish(OFFLOAD), writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"}, veto=veto)
 
-    assert (plan.state, plan.reason, plan.message) == veto
+    assert (plan.state, plan.reason, plan.message) == veto.refusal
     assert written(plan) == [("offload.engine", "0")]
 
 
 def test_a_veto_keeps_no_other_group_from_its_wish() -> None:
-    veto = Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s")
+    veto = Veto(Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s"))
 
     assert plan_one("demotion", wish({"enabled": True}), veto=veto).writes
 
@@ -478,7 +480,7 @@ def test_groups_of_one_driver_change_together_and_others_apart() -> None:
         }
     )
 
-    plan = make_plan(facts_of(HostConfig()), spec, Baselines("boot"), {})
+    plan = make_plan(facts_of(HostConfig()), spec, Known(Baselines("boot")))
 
     assert [change.unit for change in plan.changes] == ["offload", "balancing", "demotion"]
 
@@ -566,7 +568,7 @@ def test_a_knob_whose_file_alone_is_gone_is_not_said_to_be_restored(group: str, 
     hidden = replace(facts, readings={**facts.readings, name: Absent()})
     spec = parse_spec({"spec": {"groups": {group: wish({}, mode="Restore")}}})
 
-    plan = make_plan(hidden, spec, Baselines("boot", {name: Value("1")}), {})
+    plan = make_plan(hidden, spec, Known(Baselines("boot", {name: Value("1")})))
 
     assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, Reason.KERNEL_ERROR)
     assert "has gone" in plan.groups[0].message
@@ -580,7 +582,7 @@ def test_a_knob_that_went_with_one_of_two_drivers_is_forgotten() -> None:
     sysfs = FakeSysfs(kernel)
     spec = parse_spec({"spec": {"groups": {"offload": wish({}, mode="Restore")}}})
 
-    plan = make_plan(probe(sysfs, probe_host(sysfs)), spec, Baselines("boot", {"offload.engine": Value("1")}), {})
+    plan = make_plan(probe(sysfs, probe_host(sysfs)), spec, Known(Baselines("boot", {"offload.engine": Value("1")})))
 
     assert plan.groups[0].state is GroupState.PENDING
     assert plan.changes[0].forget == {"offload.engine"}
@@ -599,7 +601,9 @@ def test_a_knob_that_another_dialect_of_the_driver_lacks_is_forgotten() -> None:
 def test_the_baselines_of_an_absent_group_are_forgotten_and_nothing_is_written() -> None:
     baselines = Baselines("boot", {"offload.channels": Value("1")})
 
-    plan = make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": {"revision": spec_revision({})}}), baselines, {})
+    plan = make_plan(
+        facts_of(HostConfig(), OURS), parse_spec({"spec": {"revision": spec_revision({})}}), Known(baselines)
+    )
 
     assert plan.groups == ()
     assert [change.writes for change in plan.changes] == [()]
@@ -617,7 +621,7 @@ def test_baselines_are_kept_while_a_group_is_absent_that_the_operator_did_not_dr
     """Promise 7: what was there before is asked for later."""
     baselines = Baselines("boot", {"offload.channels": Value("1")})
 
-    assert make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": spec}), baselines, {}).changes == ()
+    assert make_plan(facts_of(HostConfig(), OURS), parse_spec({"spec": spec}), Known(baselines)).changes == ()
 
 
 @pytest.mark.parametrize(
@@ -630,7 +634,7 @@ def test_a_knob_that_cannot_be_read_is_told_by_its_errno(number: int, reason: Re
     facts = replace(facts, readings={**facts.readings, "demotion.enabled": Denied(number)})
 
     spec = parse_spec({"spec": {"revision": "0" * 16, "groups": {"demotion": wish({"enabled": True})}}})
-    plan = make_plan(facts, spec, Baselines("boot"), {})
+    plan = make_plan(facts, spec, Known(Baselines("boot")))
 
     assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, reason)
     assert plan.changes == ()
@@ -668,7 +672,7 @@ def test_an_open_unit_is_undone_unless_it_is_in_force(
     """Promise 4: all or nothing. Promise 6: an agent that died after the last write left nothing to do."""
     spec = parse_spec({"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD)}}})
 
-    plan = make_plan(facts_of(HostConfig(), holds), spec, opened, {})
+    plan = make_plan(facts_of(HostConfig(), holds), spec, Known(opened))
 
     (change,) = plan.changes
     assert change.ends
@@ -682,7 +686,7 @@ def test_a_knob_of_an_open_unit_that_cannot_be_read_is_not_given_up() -> None:
     facts = replace(facts, readings={**facts.readings, "offload.channels": Denied(EIO)})
     spec = parse_spec({"spec": {"revision": "0" * 16}})
 
-    (change,) = make_plan(facts, spec, TURN_ON, {}).changes
+    (change,) = make_plan(facts, spec, Known(TURN_ON)).changes
 
     assert [write.knob.field for write in change.writes] == ["offload.channels"]
 
@@ -692,8 +696,8 @@ def test_an_open_unit_waits_for_a_spec_and_keeps_no_other_unit_waiting() -> None
     facts = facts_of(HostConfig(), {CHANNELS: "4"})
     groups = {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}
 
-    assert make_plan(facts, parse_spec({"spec": {}}), TURN_ON, {}).changes == ()
-    plan = make_plan(facts, parse_spec({"spec": {"revision": "0" * 16, "groups": groups}}), TURN_ON, {})
+    assert make_plan(facts, parse_spec({"spec": {}}), Known(TURN_ON)).changes == ()
+    plan = make_plan(facts, parse_spec({"spec": {"revision": "0" * 16, "groups": groups}}), Known(TURN_ON))
     assert [(change.unit, change.ends) for change in plan.changes] == [("offload", True), ("demotion", False)]
 
 
@@ -703,7 +707,7 @@ def test_only_a_change_of_several_knobs_has_to_be_remembered() -> None:
         {"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}}}
     )
 
-    several, one = make_plan(facts_of(HostConfig()), spec, Baselines("boot"), {}).changes
+    several, one = make_plan(facts_of(HostConfig()), spec, Known(Baselines("boot"))).changes
 
     assert several.swaps["offload.channels"] == Swap(Value("1"), Value("4"))
     assert one.swaps == {}
@@ -756,7 +760,7 @@ def plan_of(settings: Mapping[str, Any], config: HostConfig | None = None, **cha
         **changes,
     }
     spec = parse_spec({"spec": {"plans": [body]}})
-    return plan_policy(facts_of(config or HostConfig()), spec.plans[0], Baselines("boot"))
+    return plan_policy(facts_of(config or HostConfig()), spec.plans[0], Known(Baselines("boot")))
 
 
 def test_a_plan_says_what_it_would_change() -> None:

@@ -11,21 +11,14 @@ import pytest
 
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.change import Failure
+from numamigration_agent.groups import Known
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.counters import numa_name
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.plan import make_plan, plan_policy
+from numamigration_agent.recovery import contended_of_status, settled_of_status, totals_of_status
 from numamigration_agent.statistics import Statistics, add_sample
-from numamigration_agent.status import (
-    NUMA_ROWS_MAX,
-    View,
-    build_status,
-    contended_of_status,
-    offload_phrase,
-    settled_of_status,
-    significant,
-    totals_of_status,
-)
+from numamigration_agent.status import NUMA_ROWS_MAX, View, build_status, offload_phrase, significant
 from numamigration_agent.window import Window
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.records import replace
@@ -51,7 +44,7 @@ def status_of(
 ) -> dict[str, Any]:
     facts = facts_of(config or HostConfig(), **(writes or {}))
     spec = parse_spec({"metadata": {"generation": 2}, "spec": {"groups": groups}})
-    plan = make_plan(facts, spec, Baselines("boot"), {})
+    plan = make_plan(facts, spec, Known(Baselines("boot")))
     status = build_status(View(spec, facts, plan.groups, **view), now=START, conditions=())
     NodeMigrationStateStatus.model_validate_json(json.dumps(status))
     return status
@@ -172,13 +165,13 @@ def test_the_status_of_the_dialect_with_most_knobs_stays_below_ten_kilobytes(wor
     wanted = {name: wish(settings, acceptedRisks=list(AcceptedRisk)) for name, settings in F_EXT_SETTINGS.items()}
     plans = [{"source": source, "settings": F_EXT_SETTINGS, "acceptedRisks": list(AcceptedRisk)}] * 3
     spec = parse_spec({"metadata": {"generation": 2}, "spec": {"groups": wanted, "plans": plans}})
-    plan = make_plan(facts, spec, Baselines("boot"), {})
+    plan = make_plan(facts, spec, Known(Baselines("boot")))
     failure = Failure(Reason.KERNEL_ERROR, "why " * words, "offload.channels")
     view = View(
         spec,
         facts,
         plan.groups,
-        tuple(plan_policy(facts, request, Baselines("boot")) for request in spec.plans),
+        tuple(plan_policy(facts, request, Known(Baselines("boot"))) for request in spec.plans),
         baselines={knob.field: facts.value(knob) or Value("0") for knob in facts.knobs},
         failures=dict.fromkeys(("offload", "balancing", "demotion"), failure),
         distrust="lost " * words,

@@ -15,10 +15,10 @@ from numamigration_agent.cluster import StateGone
 from numamigration_agent.jobs import MovePages
 from numamigration_agent.kernel.dialects import DIALECTS, DialectRow
 from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage, move_own_pages
-from numamigration_agent.loop import TRY_AGAIN_SECONDS
 from numamigration_agent.record import FILE_NAME
 from numamigration_agent.verify import (
     PAIRS_MAX,
+    TRY_AGAIN_SECONDS,
     WINDOW_SECONDS_MAX,
     Subject,
     Trial,

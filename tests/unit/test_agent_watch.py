@@ -9,7 +9,7 @@ from typing import Final
 
 import pytest
 
-from numamigration_agent.effect import memory_pressure
+from numamigration_agent.kernel.counters import memory_pressure
 from numamigration_agent.kernel.signs import CHANNELS_READ_MAX, Channels, Signs, read_signs
 from numamigration_agent.watch import STALL_SECONDS, Probed, Watch
 from numamigration_api.vocabulary import ConditionStatus, Dialect, Reason

@@ -28,6 +28,7 @@ from numamigration_agent.baseline import (
     format_baselines,
     recover,
 )
+from numamigration_agent.groups import Known
 from numamigration_agent.kernel.codecs import NO_REASONS, VALUE_LENGTH_MAX, Value, is_reason_name, reason_names
 from numamigration_agent.kernel.counters import VMSTAT_PATH, parse_count, parse_vmstat, read_counters
 from numamigration_agent.kernel.dialects import CODECS, COUNTERS, DIALECTS, KNOBS
@@ -43,15 +44,9 @@ from numamigration_agent.kernel.probe import (
 )
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.plan import Plan, make_plan, plan_policy
+from numamigration_agent.recovery import reasons_of_status, settled_of_status, totals_of_status
 from numamigration_agent.reports import Reports
-from numamigration_agent.status import (
-    View,
-    build_status,
-    reasons_of_status,
-    settled_of_status,
-    significant,
-    totals_of_status,
-)
+from numamigration_agent.status import View, build_status, significant
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.shapes import moment
 from numamigration_api.models.node_state import NodeMigrationStateStatus
@@ -217,12 +212,12 @@ def state_of(groups: Any, plans: Any = None) -> dict[str, Any]:
 
 def check_plan(facts: KernelFacts, spec: Spec) -> Plan:
     """Plan, and check what the kernel is to be told and what people are."""
-    plan = make_plan(facts, spec, Baselines(BOOT), {})
+    plan = make_plan(facts, spec, Known(Baselines(BOOT)))
     for change in plan.changes:
         for write in change.writes:
             assert write.knob in KNOBS
             assert write.knob.codec.parse(write.target) == write.target
-    policies = tuple(plan_policy(facts, request, Baselines(BOOT)) for request in spec.plans)
+    policies = tuple(plan_policy(facts, request, Known(Baselines(BOOT))) for request in spec.plans)
     status = build_status(View(spec, facts, plan.groups, policies), now=NOW, conditions=())
     document = json.dumps(status)
     NodeMigrationStateStatus.model_validate_json(document)
@@ -402,7 +397,7 @@ def test_a_group_that_this_release_does_not_know_makes_the_node_not_ready(facts:
 def test_a_restore_needs_no_other_word_of_a_wish(facts: KernelFacts) -> None:
     """Promise 13: a newer operator takes back what an older agent did."""
     body = wish(OFFLOAD, mode="Restore", verification="Quorum", drift="Ask", release="Sell")
-    plan = make_plan(facts, parse_spec(state_of({"offload": body})), Baselines(BOOT), {})
+    plan = make_plan(facts, parse_spec(state_of({"offload": body})), Known(Baselines(BOOT)))
 
     assert plan.groups[0].state is GroupState.RESTORED
 

@@ -4,6 +4,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Final
+
+NEVER: Final = float("inf")
+"""On a monotonic clock, when what will not come is due."""
 
 
 def timestamp(moment: datetime) -> str:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from numamigration_agent.kernel.dialects import COUNTERS, Counter, counters_of
 from numamigration_agent.kernel.sysfs import LINE_BYTES_MAX, READ_BYTES_MAX, Present, Sysfs
@@ -39,7 +39,8 @@ _NODES_DIR: Final = "/sys/devices/system/node"
 _VMSTAT_KEYS: Final = sorted({key for counter in COUNTERS for key in counter.vmstat_keys})
 _VMSTAT_LINE: Final = re.compile(rf"^({'|'.join(_VMSTAT_KEYS)}) ([0-9]{{1,20}})$", re.MULTILINE)
 _NUMBER: Final = re.compile(r"(-?[0-9]{1,20})\n?")
-_SOME_AVG60: Final = re.compile(r"^some .*\bavg60=([0-9]{1,3}\.[0-9]{2})\b", re.MULTILINE)
+_SOME: Final = re.compile(r"^some .*", re.MULTILINE)
+_AVERAGE: Final = re.compile(r"\bavg(10|60)=([0-9]{1,3}\.[0-9]{2})\b")
 _NODE: Final = re.compile(r"node([0-9]{1,4})")
 
 
@@ -104,10 +105,16 @@ def parse_count(text: str) -> int | None:
     return number % VALUES if -VALUES // 2 <= number < VALUES else None
 
 
-def parse_pressure(text: str) -> str | None:
-    """Return the average of ``some`` over 60 s in percent; None when the kernel does not say."""
-    match = _SOME_AVG60.search(text)
-    return match[1] if match else None
+def parse_pressure(text: str, seconds: Literal[10, 60] = 60) -> str | None:
+    """Return the average of ``some`` in percent; None when the kernel does not say."""
+    some = _SOME.search(text)
+    averages = dict(_AVERAGE.findall(some[0])) if some else {}
+    return averages.get(str(seconds))
+
+
+def memory_pressure(sysfs: Sysfs) -> float:
+    """Return the share of time in which some task waited for memory, in percent over 10 s; 0 where none is told."""
+    return float(parse_pressure(_text(sysfs, PRESSURES["memory_pressure"]), seconds=10) or 0)
 
 
 def _count(sysfs: Sysfs, counter: Counter, vmstat: Mapping[str, int]) -> int | None:
