@@ -57,9 +57,17 @@ class Lanes:
         """Note that a job begins."""
         self._running[lane] = Running(job, now)
 
-    def end(self, lane: Lane) -> Running | None:
-        """Return the job that has answered; its lane is free."""
+    def end(self, lane: Lane, now: float) -> Running:
+        """Return the job that has answered; its lane is free.
+
+        Raises:
+            RuntimeError: there is none.
+        """
         running, self._running[lane] = self._running[lane], None
+        if running is None:
+            raise RuntimeError(f"an answer came on the lane {lane.name}, which has no job")
+        if running.blocked:
+            log.info("kernel answered at last", extra={"job": describe(running.job), "after": now - running.since})
         return running
 
     def is_late(self, lane: Lane, now: float) -> bool:

@@ -1,0 +1,140 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The change under way of one agent, when it gives way to another one, and what is left once it is over. Pure."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from random import Random
+
+from numamigration_agent.baseline import Baselines
+from numamigration_agent.change import Change, UnitRun, turn_off
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.dialects import Knob
+from numamigration_agent.plan import UnitChange
+from numamigration_agent.retries import Retries
+
+log = logging.getLogger(__name__)
+
+
+class Changes:
+    """Changes of one node, one after the other.
+
+    Attributes:
+        current: the change under way.
+        turning_off: it is the turn-off of an engine that is not trusted.
+        on_file: baselines that the file has.
+        retries: units that failed.
+    """
+
+    def __init__(self, rng: Random) -> None:
+        self.current: Change | None = None
+        self.turning_off = False
+        self.on_file: Mapping[str, Value] = {}
+        self.retries = Retries(rng)
+        self._fresh: frozenset[str] = frozenset()
+
+    def __repr__(self) -> str:
+        return f"<Changes {self.current}{'; turning off' if self.turning_off else ''}>"
+
+    @property
+    def running(self) -> Change:
+        """The change that a job has answered for.
+
+        Raises:
+            RuntimeError: there is none.
+        """
+        if self.current is None:
+            raise RuntimeError("a knob answered and no change is under way")
+        return self.current
+
+    @property
+    def trying(self) -> bool:
+        """Whether it waits for a trial."""
+        return self.current is not None and self.current.trying
+
+    @property
+    def unit(self) -> str:
+        """The unit whose turn it is; empty when there is none."""
+        units = self.current.units if self.current else []
+        return next((unit.change.unit for unit in units if unit.next()), "")
+
+    def begin(self, due: Sequence[UnitChange], baselines: Baselines, reported: Mapping[str, Value]) -> None:
+        """Begin what is due; `reported` are the baselines that the status is known to have."""
+        if due:
+            self.current = Change(due, baselines, on_file=self.on_file, reported=reported, fresh=self._fresh)
+
+    def begin_turn_off(self, switch: Knob, life: int | None, baselines: Baselines, *, reported: bool) -> None:
+        """Let the turn-off of an engine that is not trusted go before all that has not written anything yet.
+
+        Args:
+            switch: of the engine.
+            life: of its driver.
+            baselines: known so far.
+            reported: the status is known to have them, so that a change which writes need not wait.
+        """
+        if self.current is not None:
+            if (self.current.touched and reported) or self.current.on_trial:
+                return
+            # It waits for the API server. What of it is half done is open in the file, and is ended by the next plan.
+            self._give_up(self.current)
+        self.current, self.turning_off = turn_off(switch, life, baselines, self._fresh), True
+
+    def drop(self, *, asked_for: bool) -> None:
+        """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay.
+
+        Args:
+            asked_for: there is a spec, and a plan. Without one every change is forgotten: nobody asks for it, and
+                nobody could be told. The file has it open. So it is when another spec has come meanwhile, for the new
+                object has no baselines, and no report is made of a plan that went with the old one.
+        """
+        if self.current is None or self.turning_off or self.current.on_trial:
+            return  # or an engine would stay on that nobody has tried
+        if not (self.current.touched and asked_for):
+            self._give_up(self.current)
+            self.current = None
+
+    def _give_up(self, change: Change) -> None:
+        self._fresh = frozenset() if change.touched else change.fresh
+
+    def lost(self, fields: frozenset[str]) -> None:
+        """Forget what was captured of drivers that were loaded anew."""
+        self._fresh -= fields
+
+    def saved(self, problem: str) -> Baselines:
+        """Take the answer to SaveBaselines; returns the baselines that are known then."""
+        change = self.running
+        change.saved(problem)
+        if problem:
+            log.error("baselines not saved", extra={"problem": problem})
+        else:
+            self.on_file = change.baselines.values
+        return change.baselines
+
+    def finish(self, now: float, *, outdated: bool) -> frozenset[str]:
+        """End the change that is over; returns the fields of which a drift was corrected.
+
+        Args:
+            now: seconds of a monotonic clock.
+            outdated: another spec has come, whose change must not be delayed by this one, nor spoken for.
+        """
+        change, turned_off = self.running, self.turning_off
+        self.current, self.turning_off = None, False
+        wrote_nothing = all(unit.change.ends or (unit.failure and not unit.touched) for unit in change.units)
+        self._fresh = change.fresh if wrote_nothing or turned_off else frozenset()
+        corrected: frozenset[str] = frozenset()
+        for unit in change.units:
+            if unit.failure is None:
+                corrected |= self._succeeded(unit)
+            elif turned_off or not outdated:
+                self.retries.failed(unit.change.unit, unit.failure, now)
+        return corrected
+
+    def _succeeded(self, unit: UnitRun) -> frozenset[str]:
+        name = unit.change.unit
+        if unit.change.ends:
+            # What it undid may fail again at once, so its pauses go on growing.
+            log.warning("change that was left open ended", extra={"unit": name, "undone": unit.touched})
+            return frozenset()
+        self.retries.forget(name)
+        return unit.change.drifted
