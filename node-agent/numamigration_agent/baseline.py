@@ -21,13 +21,13 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import CODECS
-from numamigration_agent.statefile import DAMAGES, read_file, replace_file
+from numamigration_agent.statefile import DAMAGES, StrPath, read_file, replace_file
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.machinery.shapes import objects
@@ -132,9 +132,9 @@ Loaded = Baselines | NoFile | DamagedFile | NewerFile
 class BaselineFile:
     """The file, replaced as a whole: after a crash it is the old one or the new one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: StrPath) -> None:
         self.folder = folder
-        self.path = folder / FILE_NAME
+        self.path = os.path.join(folder, FILE_NAME)
 
     def load(self, boot_id: str) -> Loaded:
         """Read the baselines of this boot."""

@@ -26,13 +26,12 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from enum import StrEnum
-from pathlib import Path
 from random import Random
 from typing import Any, Final, NamedTuple, assert_never
-from urllib.parse import quote, urlencode, urlsplit
 
 from numamigration_agent import __version__
-from numamigration_agent.http1 import ProtocolError, Response, request_bytes
+from numamigration_agent.http1 import ProtocolError, Response, parse_server, percent_encoded, request_bytes, with_query
+from numamigration_agent.statefile import StrPath
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_api.machinery.listwatch import EXPIRED, ListPage, ListWatch, Step, Wait, Watch
 from numamigration_api.machinery.records import dataclass
@@ -282,9 +281,8 @@ class ApiClient:
         token_file: bearer token.
     """
 
-    def __init__(self, server: str, ca_file: Path, token_file: Path) -> None:
-        address = urlsplit(server)
-        self._host, self._port = address.hostname or "", address.port or 443
+    def __init__(self, server: str, ca_file: StrPath, token_file: StrPath) -> None:
+        self._host, self._port = parse_server(server)
         self._ca_file, self._token_file = ca_file, token_file
         self._connection: _Connection | None = None
         self._lock = threading.Lock()
@@ -293,14 +291,14 @@ class ApiClient:
 
     def get(self, path: str, query: Mapping[str, str]) -> Answer:
         """Get one answer as a whole."""
-        return self._exchange("GET", f"{path}?{urlencode(query)}", {}, None)
+        return self._exchange("GET", with_query(path, query), {}, None)
 
     def apply_status(self, status: Mapping[str, Any], name: str) -> ApplyResult:
         """Server-side apply `status` (the value of the field) as the status of node state `name`.
 
         A status with a field that the installed CRD lacks is sent once more as a merge patch, which drops such fields.
         """
-        path = f"{COLLECTION}/{quote(name, safe='')}/status"
+        path = f"{COLLECTION}/{percent_encoded(name)}/status"
         query = {"fieldManager": AGENT_MANAGER, "force": "true", "fieldValidation": "Strict"}
         document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": name}, "status": status}
         answer = self._patch(path, query, "application/apply-patch+yaml", document)
@@ -318,7 +316,7 @@ class ApiClient:
             AnswerError: the answer was no success, or was cut.
         """
         try:
-            response = self._open("GET", f"{path}?{urlencode(query)}", {}, None, seconds_max)
+            response = self._open("GET", with_query(path, query), {}, None, seconds_max)
             if response.status != 200:
                 raise AnswerError(_whole(response))
             yield from _lines(response)
@@ -343,7 +341,7 @@ class ApiClient:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _patch(self, path: str, query: Mapping[str, str], content_type: str, document: Mapping[str, Any]) -> Answer:
-        return self._exchange("PATCH", f"{path}?{urlencode(query)}", {"Content-Type": content_type}, encode(document))
+        return self._exchange("PATCH", with_query(path, query), {"Content-Type": content_type}, encode(document))
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         try:
@@ -375,7 +373,8 @@ class ApiClient:
         )
 
     def _common_headers(self) -> dict[str, str]:
-        token = self._token_file.read_text(encoding="ascii", errors="replace").strip()
+        with open(self._token_file, encoding="ascii", errors="replace") as file:
+            token = file.read().strip()
         if not (token.isascii() and token.isprintable()):
             raise OSError(f"{self._token_file} is no token: it has more than one line, or is no plain text")
         return {
@@ -404,7 +403,7 @@ class ApiClient:
 class _Connection:
     """A TLS connection that hands out its socket before anything on it can block."""
 
-    def __init__(self, host: str, port: int, ca_file: Path, publish: Callable[[socket.socket], None]) -> None:
+    def __init__(self, host: str, port: int, ca_file: StrPath, publish: Callable[[socket.socket], None]) -> None:
         self._host, self._port, self._publish = host, port, publish
         self._last: Response | None = None
         context = _tls_context(ca_file)
@@ -456,9 +455,9 @@ class _Connection:
         raise problem
 
 
-def _tls_context(ca_file: Path) -> ssl.SSLContext:
+def _tls_context(ca_file: StrPath) -> ssl.SSLContext:
     try:
-        return ssl.create_default_context(cafile=str(ca_file))
+        return ssl.create_default_context(cafile=ca_file)
     except OSError as error:
         # Neither error names the file.
         raise OSError(f"{ca_file} cannot be used as CA file: {error}") from error

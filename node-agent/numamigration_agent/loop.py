@@ -66,9 +66,10 @@ from numamigration_agent.planning import Planning
 from numamigration_agent.recovery import recall
 from numamigration_agent.reports import Reports
 from numamigration_agent.situation import Veto
-from numamigration_agent.status import View, build_status, group_results, is_settled
+from numamigration_agent.status import build_status
 from numamigration_agent.trials import Trials
 from numamigration_agent.verify import WINDOW_SECONDS_MAX
+from numamigration_agent.view import View, group_results, is_settled
 from numamigration_agent.watch import Finding
 from numamigration_agent.watchdog import Watchdog
 from numamigration_agent.wishes import Spec, parse_spec

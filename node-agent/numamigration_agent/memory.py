@@ -11,12 +11,12 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from math import isfinite
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from numamigration_agent.statefile import DAMAGES, read_file, replace_file
+from numamigration_agent.statefile import DAMAGES, StrPath, read_file, replace_file
 from numamigration_agent.watch import Pause
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.vocabulary import Reason
@@ -48,8 +48,8 @@ class Remembered(NamedTuple):
 class MemoryFile:
     """The file, replaced as a whole."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: StrPath) -> None:
+        self.path = os.path.join(folder, FILE_NAME)
 
     def load(self, boot_id: str) -> Remembered:
         """Read what is remembered of this boot."""

@@ -9,11 +9,11 @@ the engine is tried again; that one copied wrong is lost only with the status, t
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
-from numamigration_agent.statefile import DAMAGES, read_file, replace_file
+from numamigration_agent.statefile import DAMAGES, StrPath, read_file, replace_file
 from numamigration_agent.verify import Verdict, parse_verdict, verdict_json
 
 FILE_NAME: Final = "verification.json"
@@ -24,8 +24,8 @@ FILE_BYTES_MAX: Final = 16 * 1024  # one verdict, whose longest text has 512 cha
 class RecordFile:
     """The file, replaced as a whole."""
 
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / FILE_NAME
+    def __init__(self, folder: StrPath) -> None:
+        self.path = os.path.join(folder, FILE_NAME)
 
     def load(self, boot_id: str) -> Verdict | None:
         """Return the verdict of this boot; None when there is none, or none that can be read."""

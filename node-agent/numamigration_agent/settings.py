@@ -14,11 +14,10 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
-from urllib.parse import urlsplit
 
 from numamigration_agent import __version__
+from numamigration_agent.http1 import parse_server
 from numamigration_api.machinery.logs import LogFormat, LogLevel
 from numamigration_api.machinery.quantities import DECIMAL_PATTERN
 from numamigration_api.machinery.records import dataclass
@@ -46,11 +45,11 @@ class AgentSettings:
     """Checked settings; what each means stands in ``SETTINGS``."""
 
     node_name: str
-    host_root: Path
-    state_dir: Path
+    host_root: str
+    state_dir: str
     api_server: str
-    ca_file: Path
-    token_file: Path
+    ca_file: str
+    token_file: str
     log_format: LogFormat
     log_level: LogLevel
     report_interval_seconds_min: float
@@ -111,18 +110,15 @@ def _node_name(text: str) -> str:
     return text
 
 
-def _absolute_path(text: str) -> Path:
+def _absolute_path(text: str) -> str:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(text)
-    return Path(text)
+    return text
 
 
 def _https_url(text: str) -> str:
-    parts = urlsplit(text)
     # The bearer token goes over this connection, so there is no plain HTTP, not even for a trial.
-    plain = not (parts.username or parts.password or parts.query or parts.fragment or parts.path.strip("/"))
-    if parts.scheme != "https" or not parts.hostname or not plain or parts.port == 0:
-        raise ValueError(text)
+    parse_server(text)
     return text.rstrip("/")
 
 
@@ -383,6 +379,7 @@ def main(arguments: Sequence[str]) -> int:
     """Print the document, or with ``--check`` compare it with a file; 1 and a diff when they differ."""
     import argparse
     import difflib
+    from pathlib import Path
 
     parser = argparse.ArgumentParser(prog="python -m numamigration_agent.settings")
     parser.add_argument("--markdown", action="store_true", required=True, help="print the document")

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from pathlib import Path
 from typing import Final
+
+StrPath = str | os.PathLike[str]
+"""Paths are strings here: ``pathlib`` keeps more than half a megabyte, with all that it imports."""
 
 DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # json.loads recurses
 """What a document that is not ours may raise while it is parsed."""
 
 
-def read_file(path: Path, bytes_max: int) -> bytes:
+def read_file(path: str, bytes_max: int) -> bytes:
     """Read at most `bytes_max` bytes.
 
     Raises:
@@ -28,22 +30,23 @@ def read_file(path: Path, bytes_max: int) -> bytes:
         return file.read(bytes_max) or b""
 
 
-def replace_file(path: Path, data: bytes) -> str:
+def replace_file(path: str, data: bytes) -> str:
     """Replace a file, making its folder where there is none; returns what went wrong, empty when it is safe."""
-    temporary = path.with_name(f".{path.name}.new")
+    folder, name = os.path.split(path)
+    temporary = os.path.join(folder, f".{name}.new")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(folder, mode=0o700, exist_ok=True)
         _write_synced(temporary, data)
-        temporary.replace(path)
-        _sync_folder(path.parent)
+        os.replace(temporary, path)
+        _sync_folder(folder)
     except OSError as error:
         with contextlib.suppress(OSError):
-            temporary.unlink()
+            os.unlink(temporary)
         return str(error)
     return ""
 
 
-def _write_synced(path: Path, data: bytes) -> None:
+def _write_synced(path: str, data: bytes) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
     descriptor = os.open(path, flags, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -52,7 +55,7 @@ def _write_synced(path: Path, data: bytes) -> None:
         os.fsync(descriptor)
 
 
-def _sync_folder(folder: Path) -> None:
+def _sync_folder(folder: str) -> None:
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

@@ -15,13 +15,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
-from numamigration_agent.change import Failure
+from numamigration_agent.conditions import find_conditions
 from numamigration_agent.groups import GroupPlan
 from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
 from numamigration_agent.kernel.counters import split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
-    DRIVEN,
     FIELD_ORDER,
     KNOBS,
     THREAD_COUNT_FIELD,
@@ -31,27 +30,19 @@ from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, PlannedPolicy
 from numamigration_agent.rows import KnobPlan
-from numamigration_agent.statistics import PRESSURES, TOTALS, Statistics, fallback_share_max, rates
-from numamigration_agent.verify import Verdict, verdict_json
-from numamigration_agent.watch import Finding
-from numamigration_agent.window import Window, window_json
-from numamigration_agent.wishes import Spec
+from numamigration_agent.statistics import PRESSURES, TOTALS, fallback_share_max, rates
+from numamigration_agent.verify import verdict_json
+from numamigration_agent.view import View, group_results
+from numamigration_agent.window import window_json
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
-from numamigration_api.machinery.records import dataclass, field, replace
+from numamigration_api.machinery.conditions import merge_conditions, shorten
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,
-    ConditionStatus,
     Engine,
-    GroupMode,
-    GroupState,
-    NodeCondition,
     Outcome,
-    Reason,
     SettingsGroup,
-    Verification,
-    VerificationResult,
 )
 
 SHORT_LENGTH_MAX: Final = 128
@@ -62,7 +53,6 @@ NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
 STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
-_DISTRUST: Final = frozenset({Reason.ENGINE_STALLED, Reason.ENGINE_FAILING, Reason.CORRUPTION_DETECTED})
 _UNITS_OF_ENGINE: Final = {
     Engine.DMA: (CHANNELS_FIELD, "channel"),
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
@@ -76,54 +66,6 @@ _RATES: Final = {
     "pages_promoted": "pagesPromotedPerSecond",
     "pages_demoted": "pagesDemotedPerSecond",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class View:
-    """All that a status is made of.
-
-    Attributes:
-        groups: as planned; what failed or is blocked is laid over them here.
-        baselines: by field, as far as they are safe in the file.
-        distrust: why the baselines cannot be trusted; empty when they can.
-        failures: by unit, of changes that did not come into force.
-        blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
-        blocked_unit: the unit whose change waits for it.
-        verdict: what the last trial of an engine has shown, unless another one was asked for since.
-        corrected: what was set back lately, in words.
-        skewed: the installed CRD did not take the last status as a whole.
-        finding: what the watch found of an engine that stays on.
-    """
-
-    spec: Spec
-    facts: KernelFacts
-    groups: tuple[GroupPlan, ...] = ()
-    plans: tuple[PlannedPolicy, ...] = ()
-    baselines: Mapping[str, Value] = field(default_factory=dict)
-    distrust: str = ""
-    failures: Mapping[str, Failure] = field(default_factory=dict)
-    blocked: str = ""
-    blocked_unit: str = ""
-    verdict: Verdict | None = None
-    corrected: str = ""
-    skewed: bool = False
-    statistics: Statistics = field(default_factory=Statistics)
-    since: str | None = None
-    window: Window | None = None
-    settled_at: str | None = None
-    agent_version: str = ""
-    batch_ceiling_pages: int = 0
-    finding: Finding | None = None
-
-
-def group_results(view: View) -> tuple[GroupPlan, ...]:
-    """Return the groups with what became of their changes."""
-    return tuple(_overlaid(view, group) for group in view.groups)
-
-
-def is_settled(groups: Iterable[GroupPlan]) -> bool:
-    """Whether nothing is under way and nothing failed."""
-    return not any(group.state in {GroupState.PENDING, GroupState.FAILED} for group in groups)
 
 
 def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
@@ -242,143 +184,6 @@ def _engine_phrase(facts: KernelFacts, switch: Knob) -> str:
         return engine
     count = facts.value(counted)
     return f"{engine}, {count or '?'} {unit}{'' if count == '1' else 's'}"
-
-
-def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
-    unit = UNITS[group.wish.group]
-    failure = view.failures.get(unit)
-    if failure is not None and group.has_work:
-        knobs = tuple(_failed_row(row, failure) for row in group.knobs)
-        return replace(group, state=GroupState.FAILED, reason=failure.reason, message=failure.message, knobs=knobs)
-    if unit == view.blocked_unit:
-        if group.reason in _DISTRUST:  # why it is turned off says more than that it takes long
-            return replace(group, message=f"{group.message}; {view.blocked}")
-        return replace(group, state=GroupState.PENDING, reason=Reason.KERNEL_FILE_BLOCKED, message=view.blocked)
-    if view.finding and group.wish.group is SettingsGroup.OFFLOAD and group.reason is Reason.AS_EXPECTED:
-        certain = view.finding.status is ConditionStatus.TRUE
-        return replace(group, reason=view.finding.reason if certain else group.reason, message=view.finding.message)
-    return group
-
-
-def _failed_row(row: KnobPlan, failure: Failure) -> KnobPlan:
-    if row.field != failure.field:
-        return row
-    return replace(row, outcome=failure.outcome, reason=failure.reason, message=failure.message)
-
-
-# --- conditions --------------------------------------------------------------------------------------------------
-
-
-def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
-    """Return all five conditions."""
-    return [
-        _ready(view, groups),
-        _supported(view.facts),
-        _verified(view, groups),
-        _drifted(view, groups),
-        _degraded(view, groups),
-    ]
-
-
-_SPEAKS_FIRST: Final = (GroupState.FAILED, GroupState.REFUSED, GroupState.PENDING)
-
-
-def _ready(view: View, groups: Sequence[GroupPlan]) -> Condition:
-    for state in _SPEAKS_FIRST:
-        found = next((group for group in groups if group.state is state), None)
-        if found is not None:
-            return _about(NodeCondition.READY, ConditionStatus.FALSE, found)
-    if view.spec.unknown:
-        return Condition(NodeCondition.READY, ConditionStatus.FALSE, Reason.VERSION_SKEW, _unknown_groups(view.spec))
-    if not groups:
-        return Condition(NodeCondition.READY, ConditionStatus.TRUE, Reason.NO_SETTINGS, "no policy sets anything here")
-    unsupported = [group for group in groups if group.state is GroupState.UNSUPPORTED]
-    if len(unsupported) == len(groups):
-        return _about(NodeCondition.READY, ConditionStatus.FALSE, unsupported[0])
-    told = next((group for group in groups if group.reason is not Reason.AS_EXPECTED), groups[0])
-    return _about(NodeCondition.READY, ConditionStatus.TRUE, told)
-
-
-def _unknown_groups(spec: Spec) -> str:
-    return f"this agent does not know the settings group {', '.join(spec.unknown)}: upgrade it"
-
-
-def _about(type_: NodeCondition, status: ConditionStatus, group: GroupPlan) -> Condition:
-    message = f"{group.wish.group}: {group.message}" if group.message else ""
-    return Condition(type_, status, group.reason, message)
-
-
-def _supported(facts: KernelFacts) -> Condition:
-    reason, message = _lacking(facts)
-    status = ConditionStatus.TRUE if reason is Reason.AS_EXPECTED else ConditionStatus.FALSE
-    return Condition(NodeCondition.SUPPORTED, status, reason, message)
-
-
-def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
-    if facts.dialect in DRIVEN:
-        by_dma = all(knob.turns_on(Engine.DMA) for knob in facts.switches)
-        return (Reason.NO_DMA_CHANNEL if by_dma and not facts.channels_usable else Reason.AS_EXPECTED), ""
-    if facts.row.only_turned_off:
-        return Reason.KERNEL_UNSUPPORTED, f"dialect {facts.dialect} is only turned off: {facts.row.only_turned_off}"
-    if facts.driver is DriverState.NOT_LOADED:
-        return Reason.NOT_LOADED, "dcbm is not loaded"
-    return Reason.KERNEL_UNSUPPORTED, "no batch copy offload series in this kernel"
-
-
-def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
-    offload = next((group for group in groups if group.wish.group is SettingsGroup.OFFLOAD), None)
-    verdict = view.verdict
-    if verdict is not None and verdict.result is VerificationResult.FAILED:
-        return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, verdict.reason, verdict.message)
-    if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
-        return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
-    if view.facts.running and offload is not None and offload.wish.verification is Verification.OFF:
-        message = "the engine is in use without having copied test pages"
-        return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
-    if view.facts.running and offload is not None and offload.window is not None:
-        return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
-    if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
-        return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
-    return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
-
-
-def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
-    drifted = sorted(name for group in groups for name in group.drifted)
-    fought = next((group for group in groups if group.reason is Reason.CONTENDED), None)
-    if fought is not None:
-        return _about(NodeCondition.DRIFTED, ConditionStatus.TRUE, fought)
-    if drifted:
-        message = f"changed by somebody else: {', '.join(drifted)}"
-        return Condition(NodeCondition.DRIFTED, ConditionStatus.TRUE, Reason.DRIFT_DETECTED, message)
-    reason = Reason.DRIFT_CORRECTED if view.corrected else Reason.AS_EXPECTED
-    return Condition(NodeCondition.DRIFTED, ConditionStatus.FALSE, reason, view.corrected)
-
-
-def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
-    if view.distrust:
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.BASELINE_NOT_SAVED, view.distrust)
-    distrusted = next((group for group in groups if group.reason in _DISTRUST), None)
-    if distrusted is not None:
-        return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, distrusted)
-    if view.blocked:
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, view.blocked)
-    failed = next((group for group in groups if group.state is GroupState.FAILED), None)
-    if failed is not None:
-        return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
-    corrupt = view.verdict if view.verdict and view.verdict.result is VerificationResult.FAILED else None
-    if corrupt is not None:  # for this boot, also when no policy asks for the engine any more
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, corrupt.reason, corrupt.message)
-    unspoken = next(iter(view.failures.values()), None)
-    if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
-    if view.spec.unknown:
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, _unknown_groups(view.spec))
-    if view.skewed:
-        message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
-    if view.finding:
-        return Condition(NodeCondition.DEGRADED, *view.finding)
-    return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)
 
 
 # --- parts -------------------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from numamigration_agent.__main__ import main
 from numamigration_agent.settings import parse_settings
@@ -12,5 +13,5 @@ from tests.fakekernel.host import move_own_pages
 from tests.twin import mover
 
 if __name__ == "__main__":
-    control = parse_settings(sys.argv[1:], os.environ).host_root.parent / "control"
+    control = Path(parse_settings(sys.argv[1:], os.environ).host_root).parent / "control"
     sys.exit(main(move=mover(lambda move: move_own_pages(control, move))))

@@ -60,7 +60,7 @@ def test_only_its_owner_may_read_the_file_and_nothing_else_is_left_behind(tmp_pa
     file = BaselineFile(tmp_path)
     file.save(KEPT)
 
-    assert stat.S_IMODE(file.path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(Path(file.path).stat().st_mode) == 0o600
     assert [path.name for path in tmp_path.iterdir()] == ["baseline.json"]
 
 
@@ -100,7 +100,7 @@ def test_a_file_that_cannot_be_saved_is_told_and_the_old_one_stands(tmp_path: Pa
 )
 def test_a_damaged_file_is_told_from_none(tmp_path: Path, data: bytes) -> None:
     file = BaselineFile(tmp_path)
-    file.path.write_bytes(data)
+    Path(file.path).write_bytes(data)
 
     assert isinstance(file.load(BOOT), DamagedFile)
 
@@ -111,7 +111,7 @@ def test_a_file_cut_at_any_byte_is_damaged(tmp_path: Path) -> None:
     whole = format_baselines(OPEN)
 
     for length in range(len(whole) - 1):
-        file.path.write_bytes(whole[:length])
+        Path(file.path).write_bytes(whole[:length])
         assert isinstance(file.load(BOOT), DamagedFile), length
 
 
@@ -146,14 +146,14 @@ def a_hundred_megabytes(path: Path) -> None:
 def test_what_stands_in_the_file_s_place_is_damage_and_no_crash(tmp_path: Path, put: Callable[[Path], None]) -> None:
     """Promise 1: it may have taken the place of a record."""
     file = BaselineFile(tmp_path)
-    put(file.path)
+    put(Path(file.path))
 
     assert isinstance(file.load(BOOT), DamagedFile)
 
 
 def test_a_link_in_the_file_s_place_is_replaced_and_not_written_through(tmp_path: Path) -> None:
     file = BaselineFile(tmp_path)
-    a_link_to_nothing(file.path)
+    a_link_to_nothing(Path(file.path))
 
     assert file.save(KEPT) == ""
     assert not (tmp_path / "nothing").exists()
@@ -163,14 +163,14 @@ def test_a_link_in_the_file_s_place_is_replaced_and_not_written_through(tmp_path
 @pytest.mark.parametrize("version", [3, 10**30])
 def test_a_file_of_a_newer_release_is_told_from_a_damaged_one(tmp_path: Path, version: int) -> None:
     file = BaselineFile(tmp_path)
-    file.path.write_text(json.dumps({"version": version, "bootID": BOOT, "records": []}))
+    Path(file.path).write_text(json.dumps({"version": version, "bootID": BOOT, "records": []}))
 
     assert isinstance(file.load(BOOT), NewerFile)
 
 
 def test_a_newer_file_of_another_boot_is_as_void_as_any(tmp_path: Path) -> None:
     file = BaselineFile(tmp_path)
-    file.path.write_text(json.dumps({"version": 3, "bootID": "another boot"}))
+    Path(file.path).write_text(json.dumps({"version": 3, "bootID": "another boot"}))
 
     assert file.load(BOOT) == NoFile()
 
@@ -178,7 +178,7 @@ def test_a_newer_file_of_another_boot_is_as_void_as_any(tmp_path: Path) -> None:
 def test_a_file_of_the_release_before_is_read(tmp_path: Path) -> None:
     """Promise 7: an upgrade of the agent forgets nothing."""
     file = BaselineFile(tmp_path)
-    file.path.write_text(json.dumps({"version": 1, "bootID": BOOT, "values": dict(KEPT.values)}))
+    Path(file.path).write_text(json.dumps({"version": 1, "bootID": BOOT, "values": dict(KEPT.values)}))
 
     assert file.load(BOOT) == KEPT
 

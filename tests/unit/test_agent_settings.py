@@ -17,11 +17,11 @@ IN_CLUSTER = {"NODE_NAME": "node-a", "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KU
 def test_a_pod_needs_nothing_but_its_node_name() -> None:
     assert parse_settings([], IN_CLUSTER) == AgentSettings(
         node_name="node-a",
-        host_root=Path("/"),
-        state_dir=Path("/run/numamigration-agent"),
+        host_root="/",
+        state_dir="/run/numamigration-agent",
         api_server="https://10.96.0.1:443",
-        ca_file=Path("/var/run/secrets/kubernetes.io/serviceaccount/ca.crt"),
-        token_file=Path("/var/run/secrets/kubernetes.io/serviceaccount/token"),
+        ca_file="/var/run/secrets/kubernetes.io/serviceaccount/ca.crt",
+        token_file="/var/run/secrets/kubernetes.io/serviceaccount/token",
         log_format=LogFormat.TEXT,
         log_level=LogLevel.INFO,
         report_interval_seconds_min=300.0,

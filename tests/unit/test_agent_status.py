@@ -18,7 +18,8 @@ from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.plan import make_plan, plan_policy
 from numamigration_agent.recovery import contended_of_status, settled_of_status, totals_of_status
 from numamigration_agent.statistics import Statistics, add_sample
-from numamigration_agent.status import NUMA_ROWS_MAX, View, build_status, offload_phrase, significant
+from numamigration_agent.status import NUMA_ROWS_MAX, build_status, offload_phrase, significant
+from numamigration_agent.view import View
 from numamigration_agent.window import Window
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.records import replace

@@ -46,7 +46,8 @@ from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.plan import Plan, make_plan, plan_policy
 from numamigration_agent.recovery import reasons_of_status, settled_of_status, totals_of_status
 from numamigration_agent.reports import Reports
-from numamigration_agent.status import View, build_status, significant
+from numamigration_agent.status import build_status, significant
+from numamigration_agent.view import View
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.shapes import moment
 from numamigration_api.models.node_state import NodeMigrationStateStatus

@@ -17,7 +17,6 @@ import select
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 SYSCALL_OR_CPUSET: Final = "syscall_or_cpuset"
@@ -31,7 +30,7 @@ BATCHES_MAX: Final = 100  # two directions each, and the bytes of each direction
 CHILD_SECONDS_MAX: Final = 10.0  # to start and to end, beside the request's own; whoever waits has given up before
 ANSWER_BYTES_MAX: Final = 1 << 16  # 200 rows of ten numbers
 
-_PACKAGES: Final = str(Path(__file__).parents[2])
+_PACKAGES: Final = __file__.rsplit("/", 3)[0]
 _PROGRAM: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from numamigration_agent.kernel.mover import main; sys.exit(main(sys.argv[2:]))"

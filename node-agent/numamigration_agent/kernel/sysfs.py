@@ -28,7 +28,6 @@ import errno
 import os
 import re
 import stat
-from pathlib import Path
 from typing import Final
 
 from numamigration_agent.kernel.codecs import Value
@@ -73,8 +72,8 @@ Reading = Present | Absent | Denied
 class Sysfs:
     """Kernel files below a root: ``/`` on a host, the mount of the host's root in a container."""
 
-    def __init__(self, root: Path) -> None:
-        self._root = str(root).rstrip("/")
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._root = os.fspath(root).rstrip("/")
 
     def read(self, path: str, bytes_max: int = LINE_BYTES_MAX) -> Reading:
         """Read a file freshly, at most `bytes_max` bytes of it."""
@@ -151,21 +150,21 @@ class Sysfs:
         A driver's folder is made anew when it is loaded anew, and its inode number with it (fs/kernfs/dir.c).
         """
         try:
-            return os.stat(self._root + path).st_ino  # noqa: PTH116 - see above
+            return os.stat(self._root + path).st_ino
         except OSError:
             return None
 
     def names(self, path: str) -> tuple[str, ...]:
         """Return the sorted names in a folder, as ``printable``; none when there is no such folder."""
         try:
-            return tuple(sorted(map(printable, os.listdir(self._root + path))))  # noqa: PTH208 - see above
+            return tuple(sorted(map(printable, os.listdir(self._root + path))))
         except OSError:
             return ()
 
     def link_name(self, path: str) -> str | None:
         """Return the last part of where a link leads, as ``printable``: so sysfs names a device's driver."""
         try:
-            return printable(os.readlink(self._root + path).rpartition("/")[2])  # noqa: PTH115 - see above
+            return printable(os.readlink(self._root + path).rpartition("/")[2])
         except OSError:
             return None
 
