@@ -9,26 +9,19 @@ from __future__ import annotations
 
 import argparse
 import signal
-import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import structs
-from rich.console import Console
 
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, Dialect, MigrationReason, Reason
 from tests.demo import screen as s
-from tests.demo.play import Json, Play
-from tests.demo.stage import NAMESPACE, NodePart, Stage
+from tests.demo.play import Json, Play, perform
+from tests.demo.stage import NAMESPACE, NodePart
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift
-from tests.fakekernel.host import FakeHostError
-from tests.testbed.api import ApiError
-from tests.testbed.binaries import find_binaries
-from tests.testbed.commands import run_command
-from tests.testbed.progress import Progress
 
 OFFLOAD: Final = "database-offload"
 TIERING: Final = "tiering"
@@ -145,18 +138,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split(";")[0].split(": ")[1].capitalize())
     parser.add_argument("--keep", action="store_true", help="leave everything running before the last scene")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else s.WIDTH)
-    progress = Progress()
-
-    def show() -> int:
-        binaries = find_binaries(progress)
-        progress.note("starting etcd, kube-apiserver, three fake kernels, three agents and the operator")
-        with Stage(binaries, CAST) as stage:
-            play(Demo(stage, console), keep=options.keep)
-        return 0
-
-    failures = (ApiError, FakeHostError, subprocess.CalledProcessError)
-    return run_command(show, failures=failures, say=lambda text: console.print(text, markup=False))
+    return perform(
+        CAST,
+        lambda stage, console: play(Demo(stage, console), keep=options.keep),
+        "three fake kernels, three agents",
+    )
 
 
 if __name__ == "__main__":

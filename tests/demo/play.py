@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import shlex
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -12,8 +13,13 @@ from typing import Any, Final
 from rich.console import Console, RenderableType
 
 from tests.demo import screen as s
-from tests.demo.stage import POLICIES, ROOT, STATES, Stage
+from tests.demo.stage import POLICIES, ROOT, STATES, NodePart, Stage
+from tests.fakekernel.host import FakeHostError
+from tests.testbed.api import ApiError
+from tests.testbed.binaries import find_binaries
+from tests.testbed.commands import run_command
 from tests.testbed.errors import BedError
+from tests.testbed.progress import Progress
 
 SCENE_SECONDS_MAX: Final = 60.0
 POLL_SECONDS: Final = 0.1
@@ -90,3 +96,19 @@ class Play:
         self.screen.say("Summary", style="bold")
         for line in self.done:
             self.screen.say(f"  ✓ {line}")
+
+
+def perform(cast: tuple[NodePart, ...], show: Callable[[Stage, Console], None], who: str) -> int:
+    """Set the stage, let `show` play on it, and return the exit code; `who` says what is started for the cast."""
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else s.WIDTH)
+    progress = Progress()
+
+    def run() -> int:
+        binaries = find_binaries(progress)
+        progress.note(f"starting etcd, kube-apiserver, {who} and the operator")
+        with Stage(binaries, cast) as stage:
+            show(stage, console)
+        return 0
+
+    failures = (ApiError, FakeHostError, subprocess.CalledProcessError)
+    return run_command(run, failures=failures, say=lambda text: console.print(text, markup=False))
