@@ -38,6 +38,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
+	$(BIN)/python scripts/kernel_documents.py --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python scripts/check_tree.py
@@ -77,6 +78,10 @@ bench-footprint: setup-fuse ## Memory, time to first status, idle CPU of agent a
 bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of the same hops (six minutes)
 	@$(BIN)/python -m benchmarks.latency
 
+.PHONY: bench-plan
+bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan cost beside the files (seconds)
+	@$(BIN)/python -m benchmarks.plan
+
 .PHONY: bench-table
 bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
@@ -86,6 +91,7 @@ generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
+	$(BIN)/python scripts/kernel_documents.py
 	$(BIN)/python -m tests.promises >docs/promises.md
 
 .PHONY: format

@@ -24,14 +24,19 @@ PRODUCT: Final = ("crds/numamigration_api", "operator/numamigration_operator", "
 
 
 def run(benchmark: Callable[[Binaries, Progress], schema.Result]) -> int:
-    """Run one benchmark; return the exit code."""
+    """Run one benchmark that needs servers; return the exit code."""
+    return run_alone(lambda progress: benchmark(find_binaries(progress), progress))
+
+
+def run_alone(benchmark: Callable[[Progress], schema.Result]) -> int:
+    """Run one benchmark that needs no server; return the exit code."""
     progress = Progress()
     for package in PRODUCT:
         # As an image has it; else a start would be measured with the compiler in it, in time and in memory.
         compileall.compile_dir(ROOT / package, quiet=1)
 
     def measure() -> int:
-        found = benchmark(find_binaries(progress), progress)
+        found = benchmark(progress)
         schema.write(found)
         sys.stdout.write(text(found))
         return 0

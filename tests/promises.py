@@ -55,8 +55,8 @@ PROMISES: Final = (
     Promise(
         3,
         "Migration reasons fail closed",
-        "Where a node cannot restrict who is offloaded as the policy asks, offload stays off.",
-        later="the one exception, the window in which an engine is verified",
+        "Where a node cannot restrict who is offloaded as the policy asks, offload stays off. The one exception is the "
+        "window in which an engine is verified, and it is shown.",
     ),
     Promise(
         4,
@@ -67,9 +67,9 @@ PROMISES: Final = (
     Promise(
         5,
         "Known hazards are refused",
-        "Unless the policy names the risk, offload stays off with an engine that completes out of order or is shared, "
-        "with memory_failure among the reasons, and with a driver that is built into the kernel.",
-        later="the hazards of dialects that this release does not drive",
+        "Unless the policy names the risk, offload stays off with a dialect that can lose bytes, with an engine that "
+        "completes out of order or is shared, with memory_failure possibly among the reasons, and with a driver "
+        "that is built into the kernel. A dialect without a time-out is only turned off; sg_elems 0 is never written.",
     ),
     Promise(
         6,
@@ -81,7 +81,7 @@ PROMISES: Final = (
         7,
         "Restore is exact",
         "Restoring puts each knob back to the very value that it had before, also after restarts of everything but the "
-        "node itself.",
+        "node itself. A driver that was loaded anew had before what that load brought.",
     ),
     Promise(
         8,
@@ -131,7 +131,6 @@ PROMISES: Final = (
         "Engines are verified before they are trusted",
         "An engine is used only after it has copied salted pages of our own right on this boot, and a known hazard is "
         "taken only when the policy names it.",
-        built=False,
     ),
     Promise(
         16,

@@ -366,6 +366,7 @@ class Reason(StrEnum):
     RESTORE_INCOMPLETE = "RestoreIncomplete"
     RISK_NOT_ACCEPTED = "RiskNotAccepted"
     REASONS_NOT_RESTRICTABLE = "ReasonsNotRestrictable"
+    VERIFYING = "Verifying"
     VERIFICATION_IMPOSSIBLE = "VerificationImpossible"
     VERIFICATION_OFF = "VerificationOff"
     CORRUPTION_DETECTED = "CorruptionDetected"
@@ -407,7 +408,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.BASELINE_NOT_SAVED: "The old value could not be made safe, so nothing was written. Check the state folder.",
     Reason.DRIFT_DETECTED: "Somebody else changed a knob after it was applied.",
     Reason.DRIFT_CORRECTED: "Somebody else changed a knob; it was set back.",
-    Reason.CONTENDED: "Two writers change a knob in turn. Find the other one, or set drift: Report.",
+    Reason.CONTENDED: "Another writer changes a knob whenever it is set back. Find that writer, or set drift: Report.",
     Reason.GUARDRAIL_TRIPPED: "A measured limit of the policy was crossed.",
     Reason.ROLLED_BACK: "The revision failed and an earlier one is current again.",
     Reason.RESTORING: "The wish for these settings ended; the values of before are being put back.",
@@ -415,6 +416,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.RESTORE_INCOMPLETE: "Some nodes did not confirm the restore in time; the message names them.",
     Reason.RISK_NOT_ACCEPTED: "A known hazard is refused. Name it in acceptedRisks or narrow the selector.",
     Reason.REASONS_NOT_RESTRICTABLE: "This kernel cannot restrict migration reasons as asked, so offload stays off.",
+    Reason.VERIFYING: "The engine is about to copy test pages before it is trusted. Wait.",
     Reason.VERIFICATION_IMPOSSIBLE: "The engine could not be tested on this node, so it stays off.",
     Reason.VERIFICATION_OFF: "The policy turned verification off and accepted UnverifiedEngine.",
     Reason.CORRUPTION_DETECTED: "The engine copied test pages wrong. It is off for this boot; replace the engine.",

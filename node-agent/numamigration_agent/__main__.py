@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Starts the agent: settings, threads, signals. What to do is decided in ``loop``.
 
-* The main thread feeds the machine from one queue and starts jobs; another thread watches the node state, a third one
-  applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process (promise 10).
+* The main thread feeds the machine from one queue; one thread for each lane carries out jobs, another watches the node
+  state, another applies statuses. All but the main thread are daemons, so nothing that blocks keeps the process
+  (promise 10).
 * SIGTERM and SIGINT end it at once and change no knob: only Restore restores (promise 6).
 """
 
@@ -23,9 +24,10 @@ from typing import Any, Final, assert_never
 from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
-from numamigration_agent.jobs import perform, start
+from numamigration_agent.jobs import Worker, perform
+from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
-from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.loop import NEVER, Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
 from numamigration_api.machinery.logs import LogFormat, LogLevel, set_up_logs
 from numamigration_api.machinery.records import dataclass
@@ -57,10 +59,11 @@ Events = SimpleQueue[Event | Stop | Crash]
 class Edges:
     """Threads and connections of one agent."""
 
-    def __init__(self, settings: AgentSettings, events: Events) -> None:
-        self._settings, self._events = settings, events
+    def __init__(self, settings: AgentSettings, events: Events, move: Mover) -> None:
+        self._settings, self._events, self._move = settings, events, move
         self._sysfs = Sysfs(settings.host_root)
         self._file = BaselineFile(settings.state_dir)
+        self._workers = {lane: Worker(f"{lane.name.lower()}-jobs") for lane in Lane}
         self._reports: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
         self._applier = self._client()
         self._watcher = StateWatcher(
@@ -80,10 +83,9 @@ class Edges:
         """Carry out a command of the machine; the answer comes as an event."""
         match command:
             case Run(lane, job):
-                start(
-                    lambda: perform(job, self._sysfs, self._file),
+                self._workers[lane].start(
+                    lambda: perform(job, self._sysfs, self._file, self._move),
                     lambda answer: self._events.put(JobDone(lane, answer)),
-                    f"{lane.name.lower()}-job",
                 )
             case Report(status):
                 self._reports.put(status)
@@ -104,7 +106,7 @@ class Edges:
             self._events.put(ReportDone(result))
 
 
-def run(settings: AgentSettings, events: Events) -> int:
+def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -> int:
     """Run until a Stop or a Crash is in the queue."""
     timing = Timing(
         report_min=settings.report_interval_seconds_min,
@@ -112,8 +114,8 @@ def run(settings: AgentSettings, events: Events) -> int:
         drift_check=settings.drift_check_seconds,
         statistics_window=settings.statistics_window_seconds,
     )
-    agent = Agent(timing, SystemRandom(), __version__)
-    edges = Edges(settings, events)
+    agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
+    edges = Edges(settings, events, move)
     edges.open()
     event: Event | Stop | Crash = Tick()
     while not isinstance(event, Stop | Crash):
@@ -137,8 +139,13 @@ def _next_event(events: Events, wake_at: float) -> Event | Stop | Crash:
         return Tick()
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the agent; returns the exit code."""
+def main(arguments: Sequence[str] | None = None, move: Mover = move_own_pages) -> int:
+    """Run the agent; returns the exit code.
+
+    Args:
+        arguments: of the command line.
+        move: moves the agent's own pages; another one where the kernel below --host-root is not the one it runs on.
+    """
     try:
         settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
     except SettingsError as error:
@@ -150,7 +157,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         signal.signal(number, lambda received, _frame: events.put(Stop(received)))
     threading.excepthook = lambda args: events.put(Crash(args.thread.name if args.thread else "?", args.exc_value))
     log.info("starting", extra={"version": __version__, "node": settings.node_name})
-    return run(settings, events)
+    return run(settings, events, move)
 
 
 if __name__ == "__main__":

@@ -12,21 +12,22 @@
 * A file of a newer release is not understood and not overwritten: nothing is written until that release is back.
 * A kernel without a boot id ties nothing to its boot, so nothing is written either.
 * A first value is never replaced by a second one; it goes only when it was put back or when the wish for it ended.
+* A driver that is loaded anew begins a new life: what its knobs held in the one before is lost with it, and no value
+  of before any more. So each value is kept with what told the driver's folder then, its inode number.
 * A unit of several writes is open in the file from before its first write until it is in force or undone. The status
   does not have it: who lost the file too knows the baselines, and continues instead of undoing (docs/decisions/0012).
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import CODECS
+from numamigration_agent.statefile import DAMAGES, read_file, replace_file
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import NodeCondition, Reason
@@ -38,10 +39,15 @@ FILE_BYTES_MAX: Final = 64 * 1024  # a dozen short values; more is not ours
 
 
 class Swap(NamedTuple):
-    """What an open unit does to one knob; `before` is what it held before the change, not before this project."""
+    """What an open unit does to one knob; `before` is what it held before the change, not before this project.
+
+    Attributes:
+        passing: what it holds in between, while an engine is on trial.
+    """
 
     before: Value
     target: Value
+    passing: Value | None = None
 
 
 OpenUnits = Mapping[str, Mapping[str, Swap]]
@@ -55,12 +61,24 @@ class Baselines:
     Attributes:
         problem: why they cannot be trusted; nothing is written then.
         open_units: changes that were begun and not brought to an end.
+        lives: by settings field, what tells the folder of the knob from that of an earlier load of its driver.
     """
 
     boot_id: str
     values: Mapping[str, Value] = field(default_factory=dict)
     problem: str = ""
     open_units: OpenUnits = field(default_factory=dict)
+    lives: Mapping[str, int] = field(default_factory=dict)
+
+    def of_another_life(self, lives: Mapping[str, int]) -> frozenset[str]:
+        """Return the fields whose driver is there and was loaded anew; one that is not known to be is not."""
+        return frozenset(
+            name for name in self.values if name in lives and self.lives.get(name, lives[name]) != lives[name]
+        )
+
+    def with_lives(self, lives: Mapping[str, int]) -> Baselines:
+        """Return these as of the drivers that are there now."""
+        return replace(self, lives={**self.lives, **lives})
 
     def with_captures(self, captures: Mapping[str, Value]) -> Baselines:
         """Return these and the captured ones; the first value of a field wins."""
@@ -114,13 +132,13 @@ class BaselineFile:
     """The file, replaced as a whole: after a crash it is the old one or the new one."""
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        self.folder = folder
         self.path = folder / FILE_NAME
 
     def load(self, boot_id: str) -> Loaded:
         """Read the baselines of this boot."""
         try:
-            data = _read(self.path)
+            data = read_file(self.path, FILE_BYTES_MAX + 1)
         except FileNotFoundError:
             return NoFile()
         except OSError as error:
@@ -134,7 +152,7 @@ class BaselineFile:
             if isinstance(document["version"], int) and document["version"] > FILE_VERSION:
                 return NewerFile(f"{self.path}: is of a newer release (version {document['version']})")
             return parse_baselines(document)
-        except _DAMAGES as error:
+        except DAMAGES as error:
             return DamagedFile(f"{self.path}: {error!r}")
 
     def save(self, baselines: Baselines) -> str:
@@ -142,17 +160,7 @@ class BaselineFile:
 
         Nothing is lost by a crash in between: the new content is on the disk before its name is.
         """
-        temporary = self._folder / f".{FILE_NAME}.new"
-        try:
-            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _write_synced(temporary, format_baselines(baselines))
-            temporary.replace(self.path)
-            _sync_folder(self._folder)
-        except OSError as error:
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            return str(error)
-        return ""
+        return replace_file(self.path, format_baselines(baselines))
 
 
 def format_baselines(baselines: Baselines) -> bytes:
@@ -161,14 +169,12 @@ def format_baselines(baselines: Baselines) -> bytes:
         "version": FILE_VERSION,
         "bootID": baselines.boot_id,
         "values": dict(baselines.values),
+        "lives": {name: life for name, life in baselines.lives.items() if name in baselines.values},
         "openUnits": {
             unit: {name: swap._asdict() for name, swap in rows.items()} for unit, rows in baselines.open_units.items()
         },
     }
     return json.dumps(document, indent=1, sort_keys=True).encode() + b"\n"
-
-
-_DAMAGES: Final = (ValueError, KeyError, TypeError, AttributeError, RecursionError)  # json.loads recurses
 
 
 def parse_baselines(document: Mapping[str, Any]) -> Baselines:
@@ -185,11 +191,14 @@ def parse_baselines(document: Mapping[str, Any]) -> Baselines:
     bare = sorted(name for rows in open_units.values() for name in rows if name not in values)
     if bare:
         raise ValueError(f"a change of {', '.join(bare)} was begun without a value of before")
-    return Baselines(document["bootID"], values, open_units=open_units)
+    lives = {name: int(life) for name, life in document.get("lives", {}).items()}
+    return Baselines(document["bootID"], values, open_units=open_units, lives=lives)
 
 
 def _parse_swap(name: str, row: Mapping[str, str]) -> Swap:
-    return Swap(_parse_value(name, row["before"]), _parse_value(name, row["target"]))
+    passing = row.get("passing")
+    before, target = _parse_value(name, row["before"]), _parse_value(name, row["target"])
+    return Swap(before, target, None if passing is None else _parse_value(name, passing))
 
 
 def _parse_value(name: str, text: str) -> Value:
@@ -232,27 +241,3 @@ def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Baseline
         "compare the knobs with what they should be, remove the file and restart the agent"
     )
     return Baselines(boot_id, known, problem)
-
-
-def _read(path: Path) -> bytes:
-    # Not through a link, and without waiting for a writer should it be a pipe: it shall be a file of ours.
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        return file.read(FILE_BYTES_MAX + 1) or b""
-
-
-def _write_synced(path: Path, data: bytes) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
-    descriptor = os.open(path, flags, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -11,8 +11,12 @@ the baselines that are not needed any more are forgotten.
 * A unit whose undo failed stays open, and is brought to an end like one that an earlier life of the agent left open.
 * Each knob is looked at right before it is written: the plan may be as old as an answer of the API server. One that no
   longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
+* A driver that was loaded anew since the plan was made is not written: its values of before are others (0019).
 * A write that is refused changes nothing, so only knobs that took a write are undone.
-* Offload that was turned off stays off, whatever fails after it: off is the safe direction.
+* Offload that was turned off stays off, whatever fails after it: off is the safe direction. A value of before that is
+  never written does not come back either.
+* An engine that is to be tried is turned on with the reasons narrowed to that of the trial; the wished reasons follow
+  once it has passed. If it has not, it goes off first of all, also where it was on before (promise 15).
 
 Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
 """
@@ -27,9 +31,10 @@ from typing import Final, assert_never
 
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, Knob
+from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
-from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, UnitChange
+from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange, stays
+from numamigration_agent.verify import Trial
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Outcome, Reason
 
@@ -55,13 +60,21 @@ class ReadKnob:
 
 @dataclass(frozen=True, slots=True)
 class WriteKnob:
-    """Write a knob once; answer with ``wrote``."""
+    """Write a knob once, unless its driver has another life by now; answer with ``wrote``."""
 
     knob: Knob
     value: Value
+    life: int | None = None
 
 
-Step = SaveBaselines | ReportBaselines | ReadKnob | WriteKnob
+@dataclass(frozen=True, slots=True)
+class TryEngine:
+    """Have the engine copy pages of our own; answer with ``tried``."""
+
+    trial: Trial
+
+
+Step = SaveBaselines | ReportBaselines | ReadKnob | WriteKnob | TryEngine
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +107,7 @@ class KnobRun:
     """
 
     def __init__(self, write: KnobWrite, captured: Value | None = None) -> None:
-        self.knob, self.target = write
+        self.knob, self.target, self._life = write
         self.before: Value | None = None
         self.touched = self.outdated = False
         self._captured = captured
@@ -105,9 +118,13 @@ class KnobRun:
         return f"<KnobRun {self.knob.field} to {self.target!r}: {self._stage.name}>"
 
     @property
-    def turned_offload_off(self) -> bool:
-        """Whether its write was the safe one."""
-        return self.knob.field == ENGINE_FIELD and self.target == ENGINE_OFF
+    def stays(self) -> bool:
+        """Whether its write is not undone: offload that went off, and what must never be written."""
+        return stays(self.knob, self.before, self.target)
+
+    def undo(self, before: Value) -> KnobWrite:
+        """Return the write that takes it back."""
+        return KnobWrite(self.knob, before, self._life)
 
     def next(self) -> ReadKnob | WriteKnob | None:
         """Return the next request; None when it is over."""
@@ -115,7 +132,7 @@ class KnobRun:
             case Stage.LOOK | Stage.READ_BACK:
                 return ReadKnob(self.knob)
             case Stage.WRITE:
-                return WriteKnob(self.knob, self.target)
+                return WriteKnob(self.knob, self.target, self._life)
             case Stage.OVER:
                 return None
             case _:
@@ -150,6 +167,32 @@ class KnobRun:
         self._stage = Stage.OVER
 
 
+class TrialRun:
+    """The trial of an engine that is on.
+
+    Attributes:
+        failure: why it has not passed.
+    """
+
+    touched = outdated = False
+
+    def __init__(self, window: TrialWindow) -> None:
+        self.window = window
+        self.failure: Failure | None = None
+        self.over = False
+
+    def __repr__(self) -> str:
+        return f"<TrialRun {self.window.trial.subject}: {'over' if self.over else 'not over'}>"
+
+    def next(self) -> TryEngine | None:
+        """Return the request; None when it is over."""
+        return None if self.over else TryEngine(self.window.trial)
+
+    def tried(self, failure: Failure | None) -> None:
+        """Take the answer to TryEngine: why it has not passed, or None."""
+        self.failure, self.over = failure, True
+
+
 class UnitRun:
     """The knobs of one unit, all or nothing (promise 4); or the undo alone, of a change that was left open.
 
@@ -160,12 +203,14 @@ class UnitRun:
     def __init__(self, change: UnitChange, fresh: Mapping[str, Value]) -> None:
         self.change = change
         self.failure: Failure | None = None
-        self._runs: list[KnobRun] = []
+        self._runs: list[KnobRun | TrialRun] = []
         self._undo: list[KnobRun] | None = None
         if change.ends:
             self._undo = [KnobRun(write) for write in change.writes]
         else:
-            self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.writes]
+            self._runs = [KnobRun(write, fresh.get(write.knob.field)) for write in change.before_trial]
+            self._runs += [TrialRun(change.window)] if change.window else []
+            self._runs += [KnobRun(write) for write in change.after_trial]
 
     def __repr__(self) -> str:
         return f"<UnitRun {self.change.unit}: {self._runs if self._undo is None else self._undo}>"
@@ -185,9 +230,22 @@ class UnitRun:
         """Fields whose baselines are not needed any more, or must be captured anew."""
         if self.failure is None:
             return self.change.forget
-        return frozenset(run.knob.field for run in self._runs if run.outdated)
+        return frozenset(run.knob.field for run in self._knob_runs if run.outdated)
 
-    def next(self) -> ReadKnob | WriteKnob | None:
+    @property
+    def on_trial(self) -> bool:
+        """Whether an engine may be on that has not passed, so that stopping here would leave it on."""
+        current, window = self._current(), self.change.window
+        if window is None or current is None:
+            return False
+        turned_on = any(run.touched and run.knob == window.engine for run in self._knob_runs)
+        return turned_on or any(run is current or run.over for run in self._runs if isinstance(run, TrialRun))
+
+    @property
+    def _knob_runs(self) -> list[KnobRun]:
+        return [run for run in self._runs if isinstance(run, KnobRun)]
+
+    def next(self) -> ReadKnob | WriteKnob | TryEngine | None:
         """Return the next request; None when the unit is over."""
         run = self._current()
         return run.next() if run else None
@@ -195,32 +253,48 @@ class UnitRun:
     def read(self, reading: Reading) -> None:
         """Take the answer to ReadKnob."""
         run = self._current()
-        if run:
+        if isinstance(run, KnobRun):
             run.read(reading)
             self._look_for_failure(run)
 
     def wrote(self, number: int | None) -> None:
         """Take the answer to WriteKnob."""
         run = self._current()
-        if run:
+        if isinstance(run, KnobRun):
             run.wrote(number)
             self._look_for_failure(run)
 
-    def _current(self) -> KnobRun | None:
-        return next((run for run in self._undo or self._runs if run.next()), None) if self._undo != [] else None
+    def tried(self, failure: Failure | None) -> None:
+        """Take the answer to TryEngine."""
+        run = self._current()
+        if isinstance(run, TrialRun):
+            run.tried(failure)
+            self._look_for_failure(run)
 
-    def _look_for_failure(self, run: KnobRun) -> None:
+    def _current(self) -> KnobRun | TrialRun | None:
+        if self._undo is not None:
+            return next((run for run in self._undo if run.next()), None)
+        return next((run for run in self._runs if run.next()), None)
+
+    def _look_for_failure(self, run: KnobRun | TrialRun) -> None:
         if run.failure is None:
             return
         if self._undo is None:
             self.failure = run.failure
-            self._undo = [
-                KnobRun(KnobWrite(done.knob, done.before))
-                for done in reversed(self._runs)
-                if done.touched and done.before is not None and not done.turned_offload_off
+            self._undo = self._turn_off(run) + [
+                KnobRun(done.undo(done.before))
+                for done in reversed(self._knob_runs)
+                if done.touched and not done.stays and done.before is not None
             ]
         else:
             self.failure = undo_failed(self.failure, run.failure)
+
+    def _turn_off(self, run: KnobRun | TrialRun) -> list[KnobRun]:
+        """Return the turning off of an engine that has not passed, which an undo alone would leave on if it was."""
+        engine = self.change.window.engine if self.change.window else None
+        if not isinstance(run, TrialRun) or engine is None or engine.off is None:
+            return []
+        return [KnobRun(KnobWrite(engine, engine.off))]
 
 
 class Progress(Enum):
@@ -267,7 +341,7 @@ class Change:
         self.fresh = fresh | captures.keys()
         expected = {name: value for name, value in self._opened.values.items() if name in self.fresh}
         self.units = [UnitRun(change, expected) for change in changes]
-        written = {write.knob.field for change in changes for write in change.writes}
+        written = frozenset[str]().union(*(change.fields for change in changes))
         needed = {name: value for name, value in self._opened.values.items() if name in written}
         self._to_report = any(reported.get(name) != value for name, value in needed.items())
         to_save = captures or opened or any(on_file.get(name) != value for name, value in needed.items())
@@ -319,6 +393,20 @@ class Change:
         """Take the answer to WriteKnob."""
         self._current().wrote(number)
 
+    def tried(self, failure: Failure | None) -> None:
+        """Take the answer to TryEngine: why the engine has not passed, or None."""
+        self._current().tried(failure)
+
+    @property
+    def on_trial(self) -> bool:
+        """Whether an engine may be on that has not passed its trial."""
+        return any(unit.on_trial for unit in self.units)
+
+    @property
+    def trying(self) -> bool:
+        """Whether it waits for a trial."""
+        return isinstance(self.next(), TryEngine)
+
     def _current(self) -> UnitRun:
         return next(unit for unit in self.units if unit.next())
 
@@ -338,6 +426,7 @@ class Change:
 
 _ADVICE: Final = {
     Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
+    Reason.NO_DMA_CHANNEL: "the driver found no DMA channel to take",
     Reason.PERMISSION_DENIED: "the agent must run as uid 0 with the capabilities that this file asks for",
     Reason.READ_ONLY_FILE_SYSTEM: "mount it writable into the agent's container",
     Reason.INVALID_VALUE: "this kernel does not take the value",
@@ -346,9 +435,7 @@ _ADVICE: Final = {
 
 def rejected(knob: Knob, target: Value, number: int) -> Failure:
     """Say what an errno at a write means."""
-    reason = ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
-    if number == errno.EBUSY and knob.field == ENGINE_FIELD:
-        reason = Reason.MIGRATOR_BUSY
+    reason = dict(knob.errnos).get(number) or ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
     advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
     name = errno.errorcode.get(number, str(number))
     message = f"{knob.path}: writing {target!r}: {name} ({os.strerror(number)}){advice}"

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Everything that touches kernel files or the baseline file, as jobs on threads that can be left behind.
 
-* A kernel file may block for ten seconds and more, in a state that no signal ends. So each job has a daemon thread of
+* A kernel file may block for ten seconds and more, in a state that no signal ends. So each lane has a daemon thread of
   its own: nobody joins it, its answer may come late, and the process exits without it (promise 10).
 * Deadlines are not here: whoever started a job looks at the clock, for a blocked job cannot say that it is.
 
@@ -12,20 +12,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from errno import ENODEV
+from queue import SimpleQueue
 from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
-from numamigration_agent.kernel.counters import Counts, read_counters
+from numamigration_agent.kernel.counters import Counts, Look, look, read_counters
+from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_agent.record import RecordFile
+from numamigration_agent.verify import Verdict
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """Read what stays while this kernel runs, and the baseline file."""
+    """Read what stays while this kernel runs, and the files of the state folder."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,7 @@ class Begun:
 
     host: HostFacts
     loaded: Loaded
+    verdict: Verdict | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +51,42 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class ReadCounters:
-    """Read the counters of a dialect."""
+    """Read the counters of a dialect, those of each NUMA node too when it is their turn."""
 
     dialect: Dialect
+    numa_nodes: bool
+
+
+@dataclass(frozen=True, slots=True)
+class MovePages:
+    """Move own pages, and read the counters of a dialect before and after."""
+
+    request: MoveRequest
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
+class Moved:
+    """Answer to MovePages."""
+
+    before: Counts
+    answer: MoveAnswer
+    after: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class SaveVerdict:
+    """Replace the file with the last verdict."""
+
+    verdict: Verdict
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictSaved:
+    """Answer to SaveVerdict; `problem` is empty when the file is safe."""
+
+    problem: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +107,7 @@ class Wrote:
 class Counted:
     """Answer to ReadCounters."""
 
-    counts: Counts
+    look: Look
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +117,8 @@ class Broken:
     error: Exception
 
 
-Job = Begin | Probe | ReadCounters | SaveBaselines | ReadKnob | WriteKnob
-Answer = Begun | KernelFacts | Counted | Saved | Reading | Wrote | Broken
+Job = Begin | Probe | ReadCounters | MovePages | SaveVerdict | SaveBaselines | ReadKnob | WriteKnob
+Answer = Begun | KernelFacts | Counted | Moved | VerdictSaved | Saved | Reading | Wrote | Broken
 
 
 def describe(job: Job) -> str:
@@ -87,44 +126,70 @@ def describe(job: Job) -> str:
     match job:
         case ReadKnob(knob):
             return f"reading {knob.path}"
-        case WriteKnob(knob, _):
+        case WriteKnob(knob, _, _):
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
+        case MovePages():
+            return "moving own pages"
+        case SaveVerdict():
+            return "saving the verdict on the engine"
         case Begin() | Probe() | ReadCounters():
             return "reading the kernel's files"
         case _:
             assert_never(job)
 
 
-def perform(job: Job, sysfs: Sysfs, file: BaselineFile) -> Answer:
+def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_pages) -> Answer:
     """Do a job; may block."""
     match job:
         case Begin():
             host = probe_host(sysfs)
-            return Begun(host, file.load(host.boot_id))
+            return Begun(host, file.load(host.boot_id), RecordFile(file.folder).load(host.boot_id))
         case Probe(host):
             return probe(sysfs, host)
-        case ReadCounters(dialect):
-            return Counted(read_counters(sysfs, dialect))
+        case ReadCounters(dialect, numa_nodes):
+            return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
+        case MovePages(request, dialect):
+            before = read_counters(sysfs, dialect)
+            answer = move(request)
+            return Moved(before, answer, read_counters(sysfs, dialect))
+        case SaveVerdict(verdict, boot_id):
+            return VerdictSaved(RecordFile(file.folder).save(verdict, boot_id))
         case SaveBaselines(baselines):
             return Saved(file.save(baselines))
         case ReadKnob(knob):
             return sysfs.read(knob.path)
-        case WriteKnob(knob, value):
-            return Wrote(sysfs.write(knob, value))
+        case WriteKnob(knob, value, life):
+            same = life is None or sysfs.life(knob.folder) == life
+            return Wrote(sysfs.write(knob, value) if same else ENODEV)
         case _:
             assert_never(job)
 
 
-def start(work: Callable[[], Answer], deliver: Callable[[Answer], None], name: str) -> None:
-    """Do `work` on a thread that may be left behind, and deliver its answer from there, however late."""
-    threading.Thread(target=_run, args=(work, deliver), name=name, daemon=True).start()
+class Worker:
+    """A thread that carries out jobs one after the other, and may be left behind with any of them.
+
+    One for each lane, since a lane carries one job at a time: a job that blocks keeps its own lane's thread only. It
+    lives as long as the process; a thread for each job took a quarter of the CPU time of looks and counts.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._work: SimpleQueue[tuple[Callable[[], Answer], Callable[[Answer], None]]] = SimpleQueue()
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+
+    def start(self, work: Callable[[], Answer], deliver: Callable[[Answer], None]) -> None:
+        """Do `work`, and deliver its answer from the thread, however late."""
+        self._work.put((work, deliver))
+
+    def _run(self) -> None:
+        while True:
+            work, deliver = self._work.get()
+            deliver(_answer(work))
 
 
-def _run(work: Callable[[], Answer], deliver: Callable[[Answer], None]) -> None:
+def _answer(work: Callable[[], Answer]) -> Answer:
     try:
-        answer = work()
+        return work()
     except Exception as error:  # noqa: BLE001  # raised again on the main thread, which then ends the process
-        answer = Broken(error)
-    deliver(answer)
+        return Broken(error)

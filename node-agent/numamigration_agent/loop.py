@@ -11,7 +11,8 @@ its lane until it answers, while everything else goes on (promise 10).
 * Between reports without a change lies an interval drawn anew each time, so that a fleet never reports in step.
 * Without a node state (not created yet, or deleted) nothing is written and nothing forgotten. A change that is under
   way then stops where it is, and is ended once an operator has written a spec again.
-* No knob is written while the node state lacks a baseline, whoever took it away (promise 1).
+* No knob is written while the node state lacks a baseline, whoever took it away (promise 1); but a trial is brought to
+  its end, which may be that the engine goes off, whatever is heard meanwhile (promise 15).
 """
 
 from __future__ import annotations
@@ -24,10 +25,18 @@ from random import Random
 from typing import Any, Final, NamedTuple, assert_never
 
 from numamigration_agent.baseline import Baselines, recover
-from numamigration_agent.change import Change, Failure, ReadKnob, ReportBaselines, SaveBaselines, UnitRun, WriteKnob
+from numamigration_agent.change import (
+    Change,
+    Failure,
+    ReadKnob,
+    ReportBaselines,
+    SaveBaselines,
+    TryEngine,
+    UnitRun,
+    WriteKnob,
+)
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
-from numamigration_agent.drift import DriftLog
-from numamigration_agent.guards import Refusal
+from numamigration_agent.drift import DriftLog, contended_log
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -35,38 +44,52 @@ from numamigration_agent.jobs import (
     Broken,
     Counted,
     Job,
+    Moved,
+    MovePages,
     Probe,
     ReadCounters,
     Saved,
+    SaveVerdict,
+    VerdictSaved,
     Wrote,
     describe,
 )
 from numamigration_agent.kernel.codecs import Value, reason_names
+from numamigration_agent.kernel.counters import Look
 from numamigration_agent.kernel.dialects import REASONS_FIELD
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
+from numamigration_agent.record import verdict_of_status
 from numamigration_agent.reports import Reports
-from numamigration_agent.statistics import Statistics, add_sample
+from numamigration_agent.situation import Refusal
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, add_sample, add_to_total
 from numamigration_agent.status import (
     View,
     build_status,
+    contended_of_status,
     group_results,
     is_settled,
     reasons_of_status,
     settled_of_status,
     totals_of_status,
 )
+from numamigration_agent.verify import WINDOW_SECONDS_MAX, Record, Trial, Verdict, judge, worst
+from numamigration_agent.window import Window, advance_window, begin_window, window_of_status
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
+from numamigration_api.vocabulary import Dialect, DriftPolicy, GroupState, Reason, VerificationResult
 
 log = logging.getLogger(__name__)
 
 JOB_SECONDS_MAX: Final = 5.0  # an idle turn-off takes milliseconds, one beside a hung engine 10 s and more
+TRY_AGAIN_SECONDS: Final = 300.0  # a trial for which there was no channel or memory, or whose engine hung
 RETRY_SECONDS_MIN: Final = 5.0
 RETRY_SECONDS_MAX: Final = 295.0  # drawn on top of the shortest, so 300 s at most
+NUMA_NODES_SECONDS: Final = 60.0  # for reports, which are minutes apart; kernel/counters.py has the price
+EARLY_SECONDS_MAX: Final = 1.0
 NEVER: Final = float("inf")
 
 
@@ -84,6 +107,10 @@ class Lane(Enum):
 
     KNOBS = auto()
     COUNTERS = auto()
+    PAGES = auto()
+
+
+_SECONDS_MAX: Final = {Lane.PAGES: WINDOW_SECONDS_MAX}
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,10 +179,12 @@ class Agent:
         timing: see Timing.
         rng: chance for waits.
         version: of this agent, for the status.
+        batch_ceiling_pages: as declared; 0 when nobody has.
     """
 
-    def __init__(self, timing: Timing, rng: Random, version: str) -> None:
+    def __init__(self, timing: Timing, rng: Random, version: str, batch_ceiling_pages: int = 0) -> None:
         self._timing, self._rng, self._version = timing, rng, version
+        self._batch_ceiling_pages = batch_ceiling_pages
         self._lanes: dict[Lane, Running | None] = dict.fromkeys(Lane)
         self._begun: Begun | None = None
         self._state: Mapping[str, Any] | None = None
@@ -165,8 +194,12 @@ class Agent:
         self._spec: Spec | None = None
         self._plan: Plan | None = None
         self._planned_for = Spec()
-        self._planned_from: tuple[KernelFacts, Spec, Baselines, Mapping[str, Value], Refusal | None] | None = None
+        self._planned_from: tuple[Any, ...] | None = None
         self._vetoes: dict[str, Refusal] = {}  # by who has lost the trust in the engine
+        self._verdict: Verdict | None = None
+        self._verdict_on_file: Verdict | None = None
+        self._trial: Trial | None = None
+        self._try_again_at = NEVER
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -174,11 +207,14 @@ class Agent:
         self._settled_at: tuple[str | None, str] | None = None
         self._change: Change | None = None
         self._retries: dict[str, Retry] = {}
-        self._drifts: dict[str, DriftLog] = {}
-        self._statistics = Statistics()
+        self._drifts: dict[str, DriftLog] = {}  # by settings field
+        self._statistics = add_to_total(Statistics(), DRIFT_CORRECTIONS, 0)
         self._since: str | None = None
+        self._window: Window | None = None
         self._reports = Reports(timing.report_min, timing.report_max, rng)
-        self._look_at = self._count_at = 0.0
+        self._look_at = self._count_at = self._numa_nodes_at = 0.0
+        # Counters that are due soon are read with whatever wakes the agent: waking up costs more than reading.
+        self._early = min(EARLY_SECONDS_MAX, timing.statistics_window / 10)
         self._waiting_until = NEVER
         self._unlooked = True
 
@@ -209,7 +245,8 @@ class Agent:
             case _:
                 assert_never(event)
         self._unlooked |= self._is_news(event, before)
-        return [*self._knob_lane(now), *self._counter_lane(now), *self._report(now, wall)]
+        knobs = self._knob_lane(now)
+        return [*knobs, *self._counter_lane(now), *self._page_lane(now), *self._report(now, wall)]
 
     def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None]) -> bool:
         """Whether a status has to be built to find out if something changed.
@@ -227,7 +264,11 @@ class Agent:
 
     def wake_at(self) -> float:
         """Return when a Tick is due at the latest (monotonic seconds)."""
-        deadlines = [job.since + JOB_SECONDS_MAX for job in self._lanes.values() if job and not job.blocked]
+        deadlines = [
+            job.since + _SECONDS_MAX.get(lane, JOB_SECONDS_MAX)
+            for lane, job in self._lanes.items()
+            if job and not job.blocked
+        ]
         looks = [] if self._lanes[Lane.KNOBS] else [self._next_look()]
         counts = [] if self._lanes[Lane.COUNTERS] or self._facts is None else [self._count_at]
         told = self._plan is None or self._reports.under_way or not self._quiet()
@@ -239,16 +280,18 @@ class Agent:
     def _see(self, state: Mapping[str, Any], now: float) -> None:
         self._state = state
         self._reports.seen(state, self._begun.host.boot_id if self._begun else None)
-        self._recover()
+        self._recover(now)
         spec = parse_spec(state)
         if spec == self._spec:
             return
+        if self._spec is not None and self._spec.revision != spec.revision:
+            self._drifts.clear()  # whoever fights over a knob fights over another wish now
         log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
         self._spec = spec
         self._retries.clear()
         self._look_at = now
 
-    def _recover(self) -> None:
+    def _recover(self, now: float) -> None:
         """Once file and status are both known: take from them what an earlier life of this agent knew."""
         if self._begun is None or self._state is None or self._baselines is not None:
             return
@@ -265,9 +308,15 @@ class Agent:
         if status.get("bootID") == boot_id:
             self._settled = settled_of_status(status)
             self._reasons_seen |= reasons_of_status(status)
-            self._statistics = Statistics(totals=totals_of_status(status))
+            self._statistics = Statistics(totals={DRIFT_CORRECTIONS: 0, **totals_of_status(status)})
             self._since = (status.get("statistics") or {}).get("since")
+            self._window = window_of_status(status)
+            if status.get("observedRevision") == (self._state.get("spec") or {}).get("revision"):
+                contended, since = contended_of_status(status)
+                self._drifts = {name: contended_log(name, now, since) for name in contended}
             self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
+        self._verdict_on_file = self._begun.verdict
+        self._verdict = worst([self._begun.verdict, verdict_of_status(status, boot_id)])
 
     def _drop_outdated_change(self) -> None:
         """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay.
@@ -275,6 +324,8 @@ class Agent:
         Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open.
         """
         if self._change is None or self._spec is self._planned_for:
+            return
+        if self._change.on_trial:  # or an engine would stay on that nobody has tried
             return
         touched = self._change.touched
         if not touched or self._spec is None or self._spec.revision is None:
@@ -286,23 +337,25 @@ class Agent:
         running, self._lanes[lane] = self._lanes[lane], None
         if running is not None and running.blocked:
             self._unlooked = True
-            log.info("kernel file answered at last", extra={"job": describe(running.job), "after": now - running.since})
+            log.info("kernel answered at last", extra={"job": describe(running.job), "after": now - running.since})
         match answer:
             case Begun():
                 self._begun = answer
-                self._recover()
+                self._recover(now)
             case KernelFacts():
                 self._facts = answer
                 self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
                 self._decide(now, wall)
-            case Counted(counts):
-                self._count(counts, now, wall)
+            case Counted(look):
+                self._count(look, now, wall)
             case Saved(problem):
                 self._take_saved(problem)
             case Present() | Absent() | Denied():
                 self._running_change().read(answer)
             case Wrote(number):
                 self._take_wrote(running, number)
+            case Moved() | VerdictSaved():
+                self._take_page_answer(running, answer, now, wall)
             case Broken(error):
                 raise error
             case _:
@@ -331,12 +384,65 @@ class Agent:
                 self._settled.pop(knob.field, None)
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
 
-    def _count(self, counts: Mapping[str, int], now: float, wall: datetime) -> None:
+    def _take_page_answer(
+        self, running: Running | None, answer: Moved | VerdictSaved, now: float, wall: datetime
+    ) -> None:
+        if isinstance(answer, Moved):
+            self._take_moved(running, answer, now, wall)
+        else:
+            self._take_verdict_saved(running, answer.problem)
+
+    def _take_moved(self, running: Running | None, moved: Moved, now: float, wall: datetime) -> None:
+        """Judge, also when the answer comes too late to be waited for: what is wrong is wrong."""
+        trial, self._trial = self._trial, None
+        self._look_at = now
+        if trial is None or running is None:
+            return
+        seconds = now - running.since
+        verdict = judge(trial, moved.before, moved.answer, moved.after)
+        verdict = replace(verdict, seconds=seconds, at=timestamp(wall))
+        stalled = running.blocked and verdict.result is not VerificationResult.FAILED
+        if not stalled:
+            self._take_verdict(verdict, now)
+        if not running.blocked:
+            passed = verdict.result is VerificationResult.PASSED
+            self._running_change().tried(None if passed else Failure(verdict.reason, verdict.message))
+
+    def _take_verdict(self, verdict: Verdict, now: float) -> None:
+        self._verdict = verdict
+        impossible = verdict.result is VerificationResult.IMPOSSIBLE
+        again = impossible and not verdict.lasting
+        self._try_again_at = now + TRY_AGAIN_SECONDS if again else NEVER
+        level = logging.ERROR if verdict.result is VerificationResult.FAILED else logging.INFO
+        log.log(level, "engine tried", extra={"result": str(verdict.result), "found": verdict.message})
+
+    def _take_verdict_saved(self, running: Running | None, problem: str) -> None:
+        if problem:
+            log.error("verdict not saved", extra={"problem": problem})
+        if running is not None and isinstance(running.job, SaveVerdict):
+            # Also when it was not saved: the status has it too, and asking again and again would not help.
+            self._verdict_on_file = running.job.verdict
+
+    def _count(self, look: Look, now: float, wall: datetime) -> None:
         self._count_at = now + self._timing.statistics_window
         self._since = self._since or timestamp(wall)
-        self._statistics = add_sample(
-            self._statistics, at=now, counters=counts, window_seconds=self._timing.statistics_window
+        known = add_sample(
+            self._statistics, at=now, counters=look.counts, window_seconds=self._timing.statistics_window
         )
+        self._statistics = replace(
+            known, pressures=look.pressures, thp_pages=look.thp_pages if look.numa_nodes else known.thp_pages
+        )
+        self._advance_window(now)
+
+    def _advance_window(self, now: float) -> None:
+        if self._window is None or self._window.after is not None:
+            return
+        soak = self._planned_for.soak_seconds
+        in_force = self._settled_at is not None and self._settled_at[0] == self._window.revision
+        seconds = max(soak, self._timing.statistics_window)
+        self._window = advance_window(self._window, self._statistics, in_force=in_force, seconds=seconds)
+        if self._window.after is not None and soak:
+            self._reports.hasten(now)
 
     def _knob_lane(self, now: float) -> list[Command]:
         running = self._lanes[Lane.KNOBS]
@@ -355,9 +461,12 @@ class Agent:
         self._drop_outdated_change()
         if self._change is not None:
             step = self._change.next()
-            if isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported():
+            unreported = isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported()
+            if unreported and not self._change.on_trial:
                 return None
             match step:
+                case TryEngine():
+                    return None  # that is for the lane of pages
                 case SaveBaselines() | ReadKnob() | WriteKnob():
                     return step
                 case ReportBaselines():
@@ -377,16 +486,50 @@ class Agent:
         if running is not None:
             self._watch_over(running, now)
             return []
-        if self._facts is None or now < self._count_at:
+        if self._facts is None or now < self._count_at - self._early:
             return []
-        job = ReadCounters(self._facts.dialect)
+        numa_nodes = now >= self._numa_nodes_at
+        if numa_nodes:
+            self._numa_nodes_at = now + NUMA_NODES_SECONDS
+        job = ReadCounters(self._facts.dialect, numa_nodes)
         self._lanes[Lane.COUNTERS] = Running(job, now)
         return [Run(Lane.COUNTERS, job)]
 
-    def _watch_over(self, running: Running, now: float) -> None:
-        if not running.blocked and now - running.since >= JOB_SECONDS_MAX:
+    def _page_lane(self, now: float) -> list[Command]:
+        running = self._lanes[Lane.PAGES]
+        if running is not None:
+            if self._watch_over(running, now, WINDOW_SECONDS_MAX) and self._trial is not None:
+                return self._stalled(now)
+            return []
+        job = self._next_page_job()
+        if job is None:
+            return []
+        self._lanes[Lane.PAGES] = Running(job, now)
+        return [Run(Lane.PAGES, job)]
+
+    def _next_page_job(self) -> Job | None:
+        if self._verdict != self._verdict_on_file and self._verdict and self._begun and self._verdict.is_kept:
+            return SaveVerdict(self._verdict, self._begun.host.boot_id)
+        step = self._change.next() if self._change else None
+        if isinstance(step, TryEngine):
+            self._trial = step.trial
+            return MovePages(step.trial.request(self._rng.getrandbits(32)), Dialect(step.trial.subject.dialect))
+        return None
+
+    def _stalled(self, now: float) -> list[Command]:
+        """Give the engine up: whoever moves pages hangs, and others hang with it until it is off."""
+        message = f"the engine has held our own test pages for {WINDOW_SECONDS_MAX:g} s; it is turned off"
+        log.error("engine stalled", extra={"problem": message})
+        self._running_change().tried(Failure(Reason.ENGINE_STALLED, message))
+        return self._knob_lane(now)
+
+    def _watch_over(self, running: Running, now: float, seconds_max: float = JOB_SECONDS_MAX) -> bool:
+        """Note that a job does not answer; returns whether it has just become too late."""
+        late = not running.blocked and now - running.since >= seconds_max
+        if late:
             running.blocked = self._unlooked = True
-            log.warning("kernel file does not answer", extra={"job": describe(running.job)})
+            log.warning("kernel does not answer", extra={"job": describe(running.job)})
+        return late
 
     def _next_look(self) -> float:
         return NEVER if self._change is not None else min(self._look_at, self._waiting_until)
@@ -396,9 +539,13 @@ class Agent:
     def _decide(self, now: float, wall: datetime) -> None:
         if self._spec is None or self._facts is None or self._baselines is None:
             return
+        if now >= self._try_again_at:
+            self._verdict, self._try_again_at = None, NEVER
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
-        plan = self._make_plan(self._facts, self._spec, self._baselines)
+        self._baselines = self._of_this_life(self._facts, self._baselines)
+        plan = self._make_plan(self._facts, self._spec, self._baselines, now)
+        self._note_drifts(plan, now, wall)
         self._remember_settled(plan)
         self._note_retries(plan)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
@@ -409,28 +556,62 @@ class Agent:
                 due, self._baselines, on_file=self._on_file, reported=self._reports.baselines, fresh=self._fresh
             )
         self._note_settled(wall)
+        revision = self._planned_for.revision
+        if revision and (self._window is None or self._window.revision != revision):
+            self._window = begin_window(revision, self._statistics)
 
-    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines) -> Plan:
+    def _of_this_life(self, facts: KernelFacts, baselines: Baselines) -> Baselines:
+        """Forget what a driver held before it was loaded anew: all that is lost, so its defaults are no drift."""
+        lives = {knob.field: life for knob in facts.knobs if (life := facts.life(knob)) is not None}
+        lost = baselines.of_another_life(lives)
+        if lost:
+            log.warning("driver was loaded anew", extra={"fields": ",".join(sorted(lost))})
+            self._settled = {name: value for name, value in self._settled.items() if name not in lost}
+            self._fresh -= lost
+        return baselines.without(lost).with_lives(lives)
+
+    def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
+        self._note_corruption(spec)
         veto = next(iter(self._vetoes.values()), None)
-        given = (facts, spec, baselines, dict(self._settled), veto)
+        contended = {name: drift.contention for name, drift in self._drifts.items() if drift.contended(now)}
+        given = (facts, spec, baselines, dict(self._settled), veto, contended, self._verdict)
         if self._plan is None or given != self._planned_from:
-            self._plan, self._planned_from = make_plan(facts, spec, baselines, self._settled, veto), given
-            self._policies = tuple(plan_policy(facts, request, baselines) for request in spec.plans)
+            self._plan = make_plan(
+                facts, spec, baselines, self._settled, veto, contended=contended, verdict=self._verdict
+            )
+            self._planned_from = given
+            self._policies = tuple(plan_policy(facts, request, baselines, veto) for request in spec.plans)
         self._planned_for = spec
         return self._plan
 
+    def _note_corruption(self, spec: Spec) -> None:
+        self._vetoes.pop("verification", None)
+        corrupt = Record(self._verdict, spec.verify_epoch).corrupt
+        if corrupt:
+            self._vetoes["verification"] = Refusal(GroupState.FAILED, corrupt.reason, corrupt.message)
+
     def _may_begin_at(self, change: UnitChange) -> float:
+        if change.window and self._trial:
+            return NEVER  # the pages of an earlier trial are not back; a look follows once they are
         retry = self._retries.get(change.unit)
         after_failure = retry.not_before if retry else 0.0
-        return max(after_failure, self._drift_of(change.unit).not_before) if change.drift else after_failure
+        pauses = [self._drifts[name].not_before for name in change.drifted] if change.drift else []
+        return max([after_failure, *pauses])
 
     def _note_retries(self, plan: Plan) -> None:
         working = {change.unit for change in plan.changes}
         self._retries = {unit: retry for unit, retry in self._retries.items() if unit in working}
 
-    def _drift_of(self, unit: str) -> DriftLog:
-        return self._drifts.setdefault(unit, DriftLog())
+    def _note_drifts(self, plan: Plan, now: float, wall: datetime) -> None:
+        drifted = {name for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT for name in group.drifted}
+        self._drifts |= {name: DriftLog(name) for name in drifted if name not in self._drifts}
+        for name, drift in self._drifts.items():
+            if name in drifted:
+                drift.drifted(now, timestamp(wall))
+            else:
+                drift.in_force()
+        self._drifts = {name: drift for name, drift in self._drifts.items() if not drift.forgotten(now)}
 
     def _remember_settled(self, plan: Plan) -> None:
         # A knob whose file went lost its value with the driver; nobody else changed it.
@@ -463,15 +644,18 @@ class Agent:
             log.warning("change that was left open ended", extra={"unit": name, "undone": unit.touched})
             return
         self._retries.pop(name, None)
-        if unit.change.drift:
-            fields = tuple(write.knob.field for write in unit.change.writes)
-            self._drift_of(name).corrected(fields, now, self._rng)
-            log.warning("drift corrected", extra={"fields": ",".join(fields)})
+        if unit.change.drifted:
+            for knob in unit.change.drifted:
+                self._drifts.setdefault(knob, DriftLog(knob)).corrected(now, self._rng)
+            self._statistics = add_to_total(self._statistics, DRIFT_CORRECTIONS, len(unit.change.drifted))
+            log.warning("drift corrected", extra={"fields": ",".join(sorted(unit.change.drifted))})
 
     def _failed(self, unit: str, failure: Failure, now: float) -> None:
         before = self._retries.get(unit)
         backoff = before.backoff if before else Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
-        wait = backoff.next_wait(self._rng, RETRY_SECONDS_MIN)
+        # Each try of an engine that hangs holds up whoever migrates pages meanwhile.
+        shortest = TRY_AGAIN_SECONDS if failure.reason is Reason.ENGINE_STALLED else RETRY_SECONDS_MIN
+        wait = backoff.next_wait(self._rng, shortest)
         self._retries[unit] = Retry(failure, now + wait, backoff)
         log.warning(
             "change failed",
@@ -483,7 +667,9 @@ class Agent:
     def _view(self) -> View:
         if self._plan is None or self._facts is None or self._baselines is None:
             raise RuntimeError("there is nothing to report yet")
-        blocked = [running for running in self._lanes.values() if running and running.blocked]
+        # Pages that do not come back are no file: their change has failed, which is told.
+        files = (running for lane, running in self._lanes.items() if lane is not Lane.PAGES)
+        blocked = [running for running in files if running and running.blocked]
         waiting = f"{describe(blocked[0].job)} has not answered for {JOB_SECONDS_MAX:g} s" if blocked else ""
         return View(
             spec=self._planned_for,
@@ -495,10 +681,13 @@ class Agent:
             failures={unit: retry.failure for unit, retry in self._retries.items()},
             blocked=waiting,
             blocked_unit=self._blocked_unit(),
+            verdict=Record(self._verdict, self._planned_for.verify_epoch).current,
             statistics=self._statistics,
             since=self._since,
+            window=self._window,
             settled_at=self._settled_at[1] if self._settled_at else None,
             agent_version=self._version,
+            batch_ceiling_pages=self._batch_ceiling_pages,
         )
 
     def _blocked_unit(self) -> str:
@@ -510,10 +699,11 @@ class Agent:
     def _quiet(self) -> bool:
         """Whether what would be told now is not about to be outdated within milliseconds.
 
-        A change without a job under way waits for the report of its baselines.
+        A change without a job under way waits for the report of its baselines, or for a trial.
         """
         running = self._lanes[Lane.KNOBS]
-        return running is None or running.blocked
+        trying = self._change is not None and self._change.trying
+        return not trying and (running is None or running.blocked)
 
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():
@@ -521,7 +711,7 @@ class Agent:
         if not self._unlooked and now < self._reports.next_at:
             return []
         self._unlooked = False
-        corrected = next((str(drift) for drift in self._drifts.values() if drift.shown(now)), "")
+        corrected = "; ".join(str(self._drifts[name]) for name in sorted(self._drifts) if self._drifts[name].shown(now))
         view = replace(self._view(), corrected=corrected, skewed=self._reports.skewed)
         status = build_status(view, now=wall, conditions=self._reports.conditions)
         if not self._reports.wants(status, now):

@@ -11,7 +11,12 @@ well is an empty plan. So a crash between any two steps of a change is continued
   be written then: otherwise a value that somebody else puts there later would be taken for the value of before.
 * A knob that the wish no longer names goes back to its baseline when the group's release is Restore, else it stays.
 * A refused group leaves offload off: where this project holds the baseline of the engine, it turns it off.
-* A knob is drifted when it was in force with this very target and now holds something else.
+* Two engines that both read on: nobody can tell which one works, so the wished one goes off with the other, and on
+  again after the next look. So does an engine whose knob is only looked at when it goes on.
+* A value that is never written (``Knob.never``) is not put back either.
+* A knob is drifted when it was in force with this very target and now holds something else. One that is contended is
+  left as it is, and its group has failed; but an engine that somebody else turns on is turned off for ever, and where
+  the other writer widens the migration reasons, offload goes off, for they fail closed (promise 3).
 """
 
 from __future__ import annotations
@@ -22,24 +27,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
-from numamigration_agent.guards import SERIES_GROUPS, Refusal, Situation, first_refusal
-from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, Words, reasons_value
-from numamigration_agent.kernel.dialects import (
-    CHANNELS_FIELD,
-    ENGINE_FIELD,
-    ENGINE_OFF,
-    KNOBS,
-    REASONS_FIELD,
-    Knob,
-    Phase,
-)
+from numamigration_agent.guards import SERIES_GROUPS, first_refusal
+from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reason_names, reasons_value
+from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.sysfs import Absent, Denied
+from numamigration_agent.situation import Refusal, Situation, in_words
+from numamigration_agent.verify import NO_RECORD, Record, Subject, Trial, Verdict, is_due, make_trial, subject_of
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
+from numamigration_api.machinery.quantities import size_bytes
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
     DriftPolicy,
-    Engine,
     GroupMode,
     GroupState,
     Outcome,
@@ -47,6 +46,8 @@ from numamigration_api.vocabulary import (
     Release,
     SettingsGroup,
     UnsupportedPolicy,
+    Verification,
+    VerificationResult,
 )
 
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
@@ -60,6 +61,8 @@ ERRNO_REASONS: Final = {
     errno.ERANGE: Reason.INVALID_VALUE,
 }
 """What an errno of a knob's file means; any other one is a KernelError."""
+
+NOTHING_CONTENDED: Final[Mapping[str, str]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +93,35 @@ class KnobPlan:
 
 
 class KnobWrite(NamedTuple):
-    """One knob to write."""
+    """One knob to write.
+
+    Attributes:
+        life: what told its driver from that of another load when this was planned; None where nothing does.
+    """
 
     knob: Knob
     target: Value
+    life: int | None = None
+
+
+class TrialWindow(NamedTuple):
+    """A trial of an engine within a change: what is set for it, and what afterwards.
+
+    Attributes:
+        engine: the switch, which goes off when the trial is not passed.
+        mask: what the eligible reasons are meanwhile, where a knob says them.
+        wished: what they are afterwards.
+    """
+
+    trial: Trial
+    engine: Knob
+    mask: KnobWrite | None = None
+    wished: KnobWrite | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """What it may write."""
+        return frozenset({self.engine.field} | ({self.mask.knob.field} if self.mask else set()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +132,7 @@ class GroupPlan:
         captures: baselines to be saved before anything is written.
         forget: fields whose baselines go once the writes are done.
         drifted: fields that somebody else changed.
+        window: in which the engine is tried before it is left on.
     """
 
     wish: Wish
@@ -115,11 +144,12 @@ class GroupPlan:
     captures: Mapping[str, Value] = field(default_factory=dict)
     forget: frozenset[str] = frozenset()
     drifted: frozenset[str] = frozenset()
+    window: TrialWindow | None = None
 
     @property
     def has_work(self) -> bool:
-        """Whether anything is to be saved, written or forgotten."""
-        return bool(self.writes or self.captures or self.forget)
+        """Whether anything is to be saved, written, tried or forgotten."""
+        return bool(self.writes or self.captures or self.forget or self.window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +159,10 @@ class UnitChange:
     Attributes:
         writes: in the order in which they are safe.
         drift: all of it sets back what somebody else changed.
+        drifted: the fields of which that is true.
         swaps: what is to be known before the first write, to undo it after a crash.
         ends: it is the undo of a change that was left open, which may have nothing to write.
+        window: in which the engine is tried in the middle of it.
     """
 
     unit: str
@@ -140,6 +172,27 @@ class UnitChange:
     drift: bool
     swaps: Mapping[str, Swap] = field(default_factory=dict)
     ends: bool = False
+    drifted: frozenset[str] = frozenset()
+    window: TrialWindow | None = None
+
+    @property
+    def fields(self) -> frozenset[str]:
+        """All that may be written."""
+        written = frozenset(write.knob.field for write in self.writes)
+        return written | self.window.fields if self.window else written
+
+    @property
+    def before_trial(self) -> tuple[KnobWrite, ...]:
+        """What is written before the engine is tried, in safe order; without a trial, all of it."""
+        if self.window is None or self.window.mask is None:
+            return self.writes
+        mask = self.window.mask
+        return in_safe_order([*(write for write in self.writes if write.knob != mask.knob), mask])
+
+    @property
+    def after_trial(self) -> tuple[KnobWrite, ...]:
+        """What is written once the engine has passed."""
+        return (self.window.wished,) if self.window and self.window.wished else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +220,14 @@ class PlannedPolicy:
 
 
 def make_plan(
-    facts: KernelFacts, spec: Spec, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+    facts: KernelFacts,
+    spec: Spec,
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    veto: Refusal | None = None,
+    *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
+    verdict: Verdict | None = None,
 ) -> Plan:
     """Decide for all groups.
 
@@ -177,8 +237,13 @@ def make_plan(
         baselines: values of before, of this boot.
         settled: by field, the target that was last found in force.
         veto: why no engine may be turned on, whatever is wished.
+        contended: by field, what is to be said of a knob that another writer changes again and again.
+        verdict: what the last trial of an engine on this boot has shown.
     """
-    groups = tuple(plan_group(facts, wish, baselines, settled, veto) for wish in spec.wishes)
+    record = Record(verdict, spec.verify_epoch)
+    groups = tuple(
+        plan_group(facts, wish, baselines, settled, veto, record=record, contended=contended) for wish in spec.wishes
+    )
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -199,13 +264,20 @@ def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
 
 
 def plan_group(
-    facts: KernelFacts, wish: Wish, baselines: Baselines, settled: Mapping[str, Value], veto: Refusal | None = None
+    facts: KernelFacts,
+    wish: Wish,
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    veto: Refusal | None = None,
+    *,
+    contended: Mapping[str, str] = NOTHING_CONTENDED,
+    record: Record = NO_RECORD,
 ) -> GroupPlan:
     """Decide for one group."""
     if wish.skew:
         return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {wish.skew}")
     if wish.mode is GroupMode.RESTORE:
-        return _restore(facts, wish, baselines)
+        return _restore(facts, wish, baselines, veto)
     case = Situation(facts, wish, veto)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
@@ -213,12 +285,18 @@ def plan_group(
     refusal = first_refusal(case)
     if refusal is not None:
         return _refused(case, refusal, baselines)
-    return _applied(case, _rows(case, baselines), baselines, settled)
+    rows = _rows(case, baselines)
+    untried = _impossible(case, rows, record)
+    if untried is not None:
+        return _refused(case, untried, baselines)
+    return _tried(case, _applied(case, rows, baselines, settled, contended), record)
 
 
-def plan_policy(facts: KernelFacts, request: PlanRequest, baselines: Baselines) -> PlannedPolicy:
+def plan_policy(
+    facts: KernelFacts, request: PlanRequest, baselines: Baselines, veto: Refusal | None = None
+) -> PlannedPolicy:
     """Say what a Plan policy would change; nothing of it is written."""
-    groups = tuple(plan_group(facts, wish, baselines, {}) for wish in request.wishes)
+    groups = tuple(plan_group(facts, wish, baselines, {}, veto) for wish in request.wishes)
     rows = tuple(
         replace(row, outcome=Outcome.WOULD_CHANGE) if row.differs else row for group in groups for row in group.knobs
     )
@@ -243,7 +321,11 @@ def _worst(groups: Sequence[GroupPlan]) -> GroupPlan | None:
 
 
 def _applied(
-    case: Situation, rows: tuple[KnobPlan, ...], baselines: Baselines, settled: Mapping[str, Value]
+    case: Situation,
+    rows: tuple[KnobPlan, ...],
+    baselines: Baselines,
+    settled: Mapping[str, Value],
+    contended: Mapping[str, str],
 ) -> GroupPlan:
     wish = case.wish
     unreadable = next((row for row in rows if row.outcome is Outcome.REJECTED), None)
@@ -251,27 +333,116 @@ def _applied(
         return GroupPlan(wish, GroupState.FAILED, unreadable.reason, unreadable.message, rows)
     left = _no_longer_named(case, rows, baselines)
     differing = tuple(row for row in (*rows, *left) if row.differs)
-    drifted = frozenset(row.field for row in differing if settled.get(row.field) == row.target)
-    if drifted and wish.drift is not DriftPolicy.CORRECT:
-        shown = drifted if wish.drift is DriftPolicy.REPORT else frozenset[str]()
-        differing = tuple(row for row in differing if row.field not in drifted)
-    else:
-        shown = drifted
+    drifted = tuple(row for row in differing if settled.get(row.field) == row.target)
+    fought = _fought(wish, drifted, contended)
+    alone = fought if wish.drift is DriftPolicy.CORRECT else drifted
+    differing = tuple(row for row in differing if row not in alone)
+    shown = frozenset(row.field for row in drifted if wish.drift is not DriftPolicy.IGNORE)
+    if any(_widens_reasons(case, row) for row in fought):
+        message = f"{_contention(fought, contended)}; offload is off meanwhile, for more would be offloaded than asked"
+        refused = _refused(case, Refusal(GroupState.FAILED, Reason.CONTENDED, message), baselines)
+        return replace(refused, drifted=shown)
     return GroupPlan(
         wish,
-        *_state_of(rows, differing, shown),
-        knobs=tuple(_mark_drift(row, shown) for row in (*rows, *left)),
-        writes=tuple(KnobWrite(row.knob, row.target) for row in differing if row.knob and row.target is not None),
+        *_state_of(rows, differing, shown, _contention(fought, contended)),
+        knobs=tuple(_mark_drift(row, shown, fought) for row in (*rows, *left)),
+        writes=_writes(case.facts, differing),
         captures=_captures(rows),
         forget=frozenset(row.field for row in left),
         drifted=shown,
     )
 
 
+def _fought(wish: Wish, drifted: Iterable[KnobPlan], contended: Mapping[str, str]) -> tuple[KnobPlan, ...]:
+    """Return what is left to the other writer; that never is an engine that shall be off."""
+    if wish.drift is not DriftPolicy.CORRECT:
+        return ()
+    return tuple(row for row in drifted if row.field in contended and not _turns_off(row))
+
+
+def _turns_off(row: KnobPlan) -> bool:
+    return row.knob is not None and row.knob.is_engine and row.target == row.knob.off
+
+
+def _widens_reasons(case: Situation, row: KnobPlan) -> bool:
+    if row.field != REASONS_FIELD or not case.by_dma or not row.observed or not row.target:
+        return False
+    return not reason_names(row.observed) <= reason_names(row.target)
+
+
+def _contention(fought: Iterable[KnobPlan], contended: Mapping[str, str]) -> str:
+    return "; ".join(
+        f"{row.field}: {row.asked} is wished, {row.knob.codec.show(row.observed)} is there; {contended[row.field]}"
+        for row in fought
+        if row.knob and row.observed is not None
+    )
+
+
+def _engine_of(case: Situation, rows: Sequence[KnobPlan]) -> KnobPlan | None:
+    """Return the row of the switch that the wish turns on, or leaves on."""
+    if case.wish.group is not SettingsGroup.OFFLOAD:
+        return None
+    on = (row for row in rows if row.knob and row.knob.is_engine and row.target not in {None, row.knob.off})
+    return next(on, None)
+
+
+def _subject(case: Situation, rows: Sequence[KnobPlan]) -> Subject:
+    """Return what would be tried; channels that the wish does not name are those that are set."""
+    wished = next((row.target for row in rows if row.field == CHANNELS_FIELD), None)
+    found = next((case.facts.value(knob) for knob in case.knobs(CHANNELS_FIELD)), None)
+    return subject_of(case.facts, case.engine, int(wished or found or 1))
+
+
+def _impossible(case: Situation, rows: Sequence[KnobPlan], record: Record) -> Refusal | None:
+    """Refuse an engine of which a trial has just shown that it cannot be tried."""
+    if case.wish.verification is Verification.OFF or _engine_of(case, rows) is None:
+        return None
+    found = record.about(_subject(case, rows))
+    if found is None or found.result is not VerificationResult.IMPOSSIBLE:
+        return None
+    return Refusal(GroupState.REFUSED, Reason.VERIFICATION_IMPOSSIBLE, found.message)
+
+
+def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
+    """Have the engine tried before it is left on, if that is due (promise 15)."""
+    row = _engine_of(case, plan.knobs)
+    turns_on = row is not None and any(write.knob == row.knob for write in plan.writes)
+    if row is None or row.knob is None or not (turns_on or row.observed == row.target):
+        return plan
+    subject = _subject(case, plan.knobs)
+    if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
+        return plan
+    trial = make_trial(case.facts, subject, record.epoch)
+    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial))
+    if plan.writes:
+        return replace(plan, window=window)
+    message = f"own pages are about to be copied by {subject}"
+    return replace(plan, window=window, state=GroupState.PENDING, reason=Reason.VERIFYING, message=message)
+
+
+def _masks(case: Situation, plan: GroupPlan, trial: Trial) -> tuple[KnobWrite | None, KnobWrite | None]:
+    knob = next(iter(case.knobs(REASONS_FIELD)), None)
+    if knob is None:
+        return None, None
+    wished = next((write.target for write in plan.writes if write.knob == knob), case.facts.value(knob))
+    narrowed = _write(case.facts, knob, reasons_value({trial.reason}))
+    return narrowed, _write(case.facts, knob, wished) if wished else None
+
+
+def _writes(facts: KernelFacts, rows: Iterable[KnobPlan]) -> tuple[KnobWrite, ...]:
+    return tuple(_write(facts, row.knob, row.target) for row in rows if row.knob and row.target is not None)
+
+
+def _write(facts: KernelFacts, knob: Knob, target: Value) -> KnobWrite:
+    return KnobWrite(knob, target, facts.life(knob))
+
+
 def _state_of(
-    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str]
+    rows: Sequence[KnobPlan], differing: Sequence[KnobPlan], drifted: frozenset[str], contention: str
 ) -> tuple[GroupState, Reason, str]:
     names = ", ".join(sorted(drifted))
+    if contention:
+        return GroupState.FAILED, Reason.CONTENDED, contention
     if differing:
         if drifted.issuperset(row.field for row in differing):
             return GroupState.PENDING, Reason.DRIFT_DETECTED, f"{names} was changed by somebody else; setting it back"
@@ -285,8 +456,10 @@ def _state_of(
     return GroupState.READY, Reason.AS_EXPECTED, f"this kernel lacks {', '.join(lacking)}" if lacking else ""
 
 
-def _mark_drift(row: KnobPlan, drifted: frozenset[str]) -> KnobPlan:
-    return replace(row, reason=Reason.DRIFT_DETECTED) if row.field in drifted else row
+def _mark_drift(row: KnobPlan, drifted: frozenset[str], fought: Sequence[KnobPlan]) -> KnobPlan:
+    if row.field not in drifted:
+        return row
+    return replace(row, reason=Reason.CONTENDED if row in fought else Reason.DRIFT_DETECTED)
 
 
 def _captures(rows: Iterable[KnobPlan]) -> Mapping[str, Value]:
@@ -309,11 +482,18 @@ def _no_longer_named(case: Situation, rows: Sequence[KnobPlan], baselines: Basel
 
 
 def _to_baseline(facts: KernelFacts, knob: Knob, before: Value) -> KnobPlan:
-    return KnobPlan(knob.field, knob, knob.codec.show(before), before, facts.value(knob), before)
+    asked, observed = knob.codec.show(before), facts.value(knob)
+    if before in knob.never:
+        message = f"{knob.path}: held {before} before, which is never written; it stays as it is"
+        return KnobPlan(knob.field, knob, asked, None, observed, before, Outcome.REFUSED, message=message)
+    return KnobPlan(knob.field, knob, asked, before, observed, before)
 
 
-def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines) -> GroupPlan:
-    """Put every knob of the group back; one whose file is gone lost its state with the driver and is forgotten."""
+def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal | None) -> GroupPlan:
+    """Put every knob of the group back; one whose file is gone lost its state with the driver and is forgotten.
+
+    An engine that was on before us and that has copied wrong meanwhile is not turned on again (promise 15).
+    """
     held = frozenset(knob.field for knob in KNOBS if knob.group is wish.group) & frozenset(baselines.values)
     if not held:
         return GroupPlan(wish, GroupState.RESTORED, Reason.RESTORED, "the values of before are back")
@@ -322,8 +502,12 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines) -> GroupPlan:
     if denied is not None:
         reason, message = _denial(denied, facts)
         return GroupPlan(wish, GroupState.FAILED, reason, message)
-    rows = tuple(_to_baseline(facts, knob, baselines.values[knob.field]) for knob in knobs)
-    writes = tuple(KnobWrite(row.knob, row.target) for row in rows if row.differs and row.knob and row.target)
+    vetoed = veto is not None and veto.reason is Reason.CORRUPTION_DETECTED
+    rows = tuple(
+        _to_baseline(facts, knob, knob.off if vetoed and knob.is_engine and knob.off else baselines.values[knob.field])
+        for knob in knobs
+    )
+    writes = _writes(facts, (row for row in rows if row.differs))
     message = f"putting {len(writes)} back"
     return GroupPlan(wish, GroupState.PENDING, Reason.RESTORING, message, rows, writes, forget=held)
 
@@ -334,33 +518,43 @@ def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPl
     rows = tuple(
         replace(row, target=None, outcome=outcome, reason=refusal.reason, message="") for row in _rows(case, baselines)
     )
-    engine = case.knob(ENGINE_FIELD)
-    ours = case.wish.group is SettingsGroup.OFFLOAD and ENGINE_FIELD in baselines.values
-    on = engine is not None and case.facts.value(engine) not in {None, ENGINE_OFF}
-    writes = (KnobWrite(engine, ENGINE_OFF),) if engine and ours and on else ()
+    concerned = case.facts.running if case.wish.group is SettingsGroup.OFFLOAD else ()
+    ours = (knob for knob in concerned if knob.field in baselines.values)
+    writes = tuple(_write(case.facts, knob, knob.off) for knob in ours if knob.off is not None)
     return GroupPlan(case.wish, *refusal, knobs=rows, writes=writes)
 
 
 def _rows(case: Situation, baselines: Baselines) -> tuple[KnobPlan, ...]:
     settings = dict(case.wish.settings)
-    adjustable = case.facts.fixed_reasons is None
-    if case.wish.group is SettingsGroup.OFFLOAD and settings.get("engine") == Engine.DMA and adjustable:
+    if case.wish.group is SettingsGroup.OFFLOAD and case.by_dma and case.facts.restricts_reasons:
         settings.setdefault("reasons", None)
-    return tuple(_row(case, f"{case.wish.group}.{key}", wanted, baselines) for key, wanted in settings.items())
+    named = ((f"{case.wish.group}.{key}", wanted) for key, wanted in settings.items())
+    return tuple(row for setting, wanted in named for row in _rows_of(case, setting, wanted, baselines))
 
 
-def _row(case: Situation, name: str, wanted: Any, baselines: Baselines) -> KnobPlan:
-    knob = case.knob(name)
-    if name == REASONS_FIELD and case.facts.fixed_reasons is not None:
-        return _fixed_reasons_row(name, frozenset(wanted), case.facts.fixed_reasons)
-    if knob is None:
-        return KnobPlan(name, asked=_say(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+def _rows_of(case: Situation, setting: str, wanted: Any, baselines: Baselines) -> Iterable[KnobPlan]:
+    """Yield a row for each kernel file that serves a setting; two engines have a switch each."""
+    if setting == REASONS_FIELD and case.facts.fixed_reasons is not None:
+        yield _fixed_reasons_row(setting, frozenset(wanted), case.facts.fixed_reasons)
+        return
+    knobs = case.knobs(setting)
+    for knob in knobs:
+        yield _row(case, knob, wanted, baselines)
+    if not knobs:
+        yield KnobPlan(setting, asked=in_words(wanted), outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+
+
+def _row(case: Situation, knob: Knob, wanted: Any, baselines: Baselines) -> KnobPlan:
+    name = knob.field
     observed, before = case.facts.value(knob), baselines.values.get(name)
     if observed is None:
         reason, message = _denial(knob, case.facts)
-        return KnobPlan(name, knob, _say(wanted), None, None, before, Outcome.REJECTED, reason, message)
+        return KnobPlan(name, knob, in_words(wanted), None, None, before, Outcome.REJECTED, reason, message)
     target, clamp = _target(case, knob, wanted)
-    asked = _say(wanted) if wanted is not None else knob.codec.show(target)
+    if target is None:
+        row = KnobPlan(name, knob, in_words(wanted), None, observed, before, message=clamp)
+        return replace(row, outcome=Outcome.UNSUPPORTED, reason=Reason.FIELD_UNSUPPORTED)
+    asked = knob.codec.show(target) if wanted is None or knob.is_engine else in_words(wanted)
     row = KnobPlan(name, knob, asked, target, observed, before, message=clamp)
     if row.differs:
         return row
@@ -379,20 +573,33 @@ def _fixed_reasons_row(name: str, asked: frozenset[str], fixed: frozenset[str]) 
     return replace(row, outcome=Outcome.CLAMPED, reason=Reason.CLAMPED, message=message)
 
 
-def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value, str]:
-    """Return what the kernel shall hold, and why it is not just what was asked."""
+def _target(case: Situation, knob: Knob, wanted: Any) -> tuple[Value | None, str]:
+    """Return what the kernel shall hold, and why it is not just what was asked; None: it has nothing like that."""
     match knob.codec:
         case UInt() as codec:
-            bound, why = codec.highest, f"{knob.path} takes at most {codec.highest}"
-            if knob.field == CHANNELS_FIELD and 0 < case.facts.channels_usable < bound:
-                bound, why = case.facts.channels_usable, f"the host has {case.facts.channels_usable} DMA channels"
-            return Value(str(min(int(wanted), bound))), why if int(wanted) > bound else ""
+            usable = case.facts.channels_usable if knob.field == CHANNELS_FIELD else 0
+            if 0 < usable < codec.highest:
+                return _clamped(int(wanted), codec.lowest, usable, f"the host has {usable} DMA channels")
+            return _clamped(int(wanted), codec.lowest, codec.highest, _bounds(knob))
+        case Size() as codec:
+            return _clamped(size_bytes(str(wanted)), codec.lowest, codec.highest, _bounds(knob))
         case ReasonMask():
             dropped = sorted(frozenset(wanted or ()) - case.facts.reasons_seen)
             clamp = f"not known to this kernel, left out: {', '.join(dropped)}" if dropped else ""
             return reasons_value(case.eligible_reasons), clamp
         case Words() as words:
-            return words.unshow(_say(wanted)) or Value(_say(wanted)), ""
+            # A switch knows only its own engine's name, and every other one means off to it.
+            target = words.unshow(in_words(wanted)) or (knob.off if knob.is_engine else None)
+            return target, "" if target is not None else _bounds(knob)
+
+
+def _clamped(wanted: int, lowest: int, highest: int, why: str) -> tuple[Value, str]:
+    target = max(lowest, min(wanted, highest))
+    return Value(str(target)), why if target != wanted else ""
+
+
+def _bounds(knob: Knob) -> str:
+    return f"{knob.path} takes {knob.codec.legal}"
 
 
 def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
@@ -403,29 +610,52 @@ def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
     return Reason.KERNEL_ERROR, f"{knob.path}: says what no {knob.field} is: {str(reading)[:80]}"
 
 
-def _say(wanted: Any) -> str:
-    if isinstance(wanted, bool):
-        return "true" if wanted else "false"
-    return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
-
-
 def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
     for unit in dict.fromkeys(UNITS.values()):
         members = [group for group in groups if UNITS[group.wish.group] == unit]
-        writes = in_safe_order(write for group in members for write in group.writes)
+        asked = tuple(write for group in members for write in group.writes)
+        writes = in_safe_order((*asked, *_cycled(facts, members, asked)))
         captures = {name: value for group in members for name, value in group.captures.items()}
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
-        if writes or captures or forget:
-            drifted = frozenset[str]().union(*(group.drifted for group in members))
-            drift = bool(writes) and all(write.knob.field in drifted for write in writes)
-            yield UnitChange(unit, writes, captures, forget, drift, _swaps(facts, writes))
+        window = next((group.window for group in members if group.window), None)
+        if window and any(write.knob == window.engine and write.target == write.knob.off for write in writes):
+            window = None  # it is cycled, and tried when it goes on again
+        if writes or captures or forget or window:
+            named = frozenset(write.knob.field for write in asked)
+            drifted = named & frozenset[str]().union(*(group.drifted for group in members))
+            drift = bool(asked) and drifted == named
+            swaps = _swaps(facts, writes, window)
+            yield UnitChange(unit, writes, captures, forget, drift, swaps, window=window, drifted=drifted)
 
 
-def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite]) -> Mapping[str, Swap]:
-    """Return what an undo must know; one write alone is taken by the kernel or it is not."""
-    held = {write.knob.field: (facts.value(write.knob), write.target) for write in writes} if len(writes) > 1 else {}
-    return {name: Swap(before, target) for name, (before, target) in held.items() if before is not None}
+def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[KnobWrite]) -> tuple[KnobWrite, ...]:
+    """Return the engines that go off although they are wished, for the next look to turn them on again.
+
+    That is when a knob is set that an engine only looks at when it goes on, or when another engine goes off that read
+    on too: it may be the one that works, and its end that of both.
+    """
+    going = {write.knob.field for write in asked if write.knob in facts.running and write.target == write.knob.off}
+    if not going and not any(write.knob.while_off for write in asked):
+        return ()
+    applied = (row for group in members if group.wish.mode is GroupMode.APPLY for row in group.knobs)
+    wished = {row.field for row in applied if row.target is not None} - going
+    return tuple(_write(facts, knob, knob.off) for knob in facts.running if knob.field in wished and knob.off)
+
+
+def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], window: TrialWindow | None) -> Mapping[str, Swap]:
+    """Return what an undo must know; one write alone is taken by the kernel or it is not, but a trial is in between."""
+    if len(writes) < 2 and window is None:
+        return {}
+    wished = window.wished if window else None
+    targets = {write.knob: write.target for write in (*writes, *((wished,) if wished else ()))}
+    passing = {window.mask.knob: window.mask.target} if window and window.mask else {}
+    held = {knob: facts.value(knob) for knob in targets}
+    return {
+        knob.field: Swap(before, targets[knob], passing.get(knob))
+        for knob, before in held.items()
+        if before is not None
+    }
 
 
 def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChange:
@@ -436,21 +666,24 @@ def _ending(facts: KernelFacts, unit: str, rows: Mapping[str, Swap]) -> UnitChan
         ()
         if in_force
         else tuple(
-            KnobWrite(knobs[name], swap.before)
+            _write(facts, knobs[name], swap.before)
             for name, swap in rows.items()
-            if name in knobs and facts.value(knobs[name]) in {swap.target, None} and not _turned_offload_off(name, swap)
+            if name in knobs
+            and facts.value(knobs[name]) in {swap.target, swap.passing, None}
+            and not stays(knobs[name], swap.before, swap.target)
         )
     )
     return UnitChange(unit, in_safe_order(undo), {}, frozenset(), drift=False, ends=True)
 
 
-def _turned_offload_off(name: str, swap: Swap) -> bool:
-    return name == ENGINE_FIELD and swap.target == ENGINE_OFF
+def stays(knob: Knob, before: Value | None, target: Value) -> bool:
+    """Whether a change of a knob is not undone: it turned offload off, or what it held is never written."""
+    return (knob.is_engine and target == knob.off) or before in knob.never
 
 
 def in_safe_order(writes: Iterable[KnobWrite]) -> tuple[KnobWrite, ...]:
     """Order writes: switches that go off, parameters, switches that go on; inside, as the table is (promise 4)."""
-    return tuple(sorted(writes, key=lambda write: (_rank(write), KNOBS.index(write.knob))))
+    return tuple(sorted(writes, key=lambda write: (_rank(write), FIELD_ORDER[write.knob.field])))
 
 
 def _rank(write: KnobWrite) -> int:

@@ -3,6 +3,7 @@
 
 * A significant change is told at once; else the next report is due after an interval that is drawn anew each time, so
   that a fleet never reports in step. A moved counter alone is no change.
+* The end of a soak is told at once too: somebody waits for its numbers.
 * One report is under way at a time; what changed meanwhile is in the next one.
 * An object that was created anew knows nothing of what an earlier one was told.
 * A status that is not one of ours was edited, and is told again: once for each edit, so that an API server that keeps
@@ -65,6 +66,10 @@ class Reports:
     def next_at(self) -> float:
         """When a report is due although nothing significant changed."""
         return max(self._due, self._not_before)
+
+    def hasten(self, now: float) -> None:
+        """Make a report due although nothing significant changed."""
+        self._due = min(self._due, now)
 
     def seen(self, state: Mapping[str, Any], boot_id: str | None) -> None:
         """Take notice of what the object has."""

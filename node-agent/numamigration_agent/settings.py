@@ -30,6 +30,7 @@ PROGRAM: Final = "numamigration-agent"
 ENVIRONMENT_PREFIX: Final = "NUMAMIGRATION_AGENT_"
 HELP_COLUMNS: Final = 80
 REPORT_SECONDS_MAX: Final = 600.0  # rollout.nodeDeadlineSeconds of a policy is at least 660 and must exceed this
+BATCH_CEILING_PAGES_MAX: Final = 1 << 18  # HPAGE_PUD_NR, the largest that any posting has
 CREDENTIALS: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
@@ -57,6 +58,7 @@ class AgentSettings:
     start_jitter_seconds_max: float
     drift_check_seconds: float
     statistics_window_seconds: float
+    batch_ceiling_pages: int
 
 
 class Kind(NamedTuple):
@@ -131,6 +133,15 @@ def _seconds(least: float, most: float) -> Kind:
         return float(text)
 
     return Kind(parse, f"a decimal number from {least:g} to {most:g}")
+
+
+def _count(most: int) -> Kind:
+    def parse(text: str) -> int:
+        if re.fullmatch("0|[1-9][0-9]{0,8}", text) is None or int(text) > most:
+            raise ValueError(text)
+        return int(text)
+
+    return Kind(parse, f"a whole number from 0 to {most}")
 
 
 def _one_of(enum: type[StrEnum]) -> Kind:
@@ -234,9 +245,18 @@ SETTINGS: Final = (
         "statistics_window_seconds",
         _seconds(0.1, 3600),
         "Window over which rates are measured, and time between two looks at the counters.",
-        "Shorter follows bursts, longer smooths them.",
-        default="10",
+        "Shorter follows bursts, longer smooths them; equal to drift_check_seconds, the agent wakes up once for both.",
+        default="15",
         unit="seconds",
+    ),
+    Setting(
+        "batch_ceiling_pages",
+        _count(BATCH_CEILING_PAGES_MAX),
+        "Pages per batch that the node's kernel was compiled for (NR_MAX_BATCHED_MIGRATION), for the status.",
+        "No kernel file tells it and the agent reads no Node, so a person declares it, with one DaemonSet for each "
+        "kernel where they differ; 0 declares nothing. Nothing else changes.",
+        default="0",
+        unit="base pages",
     ),
 )
 

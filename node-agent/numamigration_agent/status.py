@@ -10,25 +10,29 @@ Source: Kubernetes API conventions, "Typical status properties".
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.kernel.codecs import UInt, Value
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
+from numamigration_agent.kernel.counters import NUMA_COUNTERS, numa_name, split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
     CODECS,
     DRIVEN,
-    ENGINE_FIELD,
-    ENGINE_OFF,
+    FIELD_ORDER,
     KNOBS,
+    THREAD_COUNT_FIELD,
     Knob,
 )
 from numamigration_agent.kernel.engines import ENGINES_MAX
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_class
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
-from numamigration_agent.statistics import Statistics, rates
+from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
+from numamigration_agent.verify import Verdict, verdict_json
+from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
@@ -37,22 +41,31 @@ from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,
     ConditionStatus,
-    Dialect,
+    Engine,
+    GroupMode,
     GroupState,
     NodeCondition,
     Outcome,
     Reason,
     SettingsGroup,
     Verification,
+    VerificationResult,
 )
 
 SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
-PLAN_KNOBS_MAX: Final = 8  # the named knobs of a plan; three plans with messages stay below 5 kB
+NUMA_ROWS_MAX: Final = 8  # half a kilobyte
+PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
+STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
-_VOLATILE: Final = frozenset({"reportedAt", "statistics"})
+_UNITS_OF_ENGINE: Final = {
+    Engine.DMA: (CHANNELS_FIELD, "channel"),
+    Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
+}
+_IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
+_VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
     "folios_failed": "foliosFailedPerSecond",
@@ -63,11 +76,17 @@ _RATES: Final = {
 _TOTALS: Final = {
     "folios_migrated": "foliosMigrated",
     "folios_failed": "foliosFailed",
+    "folios_refused": "foliosRefused",
+    "batches_refused": "batchesRefused",
     "pages_migrated": "pagesMigrated",
     "pages_migration_failed": "pagesMigrationFailed",
     "pages_promoted": "pagesPromoted",
     "pages_demoted": "pagesDemoted",
+    "thps_migrated": "thpsMigrated",
+    "thps_split": "thpsSplit",
+    DRIFT_CORRECTIONS: "driftCorrections",
 }
+_PRESSURES: Final = {"memory_pressure": "memoryPressure", "cpu_pressure": "cpuPressure"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +100,7 @@ class View:
         failures: by unit, of changes that did not come into force.
         blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
         blocked_unit: the unit whose change waits for it.
+        verdict: what the last trial of an engine has shown, unless another one was asked for since.
         corrected: what was set back lately, in words.
         skewed: the installed CRD did not take the last status as a whole.
     """
@@ -94,12 +114,15 @@ class View:
     failures: Mapping[str, Failure] = field(default_factory=dict)
     blocked: str = ""
     blocked_unit: str = ""
+    verdict: Verdict | None = None
     corrected: str = ""
     skewed: bool = False
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
+    window: Window | None = None
     settled_at: str | None = None
     agent_version: str = ""
+    batch_ceiling_pages: int = 0
 
 
 def group_results(view: View) -> tuple[GroupPlan, ...]:
@@ -122,7 +145,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
     """
     groups = group_results(view)
     found = find_conditions(view, groups)
-    return _without_none(
+    status = _without_none(
         {
             "observedGeneration": view.spec.generation,
             "observedRevision": view.spec.revision,
@@ -141,10 +164,69 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "dmaEngines": _engines(view.facts),
             "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
             "statistics": _statistics(view),
+            "window": window_json(view.window) if view.window else None,
+            "verification": verdict_json(view.verdict) if view.verdict else None,
             "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
     )
+    return _fitted(status)
+
+
+def _fitted(status: dict[str, Any]) -> dict[str, Any]:
+    """Leave out what can be spared, the least first, until the status fits (promise 12). Baselines stay."""
+    for spare in _SPARED:
+        if len(json.dumps(status)) <= STATUS_BYTES_MAX:
+            break
+        status = spare(status)
+    return status
+
+
+def _without_numa_nodes(status: dict[str, Any]) -> dict[str, Any]:
+    """The sums over all NUMA nodes stay."""
+    return _without_none(
+        status | {"statistics": _without_none(status.get("statistics", {}) | {"numaNodes": None}) or None}
+    )
+
+
+def _without_plan_knobs(status: dict[str, Any]) -> dict[str, Any]:
+    plans = [_without_none(plan | {"knobs": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"plans": plans or None})
+
+
+def _without_ranges(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"capabilities": _without_none(status["capabilities"] | {"ranges": None})}
+
+
+def _without_unknown_files(status: dict[str, Any]) -> dict[str, Any]:
+    return _without_none(status | {"unknownFiles": None})
+
+
+def _without_knob_messages(status: dict[str, Any]) -> dict[str, Any]:
+    return status | {"knobs": [_without_none(row | {"message": None}) for row in status["knobs"]]}
+
+
+def _without_texts(status: dict[str, Any]) -> dict[str, Any]:
+    """Groups and plans lose their messages; the conditions have them too."""
+    groups = {name: _without_none(group | {"message": None}) for name, group in status.get("groups", {}).items()}
+    plans = [_without_none(plan | {"message": None}) for plan in status.get("plans", ())]
+    return _without_none(status | {"groups": groups or None, "plans": plans or None})
+
+
+def _with_short_conditions(status: dict[str, Any]) -> dict[str, Any]:
+    rows = [row | {"message": shorten(row["message"], KNOB_TEXT_LENGTH_MAX)} for row in status["conditions"]]
+    return status | {"conditions": rows}
+
+
+_SPARED: Final = (
+    _without_numa_nodes,
+    _without_plan_knobs,
+    _without_ranges,
+    _without_unknown_files,
+    _without_knob_messages,
+    _without_texts,
+    _with_short_conditions,
+)
 
 
 def significant(status: Mapping[str, Any]) -> dict[str, Any]:
@@ -154,18 +236,21 @@ def significant(status: Mapping[str, Any]) -> dict[str, Any]:
 
 def offload_phrase(facts: KernelFacts) -> str:
     """Say in one phrase what the kernel does now."""
-    if facts.dialect not in DRIVEN:
+    if not facts.switches:
         return "Not loaded" if facts.driver is DriverState.NOT_LOADED else "Unsupported"
-    engine, channels = (_observed(facts, name) for name in (ENGINE_FIELD, CHANNELS_FIELD))
-    if engine is None:
+    if any(facts.value(knob) is None for knob in facts.switches):
         return "Unknown"
-    if engine == ENGINE_OFF:
-        return "Off"
-    return f"DMA, {channels or '?'} channel{'' if channels == '1' else 's'}"
+    return " or ".join(_engine_phrase(facts, knob) for knob in facts.running) or "Off"
 
 
-def _observed(facts: KernelFacts, name: str) -> Value | None:
-    return next((facts.value(knob) for knob in facts.knobs if knob.field == name), None)
+def _engine_phrase(facts: KernelFacts, switch: Knob) -> str:
+    engine = switch.codec.show(facts.value(switch) or Value(""))
+    name, unit = _UNITS_OF_ENGINE[Engine(engine)]
+    counted = next((knob for knob in facts.knobs if knob.field == name), None)
+    if counted is None:
+        return engine
+    count = facts.value(counted)
+    return f"{engine}, {count or '?'} {unit}{'' if count == '1' else 's'}"
 
 
 def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
@@ -193,7 +278,7 @@ def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
     return [
         _ready(groups),
         _supported(view.facts),
-        _verified(view.facts, groups),
+        _verified(view, groups),
         _drifted(view, groups),
         _degraded(view, groups),
     ]
@@ -222,30 +307,44 @@ def _about(type_: NodeCondition, status: ConditionStatus, group: GroupPlan) -> C
 
 
 def _supported(facts: KernelFacts) -> Condition:
-    if facts.dialect in DRIVEN and facts.channels_usable:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.TRUE, Reason.AS_EXPECTED)
+    reason, message = _lacking(facts)
+    status = ConditionStatus.TRUE if reason is Reason.AS_EXPECTED else ConditionStatus.FALSE
+    return Condition(NodeCondition.SUPPORTED, status, reason, message)
+
+
+def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
     if facts.dialect in DRIVEN:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NO_DMA_CHANNEL)
+        by_dma = all(knob.turns_on(Engine.DMA) for knob in facts.switches)
+        return (Reason.NO_DMA_CHANNEL if by_dma and not facts.channels_usable else Reason.AS_EXPECTED), ""
+    if facts.row.only_turned_off:
+        return Reason.KERNEL_UNSUPPORTED, f"dialect {facts.dialect} is only turned off: {facts.row.only_turned_off}"
     if facts.driver is DriverState.NOT_LOADED:
-        return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.NOT_LOADED, "dcbm is not loaded")
-    none = facts.dialect is Dialect.NO_SERIES
-    message = "no batch copy offload series in this kernel" if none else f"dialect {facts.dialect} is not driven"
-    return Condition(NodeCondition.SUPPORTED, ConditionStatus.FALSE, Reason.KERNEL_UNSUPPORTED, message)
+        return Reason.NOT_LOADED, "dcbm is not loaded"
+    return Reason.KERNEL_UNSUPPORTED, "no batch copy offload series in this kernel"
 
 
-def _verified(facts: KernelFacts, groups: Sequence[GroupPlan]) -> Condition:
+def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
     offload = next((group for group in groups if group.wish.group is SettingsGroup.OFFLOAD), None)
+    verdict = view.verdict
+    if verdict is not None and verdict.result is VerificationResult.FAILED:
+        return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, verdict.reason, verdict.message)
     if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
         return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
-    on = _observed(facts, ENGINE_FIELD) not in {None, ENGINE_OFF}
-    if on and offload is not None and offload.wish.verification is Verification.OFF:
+    if view.facts.running and offload is not None and offload.wish.verification is Verification.OFF:
         message = "the engine is in use without having copied test pages"
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, Reason.VERIFICATION_OFF, message)
+    if view.facts.running and offload is not None and offload.window is not None:
+        return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
+    if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
+        return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
     return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
 
 
 def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
     drifted = sorted(name for group in groups for name in group.drifted)
+    fought = next((group for group in groups if group.reason is Reason.CONTENDED), None)
+    if fought is not None:
+        return _about(NodeCondition.DRIFTED, ConditionStatus.TRUE, fought)
     if drifted:
         message = f"changed by somebody else: {', '.join(drifted)}"
         return Condition(NodeCondition.DRIFTED, ConditionStatus.TRUE, Reason.DRIFT_DETECTED, message)
@@ -261,6 +360,9 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
     if failed is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
+    corrupt = view.verdict if view.verdict and view.verdict.result is VerificationResult.FAILED else None
+    if corrupt is not None:  # for this boot, also when no policy asks for the engine any more
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, corrupt.reason, corrupt.message)
     unspoken = next(iter(view.failures.values()), None)
     if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
@@ -278,9 +380,8 @@ def _all_rows(view: View, groups: Sequence[GroupPlan]) -> list[KnobPlan]:
     asked = {row.field: row for group in groups for row in group.knobs}
     plain = {knob.field: KnobPlan(knob.field, knob) for knob in view.facts.knobs}
     held = {name: KnobPlan(name) for name in view.baselines}
-    order = {knob.field: index for index, knob in enumerate(KNOBS)}
     rows = [_fresh(view.facts, row) for row in {**held, **plain, **asked}.values()]
-    return sorted(rows, key=lambda row: (order.get(row.field, len(order)), row.field))
+    return sorted(rows, key=lambda row: (FIELD_ORDER.get(row.field, len(FIELD_ORDER)), row.field))
 
 
 def _fresh(facts: KernelFacts, row: KnobPlan) -> KnobPlan:
@@ -329,21 +430,50 @@ def _plan_json(planned: PlannedPolicy) -> dict[str, Any]:
             "state": str(planned.state),
             "reason": str(planned.reason),
             "message": shorten(planned.message) or None,
-            "knobs": [_plan_knob_json(row) for row in planned.knobs[:PLAN_KNOBS_MAX]],
+            "knobs": [_plan_knob_json(row) for row in planned.knobs if row.outcome not in _IN_FORCE][:PLAN_KNOBS_MAX],
         }
     )
 
 
 def _capabilities(view: View) -> dict[str, Any]:
-    channels = next((knob.codec for knob in view.facts.knobs if knob.field == CHANNELS_FIELD), None)
+    facts = view.facts
+    settable = tuple(knob for knob in facts.knobs if not facts.row.only_turned_off or _sets(knob))
+    channels = next((knob.codec for knob in settable if knob.field == CHANNELS_FIELD), None)
     return _without_none(
         {
-            "fields": [knob.field for knob in view.facts.knobs],
+            "fields": list(dict.fromkeys(knob.setting for knob in settable)),
+            "ranges": [f"{name}: {legal}" for name, legal in _ranges(settable).items() if _limits(legal)] or None,
             "channelsMax": channels.highest if isinstance(channels, UInt) else None,
-            "migrationReasons": sorted(view.facts.reasons_seen)[:REASONS_MAX] or None,
-            "batchCeiling": "fixed when the kernel was compiled" if view.facts.dialect in DRIVEN else None,
+            "migrationReasons": sorted(facts.reasons_seen)[:REASONS_MAX] or None,
+            "batchCeiling": _batch_ceiling(view),
         }
     )
+
+
+def _sets(knob: Knob) -> bool:
+    """Whether a dialect that is only turned off honours it."""
+    return knob.is_engine or UNITS[knob.group] != UNITS[SettingsGroup.OFFLOAD]
+
+
+def _limits(legal: str) -> bool:
+    """Whether it says more than the API does, which knows of each field what any kernel may take."""
+    return not legal.endswith("..") and legal not in {"false|true", ReasonMask().legal}
+
+
+def _ranges(knobs: Iterable[Knob]) -> dict[str, str]:
+    """Return by settings field what is legal; of two files for one field, what either takes."""
+    found: dict[str, str] = {}
+    for knob in knobs:
+        words = (*found[knob.setting].split("|"), *knob.codec.legal.split("|")) if knob.setting in found else ()
+        found[knob.setting] = "|".join(dict.fromkeys(words)) or knob.codec.legal
+    return found
+
+
+def _batch_ceiling(view: View) -> str | None:
+    if not view.facts.switches:
+        return None
+    declared = view.batch_ceiling_pages
+    return f"{declared} base pages, as declared" if declared else "compile-time, not readable"
 
 
 def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
@@ -363,25 +493,57 @@ def _engines(facts: KernelFacts) -> list[dict[str, Any]] | None:
 
 
 def _statistics(view: View) -> dict[str, Any] | None:
-    found = rates(view.statistics)
-    document: dict[str, Any] = {
-        _TOTALS[name]: total for name, total in view.statistics.totals.items() if name in _TOTALS
-    }
+    known, found = view.statistics, rates(view.statistics)
+    document: dict[str, Any] = {_TOTALS[name]: total for name, total in known.totals.items() if name in _TOTALS}
     if not document:
         return None
     document |= {_RATES[name]: rate for name, rate in found.per_second.items() if name in _RATES}
-    return _without_none({"since": view.since, "windowSeconds": found.window_seconds, **document})
+    document |= {key: known.pressures[name] for name, key in _PRESSURES.items() if name in known.pressures}
+    offloads = bool(view.facts.running)
+    return _without_none(
+        {
+            "since": view.since,
+            "windowSeconds": found.window_seconds,
+            **document,
+            "fallbackShareMax": fallback_share_max(known) if offloads else None,
+            "numaNodes": _numa_nodes(known.totals) or None,
+        }
+    )
+
+
+def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
+    rows: dict[int, dict[str, Any]] = {}
+    moved: dict[int, int] = {}
+    for full_name, total in totals.items():
+        number, name = split_numa_name(full_name)
+        if number is not None:
+            rows.setdefault(number, {"id": number})[_TOTALS[name]] = total
+            moved[number] = moved.get(number, 0) + total
+    busiest = sorted(rows, key=lambda number: (-moved[number], number))[:NUMA_ROWS_MAX]
+    return [rows[number] for number in sorted(busiest)]
 
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
     """Return the totals that a status has, to go on counting after a restart of the agent."""
     known = status.get("statistics") or {}
-    return {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    totals = {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
+    for row in known.get("numaNodes") or ():
+        found = {name: row[_TOTALS[name]] for name in NUMA_COUNTERS if _TOTALS[name] in row}
+        totals |= {numa_name(row["id"], name): int(total) for name, total in found.items()}
+    return totals
 
 
 def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
     """Return the migration reasons that a status says this kernel knows."""
     return frozenset((status.get("capabilities") or {}).get("migrationReasons") or ())
+
+
+def contended_of_status(status: Mapping[str, Any]) -> tuple[frozenset[str], str]:
+    """Return the fields that a status says another writer fights over, and since when."""
+    conditions = status.get("conditions") or ()
+    since = next((row["lastTransitionTime"] for row in conditions if row["type"] == NodeCondition.DRIFTED), "")
+    rows = (row for row in status.get("knobs") or () if not row.get("outcome"))
+    return frozenset(row["field"] for row in rows if row.get("reason") == Reason.CONTENDED), since
 
 
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
@@ -390,7 +552,8 @@ def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
     for row in status.get("knobs") or ():
         in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
         shown = row.get("observed") if in_force else row.get("desired")
-        told = in_force or row.get("reason") == Reason.DRIFT_DETECTED
+        drifted = not row.get("outcome") and row.get("reason") in {Reason.DRIFT_DETECTED, Reason.CONTENDED}
+        told = in_force or drifted
         value = CODECS[row["field"]].unshow(shown) if told and shown and row.get("field") in CODECS else None
         if value is not None:
             settled[row["field"]] = value

@@ -68,6 +68,8 @@ class Spec:
         generation: of the object; 0 before any was seen.
         revision: hash of the spec; None in the empty spec of a new object.
         whole: the revision is that of the rest, so nothing is missing of what the operator wrote.
+        soak_seconds: how long what became of it is watched; 0 when nobody asked.
+        verify_epoch: grows when a person, or the operator, asks for a fresh trial of the engine.
     """
 
     generation: int = 0
@@ -75,6 +77,12 @@ class Spec:
     whole: bool = False
     wishes: tuple[Wish, ...] = ()
     plans: tuple[PlanRequest, ...] = ()
+    soak_seconds: float = 0.0
+    verify_epoch: int = 0
+
+    def wish(self, group: SettingsGroup) -> Wish | None:
+        """Return the wish for a group."""
+        return next((wish for wish in self.wishes if wish.group is group), None)
 
 
 def parse_spec(state: Mapping[str, Any]) -> Spec:
@@ -87,6 +95,8 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
         whole=spec.get("revision") == spec_revision(spec),
         wishes=tuple(_wish(group, groups[group], groups[group]) for group in SettingsGroup if group in groups),
         plans=tuple(_plan(plan) for plan in spec.get("plans") or ()),
+        soak_seconds=float((spec.get("observe") or {}).get("soakSeconds", 0)),
+        verify_epoch=int(spec.get("verifyEpoch") or 0),
     )
 
 

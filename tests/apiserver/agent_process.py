@@ -34,6 +34,7 @@ class NodeUnderTest:
         *,
         server: str | None = None,
         log: Path | None = None,
+        program: str = "numamigration_agent",
     ) -> None:
         """Describe a node.
 
@@ -44,8 +45,9 @@ class NodeUnderTest:
             folder: for the agent's own files.
             server: where the agent finds the API server, when something stands in between.
             log: what the agent's lines are appended to; None means our standard error.
+            program: the agent's module, or ``tests.twin``, where its own pages move inside the fake kernel.
         """
-        self._log = log
+        self._log, self._program = log, program
         self.api, self.host, self.name = control_plane.api, host, name
         self._folder, self._server, self._ca = folder, server or control_plane.server, control_plane.ca
         self.token_file = folder / "token"
@@ -72,10 +74,10 @@ class NodeUnderTest:
             "--report-interval-seconds-min=1",
             "--report-interval-seconds-max=1",
         )
-        path = os.pathsep.join(str(PROJECT / room) for room in ("crds", "node-agent"))
+        path = os.pathsep.join(str(PROJECT / room) for room in ("crds", "node-agent", ""))
         with self._log.open("ab") if self._log else nullcontext() as stream:
             self.agent = subprocess.Popen(
-                [sys.executable, "-m", "numamigration_agent", *common, *flags],
+                [sys.executable, "-m", self._program, *common, *flags],
                 stderr=stream,
                 env={"PATH": os.environ["PATH"], "PYTHONPATH": path},
             )

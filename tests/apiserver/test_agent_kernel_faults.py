@@ -38,7 +38,7 @@ EXIT_SECONDS_MAX: Final = 1.0
 WISH: Final = {"offload": wish(OFFLOAD)}
 RESTORE: Final = {"offload": wish(OFFLOAD, mode="Restore")}
 
-NodeOn = Callable[[HostConfig], NodeUnderTest]
+NodeOn = Callable[..., NodeUnderTest]
 
 
 @pytest.fixture
@@ -57,12 +57,13 @@ def node_on(
     tmp_path: Path,
     agent_log: Path,
 ) -> Iterator[NodeOn]:
-    """Return a function that makes a node with a host of that configuration, and starts its agent."""
+    """Return a function that makes a node with a host of that configuration, and starts its agent (or its twin)."""
     with ExitStack() as stack:
 
-        def make(config: HostConfig) -> NodeUnderTest:
+        def make(config: HostConfig, program: str = "numamigration_agent") -> NodeUnderTest:
             host = stack.enter_context(FakeHost(config))
-            node = NodeUnderTest(control_plane, host, unique_name("node"), tmp_path, log=agent_log)
+            name = unique_name("node")
+            node = NodeUnderTest(control_plane, host, name, tmp_path, log=agent_log, program=program)
             stack.callback(node.kill)
             stack.callback(host.do, EndBatches())
             stack.callback(host.do, OpenGate(drop=True))
@@ -295,3 +296,18 @@ def test_an_agent_killed_while_its_turn_off_is_blocked_is_followed_by_one_that_f
 
     blocked.until(is_("Restored"))
     assert knobs(blocked.host.snapshot())[:2] == (False, 1)
+
+
+# --- an engine on trial -------------------------------------------------------------------------------------------
+
+
+def test_an_engine_that_hangs_in_its_trial_is_turned_off_and_named(node_on: NodeOn) -> None:
+    """Promises 15 and 16: the agent gives up after two seconds; the write that turns the engine off waits with us."""
+    node = node_on(HostConfig(engines=(STALLS,)), "tests.twin")
+    node.push(offload=wish(OFFLOAD, verification="FirstUse", acceptedRisks=[]))
+
+    node.host.do(AwaitBlocked(OFFLOADING))
+    node.host.do(EndBatches())
+
+    assert node.until(failed_with("EngineStalled"))
+    assert not node.host.snapshot().offloading

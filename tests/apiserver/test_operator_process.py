@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.apiserver.agent_process import NodeUnderTest
 from tests.apiserver.operator_process import (
     ACCOUNT,
     API_VERSION,
@@ -30,6 +31,8 @@ from tests.apiserver.operator_process import (
     report,
     versions,
 )
+from tests.fakekernel.config import DmaEngine, HostConfig
+from tests.fakekernel.host import FakeHost
 from tests.testbed.api import ApiError, condition
 from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
@@ -103,6 +106,41 @@ def test_an_edit_is_seen_by_watch_long_before_the_next_list(bed: ControlPlane, u
     )
     assert groups(state)["demotion"]["source"]["generation"] == 2
     bed.api.delete(f"{POLICIES}/{name}")
+
+
+@pytest.fixture
+def corrupt_node(bed: ControlPlane, unique_name: UniqueName, tmp_path: Path) -> Iterator[NodeUnderTest]:
+    """A node whose engine copies wrong, with its agent."""
+    engines = (DmaEngine("ptdma", channels=4, wrong_share=0.01),)
+    with FakeHost(HostConfig(engines=engines)) as host:
+        node = NodeUnderTest(bed, host, unique_name("node"), tmp_path, program="tests.twin")
+        node.start()
+        yield node
+        node.kill()
+
+
+@pytest.mark.usefixtures("operator")
+def test_a_node_whose_engine_copies_wrong_is_failed_by_that_name(
+    bed: ControlPlane, corrupt_node: NodeUnderTest, unique_name: UniqueName
+) -> None:
+    """Promise 15: from the kernel to the policy, in words that one can act on."""
+    node, policy = corrupt_node, unique_name("policy")
+    make_node(bed.api, node.name)
+    make_policy(bed.api, policy, node.name, settings={"offload": {"engine": "DMA", "channels": 4}}, onDelete="Keep")
+
+    shown = bed.api.watch_until(
+        f"{POLICIES}/{policy}", lambda obj: obj.get("status", {}).get("nodes", {}).get("failed")
+    )
+
+    status = node.until(lambda status: "verification" in status)
+    assert status["verification"]["result"] == "Failed"
+    assert {row["type"]: row["reason"] for row in status["conditions"]}["Degraded"] == "CorruptionDetected"
+    assert [(row["node"], row["reason"]) for row in shown["status"]["worstNodes"]] == [
+        (node.name, "CorruptionDetected")
+    ]
+    assert condition(shown, "Ready")["reason"] == "CorruptionDetected"
+    assert not node.host.snapshot().offloading
+    bed.api.delete(f"{POLICIES}/{policy}")
 
 
 # --- how it starts and ends ---------------------------------------------------------------------------------------

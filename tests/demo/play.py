@@ -106,7 +106,7 @@ def perform(cast: tuple[NodePart, ...], show: Callable[[Stage, Console], None], 
     def run() -> int:
         binaries = find_binaries(progress)
         progress.note(f"starting etcd, kube-apiserver, {who} and the operator")
-        with Stage(binaries, cast) as stage:
+        with Stage(binaries, cast, agent="tests.twin") as stage:
             show(stage, console)
         return 0
 

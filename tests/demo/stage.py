@@ -70,11 +70,18 @@ class Stage:
         binaries: of the control plane.
         cast: nodes that have a fake kernel and a running agent at once; with any of them the operator runs too.
         pace: of whatever is started.
+        agent: the agent's module, or ``tests.twin``, where its own pages move inside the fake kernel.
     """
 
-    def __init__(self, binaries: Binaries, cast: tuple[NodePart, ...] = (), pace: Pace = QUICK) -> None:
+    def __init__(
+        self,
+        binaries: Binaries,
+        cast: tuple[NodePart, ...] = (),
+        pace: Pace = QUICK,
+        agent: str = "numamigration_agent",
+    ) -> None:
         self._binaries = binaries
-        self._pace = pace
+        self._pace, self._agent = pace, agent
         self.cast = cast
         self.hosts: dict[str, FakeHost] = {}
         self.servers: list[processes.Server] = []
@@ -153,7 +160,7 @@ class Stage:
             "ca-file": str(self.control_plane.ca),
             "token-file": str(token),
         }
-        return _command("numamigration_agent", {**options, **self._pace.agent})
+        return _command(self._agent, {**options, **self._pace.agent})
 
 
 def _command(package: str, options: Mapping[str, str]) -> list[str]:

@@ -5,6 +5,8 @@ Honest means: errnos, parsing, formats and traps are the kernel's, and it moves 
 
 * ``FakeKernel`` is the kernel, pure and in process; time moves by ``advance``.
 * ``FakeHost`` serves one as real files under a mount point, in a process of its own; commands for it in ``control``.
+* What a dialect has stands in ``series``: to add one, add an entry there, and its files and writes to
+  tests/unit/test_fakekernel_dialects.py.
 * ``python -m tests.fakekernel --help`` does the same by hand.
 """
 

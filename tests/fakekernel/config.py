@@ -9,6 +9,7 @@ Sources for folio counts and sizes: mm/migrate.c; see migration.py.
 
 from __future__ import annotations
 
+from enum import StrEnum
 from errno import EIO
 from typing import Annotated, Final, NamedTuple
 
@@ -54,6 +55,8 @@ class DmaEngine(Struct, frozen=True, forbid_unknown_fields=True):
     """Not exclusive (no DMA_PRIVATE): of no use to dcbm while anybody has called dmaengine_get()."""
     error_share: Share = 0.0
     """Share of this engine's batches that end with an error; the kernel then copies them by CPU."""
+    failed_after: NotNegative = 0
+    """How many folios of such a batch are copied before the error; only V6-SDXI's driver counts whole pieces of it."""
     error_number: int = EIO
     """Their errno, which only the log tells: EIO, a descriptor could not be made; EINVAL, the IOMMU merged segments."""
     copy_seconds: Annotated[float, Meta(ge=0)] = 0.0
@@ -97,12 +100,40 @@ class Workload(Struct, frozen=True, forbid_unknown_fields=True):
     again; callers that make one pass have none."""
     fail_share: Share = 0.0
     """Share of folios whose migration fails in the end, whoever copied them."""
+    split_share: Share = 0.0
+    """Share of transparent huge pages for which no huge page is free: split, they migrate as base pages. NUMA balancing
+    splits none."""
     hugetlb: bool = False
     """hugetlb pages take another path, which is never offloaded."""
     promotion: bool = False
     """For ``numa_misplaced``: to a faster tier (needs the tiering bit) instead of between equals (the normal bit)."""
     direct: bool = False
     """For ``demotion``: by the allocating task itself instead of kswapd."""
+    numa_node: NotNegative | None = None
+    """Where promotion comes to and demotion goes from, whose own vmstat counts it; None: the first with the fastest
+    memory."""
+
+
+class Place(StrEnum):
+    """What stands where a kernel file should be."""
+
+    FILE = "file"
+    FIFO = "fifo"
+    FOLDER = "folder"
+    LOOP = "loop"
+    """A symbolic link to itself."""
+
+
+class Spoiled(Struct, frozen=True, forbid_unknown_fields=True):
+    """What is wrong with a file."""
+
+    place: Place = Place.FILE
+    shows: bytes | None = None
+    """What it reads instead of the truth; as JSON in base64."""
+    read_error: int = 0
+    """Errno that read(2) answers."""
+    write_error: int = 0
+    """Errno that write(2) answers; the handler is not called then."""
 
 
 class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -121,8 +152,18 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
         DmaEngine("ptdma", numa_node=1),
         DmaEngine("ptdma", numa_node=1),
     )
-    channels_max: AtLeastOne = 16
-    """What ``nr_dma_chan`` takes at most; a driver with other limits has the same files, so only a write tells."""
+    channels_max: AtLeastOne | None = None
+    """What ``nr_dma_chan`` takes at most; a driver with other limits has the same files, so only a write tells. None:
+    what the dialect's driver takes."""
+    test_patches: bool = False
+    """Whether the posting's patches "for testing" are in the kernel; they add files to V2 and V3."""
+    extra_files: dict[str, str] = {}
+    """Files by path with what they hold at first, as a newer revision would add; those in the driver's folder come and
+    go with it. They take any text."""
+    spoiled_files: dict[str, Spoiled] = {}
+    """Files, by path, that are not what they should be; the path is that of the file itself, not one through links."""
+    missing_files: tuple[str, ...] = ()
+    """Files or folders, by path, that this kernel does not have although the dialect does."""
     dmaengine_users: NotNegative = 0
     """Others that have called dmaengine_get() (async_tx, for example)."""
     parameters: dict[str, str] = {}
@@ -136,7 +177,17 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
     batch_ceiling_pages: AtLeastOne = 512
     """NR_MAX_BATCHED_MIGRATION in base pages, fixed when the kernel is compiled."""
     absent_counters: tuple[str, ...] = ()
-    """Names this kernel's /proc/vmstat does not have."""
+    """Names this kernel's vmstat files do not have."""
+    numa_node_counters: bool = True
+    """Whether promotion and demotion stand in each NUMA node's vmstat too, as in newer kernels."""
+    huge_pages: bool = True
+    """Whether there are transparent huge pages; else what would be one is as many base pages."""
+    denied_calls: dict[str, int] = {}
+    """Errno by system call (``move_pages``, ``mbind``) that a seccomp profile answers to the agent: EPERM or ENOSYS."""
+    cpuset_numa_nodes: tuple[int, ...] | None = None
+    """Where the agent's cpuset lets it have memory; None: everywhere."""
+    full_numa_nodes: tuple[int, ...] = ()
+    """NUMA nodes without a free page for the agent."""
     osrelease: str = "7.3.0-rc7"
     cpu_model: str = "AMD EPYC 7713 64-Core Processor"
     read_only: bool = False

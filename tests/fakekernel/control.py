@@ -21,14 +21,16 @@ from collections.abc import Callable
 from errno import EIO
 from pathlib import Path
 from types import TracebackType
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Struct
 
+from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.calls import Call, Gate
-from tests.fakekernel.config import DmaEngine, Share, Workload
+from tests.fakekernel.config import DmaEngine, Share, Spoiled, Workload
 from tests.fakekernel.model import FakeKernel, Snapshot, Store
+from tests.fakekernel.moves import Move, Moved
 from tests.fakekernel.parsing import KernelError
 
 Seconds = Annotated[float, Meta(ge=0)]
@@ -103,6 +105,7 @@ class Reply(Struct, frozen=True, omit_defaults=True):
     stores: tuple[Store, ...] = ()
     log: tuple[str, ...] = ()
     snapshot: Snapshot | None = None
+    moved: Moved | None = None
     held: str = ""
     """Path of the file whose store is held at the gate."""
 
@@ -181,13 +184,48 @@ class SetOtherMigrator(Struct, frozen=True, tag_field="do", tag="setOtherMigrato
         return Reply()
 
 
-class SetMemoryPressure(Struct, frozen=True, tag_field="do", tag="setMemoryPressure"):
-    """Set the share of time in which some task waits for memory."""
+class SetPressure(Struct, frozen=True, tag_field="do", tag="setPressure"):
+    """Set the shares of time in which some task, or all of them, wait for something."""
 
-    share: Share
+    resource: Literal["cpu", "memory", "io"]
+    some: Share
+    full: Share = 0.0
 
     def perform(self, kernel: FakeKernel) -> Reply:
-        kernel.set_memory_pressure(self.share)
+        kernel.set_pressure(self.resource, self.some, self.full)
+        return Reply()
+
+
+class SetCounter(Struct, frozen=True, tag_field="do", tag="setCounter"):
+    """Let a counter be somewhere else: one of the driver by its file, one of a vmstat file by its name in there."""
+
+    path: str
+    value: Annotated[int, Meta(ge=0)]
+    name: str = ""
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.set_counter(self.path, self.value, self.name)
+        return Reply()
+
+
+class Spoil(Struct, frozen=True, tag_field="do", tag="spoil"):
+    """Let something be wrong with a file."""
+
+    path: str
+    spoiled: Spoiled
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.spoil(self.path, self.spoiled)
+        return Reply()
+
+
+class Heal(Struct, frozen=True, tag_field="do", tag="heal"):
+    """Let a file be itself again."""
+
+    path: str
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        kernel.heal(self.path)
         return Reply()
 
 
@@ -200,6 +238,19 @@ class Migrate(Struct, frozen=True, tag_field="do", tag="migrate"):
     def perform(self, kernel: FakeKernel) -> Reply:
         kernel.migrate(self.workload, self.folios)
         return Reply()
+
+
+class MoveOwnPages(Struct, frozen=True, tag_field="do", tag="moveOwnPages"):
+    """Move folios of the agent's own with one system call and answer when it is over; see ``moves``."""
+
+    reason: MigrationReason
+    source: int
+    destination: int
+    small: Annotated[int, Meta(ge=0)]
+    huge: Annotated[int, Meta(ge=0)] = 0
+
+    def begin(self, kernel: FakeKernel) -> Move:
+        return kernel.begin_move(self.reason, self.source, self.destination, small=self.small, huge=self.huge)
 
 
 class EndBatches(Struct, frozen=True, tag_field="do", tag="endBatches"):
@@ -283,6 +334,18 @@ class AwaitBlocked(Struct, frozen=True, tag_field="do", tag="awaitBlocked"):
         return Reply(message=f"no call to {self.path or 'any file'} was blocked within {self.seconds_max:g} s")
 
 
+class AwaitInFlight(Struct, frozen=True, tag_field="do", tag="awaitInFlight"):
+    """Answer when a batch is on its way through an engine."""
+
+    seconds_max: Seconds = 30.0
+
+    def holds(self, kernel: FakeKernel) -> bool:
+        return kernel.snapshot().channels_in_use > 0
+
+    def perform(self, kernel: FakeKernel) -> Reply:
+        return Reply() if self.holds(kernel) else Reply(message=f"no batch was in flight within {self.seconds_max:g} s")
+
+
 class ReadStores(Struct, frozen=True, tag_field="do", tag="readStores"):
     """Return every call of a write handler since the start, oldest first."""
 
@@ -321,8 +384,12 @@ Command = (
     | SetEngines
     | SetDmaengineUsers
     | SetOtherMigrator
-    | SetMemoryPressure
+    | SetPressure
+    | SetCounter
+    | Spoil
+    | Heal
     | Migrate
+    | MoveOwnPages
     | EndBatches
     | Drift
     | Advance
@@ -330,6 +397,7 @@ Command = (
     | OpenGate
     | AwaitHeld
     | AwaitBlocked
+    | AwaitInFlight
     | ReadStores
     | ReadLog
     | TakeSnapshot
@@ -346,7 +414,9 @@ def answer(running: RunningKernel, line: bytes) -> Reply:
     except msgspec.DecodeError as error:
         return Reply(message=str(error))
     try:
-        if isinstance(command, AwaitHeld | AwaitBlocked):
+        if isinstance(command, MoveOwnPages):
+            return Reply(moved=_move(running, command))
+        if isinstance(command, AwaitHeld | AwaitBlocked | AwaitInFlight):
             running.wait(command.holds, command.seconds_max)
         with running as kernel:
             return command.perform(kernel)
@@ -354,6 +424,14 @@ def answer(running: RunningKernel, line: bytes) -> Reply:
         return Reply(message=str(error), errno=error.errno or 0)
     except ValueError as error:
         return Reply(message=str(error))
+
+
+def _move(running: RunningKernel, command: MoveOwnPages) -> Moved:
+    with running as kernel:
+        move = command.begin(kernel)
+    if not running.wait(lambda _: move.over):
+        raise KernelError(EIO)
+    return move.answer()
 
 
 def serve(running: RunningKernel, socket_path: Path) -> None:

@@ -8,9 +8,12 @@
 * Mounted by somebody who is not root, nobody else comes in, and whoever mounted is the fake host's root, as in a user
   namespace; so the demo needs no root.
 * A write of no bytes never arrives (the VFS answers 0), and rename over a file system border is the VFS's EXDEV.
+* FUSE lets no write answer more than it was given: EIO (fs/fuse/file.c). So where a driver answers 4 to two bytes, two
+  come back; shorter answers do come through.
 * A call that is held up keeps its thread and nothing else; there is a thread for every request under way.
 * A process that is killed within a read or write is gone only when that is answered, as in a driver that waits in state
   D: FUSE waits out what it has handed over (fs/fuse/dev.c, request_wait_answer). Its other threads end at once.
+* ``use_ino``: stat tells the model's inode numbers, so that a folder that went and came back shows.
 * The file system's magic number is FUSE's, not that of sysfs.
 
 Importing this needs libfuse3 (Debian: fuse3). Sources: libfuse's include/fuse.h; fs/fuse/file.c.
@@ -34,6 +37,8 @@ from tests.fakekernel.model import FakeKernel, OpenFile
 THREADS_MAX: Final = 1000
 """Calls that are held up at the same time; each keeps a thread."""
 
+OWNER: Final = {"st_uid": 0, "st_gid": 0}
+
 
 class Frontend:
     """The operations libfuse calls, each on a thread of its own; the names and signatures are libfuse's."""
@@ -53,17 +58,19 @@ class Frontend:
     def getattr(self, path: str, _fi: Any = None) -> dict[str, int]:
         with self._running as kernel:
             status = kernel.stat(path, follow=False)
-        return {"st_mode": status.mode, "st_size": status.size, "st_nlink": 1, "st_uid": 0, "st_gid": 0}
+        return {"st_mode": status.mode, "st_size": status.size, "st_ino": status.inode, "st_nlink": 1} | OWNER
 
     def access(self, path: str, mask: int) -> int:
         with self._running as kernel:
             kernel.access(path, write=bool(mask & os.W_OK), caller=_caller(kernel))
         return 0
 
-    def readdir(self, path: str, _fh: int) -> Iterator[str]:
+    def readdir(self, path: str, _fh: int) -> Iterator[tuple[str, dict[str, int], int]]:
         with self._running as kernel:
-            names = kernel.listdir(path)
-        return iter([".", "..", *names])
+            inodes = {name: kernel.stat(f"{path}/{name}", follow=False).inode for name in kernel.listdir(path)}
+            here = kernel.stat(path).inode
+        # Without a number the C library takes an entry for a deleted one.
+        return iter([(name, {"st_ino": inode}, 0) for name, inode in ({".": here, "..": here} | inodes).items()])
 
     def readlink(self, path: str) -> str:
         with self._running as kernel:
@@ -92,7 +99,7 @@ class Frontend:
     def write(self, _path: str, data: bytes, offset: int, fi: Any) -> int:
         with self._running as kernel:
             call = kernel.begin_write(self._handles[fi.fh], data, offset)
-        return int(self._running.finish(call))
+        return min(int(self._running.finish(call)), len(data))
 
     def truncate(self, path: str, _length: int, _fi: Any = None) -> int:
         with self._running as kernel:
@@ -137,6 +144,7 @@ def mount(running: RunningKernel, folder: Path, mounted: Callable[[], None]) -> 
             nothreads=False,
             allow_other=os.geteuid() == 0,
             fsname=FSNAME,
+            use_ino=True,
             entry_timeout=0,
             attr_timeout=0,
             # Since 3.12 libfuse serves ten requests at a time unless told otherwise; before there is no limit to set.

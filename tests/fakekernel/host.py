@@ -30,8 +30,9 @@ from typing import BinaryIO, Final, Self
 import msgspec
 
 from tests.fakekernel.config import HostConfig
-from tests.fakekernel.control import AwaitHeld, Command, ReadLog, ReadStores, Reply, TakeSnapshot
+from tests.fakekernel.control import AwaitHeld, Command, MoveOwnPages, ReadLog, ReadStores, Reply, TakeSnapshot
 from tests.fakekernel.model import Snapshot, Store
+from tests.fakekernel.moves import Moved
 from tests.fakekernel.parsing import KernelError
 
 START_SECONDS_MAX: Final = 60.0
@@ -159,12 +160,16 @@ class FakeHost:
             FakeHostError: the command makes no sense, or the child is gone.
         """
         with self._lock:
-            reply = msgspec.json.decode(self._exchange(msgspec.json.encode(command) + b"\n"), type=Reply)
-        if reply.errno:
-            raise KernelError(reply.errno)
-        if reply.message:
-            raise FakeHostError(reply.message)
-        return reply
+            return _understood(self._exchange(msgspec.json.encode(command) + b"\n"))
+
+    def move_own_pages(self, command: MoveOwnPages) -> Moved:
+        """Move the agent's own pages; other commands pass while an engine holds this one up.
+
+        Raises:
+            KernelError: the host's kernel refuses.
+            FakeHostError: the command makes no sense, or the child is gone.
+        """
+        return move_own_pages(self.home / "control", command)
 
     def _exchange(self, line: bytes) -> bytes:
         if self._control is None or self._replies is None:
@@ -174,8 +179,6 @@ class FakeHost:
             reply = self._replies.readline()
         except ConnectionError as error:
             raise FakeHostError("the fake kernel is gone") from error
-        if not reply:
-            raise FakeHostError("the fake kernel is gone")
         return reply
 
     @property
@@ -218,6 +221,28 @@ class FakeHost:
             self.root.rmdir()
             shutil.rmtree(self._home)
             self._home = None
+
+
+def _understood(line: bytes) -> Reply:
+    if not line:
+        raise FakeHostError("the fake kernel is gone")
+    reply = msgspec.json.decode(line, type=Reply)
+    if reply.errno:
+        raise KernelError(reply.errno)
+    if reply.message:
+        raise FakeHostError(reply.message)
+    return reply
+
+
+def move_own_pages(control: Path, command: MoveOwnPages) -> Moved:
+    """Move the agent's own pages on the host whose control socket that is; see ``FakeHost.move_own_pages``."""
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
+        connection.connect(str(control))
+        connection.sendall(msgspec.json.encode(command) + b"\n")
+        moved = _understood(replies.readline()).moved
+    if moved is None:
+        raise FakeHostError("no move in the reply")
+    return moved
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

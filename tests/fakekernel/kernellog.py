@@ -21,12 +21,19 @@ class KernelLog:
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=LINES_MAX)
+        self.errors: deque[str] = deque(maxlen=LINES_MAX)
         self._begin: float | None = None
         self._printed = self._missed = 0
 
     def say(self, line: str) -> None:
-        """Write a line."""
-        self.lines.append(line)
+        """Write a line; an empty one is none."""
+        if line:
+            self.lines.append(line)
+
+    def say_error(self, line: str) -> None:
+        """Write a line at error level."""
+        self.errors.append(line)
+        self.say(line)
 
     def say_limited(self, line: str, place: str, now: float, times: int = 1) -> None:
         """Write a line of the one rate-limited place, `times` over at the moment `now` (seconds)."""

@@ -17,6 +17,7 @@ sysfs folder or file was also run on a 7.3-rc7 kernel.
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 import random
@@ -32,10 +33,8 @@ from errno import (
     EINVAL,
     EIO,
     EISDIR,
-    ELOOP,
     ENODEV,
     ENOENT,
-    ENOTDIR,
     EPERM,
     EROFS,
 )
@@ -44,33 +43,33 @@ from typing import Final, NamedTuple
 
 from msgspec import Struct
 
-from tests.fakekernel.calls import Call, GateKeeper, Locks, When
-from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Workload
+from numamigration_api.vocabulary import MigrationReason
+from tests.fakekernel.calls import Call, GateKeeper, Locks, StillUnderWayError, When
+from tests.fakekernel.config import HOST_ROOT, Caller, DmaEngine, HostConfig, Spoiled, Workload
+from tests.fakekernel.dma import finish_turning_off
+from tests.fakekernel.files import Kind, Link
 from tests.fakekernel.layout import (
     DMA_CLASS,
-    DRIVER,
+    DRIVER_FOLDERS,
     LOADABLE_FOLDERS,
-    SERIES,
-    Kind,
-    Link,
-    Row,
     device_path,
     driver_path,
     driver_rows,
     engine_entries,
-    finish_turning_off,
     fresh_driver,
     host_rows,
-    set_parameters,
+    kernel_rows,
+    load_driver,
 )
-from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event
+from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event, refill
+from tests.fakekernel.moves import Folios, Move, Moved
 from tests.fakekernel.parsing import KernelError
-from tests.fakekernel.state import KernelState
+from tests.fakekernel.series import SERIES
+from tests.fakekernel.state import NUMA_NODE_NAMES, CpuThreads, Dcbm, KernelState
+from tests.fakekernel.tree import SOUND, Fifo, File, Folder, Tree, parent
 
 SYSFS_FILE_BYTES: Final = 4096
 """stat(2) says so of every sysfs file, and no write is longer."""
-LINKS_MAX: Final = 40
-"""Symbolic links in one path before ELOOP, as in the kernel."""
 ALWAYS_FOLDERS: Final = ("/", "/sys/module", DMA_CLASS, "/sys/bus/pci/drivers", "/sys/bus/platform/drivers")
 """There even when empty."""
 
@@ -80,6 +79,8 @@ class Status(NamedTuple):
 
     mode: int
     size: int
+    inode: int
+    """A file or folder that went and came back has another one, as in kernfs."""
 
 
 class Store(NamedTuple):
@@ -107,19 +108,13 @@ class Snapshot(Struct, frozen=True):
     corrupted_pages: int
     """Base pages with wrong bytes; the kernel itself does not know."""
     channels_in_use: int
+    """By batches in flight; held ones are not counted."""
+    migrator: str
+    """Who copies: ``dcbm``, the file that turned on an engine of threads, or nobody."""
+    values: dict[str, int]
+    """The dialect's further numbers and counters: by name those of the driver, by path those that stay."""
+    folios_by_threads: int
     vmstat: dict[str, int]
-
-
-class Folder:
-    """A directory."""
-
-
-class File:
-    """A file as long as it exists; unloading and loading make a new one of the same name."""
-
-    def __init__(self, row: Row) -> None:
-        self.row = row
-        self.mode = row.mode
 
 
 class OpenFile:
@@ -139,8 +134,6 @@ class FakeKernel:
     """A running kernel."""
 
     def __init__(self, config: HostConfig, chance: random.Random) -> None:
-        if config.dialect not in SERIES:
-            raise ValueError(f"dialect {config.dialect} cannot be faked yet; there are {', '.join(SERIES)}")
         if config.built_in and not SERIES[config.dialect].may_be_built_in:
             raise ValueError(f"dialect {config.dialect} has no built-in form")
         self.config = config
@@ -150,6 +143,10 @@ class FakeKernel:
         self._engines = config.engines
         self._flows = [Flow(workload) for workload in config.workloads]
         self._locks = Locks()
+        self._inode_numbers = itertools.count(1)
+        self._spoiled = dict(config.spoiled_files)
+        self._moves: list[Move] = []
+        self._own_pages = Flow(Workload(MigrationReason.SYSCALL_OR_CPUSET, 0))
         self._boot()
 
     def __repr__(self) -> str:
@@ -162,24 +159,29 @@ class FakeKernel:
         present = bool(SERIES[config.dialect].rows) and (config.loaded or config.built_in)
         self._state = KernelState(
             config=config,
+            series=SERIES[config.dialect],
             boot_id=str(uuid.UUID(int=self._chance.getrandbits(128), version=4)),
             engines=self._engines,
             other_migrator=config.other_migrator,
             dmaengine_users=config.dmaengine_users,
             numa_balancing=config.numa_balancing,
             demotion_enabled=config.demotion_enabled,
-            dcbm=fresh_driver(config) if present else None,
+            dcbm=None,
+            values={row.path: row.initial for row in kernel_rows(config) if row.initial is not None},
         )
         for call in self.blocked:
             call.interrupt(EIO)
+        for move in self._moves:
+            move.interrupt()
+        self._moves = []
         self._locks = Locks()
-        self._tree: dict[str, Folder | File | Link] = {}
+        self._tree = Tree(config.missing_files, self._spoiled, self._inode_numbers)
         for path in ALWAYS_FOLDERS:
-            self._add_folder(path)
-        self._add(host_rows(config))
+            self._tree.add_folder(path)
+        self._tree.add(host_rows(config))
         self._add_engines()
         if present:
-            set_parameters(self._state, config.parameters)
+            load_driver(self._state, config.parameters)
             self._add_driver()
 
     def reboot(self) -> None:
@@ -197,36 +199,36 @@ class FakeKernel:
             raise KernelError(ENOENT)
         if self._state.dcbm:
             raise KernelError(EEXIST)
-        self._state.dcbm = fresh_driver(self.config)
-        try:
-            set_parameters(self._state, parameters or {})
-        except KernelError:
-            self._state.dcbm = None
-            raise
+        load_driver(self._state, parameters or {})
         self._add_driver()
 
     def begin_unload(self) -> None:
         """Stop ``rmmod dcbm`` half way: the module is going away and its files are still there."""
         if not self._state.dcbm or self.config.built_in:
             raise KernelError(ENOENT)
-        if self._state.dcbm.offloading:
+        if self._state.dcbm.offloading and self._state.series.holds_module:
             raise KernelError(EAGAIN)
         self._state.dcbm.going = True
 
     def unload(self) -> None:
-        """Do what ``rmmod dcbm`` does; refused while offload is on, for then the module is in use."""
+        """Do what ``rmmod dcbm`` does; refused while offload is on where the module is then in use.
+
+        Where it is not, the migrator stays and copies on, without files.
+        """
         self.begin_unload()
         self._state.dcbm = None
-        self._state.log.say("dcbm: DMA Core Batch Migrator unloaded")
-        self._drop(DRIVER)
+        self._state.log.say(self._state.series.lines.unloaded)
+        for folder in DRIVER_FOLDERS:
+            self._tree.drop(folder)
 
     def set_engines(self, engines: Iterable[DmaEngine]) -> None:
         """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect."""
-        self._drop(DMA_CLASS)
+        self._tree.drop(DMA_CLASS)
         for number, engine in enumerate(self._engines):
-            self._drop(device_path(number, engine))
+            self._tree.drop(device_path(number, engine))
         self._engines = tuple(engines)
         self._state.engines = self._engines
+        self._state.let_go_of_lost_channels()
         self._add_engines()
         self._hand_over()
 
@@ -243,13 +245,47 @@ class FakeKernel:
 
     def set_other_migrator(self, *, registered: bool) -> None:
         """Let somebody else become, or cease to be, the system's migrator."""
-        if registered and self._state.dcbm and self._state.dcbm.offloading:
-            raise ValueError("dcbm is the registered migrator; turn it off first")
+        if registered and self._state.migrator:
+            if self._state.series.exclusive:
+                raise ValueError("dcbm is the registered migrator; turn it off first")
+            self._state.migrator = None
         self._state.other_migrator = registered
 
-    def set_memory_pressure(self, share: float) -> None:
-        """Let some task wait for memory during this share of the time, 0..1."""
-        self._state.memory_pressure = share
+    def set_pressure(self, resource: str, some: float, full: float = 0.0) -> None:
+        """Let some task, or all of them, wait for cpu, memory or io during these shares of the time, 0..1."""
+        self._state.pressure[resource].some = some
+        self._state.pressure[resource].full = full
+
+    def set_counter(self, path: str, value: int, name: str = "") -> None:
+        """Let a counter be somewhere else: near its end, or back at the start.
+
+        Args:
+            path: a counter of the driver, or a vmstat file.
+            value: what it is now; it is 64 bits wide.
+            name: which counter of a vmstat file.
+        """
+        if name:
+            counts = self._vmstat_of(path)
+            if name not in counts:
+                raise KernelError(ENOENT)
+            counts[name] = value
+            return
+        file = PurePosixPath(self._tree.resolve(path)).name
+        driver = self._state.driver
+        if file in driver.values:
+            driver.values[file] = value
+        elif file.endswith("_migrated"):
+            driver.folios_migrated = value
+        elif file.endswith("_failures"):
+            driver.folios_failures = value
+        else:
+            raise KernelError(EINVAL)
+
+    def _vmstat_of(self, path: str) -> dict[str, int]:
+        if path == "/proc/vmstat":
+            return self._state.vmstat
+        number = int(PurePosixPath(path).parent.name.removeprefix("node"))
+        return self._state.numa_vmstat.setdefault(number, dict.fromkeys(NUMA_NODE_NAMES, 0))
 
     def advance(self, seconds: float) -> None:
         """Let time pass: folios migrate, counters move, batches end and calls with them."""
@@ -260,11 +296,14 @@ class FakeKernel:
             step = min(left, self.seconds_to_event())
             self._step(step)
             left -= step
-        self._state.memory_stall_seconds += self._state.memory_pressure * seconds
+        for pressure in self._state.pressure.values():
+            pressure.pass_by(seconds)
 
     def seconds_to_event(self) -> float:
         """Return when a batch ends or begins, in seconds from now; infinity when none will."""
-        return max(0.0, min([math.inf, *(next_event(self._state, flow) for flow in self._flows)]) - self._state.now)
+        moves = (move.ends_at for move in self._moves)
+        events = [*(next_event(self._state, flow) for flow in self._flows), *(at for at in moves if at is not None)]
+        return max(0.0, min([math.inf, *events]) - self._state.now)
 
     def _step(self, seconds: float) -> None:
         for flow in self._flows:
@@ -276,6 +315,9 @@ class FakeKernel:
     def _settle(self) -> None:
         for flow in self._flows:
             end_batches(self._state, flow)
+        for move in self._moves:
+            move.proceed(self._state, self._own_pages)
+        self._moves = [move for move in self._moves if not move.over]
         self._proceed()
         self._hand_over()
         self._flows = [flow for flow in self._flows if not flow.over]
@@ -286,8 +328,47 @@ class FakeKernel:
 
     def migrate(self, workload: Workload, folios: int) -> None:
         """Let a program migrate some folios now, as fast as it can; its rate means nothing."""
-        self._flows.append(Flow(workload, once=folios))
+        flow = Flow(workload, once=folios)
+        refill(self._state, flow, seconds=1)  # it finds the promotion limit's second unused
+        self._flows.append(flow)
         self._settle()
+
+    def begin_move(self, reason: MigrationReason, source: int, destination: int, *, small: int, huge: int = 0) -> Move:
+        """Let the agent move folios of its own with one system call; it may be under way when this returns.
+
+        Raises:
+            KernelError: the call is refused.
+            ValueError: no system call migrates for this reason.
+        """
+        move = Move(self._state, reason, (source, destination), Folios(small, huge))
+        self._moves.append(move)
+        self._settle()
+        return move
+
+    def move_own_pages(
+        self, reason: MigrationReason, source: int, destination: int, *, small: int, huge: int = 0
+    ) -> Moved:
+        """Let the agent move folios of its own with one system call, and time pass until that is over.
+
+        Raises:
+            KernelError: the call is refused.
+            ValueError: no system call migrates for this reason.
+            StillUnderWayError: it will never be over.
+        """
+        move = self.begin_move(reason, source, destination, small=small, huge=huge)
+        while not move.over:
+            if move.ends_at == math.inf:
+                raise StillUnderWayError("the engine never ends this batch")
+            self.advance(self.seconds_to_event())
+        return move.answer()
+
+    def spoil(self, path: str, spoiled: Spoiled) -> None:
+        """Let something be wrong with a file, also when it goes and comes back; no part of `path` is a link."""
+        self._tree.spoil(path, spoiled)
+
+    def heal(self, path: str) -> None:
+        """Let a file be itself again."""
+        self._tree.spoil(path, SOUND)
 
     def end_batches(self) -> None:
         """Let every batch in flight end now, with the result it was to have."""
@@ -315,6 +396,9 @@ class FakeKernel:
             loaded=state.dcbm is not None,
             offloading=dcbm.offloading,
             nr_dma_chan=dcbm.nr_dma_chan,
+            migrator=_name_of(state.migrator),
+            values=dict(dcbm.values) | dict(state.values),
+            folios_by_threads=state.folios_by_threads,
             reasons=tuple(name for bit, name in enumerate(self.config.reason_names) if dcbm.reason_mask >> bit & 1),
             folios_migrated=dcbm.folios_migrated,
             folios_failures=dcbm.folios_failures,
@@ -331,6 +415,11 @@ class FakeKernel:
         """What driver and core have written to the kernel's log since boot, oldest first."""
         return list(self._state.log.lines)
 
+    @property
+    def log_errors(self) -> list[str]:
+        """Those of them at error level."""
+        return list(self._state.log.errors)
+
     # What programs of the host ask.
 
     def agent(self, uid: int = 0) -> Caller:
@@ -339,47 +428,46 @@ class FakeKernel:
 
     def stat(self, path: str, *, follow: bool = True) -> Status:
         """Answer stat, or lstat with `follow` false."""
-        match self._tree[self._resolve(path, follow=follow)]:
+        real = self._tree.resolve(path, follow=follow)
+        inode = self._tree.inode(real)
+        match self._tree[real]:
             case Folder():
-                return Status(stat.S_IFDIR | 0o755, 0)
+                return Status(stat.S_IFDIR | 0o755, 0, inode)
             case Link(target=target):
-                return Status(stat.S_IFLNK | 0o777, len(target))
+                return Status(stat.S_IFLNK | 0o777, len(target), inode)
+            case Fifo():
+                return Status(stat.S_IFIFO | 0o644, 0, inode)
             case File(row=row, mode=mode):
-                return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0)
+                return Status(stat.S_IFREG | mode, SYSFS_FILE_BYTES if row.kind is Kind.SYSFS else 0, inode)
 
     def listdir(self, path: str) -> list[str]:
         """Return the names in a folder, sorted."""
-        folder = self._resolve(path)
-        if not isinstance(self._tree[folder], Folder):
-            raise KernelError(ENOTDIR)
-        return sorted(PurePosixPath(entry).name for entry in self._tree if _parent(entry) == folder and entry != folder)
+        return self._tree.names(self._tree.resolve(path))
 
     def readlink(self, path: str) -> str:
         """Answer the link's target."""
-        entry = self._tree[self._resolve(path, follow=False)]
+        entry = self._tree[self._tree.resolve(path, follow=False)]
         if not isinstance(entry, Link):
             raise KernelError(EINVAL)
         return entry.target
 
     def access(self, path: str, *, write: bool, caller: Caller = HOST_ROOT) -> None:
         """Answer access with R_OK or W_OK; it asks about rights only, so a 0444 sysfs file passes for root."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         mode, kind = (entry.mode, entry.row.kind) if isinstance(entry, File) else (0o755, Kind.SYSFS)
         _check_rights(mode, kind, write=write, caller=caller)
 
     def open(self, path: str, flags: int, caller: Caller = HOST_ROOT) -> OpenFile:
         """Open an existing file; nothing is ever created."""
         try:
-            real = self._resolve(path)
+            real = self._tree.resolve(path)
         except KernelError as error:
             if error.errno == ENOENT and flags & os.O_CREAT:
                 self.create(path, caller)
             raise
-        entry = self._tree[real]
+        entry = self._tree.opened(real, flags)
         access = flags & os.O_ACCMODE
         read, write = access != os.O_WRONLY, access != os.O_RDONLY
-        if not isinstance(entry, File):
-            raise KernelError(EISDIR)
         row = entry.row
         _check_rights(entry.mode, row.kind, write=write, caller=caller)
         # kernfs asks for a mode bit even of root; only who asks comes before it, and a read-only mount.
@@ -409,7 +497,7 @@ class FakeKernel:
             raise KernelError(EBADF)
         self._check_exists(handle)
         if offset == 0 or handle.shown is None:
-            handle.shown = handle.file.row.show(self._state)
+            handle.shown = handle.file.show(self._state)
         return handle.shown[offset : offset + size]
 
     def write(self, handle: OpenFile, data: bytes, offset: int = 0) -> int:
@@ -492,26 +580,28 @@ class FakeKernel:
         elif offset:
             # sysctl_writes_strict: a second write on the same descriptor succeeds and does nothing.
             return len(data)
+        if handle.file.spoiled.write_error:
+            raise KernelError(handle.file.spoiled.write_error)
         text = data.decode(errors="replace").removesuffix("\n")
         self.stores.append(Store(PurePosixPath(handle.path).name, text))
         row.store(self._state, data, handle.caller)
-        return len(data)
+        return len(data) if row.returns is None else row.returns
 
     def create(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Refuse to make a file, as for open(2) with O_CREAT of a name that is not there."""
-        self._resolve(_parent(path))
+        self._tree.resolve(parent(path))
         raise KernelError(EROFS if caller.read_only_mount else EACCES)
 
     def refuse(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Refuse mkdir, rmdir, unlink, rename, symlink, link and mknod of this name."""
-        self._resolve(_parent(path))
+        self._tree.resolve(parent(path))
         if caller.read_only_mount:
             raise KernelError(EROFS)
         raise KernelError(EACCES if caller.uid else EPERM)
 
     def chmod(self, path: str, mode: int, caller: Caller = HOST_ROOT) -> None:
         """Answer chmod: root may, and it lasts as long as the file; a sysctl's mode is fixed."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         if caller.read_only_mount:
             raise KernelError(EROFS)
         if caller.uid or not isinstance(entry, File) or entry.row.kind is Kind.SYSCTL:
@@ -520,64 +610,38 @@ class FakeKernel:
 
     def truncate(self, path: str, caller: Caller = HOST_ROOT) -> None:
         """Answer truncate, which kernel files take without effect."""
-        entry = self._tree[self._resolve(path)]
+        entry = self._tree[self._tree.resolve(path)]
         if isinstance(entry, Folder):
             raise KernelError(EISDIR)
         self.access(path, write=True, caller=caller)
 
     # The tree of names.
 
-    def _add_folder(self, path: str) -> None:
-        while path not in self._tree:
-            self._tree[path] = Folder()
-            path = _parent(path)
-
-    def _add(self, entries: Iterable[Row | Link]) -> None:
-        for entry in entries:
-            self._add_folder(_parent(entry.path))
-            self._tree[entry.path] = entry if isinstance(entry, Link) else File(entry)
-
     def _add_driver(self) -> None:
-        self._state.log.say("dcbm: DMA Core Batch Migrator initialized")
-        self._add(driver_rows(self.config))
+        self._tree.add(driver_rows(self.config))
         if not self.config.built_in:
             for folder in LOADABLE_FOLDERS:
-                self._add_folder(folder)
+                self._tree.add_folder(folder)
 
     def _add_engines(self) -> None:
-        self._add_folder(DMA_CLASS)
+        self._tree.add_folder(DMA_CLASS)
         for engine in self._engines:
-            self._add_folder(driver_path(engine))
-        self._add(engine_entries(self._engines))
-
-    def _drop(self, folder: str) -> None:
-        gone = [path for path in self._tree if path == folder or path.startswith(f"{folder}/")]
-        for path in gone:
-            del self._tree[path]
+            self._tree.add_folder(driver_path(engine))
+        self._tree.add(engine_entries(self._engines))
 
     def _check_exists(self, handle: OpenFile) -> None:
-        if self._tree.get(handle.path) is not handle.file:
+        if not self._tree.has(handle.path, handle.file):
             raise KernelError(ENODEV)
 
-    def _resolve(self, path: str, *, follow: bool = True) -> str:
-        """Return the path without links and dots; ENOENT, ENOTDIR and ELOOP as the kernel."""
-        done, rest, links = "/", _parts(path), 0
-        while rest:
-            name = rest.pop(0)
-            if not isinstance(self._tree[done], Folder):
-                raise KernelError(ENOTDIR)
-            step = _parent(done) if name == ".." else f"{done.rstrip('/')}/{name}"
-            entry = self._tree.get(step)
-            if entry is None:
-                raise KernelError(ENOENT)
-            if not isinstance(entry, Link) or not (rest or follow):
-                done = step
-                continue
-            links += 1
-            if links > LINKS_MAX:
-                raise KernelError(ELOOP)
-            rest = _parts(entry.target) + rest
-        return done
+
+def _name_of(migrator: Dcbm | CpuThreads | None) -> str:
+    match migrator:
+        case None:
+            return ""
+        case Dcbm():
+            return "dcbm"
+        case CpuThreads(switch):
+            return switch
 
 
 def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None:
@@ -592,11 +656,3 @@ def _check_rights(mode: int, kind: Kind, *, write: bool, caller: Caller) -> None
 
 def _is_store(handle: OpenFile, data: bytes) -> bool:
     return bool(data) and handle.file.row.store is not None
-
-
-def _parent(path: str) -> str:
-    return path.rpartition("/")[0] or "/"
-
-
-def _parts(path: str) -> list[str]:
-    return [name for name in path.split("/") if name not in {"", "."}]

@@ -24,6 +24,7 @@ from tests.fakekernel.control import (
     Command,
     Load,
     Migrate,
+    MoveOwnPages,
     Reboot,
     SetDmaengineUsers,
     SetEngines,
@@ -69,7 +70,6 @@ FINDINGS: Final = {
 
 NOT_SHOWN: Final = {
     "direct I/O": "the fake has no page contents; the agent refuses V5 for it, which its own tests show",
-    "mixed batch": "a workload here has folios of one size",
 }
 """Findings without a row, and why."""
 
@@ -443,6 +443,10 @@ def _folios() -> Iterator[Seen]:
     huge = Do(Migrate(Workload(SYSCALL, 0, folio_pages=512, hugetlb=True), 4))
     yield Seen("4 hugetlb pages", "hugetlb", BOTH, (ON, huge, *_counters(0, 0), Counted("pgmigrate_success", 2048)))
     thp = (Do(SetEngines(HUNG)), ON, Do(Migrate(Workload(SYSCALL, 0, folio_pages=512), 2)))
+    failing = Do(SetEngines((DmaEngine("ptdma", error_share=1.0),)))
+    mixed = Do(MoveOwnPages(SYSCALL, source=0, destination=1, small=511, huge=1))
+    one_batch = (*_counters(0, 512), Counted("thp_migration_success", 1), Logged(FAILED_LINE.format(5), 1))
+    yield Seen("511 base pages and a huge page are one batch", "mixed batch", BOTH, (failing, ON, mixed, *one_batch))
     yield Seen("two huge pages are two batches", "ceiling", BOTH, (*thp, Do(Advance(10)), *_counters(0, 1)))
 
 

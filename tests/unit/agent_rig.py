@@ -22,12 +22,14 @@ from typing import Any, Final
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
 from numamigration_agent.jobs import Job, perform
+from numamigration_agent.kernel.pages import Mover
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.loop import Agent, Command, Event, JobDone, Lane, Report, ReportDone, Run, Tick, Timing
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel
+from tests.twin import twin
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TIMING: Final = Timing(report_min=300, report_max=600, drift_check=15, statistics_window=10)
@@ -63,6 +65,13 @@ def no_room(bytes_max: int = 16) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
+class Longest(random.Random):
+    """Chance that always draws the longest wait."""
+
+    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002
+        return b
+
+
 class FakeSysfs(Sysfs):
     """The agent's door to kernel files, with the fake kernel's model right behind it."""
 
@@ -81,6 +90,12 @@ class FakeSysfs(Sysfs):
     def mode(self, path: str) -> int | None:
         try:
             return self.kernel.stat(path).mode & 0o777
+        except OSError:
+            return None
+
+    def life(self, path: str) -> int | None:
+        try:
+            return self.kernel.stat(path).inode
         except OSError:
             return None
 
@@ -113,6 +128,8 @@ class Rig:
     """Jobs of this kind are not performed before ``release``."""
     answer: ApplyResult = APPLIED
     sysfs: Sysfs | None = None
+    move: Mover | None = None
+    """Moves the agent's own pages; the twin in the model unless a test has another one."""
     sent: int = 0
     """Reports, whatever was answered."""
 
@@ -148,12 +165,19 @@ class Rig:
     def condition(self, type_: str) -> dict[str, Any]:
         return next(row for row in self.status["conditions"] if row["type"] == type_)
 
-    def wish(self, groups: Mapping[str, Any] | None = None, plans: list[Any] | None = None) -> None:
+    def wish(
+        self,
+        groups: Mapping[str, Any] | None = None,
+        plans: list[Any] | None = None,
+        *,
+        verify_epoch: int = 0,
+        **more: Mapping[str, Any],
+    ) -> None:
         """Write a spec, as the operator does, and let the agent come to rest."""
         generation = self.object["metadata"]["generation"] + 1
         self.object["metadata"]["generation"] = generation
-        spec = {"groups": dict(groups or {}), "plans": plans or []}
-        self.object["spec"] = {"revision": spec_revision(spec), **spec}
+        spec = {"groups": dict(groups or {}), "plans": plans or [], **more}
+        self.object["spec"] = {"revision": spec_revision(spec), "verifyEpoch": verify_epoch, **spec}
         self.send(StateSeen(copy.deepcopy(self.object)))
 
     def delete_state(self) -> None:
@@ -209,7 +233,9 @@ class Rig:
 
     def _perform(self, lane: Lane, job: Job) -> None:
         sysfs = self.sysfs or FakeSysfs(self.kernel)
-        self._events.append(JobDone(lane, perform(job, sysfs, BaselineFile(self.folder))))
+        self._events.append(
+            JobDone(lane, perform(job, sysfs, BaselineFile(self.folder), self.move or twin(self.kernel)))
+        )
 
     def _take(self, status: dict[str, Any]) -> None:
         self.sent += 1

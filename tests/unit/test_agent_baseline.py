@@ -94,6 +94,7 @@ def test_a_file_that_cannot_be_saved_is_told_and_the_old_one_stands(tmp_path: Pa
         pytest.param(format_baselines(KEPT).replace(b"offload.engine", b"offload.motor"), id="unknown knob"),
         pytest.param(format_baselines(KEPT).replace(b'"0"', b'"maybe"'), id="no value of the knob"),
         pytest.param(format_baselines(KEPT).replace(b'"0"', b"0"), id="a number in place of a text"),
+        pytest.param(format_baselines(KEPT).replace(b'"lives": {}', b'"lives": {"offload.engine": "y"}'), id="no life"),
         pytest.param(format_baselines(KEPT) + b" " * 70_000, id="far too long"),
     ],
 )
@@ -269,5 +270,6 @@ def test_the_file_is_plain_json_that_a_person_can_read() -> None:
         "version": 2,
         "bootID": BOOT,
         "values": dict(KEPT.values),
+        "lives": {},
         "openUnits": {},
     }

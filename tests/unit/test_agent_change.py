@@ -17,20 +17,21 @@ from numamigration_agent.change import (
     ReportBaselines,
     SaveBaselines,
     Step,
+    TryEngine,
     WriteKnob,
     rejected,
 )
 from numamigration_agent.kernel.codecs import Value, reasons_value
-from numamigration_agent.kernel.dialects import KNOBS, Knob
+from numamigration_agent.kernel.dialects import Knob, knobs_of
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
 from numamigration_agent.plan import KnobWrite, UnitChange, in_safe_order
 from numamigration_api.machinery.records import replace
-from numamigration_api.vocabulary import Reason
+from numamigration_api.vocabulary import Dialect, Reason
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import FakeSysfs
 
-KNOB = {knob.field: knob for knob in KNOBS}
+KNOB = {knob.field: knob for knob in knobs_of(Dialect.V6)}
 ON = {"offload.channels": "4", "offload.reasons": "demotion", "offload.engine": "1"}
 EVERY = reasons_value(HostConfig().reason_names)
 BEFORE = {"offload.channels": "1", "offload.reasons": EVERY, "offload.engine": "0"}
@@ -84,6 +85,8 @@ class Driver:
                 change.read(self.read(knob))
             case WriteKnob(knob, value):
                 change.wrote(self.write(knob, value))
+            case TryEngine():
+                change.tried(None)
         return True
 
     def run(self, change: Change) -> None:

@@ -702,6 +702,18 @@ def test_rates_are_those_of_the_last_window(tmp_path: Path) -> None:
     assert rig.status["statistics"]["windowSeconds"] == "10"
 
 
+def test_counters_that_are_due_soon_are_read_with_the_look_at_the_knobs(tmp_path: Path) -> None:
+    """An idle agent's time on the CPU is mostly that of waking up."""
+    rig = Rig(tmp_path, timing=TIMING._replace(statistics_window=TIMING.drift_check), holds=ReadCounters)
+    rig.settle()
+    rig.pass_time(0.5)
+    rig.release()  # so the counters are due half a second after the look
+
+    rig.pass_time(TIMING.drift_check - 0.4)
+
+    assert rig.agent.wake_at() - rig.now > TIMING.drift_check - 1
+
+
 def test_an_api_server_that_is_away_is_asked_again_with_pauses(rig: Rig) -> None:
     rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
     rig.wish({"demotion": wish({"enabled": True}, mode="Hold")})

@@ -11,17 +11,19 @@ from typing import Any
 import pytest
 
 from numamigration_agent.baseline import Baselines, Swap
-from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS, Refusal
+from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
+from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import KNOBS
+from numamigration_agent.kernel.dialects import knobs_of
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Denied
 from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
+from numamigration_agent.situation import Refusal
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
-from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig
+from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, wish
 
@@ -65,7 +67,7 @@ CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
 MASK = "/sys/module/dcbm/parameters/reason_mask"
 
 IDXD = (DmaEngine("ptdma"), DmaEngine("idxd"))
-EVERY_HAZARD = HostConfig(engines=(*IDXD, DmaEngine("ioatdma")), built_in=True)
+EVERY_HAZARD = HostConfig(engines=(*IDXD, DmaEngine("ioatdma")), built_in=True, numa_nodes=(NumaNode(0, cpus="0-7"),))
 HAZARDOUS = {"engine": "DMA", "reasons": ["memory_failure"]}
 
 # --- refusals
@@ -75,17 +77,23 @@ def test_refusals_are_asked_in_this_order() -> None:
     """People read the first refusal: what the kernel lacks, what this node saw, known hazards, what cannot be done."""
     assert [guard.__name__ for guard in GUARDS + TURN_ON_GUARDS] == [
         "group_supported",
+        "dialect_driven",
         "engine_supported",
         "fields_supported",
         "engine_trusted",
-        "dialect_harmless",
-        "engine_in_order",
-        "engine_exclusive",
-        "memory_failure_accepted",
-        "driver_is_module",
+        "hazards_accepted",
         "engine_verified",
         "reasons_restrictable",
         "channel_available",
+    ]
+    assert [row.risk for row in HAZARDS] == [
+        "DirectIOLostWrite",
+        "UnboundedStall",
+        "OutOfOrderEngine",
+        "SharedEngine",
+        "MemoryFailureOffload",
+        "BuiltInDriverStall",
+        "UnverifiedEngine",
     ]
 
 
@@ -159,7 +167,7 @@ def test_without_a_dma_channel_offload_stays_off() -> None:
     """The kernel would say "on" and silently copy by CPU."""
     engines = (DmaEngine("dw_dmac", memcpy=False), DmaEngine("sdxi"))
 
-    plan = plan_one("offload", wish(OFFLOAD), HostConfig(engines=engines))
+    plan = plan_one("offload", wish({"engine": "DMA"}, **V5_RISKS), HostConfig(dialect=Dialect.V5, engines=engines))
 
     assert (plan.state, plan.reason) == (GroupState.UNSUPPORTED, Reason.NO_DMA_CHANNEL)
     assert "sdxi" in plan.message
@@ -402,7 +410,7 @@ def test_a_baseline_is_captured_once() -> None:
         pytest.param(4, 4, "4", "", id="as asked"),
         pytest.param(5, 4, "4", "4 DMA channels", id="one more than the host has"),
         pytest.param(16, 32, "16", "", id="the driver's bound"),
-        pytest.param(17, 32, "16", "at most 16", id="one past the driver's bound"),
+        pytest.param(17, 32, "16", "takes 1..16", id="one past the driver's bound"),
     ],
 )
 def test_channels_are_clamped_to_the_driver_and_the_host(channels: int, engines: int, target: str, words: str) -> None:
@@ -743,6 +751,6 @@ def test_a_plan_with_a_group_that_the_kernel_lacks(unsupported: str, state: Grou
 
 
 def test_the_order_of_writes_does_not_depend_on_how_they_come() -> None:
-    writes = [KnobWrite(knob, Value("1")) for knob in KNOBS if knob.group == "offload"]
+    writes = [KnobWrite(knob, Value("1")) for knob in knobs_of(Dialect.V6) if knob.group == "offload"]
 
     assert in_safe_order(reversed(writes)) == in_safe_order(writes)

@@ -94,6 +94,10 @@ def test_a_stock_kernel_has_the_mainline_knobs_only() -> None:
         pytest.param(HostConfig(built_in=True), DriverState.BUILT_IN, id="no refcnt"),
         pytest.param(HostConfig(loaded=False), DriverState.NOT_LOADED, id="a module, says the configuration"),
         pytest.param(HostConfig(loaded=False, kernel_config=False), DriverState.NONE, id="nobody says"),
+        pytest.param(HostConfig(dialect=Dialect.F_EXT, loaded=False), DriverState.NOT_LOADED, id="a fork's module"),
+        pytest.param(HostConfig(dialect=Dialect.V4, loaded=False), DriverState.NOT_LOADED, id="V4's module"),
+        pytest.param(HostConfig(dialect=Dialect.V4), DriverState.MODULE, id="V4, whose files are elsewhere"),
+        pytest.param(HostConfig(dialect=Dialect.ZY), DriverState.BUILT_IN, id="ZY is no module"),
     ],
 )
 def test_it_is_known_how_the_kernel_has_the_driver(config: HostConfig, driver: DriverState) -> None:
@@ -109,7 +113,11 @@ def test_channels_are_counted_by_driver_and_numa_node_and_engines_for_devices_ar
     )
     facts = facts_of(HostConfig(engines=engines))
 
-    assert facts.engines == (DmaEngines("dw_dmac", None, 8), DmaEngines("idxd", 1, 2), DmaEngines("ptdma", 0, 2))
+    assert facts.engines == (
+        DmaEngines("dw_dmac", None, 8, "not known to copy memory"),
+        DmaEngines("idxd", 1, 2),
+        DmaEngines("ptdma", 0, 2),
+    )
     assert [row.usable for row in facts.engines] == [False, True, True]
     assert facts.channels_usable == 4
 

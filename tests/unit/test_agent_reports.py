@@ -1,19 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When to report, and how often drift is set back: the two small memories beside the loop."""
+"""When to report."""
 
 from __future__ import annotations
 
-from random import Random
 from typing import Any
 
 import pytest
 
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.cluster import ApplyKind, ApplyResult
-from numamigration_agent.drift import QUIET_SECONDS, DriftLog
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.reports import RETRY_SECONDS_FIRST, RETRY_SECONDS_MAX, Reports
-from tests.unit.agent_rig import APPLIED
+from tests.unit.agent_rig import APPLIED, Longest
 
 RETRY = ApplyResult(ApplyKind.RETRY, "no answer")
 STATUS: dict[str, Any] = {
@@ -22,13 +20,6 @@ STATUS: dict[str, Any] = {
     "offload": "Off",
     "knobs": [{"field": "offload.channels", "baseline": "1"}],
 }
-
-
-class Longest(Random):
-    """Chance that always draws the longest wait."""
-
-    def uniform(self, a: float, b: float) -> float:  # noqa: ARG002
-        return b
 
 
 @pytest.fixture
@@ -118,22 +109,14 @@ def test_only_one_report_is_under_way(reports: Reports) -> None:
     assert not reports.wants({**STATUS, "offload": "Unknown"}, 1000)
 
 
-def test_the_first_drift_and_one_more_are_set_back_at_once_and_later_ones_after_a_pause() -> None:
-    drift = DriftLog()
+def test_a_report_that_is_hastened_is_due_at_once_and_only_once(reports: Reports) -> None:
+    reports.send(STATUS, 0)
+    reports.answered(ApplyResult(ApplyKind.APPLIED), 0)
+    assert not reports.wants(STATUS, 1)
 
-    drift.corrected(("offload.channels",), 0, Longest())
-    assert drift.not_before == 0
-    drift.corrected(("offload.channels",), 1, Longest())
-    assert drift.not_before > 1 + 5
-    assert "2 times" in str(drift)
+    reports.hasten(1)
+    assert reports.wants(STATUS, 1)
 
-
-def test_a_quiet_while_forgets_earlier_drift() -> None:
-    drift = DriftLog()
-    for at in (0, 1, 2):
-        drift.corrected(("offload.channels",), at, Longest())
-
-    drift.corrected(("offload.channels",), 3 + QUIET_SECONDS, Longest())
-
-    assert drift.corrections == 1
-    assert drift.not_before == 3 + QUIET_SECONDS
+    reports.send(STATUS, 1)
+    reports.answered(ApplyResult(ApplyKind.APPLIED), 1)
+    assert not reports.wants(STATUS, 2)

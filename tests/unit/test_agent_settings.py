@@ -28,7 +28,8 @@ def test_a_pod_needs_nothing_but_its_node_name() -> None:
         report_interval_seconds_max=600.0,
         start_jitter_seconds_max=30.0,
         drift_check_seconds=15.0,
-        statistics_window_seconds=10.0,
+        statistics_window_seconds=15.0,
+        batch_ceiling_pages=0,
     )
 
 

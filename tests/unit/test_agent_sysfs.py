@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from numamigration_agent.kernel.codecs import UInt, Value
-from numamigration_agent.kernel.dialects import KNOBS
+from numamigration_agent.kernel.dialects import knobs_of
 from numamigration_agent.kernel.engines import DmaEngines
 from numamigration_agent.kernel.probe import probe, probe_host
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Sysfs
@@ -20,7 +20,7 @@ from tests.fakekernel.config import HostConfig
 from tests.fakekernel.control import Unload
 from tests.fakekernel.host import FakeHost
 
-KNOB = {knob.field: knob for knob in KNOBS}
+KNOB = {knob.field: knob for knob in knobs_of(Dialect.V6)}
 CHANNELS, ENGINE = KNOB["offload.channels"], KNOB["offload.engine"]
 
 
@@ -87,7 +87,6 @@ def test_only_rows_of_the_knob_table_can_be_written(host: FakeHost, sysfs: Sysfs
         group=CHANNELS.group,
         path="/sys/module/dcbm/parameters/folios_migrated",
         codec=UInt(0, 9),
-        dialects=CHANNELS.dialects,
         phase=CHANNELS.phase,
     )
     stores = len(host.stores)
@@ -136,3 +135,13 @@ def test_an_unloaded_driver_is_absent() -> None:
         assert sysfs.read(CHANNELS.path) == Absent()
         assert sysfs.write(CHANNELS, Value("4")) not in {None, EIO}
         assert probe(sysfs, probe_host(sysfs)).dialect is Dialect.NO_SERIES
+
+
+def test_a_value_that_is_never_written_is_refused_whoever_asks(host: FakeHost, sysfs: Sysfs) -> None:
+    """Promise 5: sg_elems 0 is taken by the kernel, and nobody knows what it does then."""
+    segments = next(knob for knob in knobs_of(Dialect.F_EXT) if knob.field == "batch.sgElements")
+    stores = len(host.stores)
+
+    with pytest.raises(ValueError, match="sg_elems"):
+        sysfs.write(segments, Value("0"))
+    assert len(host.stores) == stores

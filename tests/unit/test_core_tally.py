@@ -86,6 +86,15 @@ def test_the_sums_say_how_many_nodes_are_in_them() -> None:
     assert tally.statistics() == PolicyStatistics(nodes=1, folios_migrated=0)
 
 
+def test_what_the_drivers_refused_is_summed_where_they_count_it() -> None:
+    refusing = Contribution(READY, statistics=Statistics(batches_refused=2, folios_refused=3))
+    other = Contribution(READY, statistics=Statistics(batches_refused=5))
+
+    tally, _ = counted([("x", refusing), ("y", other)])
+
+    assert tally.statistics() == PolicyStatistics(nodes=2, batches_refused=7, folios_refused=3)
+
+
 def test_a_node_that_counts_nonsense_does_not_break_the_whole_status() -> None:
     """The API server takes no number beyond 64 bits, and refuses the status with it."""
     much = Contribution(READY, statistics=Statistics(folios_migrated=2**63 - 1))

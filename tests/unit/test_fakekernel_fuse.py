@@ -27,15 +27,17 @@ from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fakekernel.control import (
     Advance,
     AwaitBlocked,
+    AwaitInFlight,
     Drift,
     EndBatches,
     Load,
     Migrate,
+    MoveOwnPages,
     Quit,
     Reboot,
     SetEngines,
-    SetMemoryPressure,
     SetOtherMigrator,
+    SetPressure,
     SetWorkloads,
     Unload,
 )
@@ -493,7 +495,7 @@ def test_a_mounted_file_longer_than_a_small_read_is_whole(host: FakeHost) -> Non
 
 
 def test_the_control_channel_changes_the_world_around_the_kernel(host: FakeHost) -> None:
-    host.do(SetMemoryPressure(0.5))
+    host.do(SetPressure("memory", 0.5))
     host.do(SetOtherMigrator(registered=True))
     before = host.config.engines
     host.do(SetEngines(()))
@@ -676,9 +678,9 @@ def test_a_host_ends_on_the_command_quit_even_if_a_file_is_open() -> None:
 
 def test_a_host_that_cannot_start_says_why_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
-    host = FakeHost(HostConfig(dialect=Dialect.V1))
+    host = FakeHost(HostConfig(dialect=Dialect.V5, built_in=True))
 
-    with pytest.raises(FakeHostError, match="dialect V1 cannot be faked yet"):
+    with pytest.raises(FakeHostError, match="dialect V5 has no built-in form"):
         host.start()
 
     assert names(tmp_path) == []
@@ -717,3 +719,49 @@ def test_a_wrong_configuration_is_named_in_one_line(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1
     assert message in lines[0]
+
+
+def test_other_commands_pass_while_a_move_is_held_up(host: FakeHost) -> None:
+    before = host.config.engines
+    host.do(SetEngines((DmaEngine("ptdma", hangs=True),)))
+    host.path(OFFLOADING).write_text("1")
+    with ThreadPoolExecutor(1) as threads:
+        move = threads.submit(host.move_own_pages, MoveOwnPages(MigrationReason.SYSCALL_OR_CPUSET, 0, 1, 8))
+        host.do(AwaitInFlight())
+        host.do(Advance(10))
+        moved = move.result(30)
+    host.do(SetEngines(before))
+
+    assert (moved.folios, moved.seconds) == (8, 10)
+
+
+def test_a_refused_move_raises_what_the_kernel_answers(host: FakeHost) -> None:
+    assert errno_of(lambda: host.move_own_pages(MoveOwnPages(MigrationReason.SYSCALL_OR_CPUSET, 0, 9, 8))) == ENODEV
+
+
+def test_stat_and_a_listing_tell_a_folder_that_came_back_from_the_one_before(host: FakeHost) -> None:
+    driver = host.path("/sys/module/dcbm")
+
+    def numbers() -> list[int]:
+        with os.scandir(driver.parent) as entries:
+            listed = [entry.inode() for entry in entries if entry.name == "dcbm"]
+        return [driver.stat().st_ino, *listed]
+
+    before = numbers()
+    host.do(Unload())
+    host.do(Load())
+    after = numbers()
+
+    assert len({*before, *after}) == 2
+    assert before[0] == before[1] != after[0]
+
+
+def test_a_mounted_write_may_answer_less_than_it_was_given_and_never_more() -> None:
+    with FakeHost(HostConfig(dialect=Dialect.V1), real_time=False) as host:
+        descriptor = os.open(host.path("/sys/kernel/dcbm/offloading"), os.O_WRONLY)
+        try:
+            answers = [os.write(descriptor, data) for data in (b"1\n", b"0000001\n")]
+        finally:
+            os.close(descriptor)
+
+        assert answers == [2, 4]

@@ -427,7 +427,7 @@ def test_what_a_promotion_limit_left_unused_is_not_saved_up() -> None:
 
 def test_memory_pressure_adds_up() -> None:
     kernel = boot()
-    kernel.set_memory_pressure(0.25)
+    kernel.set_pressure("memory", 0.25)
 
     kernel.advance(4)
 

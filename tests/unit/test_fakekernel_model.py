@@ -143,11 +143,6 @@ def test_a_kernel_without_the_series_has_no_driver_to_load() -> None:
     assert errno_of(lambda: boot(HostConfig(dialect=Dialect.NO_SERIES)).load()) == ENOENT
 
 
-def test_an_unknown_dialect_is_refused_by_name() -> None:
-    with pytest.raises(ValueError, match="V1 cannot be faked yet; there are NoSeries, V5, V6"):
-        boot(HostConfig(dialect=Dialect.V1))
-
-
 @pytest.mark.parametrize("dialect", [Dialect.V5, Dialect.V6])
 def test_turning_on_fails_while_another_migrator_is_registered(dialect: Dialect) -> None:
     kernel = boot(HostConfig(dialect=dialect, other_migrator=True))

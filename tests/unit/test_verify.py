@@ -113,7 +113,7 @@ WRONG_EDITS = [
     ),
     pytest.param(
         PROMISES,
-        replace(CHANGE, "reversed(self._runs)", "reversed([*self._runs])"),
+        replace(CHANGE, "reversed(self._knob_runs)", "reversed([*self._knob_runs])"),
         "p04-undo-in-order-of-writing.patch: does not apply",
         id="a mutant that does not apply any more",
     ),
@@ -151,10 +151,10 @@ WRONG_EDITS = [
         PROMISES,
         replace(
             "tests/promises.py",
-            'is over.",\n        built=False',
-            'is over.",\n        built=True',
+            'as fast as writes are paced.",\n    ),\n',
+            'as fast as writes are paced.",\n    ),\n    Promise(18, "One more", "That nobody tests."),\n',
         ),
-        "promise 16 is marked as built and no test names it",
+        "promise 18 is marked as built and no test names it",
         id="a promise without a test",
     ),
     pytest.param(TREE, append(AGENT, "def f():\n" + "    pass\n" * 61), "62 lines", id="a function that is too long"),

@@ -38,6 +38,14 @@ def size_bytes(text: str) -> int:
     return int(text.removesuffix(suffix)) * _FACTORS[suffix]
 
 
+def size_text(count: int) -> str:
+    """Return bytes as people write them, with the largest suffix that keeps the number whole."""
+    for suffix, factor in reversed(_FACTORS.items()):
+        if count and count % factor == 0:
+            return f"{count // factor}{suffix}"
+    return str(count)
+
+
 def count_of(value: int | str, total: int, *, at_least: int) -> int:
     """Turn a count or a percentage of `total` into a count; a percentage rounds up.
 

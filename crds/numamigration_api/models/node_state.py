@@ -228,6 +228,10 @@ class Capabilities(ApiModel):
         list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))
     ] = []
     """Settings fields this kernel has, for example offload.channels."""
+    ranges: (
+        Annotated[list[ShortText], Field(max_length=KNOBS_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    """What a field may be, where that is less than the API takes, for example "offload.channels: 1..16"."""
     channels_max: Annotated[int, Field(ge=0, le=1024)] | None = None
     """The largest offload.channels this dialect takes."""
     migration_reasons: (
@@ -235,7 +239,17 @@ class Capabilities(ApiModel):
     ) = None
     """Migration reasons this kernel knows, read from it; newer kernels may know more than this release."""
     batch_ceiling: ShortText | None = None
-    """Base pages per batch: declared by a node label, or compile-time and not readable."""
+    """Base pages per batch, as declared to the agent; else compile-time and not readable."""
+
+
+class NumaNodeStatistics(ApiModel):
+    """Totals of one NUMA node, in base pages, as in NodeStatistics."""
+
+    id: Annotated[int, Field(ge=0, le=1023)]
+    pages_promoted: Count | None = None
+    """Promoted to this NUMA node (pgpromote_success, counted where pages arrive)."""
+    pages_demoted: Count | None = None
+    """Demoted from this NUMA node (sum of pgdemote_*, counted where pages leave)."""
 
 
 class NodeStatistics(ApiModel):
@@ -245,8 +259,16 @@ class NodeStatistics(ApiModel):
     window_seconds: DecimalText | None = None
     folios_migrated: Count | None = None
     folios_failed: Count | None = None
+    folios_refused: Count | None = None
+    """Folios that the driver left to the CPU because its engines were busy (folios_gated)."""
+    batches_refused: Count | None = None
+    """Batches that the driver left to the CPU (batches_refused); how many folios they had is not counted."""
     folios_per_second: DecimalText | None = None
     folios_failed_per_second: DecimalText | None = None
+    fallback_share_max: DecimalText | None = None
+    """At most this share of the pages that an engine was to copy was copied by the CPU, over the last window; the true
+    share may be smaller. Absent while offload is off or nothing migrates. Engines count folios of unknown size and the
+    kernel pages of every migration: taken are the fewest pages that so many folios can be, of all that migrated."""
     pages_migrated: Count | None = None
     pages_migration_failed: Count | None = None
     pages_migrated_per_second: DecimalText | None = None
@@ -254,6 +276,22 @@ class NodeStatistics(ApiModel):
     pages_promoted_per_second: DecimalText | None = None
     pages_demoted: Count | None = None
     pages_demoted_per_second: DecimalText | None = None
+    thps_migrated: Count | None = None
+    """Transparent huge pages that migrated as a whole (thp_migration_success)."""
+    thps_split: Count | None = None
+    """Transparent huge pages that were split, since they could not migrate as a whole (thp_migration_split)."""
+    drift_corrections: Count | None = None
+    """Knobs that the agent set back after somebody else had changed them."""
+    memory_pressure: DecimalText | None = None
+    """Percent of the last minute in which some task waited for memory (PSI some avg60)."""
+    cpu_pressure: DecimalText | None = None
+    """Percent of the last minute in which some task waited for a CPU (PSI some avg60)."""
+    numa_nodes: (
+        Annotated[list[NumaNodeStatistics], Field(max_length=16, json_schema_extra=extensions(list_type="atomic"))]
+        | None
+    ) = None
+    """The eight with the most pages promoted and demoted, by id. Absent where the kernel has no such counters, on a
+    host with one NUMA node, and where the status would become too large."""
 
 
 class WindowNumbers(ApiModel):
@@ -263,9 +301,11 @@ class WindowNumbers(ApiModel):
     folios_migrated: Count | None = None
     folios_failed: Count | None = None
     folios_refused: Count | None = None
+    batches_refused: Count | None = None
     pages_migrated: Count | None = None
     pages_migration_failed: Count | None = None
     memory_pressure: DecimalText | None = None
+    """At the end of the window, as in NodeStatistics."""
     cpu_pressure: DecimalText | None = None
 
 
@@ -282,8 +322,18 @@ class VerificationStatus(ApiModel):
 
     result: VerificationResult
     epoch: Count | None = None
+    """The spec.verifyEpoch that asked for it."""
+    engine: ShortText | None = None
     driver: ShortText | None = None
     channels: Count | None = None
+    module_load: ShortText | None = None
+    """What tells the loaded driver from the same one loaded anew."""
+    unverified_channels: Count | None = None
+    """DMA channels of this host beyond those that were tried."""
+    foreign_folios: Count | None = None
+    """Folios of others that went through the engine while it was tried; absent where folios are not counted."""
+    window_seconds: Annotated[str, Field(max_length=16, pattern=r"^[0-9]+(\.[0-9]+)?$")] | None = None
+    """How long the engine was on trial."""
     at: Timestamp | None = None
     message: Text | None = None
 

@@ -235,6 +235,10 @@ class PolicyStatistics(ApiModel):
     """Folios that an engine copied, since first seen."""
     folios_failed: Count | None = None
     """Folios of batches that an engine could not copy; the CPU copied them."""
+    folios_refused: Count | None = None
+    """Folios that the driver left to the CPU because its engines were busy."""
+    batches_refused: Count | None = None
+    """Batches that the driver left to the CPU."""
     folios_per_second: DecimalText | None = None
     """Folios that engines copied a second, over each node's last window."""
     pages_migrated: Count | None = None

@@ -8,6 +8,7 @@ same exactly when they are equal, and a baseline is plain text in a file.
   and ``0x10`` are refused, although the kernel would take them: they are 8 to it and 10 to people.
 * ``format`` is what is written, and is not always what is read: ``demotion_enabled`` shows ``true``, but kernels
   before 2025 take only ``1`` or ``y`` for it (lib/kstrtox.c, kstrtobool).
+* ``legal`` says in one short phrase what a wish may be; a range that ends in ``..`` is wider than the API's.
 * ``reason_mask``: an empty line would succeed and mean none, so no reason is always spelled ``none``.
 
 Sources: lib/kstrtox.c; kernel/sysctl.c; mm/memory-tiers.c; RFC v6 4/5 of the batch copy offload series (reason_mask).
@@ -19,6 +20,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import Final, NewType
 
+from numamigration_api.machinery.quantities import size_bytes, size_text
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import MigrationReason
 
@@ -26,6 +28,7 @@ Value = NewType("Value", str)
 """What a knob holds, in its one canonical spelling."""
 
 NO_REASONS: Final = "none"
+OPEN_ABOVE: Final = 1 << 30  # the API's own bounds are below
 
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,19}")
 _REASON_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -47,6 +50,11 @@ class Words:
 
     words: tuple[Word, ...]
     numbers: bool = False
+
+    @property
+    def legal(self) -> str:
+        """What a wish may be."""
+        return "|".join(word.shown for word in self.words)
 
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows."""
@@ -74,6 +82,11 @@ class UInt:
     lowest: int
     highest: int
 
+    @property
+    def legal(self) -> str:
+        """What a wish may be."""
+        return f"{self.lowest}.." + (str(self.highest) if self.highest < OPEN_ABOVE else "")
+
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows."""
         stripped = text.removesuffix("\n")
@@ -93,8 +106,46 @@ class UInt:
 
 
 @dataclass(frozen=True, slots=True)
+class Size:
+    """A number of bytes, which people write as ``32Ki``; the bounds are those of a wish."""
+
+    lowest: int
+    highest: int
+
+    @property
+    def legal(self) -> str:
+        """What a wish may be."""
+        return f"{size_text(self.lowest)}.."
+
+    def parse(self, text: str) -> Value | None:
+        """Return the value of what the kernel shows: plain bytes."""
+        stripped = text.removesuffix("\n")
+        return Value(stripped) if _DECIMAL.fullmatch(stripped) else None
+
+    def format(self, value: Value) -> str:
+        """Return what to write: plain bytes."""
+        return value
+
+    def show(self, value: Value) -> str:
+        """Return what people say."""
+        return size_text(int(value))
+
+    def unshow(self, shown: str) -> Value | None:
+        """Return the value of what people say."""
+        try:
+            return Value(str(size_bytes(shown)))
+        except ValueError:
+            return self.parse(shown)
+
+
+@dataclass(frozen=True, slots=True)
 class ReasonMask:
     """A set of migration reasons by name; canonical in bit order, names that are new to this release behind."""
+
+    @property
+    def legal(self) -> str:
+        """What a wish may be."""
+        return "names of migration reasons"
 
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows."""
@@ -116,7 +167,7 @@ class ReasonMask:
         return self.parse(shown)
 
 
-Codec = Words | UInt | ReasonMask
+Codec = Words | UInt | Size | ReasonMask
 
 
 def reasons_value(names: Iterable[str]) -> Value:

@@ -6,6 +6,8 @@
 * ``in_use`` is not looked at: the driver requests channels around each batch, so a count taken now says little about
   the next batch. Channels that another client holds are therefore counted here and lacking later.
 * The kernel takes channels in its own order, so a hazardous engine counts although a better one stands beside it.
+* The sdxi driver's engines are shared, and their ring overflows with more than 512 folios at once; only the state of
+  the series that was made for them (V6-SDXI) looks after that.
 
 Sources: drivers/dma/dmaengine.c; drivers/dma/{amd/ptdma,amd/ae4dma,ioat,idxd}; the SDXI series of 2025-09 (RFC).
 """
@@ -14,10 +16,12 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Iterable
 from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.sysfs import Present, Sysfs
 from numamigration_api.machinery.records import dataclass
+from numamigration_api.vocabulary import Dialect
 
 DMA_CLASS_DIR: Final = "/sys/class/dma"
 ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each
@@ -26,10 +30,16 @@ _CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
 
 
 class DmaDriver(NamedTuple):
-    """What is known of a driver whose engines copy memory."""
+    """What is known of a driver whose engines copy memory.
+
+    Attributes:
+        only: the dialects that can use them; None: every one with DMA.
+        obstacle: why not the others.
+    """
 
     exclusive: bool
     in_order: bool = True
+    only: frozenset[Dialect] | None = None
     obstacle: str = ""
 
 
@@ -38,28 +48,45 @@ DMA_DRIVERS: Final = {
     "ae4dma": DmaDriver(exclusive=True),
     "idxd": DmaDriver(exclusive=True, in_order=False),
     "ioatdma": DmaDriver(exclusive=False),
-    "sdxi": DmaDriver(exclusive=False, obstacle="sdxi is no exclusive engine, and its ring can overflow and hang"),
+    "sdxi": DmaDriver(
+        exclusive=False,
+        only=frozenset({Dialect.V6_SDXI}),
+        obstacle="sdxi is no exclusive engine, and its ring can overflow and hang",
+    ),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class DmaEngines:
-    """All channels of one driver on one NUMA node; None: the device does not say where it is."""
+    """All channels of one driver on one NUMA node.
+
+    Attributes:
+        numa_node: None: the device does not say where it is.
+        obstacle: why the batch copy driver cannot use them; empty when it can.
+    """
 
     driver: str
     numa_node: int | None
     channels: int
-
-    @property
-    def obstacle(self) -> str:
-        """Why the batch copy driver cannot use them; empty when it can."""
-        known = DMA_DRIVERS.get(self.driver)
-        return "not known to copy memory" if known is None else known.obstacle
+    obstacle: str = ""
 
     @property
     def usable(self) -> bool:
         """Whether the batch copy driver can use them, hazards aside."""
         return not self.obstacle
+
+
+def copying_drivers(engines: Iterable[DmaEngines]) -> frozenset[str]:
+    """Return the drivers among them that copy memory."""
+    return frozenset(row.driver for row in engines if row.driver in DMA_DRIVERS)
+
+
+def obstacle_of(driver: str, dialect: Dialect) -> str:
+    """Say why a dialect cannot use a driver's engines; empty when it can."""
+    known = DMA_DRIVERS.get(driver)
+    if known is None:
+        return "not known to copy memory"
+    return "" if known.only is None or dialect in known.only else known.obstacle
 
 
 def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:

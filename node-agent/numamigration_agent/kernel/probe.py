@@ -5,7 +5,9 @@ Two looks: ``probe_host`` once, for what does not change while the kernel runs (
 again and again, for drivers and DMA engines come and go with their modules without a word.
 
 * An absent driver folder is "no series in this kernel" unless the kernel's configuration has the driver as a module.
-* A built-in driver has no ``refcnt``: /sys/module/dcbm has only ``parameters`` and ``uevent`` then.
+* A built-in driver has no ``refcnt``: /sys/module/dcbm has only ``parameters`` and ``uevent`` then. A state of the
+  series that cannot be a module has no folder there at all.
+* ``lives`` tells a driver that was unloaded and loaded again from the one before: all its values are then the defaults.
 * ``reason_mask`` shows the names that are set, not the names that exist. Only its initial state, which sets all, tells
   the latter, so whoever probes again and again adds up what was seen. A mask that somebody else had narrowed before
   hides the rest: then less is offloaded than was asked, never more. Where the reasons are fixed, all are known.
@@ -24,20 +26,19 @@ from typing import Final
 
 from numamigration_agent.kernel.codecs import ReasonMask, Value, reason_names
 from numamigration_agent.kernel.dialects import (
-    COUNTERS,
-    DETECTIONS,
-    DRIVEN,
-    KNOBS,
-    MODULE_DIR,
+    DIALECTS,
     MODULE_ENTRIES,
     REASONS_FIELD,
+    ROWS,
     Detection,
+    DialectRow,
     Knob,
+    counters_of,
     knobs_of,
 )
-from numamigration_agent.kernel.engines import DmaEngines, find_engines
+from numamigration_agent.kernel.engines import DmaEngines, copying_drivers, find_engines, obstacle_of
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
-from numamigration_api.machinery.records import dataclass
+from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
@@ -47,7 +48,12 @@ GZIP_BITS: Final = zlib.MAX_WBITS | 16
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
 _MODEL_NAME: Final = re.compile(r"^model name\s*:\s*(.+?)\s*$", re.MULTILINE)
-_DRIVER_AS_MODULE: Final = re.compile(rb"^CONFIG_DCBM_DMA=m$", re.MULTILINE)
+_ID_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")  # the kernel has at most 1024 NUMA nodes
+_SYMBOLS: Final = "|".join(sorted({row.module_symbol for row in DIALECTS if row.module_symbol}))
+_DRIVER_AS_MODULE: Final = re.compile(rf"^({_SYMBOLS})=m$".encode(), re.MULTILINE)
+
+
+_ABSENT: Final = Absent()
 
 
 class DriverState(Enum):
@@ -66,6 +72,7 @@ class HostFacts:
     Attributes:
         driver_as_module: the kernel's configuration has the driver as a module; False also when it cannot be read.
         numa_nodes: NUMA nodes that are online, with whether they have CPUs.
+        memory_nodes: numbers of the NUMA nodes that have memory.
     """
 
     boot_id: str
@@ -73,6 +80,7 @@ class HostFacts:
     cpu_model: str
     driver_as_module: bool
     numa_nodes: tuple[tuple[str, bool], ...]
+    memory_nodes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +89,9 @@ class KernelFacts:
 
     Attributes:
         readings: for every knob that this dialect may have, by field.
-        unknown_files: files in the driver's folder that no table knows.
+        unknown_files: files in the driver's folders that no table knows.
         reasons_seen: migration reasons that this kernel is known to know.
+        lives: by folder of the driver, what tells it from the one of a load before.
     """
 
     host: HostFacts
@@ -92,12 +101,32 @@ class KernelFacts:
     engines: tuple[DmaEngines, ...]
     unknown_files: tuple[str, ...]
     reasons_seen: frozenset[str] = frozenset()
+    lives: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def row(self) -> DialectRow:
+        """What is known of the dialect."""
+        return ROWS[self.dialect]
 
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The knobs whose file is there, readable or not."""
         rows = knobs_of(self.dialect)
-        return tuple(knob for knob in rows if not isinstance(self.readings.get(knob.field, Absent()), Absent))
+        return tuple(knob for knob in rows if not isinstance(self.readings.get(knob.field, _ABSENT), Absent))
+
+    @property
+    def switches(self) -> tuple[Knob, ...]:
+        """The knobs that turn an engine on and off."""
+        return tuple(knob for knob in self.knobs if knob.is_engine)
+
+    @property
+    def running(self) -> tuple[Knob, ...]:
+        """The switches that say that their engine is on."""
+        return tuple(knob for knob in self.switches if self.value(knob) not in {None, knob.off})
+
+    def life(self, knob: Knob) -> int | None:
+        """Return what tells a knob's file from that of an earlier load of its driver; None where nothing does."""
+        return self.lives.get(knob.folder)
 
     def value(self, knob: Knob) -> Value | None:
         """Return what a knob holds; None when it is absent, denied, or says nothing that its codec knows."""
@@ -105,9 +134,14 @@ class KernelFacts:
         return knob.codec.parse(reading.text) if isinstance(reading, Present) else None
 
     @property
+    def restricts_reasons(self) -> bool:
+        """Whether a knob says which migrations are offloaded."""
+        return not isinstance(self.readings.get(REASONS_FIELD, _ABSENT), Absent)
+
+    @property
     def fixed_reasons(self) -> frozenset[str] | None:
-        """Migration reasons that this dialect always offloads; None when a knob says which."""
-        return DRIVEN[self.dialect].fixed_reasons if self.dialect in DRIVEN else None
+        """Migration reasons that this dialect always offloads; None when a knob says which, or nobody knows."""
+        return None if self.restricts_reasons else self.row.fixed_reasons
 
     @property
     def channels_usable(self) -> int:
@@ -124,28 +158,33 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
         cpu_model=model[1] if model else "unknown CPU",
         driver_as_module=_driver_as_module(sysfs),
         numa_nodes=tuple(_numa_nodes(sysfs)),
+        memory_nodes=_id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
     )
 
 
 def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     """Read which dialect, knobs and DMA engines there are now."""
-    dialect = find_dialect(sysfs)
+    engines = find_engines(sysfs)
+    dialect = find_dialect(sysfs, copying_drivers(engines))
+    row = ROWS[dialect]
     readings = {knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)}
-    fixed = DRIVEN[dialect].fixed_reasons if dialect in DRIVEN else None
-    return KernelFacts(
+    facts = KernelFacts(
         host=host,
         dialect=dialect,
-        driver=_driver_state(sysfs, host),
+        driver=_driver_state(sysfs, host, row),
         readings=readings,
-        engines=find_engines(sysfs),
-        unknown_files=_unknown_files(sysfs, dialect),
-        reasons_seen=_reasons_seen(readings.get(REASONS_FIELD, Absent())) if fixed is None else fixed,
+        engines=tuple(replace(engine, obstacle=obstacle_of(engine.driver, dialect)) for engine in engines),
+        unknown_files=_unknown_files(sysfs, row),
+        lives={folder: life for folder in row.folders if (life := sysfs.life(folder)) is not None},
     )
+    fixed = facts.fixed_reasons
+    return replace(facts, reasons_seen=_reasons_shown(readings.get(REASONS_FIELD, _ABSENT)) if fixed is None else fixed)
 
 
-def find_dialect(sysfs: Sysfs) -> Dialect:
-    """Return the dialect whose telling file is there."""
-    return next((row.dialect for row in DETECTIONS if _detected(sysfs, row)), Dialect.NO_SERIES)
+def find_dialect(sysfs: Sysfs, drivers: frozenset[str] = frozenset()) -> Dialect:
+    """Return the dialect whose telling file is there; `drivers` are those of the engines that copy memory."""
+    found = (row.dialect for row in DIALECTS for telling in row.detections if _detected(sysfs, telling, drivers))
+    return next(found, DIALECTS[-1].dialect)
 
 
 def hardware_class(facts: KernelFacts) -> str:
@@ -161,35 +200,46 @@ def hardware_class(facts: KernelFacts) -> str:
     return f"{facts.host.cpu_model}; {layout}; {engines}"
 
 
-def _detected(sysfs: Sysfs, row: Detection) -> bool:
-    mode = sysfs.mode(row.path)
-    return mode is not None and row.mode in {None, mode}
+def _detected(sysfs: Sysfs, telling: Detection, drivers: frozenset[str]) -> bool:
+    if telling.drivers is not None and telling.drivers != drivers:
+        return False
+    mode = sysfs.mode(telling.path)
+    return mode is not None and telling.mode in {None, mode}
 
 
-def _driver_state(sysfs: Sysfs, host: HostFacts) -> DriverState:
-    names = sysfs.names(MODULE_DIR)
-    if not names:
-        return DriverState.NOT_LOADED if host.driver_as_module else DriverState.NONE
-    return DriverState.MODULE if "refcnt" in names else DriverState.BUILT_IN
+def _driver_state(sysfs: Sysfs, host: HostFacts, row: DialectRow) -> DriverState:
+    names = sysfs.names(row.module_dir) if row.module_dir else ()
+    if "refcnt" in names:
+        return DriverState.MODULE
+    if names or row.detections:
+        return DriverState.BUILT_IN
+    return DriverState.NOT_LOADED if host.driver_as_module else DriverState.NONE
 
 
-def _reasons_seen(mask: Reading) -> frozenset[str]:
+def _reasons_shown(mask: Reading) -> frozenset[str]:
     value = ReasonMask().parse(mask.text) if isinstance(mask, Present) else None
     return reason_names(value) if value else frozenset()
 
 
-def _unknown_files(sysfs: Sysfs, dialect: Dialect) -> tuple[str, ...]:
-    if dialect not in DRIVEN:
-        return ()
-    folder = DRIVEN[dialect].driver_dir
-    known = {knob.path for knob in KNOBS} | {counter.path for counter in COUNTERS}
-    paths = (f"{folder}/{name}" for name in sysfs.names(folder) if name not in MODULE_ENTRIES)
+def _unknown_files(sysfs: Sysfs, row: DialectRow) -> tuple[str, ...]:
+    knobs, counters = knobs_of(row.dialect), counters_of(row.dialect)
+    known = row.other_files.union((knob.path for knob in knobs), (counter.path for counter in counters))
+    names = ((folder, name) for folder in row.folders for name in sysfs.names(folder) if name not in MODULE_ENTRIES)
+    paths = (f"{folder}/{name}" for folder, name in names)
     return tuple(path for path in paths if path not in known)[:UNKNOWN_FILES_MAX]
 
 
 def _numa_nodes(sysfs: Sysfs) -> list[tuple[str, bool]]:
     names = (name for name in sysfs.names(_NUMA_DIR) if re.fullmatch(r"node[0-9]+", name))
     return [(name, bool(_text(sysfs, f"{_NUMA_DIR}/{name}/cpulist").strip())) for name in names]
+
+
+def _id_list(text: str) -> tuple[int, ...]:
+    """Return the numbers of a list like ``0-2,5`` (lib/bitmap-str.c); none when it is something else."""
+    bounds = [_ID_RANGE.fullmatch(part) for part in text.strip().split(",")]
+    if not all(bounds):
+        return ()
+    return tuple(number for found in bounds if found for number in range(int(found[1]), int(found[2] or found[1]) + 1))
 
 
 def _driver_as_module(sysfs: Sysfs) -> bool:

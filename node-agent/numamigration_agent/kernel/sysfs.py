@@ -5,6 +5,7 @@ One door: the fake kernel stands behind it, and a reviewer reads one file.
 
 * One change is one os.write() of the whole value: sysfs calls the driver once per write(2). A short return is not
   tried again, for drivers of 2024 and 2025 answer 4 whatever the length; the read-back tells.
+* A value that a knob's row has among ``never`` (``sg_elems`` 0) is refused here too, whoever asks (promise 5).
 * Files are opened for reading or for writing only, never created, truncated or renamed (promise 2), and only rows of
   the knob table are opened for writing (promise 14).
 * A missing file, or one whose driver is just being unloaded (ENODEV), is Absent. Access errors come from open(2),
@@ -87,10 +88,11 @@ class Sysfs:
             The errno, or None when the kernel took it.
 
         Raises:
-            ValueError: no row of the knob table, or nothing to write: write(2) of nothing succeeds and does nothing.
+            ValueError: no row of the knob table, a value that is never written, or nothing to write: write(2) of
+                nothing succeeds and does nothing.
         """
         data = knob.codec.format(value).encode()
-        if knob not in KNOBS or not data.strip():
+        if knob not in KNOBS or value in knob.never or not data.strip():
             raise ValueError(f"not a write of the knob table: {knob.path!r} {value!r}")
         try:
             self._store(knob.path, data)
@@ -109,6 +111,16 @@ class Sysfs:
         """Return the permission bits, or None when there is no such file."""
         try:
             return os.stat(self._root + path).st_mode & 0o777  # noqa: PTH116 - see above
+        except OSError:
+            return None
+
+    def life(self, path: str) -> int | None:
+        """Return what tells a folder from one that stood here before; None when there is none.
+
+        A driver's folder is made anew when it is loaded anew, and its inode number with it (fs/kernfs/dir.c).
+        """
+        try:
+            return os.stat(self._root + path).st_ino  # noqa: PTH116 - see above
         except OSError:
             return None
 

@@ -130,6 +130,8 @@ class Statistics(Struct, frozen=True):
 
     folios_migrated: int | None = None
     folios_failed: int | None = None
+    folios_refused: int | None = None
+    batches_refused: int | None = None
     folios_per_second: str | None = None
     pages_migrated: int | None = None
     pages_migration_failed: int | None = None

@@ -1,0 +1,350 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The child process of ``pages``: moves pages of its own between NUMA nodes and compares every byte.
+
+* The pattern differs for every request, direction, page and 8 bytes, so that a page left out, left over from an earlier
+  direction, put elsewhere or cut short shows. Every byte is compared, and written anew before the way back.
+* Small folios stand right before huge ones in one range of addresses: mbind(2) takes a range, and both system calls
+  hand all of it to the kernel at once, which cuts it into batches.
+* Sizes are asked for, never assumed: arm64 has pages of 4, 16 or 64 KiB. Where a huge page is larger than the memory
+  bound, or the kernel has none, the folios are small ones, and the answer says how many were huge.
+* It dies with the agent as soon as it can, and should memory run out, before the agent.
+
+Sources: move_pages(2), mbind(2), prctl(2), proc(5); mm/migrate.c, mm/mempolicy.c;
+arch/x86/entry/syscalls/syscall_64.tbl; include/uapi/asm-generic/unistd.h (arm64);
+Documentation/admin-guide/mm/transhuge.rst.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import errno
+import json
+import mmap
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from numamigration_agent.kernel.pages import (
+    BATCH_BYTES_MAX,
+    BATCHES_MAX,
+    MEMPOLICY_MBIND,
+    SYSCALL_OR_CPUSET,
+    Batch,
+    MoveAnswer,
+    MoveRequest,
+    Passage,
+)
+
+
+class Calls(NamedTuple):
+    """Numbers of the system calls for which the C library has no functions."""
+
+    mbind: int
+    move_pages: int
+
+
+SYSCALLS: Final = {"x86_64": Calls(mbind=237, move_pages=279), "aarch64": Calls(mbind=235, move_pages=239)}
+"""By machine (uname(2))."""
+
+_MPOL_PREFERRED: Final = 1  # not MPOL_BIND: on a full NUMA node that one calls the out-of-memory killer
+_MPOL_MF_MOVE: Final = 2
+_PR_SET_PDEATHSIG: Final = 1
+_PAGE: Final = os.sysconf("SC_PAGESIZE")
+_LANE: Final = 8
+"""Bytes in which the pattern never repeats."""
+_THP_SIZE: Final = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
+_WORDS: Final = {
+    errno.EPERM: "not permitted here; a seccomp profile lets it pass with CAP_SYS_NICE",
+    errno.ENOSYS: "this kernel has no NUMA or page migration, or a seccomp profile hides the call",
+    errno.ENOMEM: "no memory for it",
+}
+
+
+class Libc:
+    """The system calls that pages are moved with.
+
+    Raises:
+        OSError: as the call answered, with the call's name as file name; ENOSYS on a machine that is not in the table.
+    """
+
+    def __init__(self, machine: str) -> None:
+        if machine not in SYSCALLS:
+            raise OSError(errno.ENOSYS, f"no table of system calls for {machine}")
+        self._numbers = SYSCALLS[machine]
+        self._libc = ctypes.CDLL(None, use_errno=True)
+        self._libc.syscall.restype = ctypes.c_long
+
+    def prefer(self, start: int, length: int, numa_node: int, flags: int = 0) -> None:
+        """Let new pages of a range be on a NUMA node; with MPOL_MF_MOVE those that are there too."""
+        bits = 8 * ctypes.sizeof(ctypes.c_ulong)
+        mask = (ctypes.c_ulong * (numa_node // bits + 1))()
+        mask[numa_node // bits] = 1 << numa_node % bits
+        arguments = (start, length, _MPOL_PREFERRED, mask, len(mask) * bits + 1, flags)
+        self._call("mbind", self._numbers.mbind, *arguments)
+
+    def move(self, addresses: Sequence[int], numa_node: int) -> list[int]:
+        """Move the folios at these addresses to a NUMA node; returns where each is then, or a negative errno."""
+        return self._move_pages(addresses, (ctypes.c_int * len(addresses))(*[numa_node] * len(addresses)))
+
+    def where(self, addresses: Sequence[int]) -> list[int]:
+        """Return the NUMA node of each address, or a negative errno."""
+        return self._move_pages(addresses, None)
+
+    def same(self, address: int, expected: bytearray, length: int) -> bool:
+        """Whether memory at an address begins like `expected`."""
+        other = (ctypes.c_char * length).from_buffer(expected)
+        return bool(self._libc.memcmp(ctypes.c_void_p(address), other, ctypes.c_size_t(length)) == 0)
+
+    def _move_pages(self, addresses: Sequence[int], numa_nodes: Any) -> list[int]:
+        count, status = len(addresses), (ctypes.c_int * len(addresses))()
+        pages = (ctypes.c_void_p * count)(*addresses)
+        self._call("move_pages", self._numbers.move_pages, 0, count, pages, numa_nodes, status, _MPOL_MF_MOVE)
+        return list(status)
+
+    def _call(self, name: str, number: int, *arguments: Any) -> None:
+        plain = (ctypes.c_long(value) if isinstance(value, int) else value for value in arguments)
+        if self._libc.syscall(ctypes.c_long(number), *plain) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), name)
+
+
+class Pattern:
+    """Bytes that differ for each salt, page and 8 bytes, and all at once for each turn."""
+
+    def __init__(self, salt: int, length: int) -> None:
+        self.bytes = bytearray()
+        lanes = _PAGE // _LANE
+        # A lane's low 16 bits are its place in the page, the next 16 the page: no two lanes are alike.
+        first = b"".join((_mix(salt + lane) & ~0xFFFF | lane).to_bytes(_LANE, "little") for lane in range(lanes))
+        every_lane = int.from_bytes((1).to_bytes(_LANE, "little") * lanes, "little")
+        plain = int.from_bytes(first, "little")
+        for page in range(-(-length // _PAGE)):
+            key = _mix(salt ^ page << 32) & ~0xFFFFFFFF | page << 16
+            self.bytes += (plain ^ every_lane * key).to_bytes(_PAGE, "little")
+        self._turn = 0
+
+    def turn(self) -> None:
+        """Change every byte into one that it has not been before."""
+        change = self._turn ^ self._turn + 1
+        self._turn += 1
+        table = bytes(byte ^ change for byte in range(256))
+        for start in range(0, len(self.bytes), 1 << 16):
+            self.bytes[start : start + (1 << 16)] = self.bytes[start : start + (1 << 16)].translate(table)
+
+
+def _mix(number: int) -> int:
+    """Return 64 well-mixed bits (Steele, Lea, Flood: Fast splittable pseudorandom number generators, 2014)."""
+    number = number + 0x9E3779B97F4A7C15 & _MASK
+    number = (number ^ number >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    number = (number ^ number >> 27) * 0x94D049BB133111EB & _MASK
+    return number ^ number >> 31
+
+
+_MASK: Final = (1 << 64) - 1
+
+
+class Folio(NamedTuple):
+    """Where a folio is, in this process."""
+
+    address: int
+    length: int
+
+
+class Region:
+    """Memory of this process with a batch's folios: small ones, and right behind them huge ones.
+
+    Attributes:
+        start: address of the first byte.
+        length: bytes.
+    """
+
+    def __init__(self, libc: Libc, batch: Batch, huge_size: int) -> None:
+        huge = min(batch.huge, BATCH_BYTES_MAX // huge_size) if huge_size else 0
+        small = min(batch.small, (BATCH_BYTES_MAX - huge * huge_size) // _PAGE)
+        self._libc, self._huge, self._huge_size = libc, huge, huge_size
+        self._small_length, self.length = small * _PAGE, small * _PAGE + huge * huge_size
+        flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+        self._map = mmap.mmap(-1, self.length + huge_size + _PAGE, flags=flags)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
+        boundary = address + self._small_length
+        boundary += -boundary % huge_size if huge else 0
+        self.start = boundary - self._small_length
+        self._offset = self.start - address
+        if huge_size and small:
+            self._map.madvise(mmap.MADV_NOHUGEPAGE, self._offset, self._small_length)
+        if huge:
+            self._map.madvise(mmap.MADV_HUGEPAGE, self._offset + self._small_length, huge * huge_size)
+
+    def fill(self, pattern: Pattern) -> None:
+        """Write the pattern."""
+        with memoryview(pattern.bytes) as view:
+            self._map[self._offset : self._offset + self.length] = view[: self.length]
+
+    def folios(self) -> list[Folio]:
+        """Return the folios in order; without enough huge pages, what should have been huge is small."""
+        boundary, end = self.start + self._small_length, self.start + self.length
+        small = range(self.start, boundary, _PAGE)
+        had = boundary < end and _huge_bytes(boundary, end) == end - boundary
+        huge = self._huge_size if had else _PAGE
+        return [*(Folio(at, _PAGE) for at in small), *(Folio(at, huge) for at in range(boundary, end, huge))]
+
+    def wrong(self, pattern: Pattern, folios: Iterable[Folio]) -> tuple[int, int]:
+        """Return how many folios hold wrong bytes, and where the first such byte is; -1 when there is none."""
+        if self._libc.same(self.start, pattern.bytes, self.length):
+            return 0, -1
+        number, first = 0, -1
+        for address, length in folios:
+            at = address - self.start
+            holds = self._map[self._offset + at : self._offset + at + length]
+            expected = pattern.bytes[at : at + length]
+            if holds != expected:
+                number += 1
+                places = range(length)
+                first = first if number > 1 else at + next(i for i in places if holds[i] != expected[i])
+        return number, first
+
+
+def _huge_bytes(start: int, end: int) -> int:
+    """Return how much of a range of our addresses is in huge pages (proc_pid_smaps(5))."""
+    found, inside = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name, _, rest = line.partition(" ")
+        if "-" in name and not name.endswith(":"):
+            first, last = (int(part, 16) for part in name.split("-"))
+            inside = start <= first and last <= end
+        elif inside and name == "AnonHugePages:":
+            found += int(rest.split()[0]) * 1024
+    return found
+
+
+def die_with(parent: int) -> None:
+    """Die when the thread that started this process does, or now if it is gone already."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        sys.exit(1)
+
+
+def move(request: MoveRequest) -> MoveAnswer:
+    """Move pages in this process."""
+    began = time.monotonic()
+    passages: list[Passage] = []
+    try:
+        _check(request)
+        libc = Libc(os.uname().machine)
+        _move_all(libc, request, passages, began + request.seconds_max)
+    except OSError as error:
+        number = error.errno or errno.EIO
+        words = _WORDS.get(number, "") if error.filename else ""
+        words = words or error.strerror or str(error)
+        cause = f"{error.filename}: {words}" if error.filename else words
+        return MoveAnswer(tuple(passages), number, cause, time.monotonic() - began)
+    return MoveAnswer(tuple(passages), seconds=time.monotonic() - began)
+
+
+def _check(request: MoveRequest) -> None:
+    """Refuse what cannot be moved, in words that say why."""
+    if request.reason not in {SYSCALL_OR_CPUSET, MEMPOLICY_MBIND}:
+        raise OSError(errno.EINVAL, f"no system call migrates with reason {request.reason}")
+    if len(request.batches) > BATCHES_MAX:
+        raise OSError(errno.EINVAL, f"more than {BATCHES_MAX} batches")
+    allowed = _allowed_numa_nodes()
+    for numa_node in sorted({node for batch in request.batches for node in batch[:2]} - allowed):
+        if not Path(f"/sys/devices/system/node/node{numa_node}").exists():
+            raise OSError(errno.ENODEV, f"there is no NUMA node {numa_node}")
+        ours = ", ".join(map(str, sorted(allowed)))
+        raise OSError(errno.EACCES, f"the cpuset of this container keeps it off NUMA node {numa_node}; it has {ours}")
+
+
+def _allowed_numa_nodes() -> frozenset[int]:
+    """Return where this process may have memory (proc_pid_status(5))."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    ranges = next((line.split()[1] for line in lines if line.startswith("Mems_allowed_list:")), "0")
+    bounds = (part.partition("-") for part in ranges.split(","))
+    return frozenset(node for low, _, high in bounds for node in range(int(low), int(high or low) + 1))
+
+
+def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadline: float) -> None:
+    huge_size = _huge_size()
+    longest = max(batch.small * _PAGE + batch.huge * huge_size for batch in request.batches)
+    pattern = Pattern(request.salt, min(longest, BATCH_BYTES_MAX))
+    for batch in request.batches:
+        region = Region(libc, batch, huge_size)
+        if not region.length:  # a batch of huge folios alone, where there are none
+            continue
+        libc.prefer(region.start, region.length, batch.source)
+        for way in ((batch.source, batch.destination), (batch.destination, batch.source)):
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, f"took longer than {request.seconds_max:g} s")
+            passages.append(_pass(libc, request.reason, region, pattern, way))
+
+
+def _huge_size() -> int:
+    """Return the size of a huge page; 0 when there is none, or none that is small enough to be tried."""
+    try:
+        size = int(_THP_SIZE.read_text())
+    except (OSError, ValueError):
+        return 0
+    return size if size <= BATCH_BYTES_MAX else 0
+
+
+def _pass(libc: Libc, reason: str, region: Region, pattern: Pattern, way: tuple[int, int]) -> Passage:
+    source, destination = way
+    pattern.turn()
+    region.fill(pattern)
+    folios = region.folios()
+    present = [folio for folio, holder in _held(libc, folios) if holder == source]
+    if not present:
+        raise OSError(errno.ENOMEM, f"no free memory on NUMA node {source}")
+    began = time.monotonic()
+    if reason == MEMPOLICY_MBIND:
+        libc.prefer(region.start, region.length, destination, _MPOL_MF_MOVE)
+        said = [0]
+    else:
+        said = libc.move([address for address, _ in present], destination)
+    seconds = time.monotonic() - began
+    arrived = [folio for folio, holder in _held(libc, present) if holder == destination]
+    failed = next((-code for code in said if code < 0), 0)
+    wrong, wrong_at = region.wrong(pattern, folios)
+    return Passage(
+        source=source,
+        destination=destination,
+        folios=len(arrived),
+        huge=sum(length > _PAGE for _, length in arrived),
+        left=len(present) - len(arrived),
+        wrong=wrong,
+        wrong_at=wrong_at,
+        errno=failed,
+        cause=os.strerror(failed) if failed else "",
+        seconds=seconds,
+    )
+
+
+def _held(libc: Libc, folios: Sequence[Folio]) -> list[tuple[Folio, int]]:
+    return list(zip(folios, libc.where([folio.address for folio in folios]), strict=True))
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Read a request from standard input and write the answer to standard output.
+
+    Args:
+        arguments: the process id of whoever starts this, to die with it; none when a person does.
+    """
+    # Should memory run out, it is this process that has to go, not the agent.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if arguments:
+        os.setsid()
+        die_with(int(arguments[0]))
+    reason, batches, salt, seconds_max = json.load(sys.stdin)
+    request = MoveRequest(reason, tuple(Batch(*row) for row in batches), salt, seconds_max)
+    sys.stdout.write(json.dumps(move(request)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
