@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 from typing import Final, NamedTuple
 
+from rich.console import RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from numamigration_api.vocabulary import Dialect, MigrationReason, Reason
 from tests.demo import screen as s
 from tests.demo.play import Json, Play, perform
-from tests.demo.stage import NodePart
+from tests.demo.stage import STATES, NodePart
 from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fakekernel.control import Command, SetEngines, SetWorkloads
 
@@ -78,13 +81,25 @@ CAST: Final = tuple(NodePart(one.name, one.what, one.kernel, {"hazard": one.name
 class Hazards(Play):
     """The scenes."""
 
-    def reason(self, policy: str) -> str:
-        """Return the reason of a policy's Ready condition."""
-        return str(s.ready_of(self.policy(policy)).get("reason", ""))
+    def picture(self) -> RenderableType:
+        """Return what the nodes say, with the kernel's own word beside it."""
+        table = Table(box=None, width=s.WIDTH, padding=(0, 1))
+        for name in ("NODE", "KERNEL", "OFFLOADING", "READY", "REASON"):
+            table.add_column(name, no_wrap=True)
+        for state in self.stage.api.list_items(STATES):
+            ready, name = s.ready_of(state), state["metadata"]["name"]
+            kernel, offloading = state.get("status", {}).get("dialect", ""), self.offloading(name)
+            table.add_row(name, kernel, offloading, s.styled(ready.get("status", "…")), ready.get("reason", ""))
+        return table
 
-    def wait_for(self, policy: str, reason: Reason) -> None:
-        """Wait until a policy says why."""
-        self.wait(f"{policy}: {reason}", lambda: self.reason(policy) == reason)
+    def offloading(self, node: str) -> str:
+        """Return what the kernel file says; reading it may wait for a turn-off that an engine holds up."""
+        found = (self.file(node, f"sys/module/dcbm/{place}offloading") for place in ("parameters/", ""))
+        return next((text for text in found if text != "-"), "-")
+
+    def says(self, policy: str, reason: Reason) -> bool:
+        """Whether that is the reason of a policy's Ready condition."""
+        return s.ready_of(self.policy(policy)).get("reason") == reason
 
     def apply(self) -> None:
         """What is wrong from the start never gets on; the rest is tested with pages of the agent's own and goes on."""
@@ -92,10 +107,11 @@ class Hazards(Play):
         for part in self.stage.cast:
             self.screen.say(f"   {part.name}: {part.what}")
         self.kubectl("apply", "-f", "tests/demo/hazards.yaml")
-        for one in HAZARDS:
-            expected = Reason.AS_EXPECTED if one.later else one.reason
-            self.wait_for(one.name, expected)
-        self.kubectl("get", "migpol")
+        expected = {one.name: Reason.AS_EXPECTED if one.later else one.reason for one in HAZARDS}
+        self.wait(
+            "two engines are kept off, three have copied test pages right and are on",
+            lambda: all(self.says(name, reason) for name, reason in expected.items()),
+        )
 
     def go_wrong(self) -> None:
         """What goes wrong later is found by the node itself."""
@@ -104,7 +120,7 @@ class Hazards(Play):
             self.screen.say(f"   {one.name}: {one.what}")
             for command in one.later:
                 self.stage.hosts[one.name].do(command)
-            self.wait_for(one.name, one.reason)
+            self.wait(f"{one.name}: {one.reason}", partial(self.says, one.name, one.reason))
 
     def tell(self) -> None:
         """What an SRE sees."""
