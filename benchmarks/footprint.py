@@ -33,6 +33,10 @@ from tests.testbed.progress import Progress
 NODES: Final = 100
 STARTS: Final = 20
 """Agents that are started and timed, one after the other, after one that warms the caches."""
+NO_SERVER: Final = "https://127.0.0.1:1"
+"""Nobody listens there: the agent is alone with its host."""
+WATCHING: Final = "watching the engine"
+"""What the agent logs with its first sample."""
 SETTLE_SECONDS: Final = 20.0
 """Longer than a drift check and a statistics window: what is needed once is loaded."""
 WINDOW_SECONDS: Final = 120.0
@@ -85,9 +89,10 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         starts = _time_starts(stage, states, in_memory, progress)
         agents = _start_agents(stage, states) | _start_copies(stage, states, in_memory)
         _answer_for_others(stage)
+        watches = _time_watches(stage, in_memory / ON_COPY, progress)
         watched = {name: server.pid for name, server in {**agents, "operator": operator}.items()}
         windows = _watch(stage, watched, in_memory / ON_COPY / MOVED, progress)
-    measurements = [*_of_agents(starts, windows), *_of_operator(at_start, windows["operator"])]
+    measurements = [*_of_agents(starts, windows), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
     conditions = (
         f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
         "Real kube-apiserver; kernel files in memory, but for memory in use and where it says FUSE: those behind FUSE.",
@@ -133,6 +138,23 @@ def _time_start(name: str, command: list[str], states: Observer) -> Start:
     finally:
         agent.terminate()
         agent.wait(STOP_SECONDS_MAX)
+
+
+def _time_watches(stage: Stage, files: Path, progress: Progress) -> list[float]:
+    """Time, in milliseconds, how long a host is without a watch after its agent was started anew, alone."""
+    command = [*stage.agent_command(ON_COPY, files), "--api-server", NO_SERVER]
+    waits = []
+    for number in range(STARTS + 1):
+        progress.tick(f"timing starts of the watch: {number} of {STARTS}")
+        begun = time.monotonic()
+        agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+        try:
+            next(line for line in agent.stderr or () if WATCHING in line)
+            waits.append(1000 * (time.monotonic() - begun))
+        finally:
+            agent.terminate()
+            agent.communicate(timeout=STOP_SECONDS_MAX)
+    return waits[1:]
 
 
 def _start_agents(stage: Stage, states: Observer) -> dict[str, processes.Server]:
@@ -229,6 +251,10 @@ def _of_agents(starts: Mapping[str, Sequence[Start]], windows: Mapping[str, Wind
         measured(f"agent idle CPU, off{FUSE}", Unit.CORE_PERCENT, [off.cpu_percent]),
         measured(f"agent idle CPU, on{FUSE}", Unit.CORE_PERCENT, [on.cpu_percent]),
     ]
+
+
+def _of_watches(waits: Sequence[float]) -> Measurement:
+    return measured("agent, exec to first watch sample, no API server", Unit.MILLISECONDS, waits, latency=True)
 
 
 def _of_operator(at_start: Memory, window: Window) -> list[Measurement]:

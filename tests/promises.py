@@ -137,7 +137,6 @@ PROMISES: Final = (
         "A sick engine is off at once",
         "While an agent runs, an engine that stalls or fails is off within one wait for a batch and 5 s, by the node "
         "alone, also without the API server. It stays off until somebody says so or a pause is over.",
-        built=False,
     ),
     Promise(
         17,

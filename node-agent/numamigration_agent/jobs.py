@@ -18,12 +18,17 @@ from typing import assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
+from numamigration_agent.effect import move_and_count
 from numamigration_agent.kernel.counters import Counts, Look, look, read_counters
+from numamigration_agent.kernel.engines import DMA_CLASS_DIR
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
+from numamigration_agent.kernel.signs import Channels, Signs, read_signs
 from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_agent.memory import Memory, MemoryFile, Remembered
 from numamigration_agent.record import RecordFile
 from numamigration_agent.verify import Verdict
+from numamigration_agent.watch import Probed
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Dialect
 
@@ -40,6 +45,7 @@ class Begun:
     host: HostFacts
     loaded: Loaded
     verdict: Verdict | None = None
+    remembered: Remembered = Remembered()
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +72,28 @@ class MovePages:
 
 
 @dataclass(frozen=True, slots=True)
+class ProbeEngine:
+    """Move own pages and see whether the engine took them; not while tasks wait for memory."""
+
+    request: MoveRequest
+    dialect: Dialect
+
+
+@dataclass(frozen=True, slots=True)
 class Moved:
     """Answer to MovePages."""
 
     before: Counts
     answer: MoveAnswer
     after: Counts
+
+
+@dataclass(frozen=True, slots=True)
+class ReadSigns:
+    """Read which channels are in use; `known` are those of the last sample. Waits for no turn-off."""
+
+    known: Channels
+    dialect: Dialect
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +107,21 @@ class SaveVerdict:
 @dataclass(frozen=True, slots=True)
 class VerdictSaved:
     """Answer to SaveVerdict; `problem` is empty when the file is safe."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class SaveMemory:
+    """Replace what the watch remembers."""
+
+    memory: Memory
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """Answer to SaveMemory; `problem` is empty when the file is safe."""
 
     problem: str
 
@@ -117,8 +154,20 @@ class Broken:
     error: Exception
 
 
-Job = Begin | Probe | ReadCounters | MovePages | SaveVerdict | SaveBaselines | ReadKnob | WriteKnob
-Answer = Begun | KernelFacts | Counted | Moved | VerdictSaved | Saved | Reading | Wrote | Broken
+Job = (
+    Begin
+    | Probe
+    | ReadCounters
+    | ReadSigns
+    | MovePages
+    | ProbeEngine
+    | SaveVerdict
+    | SaveMemory
+    | SaveBaselines
+    | ReadKnob
+    | WriteKnob
+)
+Answer = Begun | KernelFacts | Counted | Signs | Moved | Probed | VerdictSaved | Kept | Saved | Reading | Wrote | Broken
 
 
 def describe(job: Job) -> str:
@@ -130,10 +179,14 @@ def describe(job: Job) -> str:
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
-        case MovePages():
+        case MovePages() | ProbeEngine():
             return "moving own pages"
         case SaveVerdict():
             return "saving the verdict on the engine"
+        case SaveMemory():
+            return "saving what the watch remembers"
+        case ReadSigns():
+            return f"reading {DMA_CLASS_DIR}"
         case Begin() | Probe() | ReadCounters():
             return "reading the kernel's files"
         case _:
@@ -144,25 +197,48 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
     """Do a job; may block."""
     match job:
         case Begin():
-            host = probe_host(sysfs)
-            return Begun(host, file.load(host.boot_id), RecordFile(file.folder).load(host.boot_id))
+            return _begin(sysfs, file)
         case Probe(host):
             return probe(sysfs, host)
         case ReadCounters(dialect, numa_nodes):
             return Counted(look(sysfs, dialect, numa_nodes=numa_nodes))
-        case MovePages(request, dialect):
-            before = read_counters(sysfs, dialect)
-            answer = move(request)
-            return Moved(before, answer, read_counters(sysfs, dialect))
-        case SaveVerdict(verdict, boot_id):
-            return VerdictSaved(RecordFile(file.folder).save(verdict, boot_id))
-        case SaveBaselines(baselines):
-            return Saved(file.save(baselines))
+        case ReadSigns(known, dialect):
+            return read_signs(sysfs, known, dialect)
+        case MovePages() | ProbeEngine():
+            return _move(job, sysfs, move)
+        case SaveBaselines() | SaveVerdict() | SaveMemory():
+            return _save(job, file)
         case ReadKnob(knob):
             return sysfs.read(knob.path)
         case WriteKnob(knob, value, life):
             same = life is None or sysfs.life(knob.folder) == life
             return Wrote(sysfs.write(knob, value) if same else ENODEV)
+        case _:
+            assert_never(job)
+
+
+def _begin(sysfs: Sysfs, file: BaselineFile) -> Begun:
+    host = probe_host(sysfs)
+    verdict = RecordFile(file.folder).load(host.boot_id)
+    return Begun(host, file.load(host.boot_id), verdict, MemoryFile(file.folder).load(host.boot_id))
+
+
+def _move(job: MovePages | ProbeEngine, sysfs: Sysfs, move: Mover) -> Moved | Probed:
+    if isinstance(job, ProbeEngine):
+        return move_and_count(sysfs, move, job.request, job.dialect)
+    before = read_counters(sysfs, job.dialect)
+    answer = move(job.request)
+    return Moved(before, answer, read_counters(sysfs, job.dialect))
+
+
+def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> Saved | VerdictSaved | Kept:
+    match job:
+        case SaveBaselines(baselines):
+            return Saved(file.save(baselines))
+        case SaveVerdict(verdict, boot_id):
+            return VerdictSaved(RecordFile(file.folder).save(verdict, boot_id))
+        case SaveMemory(memory, boot_id):
+            return Kept(MemoryFile(file.folder).save(memory, boot_id))
         case _:
             assert_never(job)
 

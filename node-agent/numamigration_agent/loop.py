@@ -12,7 +12,9 @@ its lane until it answers, while everything else goes on (promise 10).
 * Without a node state (not created yet, or deleted) nothing is written and nothing forgotten. A change that is under
   way then stops where it is, and is ended once an operator has written a spec again.
 * No knob is written while the node state lacks a baseline, whoever took it away (promise 1); but a trial is brought to
-  its end, which may be that the engine goes off, whatever is heard meanwhile (promise 15).
+  its end, which may be that the engine goes off, whatever is heard meanwhile (promise 15). And an engine that is not
+  trusted any more is turned off at once, from the baseline on file, with or without an API server, a spec or a node
+  state, and whatever mode its group has (promise 16, docs/decisions/0021).
 """
 
 from __future__ import annotations
@@ -37,6 +39,7 @@ from numamigration_agent.change import (
 )
 from numamigration_agent.cluster import ApplyResult, StateGone, StateSeen
 from numamigration_agent.drift import DriftLog, contended_log
+from numamigration_agent.effect import probe_request
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -44,11 +47,15 @@ from numamigration_agent.jobs import (
     Broken,
     Counted,
     Job,
+    Kept,
     Moved,
     MovePages,
     Probe,
+    ProbeEngine,
     ReadCounters,
+    ReadSigns,
     Saved,
+    SaveMemory,
     SaveVerdict,
     VerdictSaved,
     Wrote,
@@ -56,10 +63,12 @@ from numamigration_agent.jobs import (
 )
 from numamigration_agent.kernel.codecs import Value, reason_names
 from numamigration_agent.kernel.counters import Look
-from numamigration_agent.kernel.dialects import REASONS_FIELD
+from numamigration_agent.kernel.dialects import ENGINE_FIELD, ENGINE_OFF, REASONS_FIELD, ROWS, Knob
 from numamigration_agent.kernel.probe import KernelFacts
+from numamigration_agent.kernel.signs import Signs
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
-from numamigration_agent.plan import Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
+from numamigration_agent.memory import Memory, remembered_state
+from numamigration_agent.plan import UNITS, KnobWrite, Plan, PlannedPolicy, UnitChange, make_plan, plan_policy
 from numamigration_agent.record import verdict_of_status
 from numamigration_agent.reports import Reports
 from numamigration_agent.situation import Refusal
@@ -75,12 +84,22 @@ from numamigration_agent.status import (
     totals_of_status,
 )
 from numamigration_agent.verify import WINDOW_SECONDS_MAX, Record, Trial, Verdict, judge, worst
+from numamigration_agent.watch import Finding, Probed, Watch
 from numamigration_agent.window import Window, advance_window, begin_window, window_of_status
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
-from numamigration_api.vocabulary import Dialect, DriftPolicy, GroupState, Reason, VerificationResult
+from numamigration_api.vocabulary import (
+    Dialect,
+    DriftPolicy,
+    Engine,
+    GroupMode,
+    GroupState,
+    Reason,
+    SettingsGroup,
+    VerificationResult,
+)
 
 log = logging.getLogger(__name__)
 
@@ -108,6 +127,7 @@ class Lane(Enum):
     KNOBS = auto()
     COUNTERS = auto()
     PAGES = auto()
+    WATCH = auto()
 
 
 _SECONDS_MAX: Final = {Lane.PAGES: WINDOW_SECONDS_MAX}
@@ -200,6 +220,11 @@ class Agent:
         self._verdict_on_file: Verdict | None = None
         self._trial: Trial | None = None
         self._try_again_at = NEVER
+        self._watch = Watch(rng)
+        self._memory = self._memory_tried = Memory()
+        self._turning_off = False  # the change under way is the turn-off of an engine that is not trusted
+        self._watch_at = NEVER
+        self._watching = False
         self._policies: tuple[PlannedPolicy, ...] = ()
         self._settled: dict[str, Value] = {}
         self._fresh: frozenset[str] = frozenset()
@@ -230,7 +255,8 @@ class Agent:
             now: seconds of a monotonic clock.
             wall: the same moment for people, with zone.
         """
-        before = self._facts, self._plan
+        before = self._facts, self._plan, self._watch.finding
+        self._take_veto(now)
         match event:
             case StateSeen(state):
                 self._see(state, now)
@@ -238,6 +264,7 @@ class Agent:
                 self._state = self._spec = self._plan = None
             case JobDone(lane, answer):
                 self._take_answer(lane, answer, now, wall)
+                self._take_veto(now)
             case ReportDone(result):
                 self._reports.answered(result, now)
             case Tick():
@@ -245,20 +272,21 @@ class Agent:
             case _:
                 assert_never(event)
         self._unlooked |= self._is_news(event, before)
-        knobs = self._knob_lane(now)
-        return [*knobs, *self._counter_lane(now), *self._page_lane(now), *self._report(now, wall)]
+        self._wait_for_engine(now, wall)
+        lanes = [*self._knob_lane(now), *self._counter_lane(now), *self._watch_lane(now), *self._page_lane(now)]
+        return [*lanes, *self._report(now, wall)]
 
-    def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None]) -> bool:
+    def _is_news(self, event: Event, before: tuple[KernelFacts | None, Plan | None, Finding | None]) -> bool:
         """Whether a status has to be built to find out if something changed.
 
         Most events are those of counters, whose moves are no change, and looks that find everything as it was.
         """
         match event:
-            case Tick() | JobDone(Lane.COUNTERS, _):
-                return False
+            case Tick() | JobDone(Lane.COUNTERS | Lane.WATCH, _) | JobDone(_, Probed()):
+                return before[2] != self._watch.finding
             case JobDone(_, KernelFacts()):
                 # A correction that was told is told no more after a while, which only a status shows.
-                return bool(self._change or self._drifts) or before != (self._facts, self._plan)
+                return bool(self._change or self._drifts) or before[:2] != (self._facts, self._plan)
             case _:
                 return True
 
@@ -271,9 +299,12 @@ class Agent:
         ]
         looks = [] if self._lanes[Lane.KNOBS] else [self._next_look()]
         counts = [] if self._lanes[Lane.COUNTERS] or self._facts is None else [self._count_at]
+        watch = [] if self._lanes[Lane.WATCH] else [self._watch_at]
+        pause = self._watch.pause
+        tries = [pause.until] if pause and "watch" in self._vetoes else []
         told = self._plan is None or self._reports.under_way or not self._quiet()
         reports = [] if told else [self._reports.next_at]
-        return min([*deadlines, *looks, *counts, *reports, NEVER])
+        return min([*deadlines, *looks, *counts, *watch, *tries, *reports, NEVER])
 
     # --- the node state ----------------------------------------------------------------------------------------------
 
@@ -288,6 +319,7 @@ class Agent:
             self._drifts.clear()  # whoever fights over a knob fights over another wish now
         log.info("spec seen", extra={"generation": spec.generation, "revision": spec.revision})
         self._spec = spec
+        self._remember()
         self._retries.clear()
         self._look_at = now
 
@@ -323,7 +355,7 @@ class Agent:
 
         Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open.
         """
-        if self._change is None or self._spec is self._planned_for:
+        if self._change is None or self._turning_off or self._spec is self._planned_for:
             return
         if self._change.on_trial:  # or an engine would stay on that nobody has tried
             return
@@ -340,12 +372,9 @@ class Agent:
             log.info("kernel answered at last", extra={"job": describe(running.job), "after": now - running.since})
         match answer:
             case Begun():
-                self._begun = answer
-                self._recover(now)
+                self._begin(answer, now)
             case KernelFacts():
-                self._facts = answer
-                self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
-                self._decide(now, wall)
+                self._take_facts(answer, now, wall)
             case Counted(look):
                 self._count(look, now, wall)
             case Saved(problem):
@@ -354,12 +383,22 @@ class Agent:
                 self._running_change().read(answer)
             case Wrote(number):
                 self._take_wrote(running, number)
-            case Moved() | VerdictSaved():
-                self._take_page_answer(running, answer, now, wall)
+            case Moved() | VerdictSaved() | Signs() | Probed() | Kept():
+                self._take_engine_answer(running, answer, now, wall)
             case Broken(error):
                 raise error
             case _:
                 assert_never(answer)
+
+    def _take_facts(self, facts: KernelFacts, now: float, wall: datetime) -> None:
+        self._facts = facts
+        self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
+        row, watched = ROWS.get(facts.dialect), self._watch.wants_signs
+        self._watch.engine(on=self._engine_to_watch() is not None, held=row is not None and row.keeps_channels, now=now)
+        self._watch_at = min(self._watch_at, now) if self._watch.wants_signs else NEVER
+        if self._watch.wants_signs and not watched:
+            self._watching = False
+        self._decide(now, wall)
 
     def _running_change(self) -> Change:
         if self._change is None:
@@ -384,13 +423,24 @@ class Agent:
                 self._settled.pop(knob.field, None)
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
 
-    def _take_page_answer(
-        self, running: Running | None, answer: Moved | VerdictSaved, now: float, wall: datetime
+    def _take_engine_answer(
+        self, running: Running | None, answer: Moved | VerdictSaved | Signs | Probed | Kept, now: float, wall: datetime
     ) -> None:
-        if isinstance(answer, Moved):
-            self._take_moved(running, answer, now, wall)
-        else:
-            self._take_verdict_saved(running, answer.problem)
+        match answer:
+            case Moved():
+                self._take_moved(running, answer, now, wall)
+            case VerdictSaved(problem):
+                self._take_verdict_saved(running, problem)
+            case Signs():
+                self._take_signs(answer, now)
+            case Probed():
+                self._watch.probed(answer)
+                self._look_at = now  # a trial may have waited for these pages
+            case Kept(problem):
+                if problem:
+                    log.error("what the watch remembers is not saved", extra={"problem": problem})
+            case _:
+                assert_never(answer)
 
     def _take_moved(self, running: Running | None, moved: Moved, now: float, wall: datetime) -> None:
         """Judge, also when the answer comes too late to be waited for: what is wrong is wrong."""
@@ -424,7 +474,11 @@ class Agent:
             self._verdict_on_file = running.job.verdict
 
     def _count(self, look: Look, now: float, wall: datetime) -> None:
-        self._count_at = now + self._timing.statistics_window
+        self._watch.counted(look.counts, now, wall)
+        wait = self._timing.statistics_window
+        if self._watch.wants_signs:
+            wait = min(wait, self._watch.count_seconds)
+        self._count_at, self._early = now + wait, min(EARLY_SECONDS_MAX, wait / 10)
         self._since = self._since or timestamp(wall)
         known = add_sample(
             self._statistics, at=now, counters=look.counts, window_seconds=self._timing.statistics_window
@@ -459,10 +513,14 @@ class Agent:
         if self._begun is None:
             return Begin()
         self._drop_outdated_change()
+        if self._memory_tried != self._memory:
+            self._memory_tried = self._memory
+            return SaveMemory(self._memory, self._begun.host.boot_id)
+        self._begin_turn_off(now)
         if self._change is not None:
             step = self._change.next()
             unreported = isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported()
-            if unreported and not self._change.on_trial:
+            if unreported and not (self._turning_off or self._change.on_trial):
                 return None
             match step:
                 case TryEngine():
@@ -501,7 +559,7 @@ class Agent:
             if self._watch_over(running, now, WINDOW_SECONDS_MAX) and self._trial is not None:
                 return self._stalled(now)
             return []
-        job = self._next_page_job()
+        job = self._next_page_job() or self._next_probe(now)
         if job is None:
             return []
         self._lanes[Lane.PAGES] = Running(job, now)
@@ -533,6 +591,128 @@ class Agent:
 
     def _next_look(self) -> float:
         return NEVER if self._change is not None else min(self._look_at, self._waiting_until)
+
+    # --- the watch over the engine -----------------------------------------------------------------------------------
+
+    def _begin(self, begun: Begun, now: float) -> None:
+        self._begun = begun
+        self._memory, problem = begun.remembered
+        self._memory_tried = self._memory
+        if problem:
+            log.warning("what the watch remembered is ignored", extra={"problem": problem})
+        self._watch.resume(self._memory.pause, now)
+        self._remember()
+        self._recover(now)
+
+    def _remember(self) -> None:
+        """Take notice of the spec: what a person decides in it ends a pause, and a restarted agent shall know it."""
+        if self._begun is None or self._spec is None or self._state is None:
+            return
+        wish = self._spec.wish(SettingsGroup.OFFLOAD)
+        off = wish is not None and wish.mode is GroupMode.APPLY and wish.settings.get("engine") == Engine.OFF
+        if off or self._spec.verify_epoch > parse_spec(self._memory.state).verify_epoch:
+            self._watch.forgive()
+        kept = remembered_state(self._state) if wish or self._watch.pause else {}
+        self._memory = Memory(kept, self._watch.pause)
+
+    def _known_baselines(self) -> Baselines | None:
+        """Return the baselines; before the node state was seen, those of the file."""
+        loaded = self._begun.loaded if self._begun else None
+        return self._baselines or (loaded if isinstance(loaded, Baselines) else None)
+
+    def _engine_to_watch(self) -> Knob | None:
+        """Return the switch of an engine that is on by our doing."""
+        baselines = self._known_baselines()
+        if self._facts is None or baselines is None or ENGINE_FIELD not in baselines.values:
+            return None
+        return next((knob for knob in self._facts.running if knob.field == ENGINE_FIELD), None)
+
+    def _take_signs(self, signs: Signs, now: float) -> None:
+        self._watch.saw(signs, now)
+        if not self._watching:
+            self._watching = True
+            log.info("watching the engine", extra={"channels": len(signs.channels.usable)})
+        self._watch_at = now + self._watch.sample_seconds if self._watch.wants_signs else NEVER
+        if now + self._watch.count_seconds < self._count_at:
+            self._count_at, self._early = now + self._watch.count_seconds, 0.0
+        if self._watch.look:
+            self._watch.look, self._look_at = False, now
+
+    def _wait_for_engine(self, now: float, wall: datetime) -> None:
+        """Tell the watch what waits for the engine, which says more than any number."""
+        pages, counters = self._lanes[Lane.PAGES], self._lanes[Lane.COUNTERS]
+        if pages is not None and isinstance(pages.job, MovePages | ProbeEngine):
+            self._watch.unanswered("a move of own pages", now - pages.since, now, wall)
+        if counters is not None and counters.blocked:
+            self._watch.counters_blocked(now, wall)
+        self._take_veto(now)
+
+    def _take_veto(self, now: float) -> None:
+        veto = self._watch.veto(now)
+        if veto == self._vetoes.get("watch"):
+            return
+        if veto is None:
+            del self._vetoes["watch"]
+            log.info("the engine may be tried again")
+        else:
+            self._vetoes["watch"] = veto
+            log.error("engine not trusted", extra={"reason": str(veto.reason), "problem": veto.message})
+            self._forget_passed_trial()
+        self._memory = Memory(self._memory.state, self._watch.pause)
+        self._retries.pop(UNITS[SettingsGroup.OFFLOAD], None)
+        self._look_at, self._unlooked = now, True
+        if self._facts and self._spec and self._baselines:
+            self._make_plan(self._facts, self._spec, self._baselines, now)
+
+    def _forget_passed_trial(self) -> None:
+        """Let the next try begin with own pages, where the wish asks for trials at all: then nobody else waits."""
+        if self._verdict is not None and self._verdict.result is VerificationResult.PASSED:
+            self._verdict = None
+
+    def _begin_turn_off(self, now: float) -> None:
+        """Let the turn-off of an engine that is not trusted go before all that has not written anything yet."""
+        if not self._vetoes or self._turning_off:
+            return
+        knob, baselines, unit = self._engine_to_watch(), self._known_baselines(), UNITS[SettingsGroup.OFFLOAD]
+        retry = self._retries.get(unit)
+        if knob is None or self._facts is None or baselines is None or (retry and now < retry.not_before):
+            return
+        if self._change is not None:
+            writing = self._change.touched and self._baselines_reported()
+            if writing or self._change.on_trial:
+                return
+            # It waits for the API server. What of it is half done is open in the file, and is ended by the next plan.
+            self._fresh = frozenset() if self._change.touched else self._change.fresh
+        life = self._facts.life(knob)
+        off = UnitChange(unit, (KnobWrite(knob, ENGINE_OFF, life),), {}, frozenset(), drift=False)
+        # As if all were safe everywhere, as it was before the engine went on: nothing here may wait, or end a unit.
+        known = replace(baselines, open_units={})
+        self._change = Change([off], known, on_file=known.values, reported=known.values, fresh=self._fresh)
+        self._turning_off = True
+
+    def _watch_lane(self, now: float) -> list[Command]:
+        running = self._lanes[Lane.WATCH]
+        if running is not None:
+            self._watch_over(running, now)
+        if running is not None or now < self._watch_at or self._facts is None:
+            return []
+        return self._run(Lane.WATCH, ReadSigns(self._watch.channels, self._facts.dialect), now)
+
+    def _next_probe(self, now: float) -> Job | None:
+        """Return the move of own pages that settles a suspicion of the watch."""
+        if not self._watch.probe_due or self._facts is None or self._change is not None:
+            return None
+        self._watch.probing(now)
+        request = probe_request(self._facts, self._rng)
+        if isinstance(request, str):
+            self._watch.probed(Probed(obstacle=request))
+            self._unlooked = True
+            return None
+        return ProbeEngine(request, self._facts.dialect)
+
+    def _run(self, lane: Lane, job: Job, now: float) -> list[Command]:
+        self._lanes[lane] = Running(job, now)
+        return [Run(lane, job)]
 
     # --- decisions ---------------------------------------------------------------------------------------------------
 
@@ -573,7 +753,7 @@ class Agent:
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
         """Plan, unless all that a plan is made from is as it was: most looks find that."""
         self._note_corruption(spec)
-        veto = next(iter(self._vetoes.values()), None)
+        veto = self._vetoes.get("verification") or self._vetoes.get("watch")  # wrong bytes weigh more than lost time
         contended = {name: drift.contention for name, drift in self._drifts.items() if drift.contended(now)}
         given = (facts, spec, baselines, dict(self._settled), veto, contended, self._verdict)
         if self._plan is None or given != self._planned_from:
@@ -627,15 +807,16 @@ class Agent:
             self._settled_at = (revision, timestamp(wall))
 
     def _finish_change(self, change: Change, now: float) -> None:
-        self._change = None
+        turned_off, self._turning_off, self._change = self._turning_off, False, None
+        self._look_at = now
         wrote_nothing = all(unit.change.ends or (unit.failure and not unit.touched) for unit in change.units)
-        self._fresh = change.fresh if wrote_nothing else frozenset()
+        self._fresh = change.fresh if wrote_nothing or turned_off else frozenset()
         for unit in change.units:
             if unit.failure is None:
                 self._succeeded(unit, now)
-            elif self._spec is self._planned_for:  # a wish that is no more must not delay or speak for the next one
+            elif turned_off or self._spec is self._planned_for:
+                # A wish that is no more must not delay or speak for the next one.
                 self._failed(unit.change.unit, unit.failure, now)
-        self._look_at = now
 
     def _succeeded(self, unit: UnitRun, now: float) -> None:
         name = unit.change.unit
@@ -688,6 +869,7 @@ class Agent:
             settled_at=self._settled_at[1] if self._settled_at else None,
             agent_version=self._version,
             batch_ceiling_pages=self._batch_ceiling_pages,
+            finding=self._watch.finding,
         )
 
     def _blocked_unit(self) -> str:
@@ -703,7 +885,7 @@ class Agent:
         """
         running = self._lanes[Lane.KNOBS]
         trying = self._change is not None and self._change.trying
-        return not trying and (running is None or running.blocked)
+        return not trying and (running is None or running.blocked or self._turning_off)
 
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._plan is None or self._spec is None or self._reports.under_way or not self._quiet():

@@ -281,6 +281,8 @@ def plan_group(
     case = Situation(facts, wish, veto)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
+        if veto is not None and case.engine:
+            return GroupPlan(wish, *veto, rows)  # what is held is no more
         return GroupPlan(wish, GroupState.HELD, Reason.PAUSED, "the policy is paused; nothing is written", rows)
     refusal = first_refusal(case)
     if refusal is not None:

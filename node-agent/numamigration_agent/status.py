@@ -32,6 +32,7 @@ from numamigration_agent.kernel.probe import DriverState, KernelFacts, hardware_
 from numamigration_agent.plan import UNITS, GroupPlan, KnobPlan, PlannedPolicy
 from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, fallback_share_max, rates
 from numamigration_agent.verify import Verdict, verdict_json
+from numamigration_agent.watch import Finding
 from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
@@ -60,6 +61,7 @@ NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
 STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
+_DISTRUST: Final = frozenset({Reason.ENGINE_STALLED, Reason.ENGINE_FAILING, Reason.CORRUPTION_DETECTED})
 _UNITS_OF_ENGINE: Final = {
     Engine.DMA: (CHANNELS_FIELD, "channel"),
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
@@ -103,6 +105,7 @@ class View:
         verdict: what the last trial of an engine has shown, unless another one was asked for since.
         corrected: what was set back lately, in words.
         skewed: the installed CRD did not take the last status as a whole.
+        finding: what the watch found of an engine that stays on.
     """
 
     spec: Spec
@@ -123,6 +126,7 @@ class View:
     settled_at: str | None = None
     agent_version: str = ""
     batch_ceiling_pages: int = 0
+    finding: Finding | None = None
 
 
 def group_results(view: View) -> tuple[GroupPlan, ...]:
@@ -260,7 +264,12 @@ def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
         knobs = tuple(_failed_row(row, failure) for row in group.knobs)
         return replace(group, state=GroupState.FAILED, reason=failure.reason, message=failure.message, knobs=knobs)
     if unit == view.blocked_unit:
+        if group.reason in _DISTRUST:  # why it is turned off says more than that it takes long
+            return replace(group, message=f"{group.message}; {view.blocked}")
         return replace(group, state=GroupState.PENDING, reason=Reason.KERNEL_FILE_BLOCKED, message=view.blocked)
+    if view.finding and group.wish.group is SettingsGroup.OFFLOAD and group.reason is Reason.AS_EXPECTED:
+        certain = view.finding.status is ConditionStatus.TRUE
+        return replace(group, reason=view.finding.reason if certain else group.reason, message=view.finding.message)
     return group
 
 
@@ -355,6 +364,9 @@ def _drifted(view: View, groups: Sequence[GroupPlan]) -> Condition:
 def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     if view.distrust:
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.BASELINE_NOT_SAVED, view.distrust)
+    distrusted = next((group for group in groups if group.reason in _DISTRUST), None)
+    if distrusted is not None:
+        return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, distrusted)
     if view.blocked:
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, view.blocked)
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
@@ -369,6 +381,8 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     if view.skewed:
         message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
+    if view.finding:
+        return Condition(NodeCondition.DEGRADED, *view.finding)
     return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)
 
 

@@ -311,3 +311,44 @@ def test_an_engine_that_hangs_in_its_trial_is_turned_off_and_named(node_on: Node
 
     assert node.until(failed_with("EngineStalled"))
     assert not node.host.snapshot().offloading
+
+
+# --- an engine that is not sound ---------------------------------------------------------------------------------
+
+NO_SERVER: Final = "--api-server=https://127.0.0.1:1"
+"""Nobody listens there."""
+
+
+def test_an_agent_restarted_without_an_api_server_turns_a_hung_engine_off_and_tells_it_later(node_on: NodeOn) -> None:
+    """Promises 10 and 16: the host's tmpfs has all that the watch needs, and nobody waits for the turn-off."""
+    node = node_on(HostConfig(engines=(STALLS,)))
+    node.push(**WISH)
+    node.until(is_("Ready"))
+    node.stop()
+    node.start(NO_SERVER)
+
+    node.host.do(Migrate(Workload(MigrationReason.DAMON, 0), 475))
+    node.host.do(AwaitBlocked(OFFLOADING))
+
+    assert writes(node)[-1] == ("offloading", "0")
+    assert node.agent is not None
+    node.agent.terminate()
+    await_main_thread(node.agent, EXIT_SECONDS_MAX)
+    node.host.do(EndBatches())
+    node.agent.wait()
+    assert not node.host.snapshot().offloading
+    node.start()
+    assert group_state(node.until(failed_with("EngineStalled"))) == "Failed"
+
+
+def test_an_engine_that_fails_is_turned_off_and_told_with_its_numbers(node_on: NodeOn) -> None:
+    """Promise 16."""
+    node = node_on(HostConfig(engines=(DmaEngine("ptdma", channels=4, error_share=1.0),)))
+    node.push(**WISH)
+    node.until(is_("Ready"))
+
+    node.host.do(Migrate(Workload(MigrationReason.DAMON, 0), 2000))
+
+    status = node.until(lambda status: failed_with("EngineFailing")(status) and status["offload"] == "Off")
+    assert "2000 of 2000 folios failed" in status["groups"]["offload"]["message"]
+    assert not node.host.snapshot().offloading

@@ -11,8 +11,8 @@ import pytest
 
 from numamigration_agent.cluster import StateSeen
 from numamigration_agent.drift import CORRECTIONS_MAX, QUIET_SECONDS, REST_SECONDS_MAX, DriftLog
-from numamigration_agent.situation import Refusal
-from numamigration_api.vocabulary import GroupState, Reason
+from numamigration_agent.watch import Pause
+from numamigration_api.vocabulary import Reason
 from tests.unit.agent_rig import OFFLOAD, TIMING, Longest, Rig, wish
 
 PARAMETERS = "/sys/module/dcbm/parameters"
@@ -206,7 +206,7 @@ def test_an_engine_that_somebody_turns_on_is_turned_off_without_end(rig: Rig) ->
 
 def test_an_engine_that_somebody_turns_on_against_a_veto_is_turned_off_at_each_look(rig: Rig) -> None:
     """Promise 15."""
-    rig.agent._vetoes["watch"] = Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "it moved nothing")
+    rig.agent._watch.pause = Pause(Reason.ENGINE_STALLED, "it moved nothing", float("inf"), 1)
     rig.pass_time(LOOK)
 
     for _ in range(3 * CORRECTIONS_MAX):

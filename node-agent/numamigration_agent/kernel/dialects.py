@@ -178,6 +178,7 @@ class DialectRow:
         module_symbol: what the kernel's configuration calls it.
         fixed_reasons: the migrations that are offloaded where no knob says; None where nobody knows, or a knob says.
         hazards: names of rows of the risk table.
+        keeps_channels: it takes its DMA channels when it is turned on, and keeps them: in_use says nothing of a batch.
         only_turned_off: why no wish may turn it on; empty where all its knobs are set.
     """
 
@@ -193,6 +194,7 @@ class DialectRow:
     module_symbol: str = ""
     fixed_reasons: frozenset[str] | None = None
     hazards: frozenset[str] = frozenset()
+    keeps_channels: bool = False
     only_turned_off: str = ""
 
 
@@ -367,6 +369,7 @@ DIALECTS: Final = (
         module_symbol=MODULE_SYMBOL,
         # Not out of order: it looks at each descriptor's result, and was made for engines that complete so.
         hazards=_EVERY_DMA | _PARAMETERS | {Trap.ZERO_SEGMENTS},
+        keeps_channels=True,
     ),
     DialectRow(
         Dialect.F_MID,
@@ -385,6 +388,7 @@ DIALECTS: Final = (
         module_dir=MODULE_DIR,
         module_symbol=MODULE_SYMBOL,
         hazards=_EVERY_DMA | _PARAMETERS | {AcceptedRisk.UNBOUNDED_STALL, Trap.ZERO_SEGMENTS},
+        keeps_channels=True,
         only_turned_off="it waits for a hung engine for ever (UnboundedStall)",
     ),
     replace(
@@ -399,6 +403,7 @@ DIALECTS: Final = (
             _REASONS,
             _dma_switch(PARAMETERS_DIR, _BUSY),
         ),
+        keeps_channels=True,
     ),
     _V6,
     DialectRow(
@@ -463,6 +468,7 @@ DIALECTS: Final = (
         knobs=(_dma_switch(DCBM_DIR, _NO_CHANNEL, f"Each write answers 4. {_IGNORES_ODD}"),),
         folders=(DCBM_DIR,),
         hazards=_EVERY_DMA | {Trap.SHORT_WRITE},
+        keeps_channels=True,
         only_turned_off="its one channel made migration 2.6 to 4 times slower, says its posting",
     ),
     DialectRow(

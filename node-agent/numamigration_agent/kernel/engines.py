@@ -26,7 +26,7 @@ from numamigration_api.vocabulary import Dialect
 DMA_CLASS_DIR: Final = "/sys/class/dma"
 ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each
 
-_CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
+CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
 
 
 class DmaDriver(NamedTuple):
@@ -91,7 +91,7 @@ def obstacle_of(driver: str, dialect: Dialect) -> str:
 
 def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:
     """Count the DMA channels by driver and NUMA node."""
-    channels = (name for name in sysfs.names(DMA_CLASS_DIR) if _CHANNEL_NAME.fullmatch(name))
+    channels = (name for name in sysfs.names(DMA_CLASS_DIR) if CHANNEL_NAME.fullmatch(name))
     found = Counter(_driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device") for name in channels)
     rows = sorted(found.items(), key=lambda row: (row[0][0], -1 if row[0][1] is None else row[0][1]))
     return tuple(DmaEngines(driver, numa_node, count) for (driver, numa_node), count in rows)

@@ -1,0 +1,158 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A rig whose kernel lives: time passes for both, batches are in flight, and calls wait where the kernel holds them."""
+
+from __future__ import annotations
+
+import copy
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from numamigration_agent.baseline import BaselineFile
+from numamigration_agent.change import WriteKnob
+from numamigration_agent.cluster import StateSeen
+from numamigration_agent.jobs import Answer, Job, Wrote, perform
+from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
+from numamigration_agent.loop import JobDone, Lane, Tick
+from tests.fakekernel.calls import Call
+from tests.fakekernel.control import MoveOwnPages
+from tests.fakekernel.moves import Move, Moved
+from tests.fakekernel.parsing import KernelError
+from tests.twin import mover
+from tests.unit.agent_rig import FakeSysfs, Rig
+
+STEPS_MAX: Final = 20_000
+
+
+class HeldUpError(Exception):
+    """The kernel has taken a call and does not answer yet."""
+
+    def __init__(self, is_over: Callable[[], bool], call: Call | None = None) -> None:
+        super().__init__()
+        self.is_over, self.call = is_over, call
+
+
+class LiveSysfs(FakeSysfs):
+    """Kernel files that may not answer yet."""
+
+    def _load(self, path: str, bytes_max: int) -> bytes:
+        handle = self.kernel.open(path, os.O_RDONLY, self.kernel.agent())
+        answer = _answer(self.kernel.begin_read(handle, bytes_max))
+        return answer if isinstance(answer, bytes) else b""
+
+    def _store(self, path: str, data: bytes) -> None:
+        handle = self.kernel.open(path, os.O_WRONLY, self.kernel.agent())
+        _answer(self.kernel.begin_write(handle, data))
+
+
+def _answer(call: Call) -> bytes | int:
+    if not call.over:
+        raise HeldUpError(lambda: call.over, call)
+    return call.result()
+
+
+@dataclass
+class LiveRig(Rig):
+    """One node whose kernel goes on while the agent waits."""
+
+    waiting: list[tuple[Lane, Job, HeldUpError]] = field(default_factory=list)
+    done: list[tuple[float, Job]] = field(default_factory=list)
+    """Every job that the agent began, and when."""
+    api_away: bool = False
+    _moves: list[Move] = field(default_factory=list)
+    """System calls of the move of own pages that is under way."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.sysfs = LiveSysfs(self.kernel)
+
+    def restart(self) -> None:
+        """End the agent and start another one, which sees its node state only if there is an API server."""
+        super().restart()
+        self.waiting, self._moves = [], []
+        if self.api_away:
+            self._events = [Tick()]
+
+    def come_back(self) -> None:
+        """Let the API server be there again."""
+        self.api_away = False
+        self.send(StateSeen(copy.deepcopy(self.object)))
+
+    def pass_time(self, seconds: float) -> None:
+        end = self.now + seconds
+        for _ in range(STEPS_MAX):
+            self.settle()
+            left = min(max(self.agent.wake_at(), self.now), end, self.now + self.kernel.seconds_to_event()) - self.now
+            self.kernel.advance(left)
+            self.now += left
+            self._answer_waiting()
+            self.send(Tick())
+            if self.now >= end:
+                return
+        raise AssertionError(f"ticks without end: {self.agent}")
+
+    def until(self, holds: Callable[[], bool], seconds_max: float, step: float = 0.5) -> float:
+        """Let time pass until something holds; returns how long that took."""
+        begun = self.now
+        while not holds():
+            assert self.now - begun < seconds_max, f"not within {seconds_max:g} s: {self.agent} {self.status}"
+            self.pass_time(step)
+        return self.now - begun
+
+    def began(self, kind: type[Job], since: float = 0.0) -> list[float]:
+        """Return when jobs of a kind were begun."""
+        return [at for at, job in self.done if isinstance(job, kind) and at >= since]
+
+    def _perform(self, lane: Lane, job: Job) -> None:
+        self.done.append((self.now, job))
+        self._try(lane, job)
+
+    def _try(self, lane: Lane, job: Job) -> None:
+        try:
+            answer = perform(
+                job, self.sysfs or FakeSysfs(self.kernel), BaselineFile(self.folder), self.move or self._move
+            )
+        except HeldUpError as held:
+            self.waiting.append((lane, job, held))
+            return
+        self._events.append(JobDone(lane, answer))
+
+    def _answer_waiting(self) -> None:
+        waiting, self.waiting = self.waiting, []
+        for lane, job, held in waiting:
+            if not held.is_over():
+                self.waiting.append((lane, job, held))
+            elif isinstance(job, WriteKnob) and held.call is not None:
+                self._events.append(JobDone(lane, _written(held.call)))
+            else:
+                self._try(lane, job)
+
+    def _move(self, request: MoveRequest) -> MoveAnswer:
+        begun = iter(self._moves)
+
+        def call(asked: MoveOwnPages) -> Moved:
+            move = next(begun, None)
+            if move is None:
+                way = asked.source, asked.destination
+                move = self.kernel.begin_move(asked.reason, *way, small=asked.small, huge=asked.huge)
+                self._moves.append(move)
+            if not move.over:
+                raise HeldUpError(lambda: move.over)
+            return move.answer()
+
+        answer = mover(call)(request)
+        self._moves = []
+        return answer
+
+    def _take(self, status: dict[str, Any]) -> None:
+        if not self.api_away:
+            super()._take(status)
+
+
+def _written(call: Call) -> Answer:
+    try:
+        call.result()
+    except KernelError as error:
+        return Wrote(error.errno)
+    return Wrote(None)
