@@ -57,6 +57,10 @@ soak: setup-fuse ## 50 and more random kills under a stream of edits, API server
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.soak $(SOAK)
 
+.PHONY: fuzz
+fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checked after every step (five minutes)
+	@$(BIN)/python -m tests.fuzz $(FUZZ)
+
 .PHONY: mutants
 mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')

@@ -30,6 +30,7 @@ from numamigration_agent.kernel.dialects import CODECS
 from numamigration_agent.statefile import DAMAGES, read_file, replace_file
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.machinery.records import dataclass, field, replace
+from numamigration_api.machinery.shapes import objects
 from numamigration_api.vocabulary import NodeCondition, Reason
 
 FILE_NAME: Final = "baseline.json"
@@ -213,9 +214,11 @@ def baselines_of_status(status: Mapping[str, Any], boot_id: str) -> Baselines | 
     if status.get("bootID") != boot_id:
         return None
     values: dict[str, Value] = {}
-    for row in status.get("knobs") or ():
+    for row in objects(status.get("knobs")):
         shown, name = row.get("baseline"), row.get("field")
-        value = CODECS[name].unshow(shown) if name in CODECS and isinstance(shown, str) else None
+        if not (isinstance(shown, str) and isinstance(name, str) and name in CODECS):
+            continue
+        value = CODECS[name].unshow(shown)
         if value is not None:
             values[name] = value
     return Baselines(boot_id, values)
@@ -233,7 +236,7 @@ def recover(loaded: Loaded, status: Mapping[str, Any], boot_id: str) -> Baseline
     known = reported.values if reported else {}
     if isinstance(loaded, NewerFile):
         return Baselines(boot_id, known, f"{loaded.problem}; run that release again, this one does not understand it")
-    degraded = find_condition(status.get("conditions") or (), NodeCondition.DEGRADED) or {}
+    degraded = find_condition(objects(status.get("conditions")), NodeCondition.DEGRADED) or {}
     if reported is not None and degraded.get("reason") != Reason.BASELINE_NOT_SAVED:
         return reported
     problem = (

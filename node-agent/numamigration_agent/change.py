@@ -24,7 +24,6 @@ Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, assert_never
@@ -32,7 +31,7 @@ from typing import Final, assert_never
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import Knob
-from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading
+from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading, explain_errno
 from numamigration_agent.plan import ERRNO_REASONS, KnobWrite, TrialWindow, UnitChange, stays
 from numamigration_agent.verify import Trial
 from numamigration_api.machinery.records import dataclass
@@ -438,7 +437,7 @@ def rejected(knob: Knob, target: Value, number: int) -> Failure:
     reason = dict(knob.errnos).get(number) or ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
     advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
     name = errno.errorcode.get(number, str(number))
-    message = f"{knob.path}: writing {target!r}: {name} ({os.strerror(number)}){advice}"
+    message = f"{knob.path}: writing {target!r}: {name} ({explain_errno(number)}){advice}"
     return Failure(reason, message, knob.field)
 
 
@@ -460,7 +459,7 @@ def unreadable(knob: Knob, reading: Reading) -> Failure:
         case Absent():
             return Failure(Reason.KERNEL_ERROR, f"{knob.path}: has gone; was the driver unloaded?", knob.field)
         case Denied(number):
-            message = f"{knob.path}: cannot be read: {os.strerror(number)}"
+            message = f"{knob.path}: cannot be read: {explain_errno(number)}"
             return Failure(ERRNO_REASONS.get(number, Reason.KERNEL_ERROR), message, knob.field)
         case Present(text):
             return Failure(Reason.KERNEL_ERROR, f"{knob.path}: shows {text[:80]!r}", knob.field)

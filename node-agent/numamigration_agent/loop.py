@@ -90,6 +90,7 @@ from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import dataclass, replace
+from numamigration_api.machinery.shapes import mapping, moment
 from numamigration_api.vocabulary import (
     Dialect,
     DriftPolicy,
@@ -327,7 +328,7 @@ class Agent:
         """Once file and status are both known: take from them what an earlier life of this agent knew."""
         if self._begun is None or self._state is None or self._baselines is not None:
             return
-        status, boot_id = self._state.get("status") or {}, self._begun.host.boot_id
+        status, boot_id = mapping(self._state.get("status")), self._begun.host.boot_id
         self._reports.seen(self._state, boot_id)
         self._baselines = recover(self._begun.loaded, status, boot_id)
         if self._baselines.problem:
@@ -341,26 +342,29 @@ class Agent:
             self._settled = settled_of_status(status)
             self._reasons_seen |= reasons_of_status(status)
             self._statistics = Statistics(totals={DRIFT_CORRECTIONS: 0, **totals_of_status(status)})
-            self._since = (status.get("statistics") or {}).get("since")
+            self._since = moment(mapping(status.get("statistics")).get("since"))
             self._window = window_of_status(status)
-            if status.get("observedRevision") == (self._state.get("spec") or {}).get("revision"):
+            if status.get("observedRevision") == mapping(self._state.get("spec")).get("revision"):
                 contended, since = contended_of_status(status)
                 self._drifts = {name: contended_log(name, now, since) for name in contended}
-            self._settled_at = (status.get("observedRevision"), status["settledAt"]) if "settledAt" in status else None
+            settled_at = moment(status.get("settledAt"))
+            self._settled_at = (status.get("observedRevision"), settled_at) if settled_at else None
         self._verdict_on_file = self._begun.verdict
         self._verdict = worst([self._begun.verdict, verdict_of_status(status, boot_id)])
 
     def _drop_outdated_change(self) -> None:
         """Forget a change of an older spec that has written nothing; another is finished, or half of it would stay.
 
-        Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open.
+        Without a spec every change is forgotten: nobody asks for it, and nobody could be told. The file has it open. So
+        it is when another spec has come meanwhile, for the new object has no baselines, and no report is made of a plan
+        that went with the old one.
         """
         if self._change is None or self._turning_off or self._spec is self._planned_for:
             return
         if self._change.on_trial:  # or an engine would stay on that nobody has tried
             return
         touched = self._change.touched
-        if not touched or self._spec is None or self._spec.revision is None:
+        if not touched or self._plan is None or self._spec is None or self._spec.revision is None:
             self._fresh, self._change = frozenset() if touched else self._change.fresh, None
 
     # --- jobs --------------------------------------------------------------------------------------------------------

@@ -22,17 +22,16 @@ well is an empty plan. So a crash between any two steps of a change is continued
 from __future__ import annotations
 
 import errno
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.baseline import Baselines, Swap
 from numamigration_agent.guards import SERIES_GROUPS, first_refusal
 from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reason_names, reasons_value
-from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase
+from numamigration_agent.kernel.dialects import CHANNELS_FIELD, FIELD_ORDER, KNOBS, REASONS_FIELD, Knob, Phase, knobs_of
 from numamigration_agent.kernel.probe import KernelFacts
-from numamigration_agent.kernel.sysfs import Absent, Denied
-from numamigration_agent.situation import Refusal, Situation, in_words
+from numamigration_agent.kernel.sysfs import Absent, Denied, explain_errno
+from numamigration_agent.situation import Refusal, Situation, in_words, unknown_words
 from numamigration_agent.verify import NO_RECORD, Record, Subject, Trial, Verdict, is_due, make_trial, subject_of
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
 from numamigration_api.machinery.quantities import size_bytes
@@ -274,10 +273,10 @@ def plan_group(
     record: Record = NO_RECORD,
 ) -> GroupPlan:
     """Decide for one group."""
-    if wish.skew:
-        return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {wish.skew}")
     if wish.mode is GroupMode.RESTORE:
         return _restore(facts, wish, baselines, veto)
+    if unknown := unknown_words(wish):
+        return GroupPlan(wish, GroupState.FAILED, Reason.VERSION_SKEW, f"this agent does not know: {unknown}")
     case = Situation(facts, wish, veto)
     if wish.mode is GroupMode.HOLD:
         rows = tuple(replace(row, target=None) for row in _rows(case, baselines))
@@ -492,7 +491,7 @@ def _to_baseline(facts: KernelFacts, knob: Knob, before: Value) -> KnobPlan:
 
 
 def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal | None) -> GroupPlan:
-    """Put every knob of the group back; one whose file is gone lost its state with the driver and is forgotten.
+    """Put every knob of the group back; one that went with its driver lost what it held, and is forgotten.
 
     An engine that was on before us and that has copied wrong meanwhile is not turned on again (promise 15).
     """
@@ -504,6 +503,10 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal
     if denied is not None:
         reason, message = _denial(denied, facts)
         return GroupPlan(wish, GroupState.FAILED, reason, message)
+    hidden = [knob.path for knob in knobs_of(facts.dialect) if knob.field in held and _is_hidden(facts, knob)]
+    if hidden:
+        message = f"{', '.join(hidden)} has gone, and its folder has not: are /sys and /proc mounted whole?"
+        return GroupPlan(wish, GroupState.FAILED, Reason.KERNEL_ERROR, message)
     vetoed = veto is not None and veto.reason is Reason.CORRUPTION_DETECTED
     rows = tuple(
         _to_baseline(facts, knob, knob.off if vetoed and knob.is_engine and knob.off else baselines.values[knob.field])
@@ -512,6 +515,12 @@ def _restore(facts: KernelFacts, wish: Wish, baselines: Baselines, veto: Refusal
     writes = _writes(facts, (row for row in rows if row.differs))
     message = f"putting {len(writes)} back"
     return GroupPlan(wish, GroupState.PENDING, Reason.RESTORING, message, rows, writes, forget=held)
+
+
+def _is_hidden(facts: KernelFacts, knob: Knob) -> bool:
+    """Whether a knob's file is gone although nothing went that would have taken along what it held."""
+    went_with_its_folder = knob.folder in facts.row.folders and facts.life(knob) is None
+    return knob not in facts.knobs and not went_with_its_folder
 
 
 def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPlan:
@@ -608,7 +617,7 @@ def _denial(knob: Knob, facts: KernelFacts) -> tuple[Reason, str]:
     reading = facts.readings.get(knob.field, Absent())
     if isinstance(reading, Denied):
         reason = ERRNO_REASONS.get(reading.errno, Reason.KERNEL_ERROR)
-        return reason, f"{knob.path}: cannot be read: {os.strerror(reading.errno)}"
+        return reason, f"{knob.path}: cannot be read: {explain_errno(reading.errno)}"
     return Reason.KERNEL_ERROR, f"{knob.path}: says what no {knob.field} is: {str(reading)[:80]}"
 
 

@@ -23,6 +23,7 @@ from numamigration_agent.cluster import ApplyKind, ApplyResult
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.status import significant
 from numamigration_api.machinery.backoff import Backoff
+from numamigration_api.machinery.shapes import mapping, objects
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,7 @@ class Reports:
         self._sending: Mapping[str, Any] | None = None
         self._own: deque[Mapping[str, Any]] = deque(maxlen=OWN_MAX)
         self._edited: Mapping[str, Any] | None = None
+        self._overtaken = False  # an edit was seen while the report was under way, and may have come after it
         self._due = self._not_before = float("-inf")
         self.skewed = False
         self.baselines: Mapping[str, Value] = {}
@@ -73,10 +75,10 @@ class Reports:
 
     def seen(self, state: Mapping[str, Any], boot_id: str | None) -> None:
         """Take notice of what the object has."""
-        uid, status = state.get("metadata", {}).get("uid"), state.get("status") or {}
+        uid, status = mapping(state.get("metadata")).get("uid"), mapping(state.get("status"))
         if uid != self._uid:
             self._uid, self._told, self.baselines = uid, None, {}
-            self.conditions = tuple(status.get("conditions") or ())
+            self.conditions = objects(status.get("conditions"))
             self._not_before = float("-inf")
             self._own.clear()
             self._own.append(significant(status))
@@ -87,7 +89,7 @@ class Reports:
         known = found.values if found else {}
         if found is None:
             # Somebody took away what was told, or an older copy of the object came back.
-            self._told = None
+            self._told, self._overtaken = None, self._sending is not None
         self.baselines = known
 
     def _look_for_edit(self, shown: Mapping[str, Any]) -> None:
@@ -95,6 +97,7 @@ class Reports:
             self._edited = None
         elif self._own and shown != self._edited:
             self._edited, self._told = shown, None
+            self._overtaken = self._sending is not None
 
     def has(self, baselines: Baselines) -> bool:
         """Whether the object's status has these baselines."""
@@ -108,7 +111,7 @@ class Reports:
 
     def send(self, status: Mapping[str, Any], now: float) -> None:
         """Note that `status` is on its way."""
-        self._sending, self._sent_uid = status, self._uid
+        self._sending, self._sent_uid, self._overtaken = status, self._uid, False
         self._own.append(significant(status))
         self._due = now + self._rng.uniform(*self._interval)
 
@@ -136,8 +139,10 @@ class Reports:
 
     def _applied(self, status: Mapping[str, Any]) -> None:
         self.skewed = False
-        self._told = significant(status)
         self.conditions = tuple(status["conditions"])
+        if self._overtaken:
+            return
+        self._told = significant(status)
         found = baselines_of_status(status, status["bootID"])
         if found is not None:
             self.baselines = found.values

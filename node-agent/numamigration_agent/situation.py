@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple, assert_never
 
-from numamigration_agent.kernel.dialects import REASONS_FIELD, Knob
+from numamigration_agent.kernel.codecs import Codec, ReasonMask, Size, UInt, Words
+from numamigration_agent.kernel.dialects import ENGINE_FIELD, KNOBS, REASONS_FIELD, Knob
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.wishes import Wish
 from numamigration_api.vocabulary import AcceptedRisk, Engine, GroupState, MigrationReason, Reason
+
+_CODECS: Final = {knob.setting: knob.codec for knob in KNOBS}
 
 
 class Refusal(NamedTuple):
@@ -86,4 +89,31 @@ def in_words(wanted: Any) -> str:
     """Return a setting as people say it; empty when nothing is asked."""
     if isinstance(wanted, bool):
         return "true" if wanted else "false"
-    return ",".join(wanted) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
+    return ",".join(map(str, wanted)) if isinstance(wanted, list) else "" if wanted is None else str(wanted)
+
+
+def unknown_words(wish: Wish) -> str:
+    """Return what this release does not understand of a wish; empty when all is known.
+
+    Only what is of another kind than it should be: a field or word that this kernel lacks is Unsupported, by its name.
+    """
+    settings = {f"{wish.group}.{key}": wanted for key, wanted in wish.settings.items()}
+    known = [(name, wanted) for name, wanted in settings.items() if name in _CODECS]
+    return wish.skew or next((f"{name}: {wanted!r}" for name, wanted in known if _misfits(name, wanted)), "")
+
+
+def _misfits(name: str, wanted: Any) -> bool:
+    if name == ENGINE_FIELD:
+        return wanted not in list(Engine)
+    codec: Codec = _CODECS[name]
+    match codec:
+        case UInt():
+            return not isinstance(wanted, int) or isinstance(wanted, bool)
+        case Size():
+            return not isinstance(wanted, str) or codec.unshow(wanted) is None
+        case ReasonMask():
+            return not isinstance(wanted, list) or not all(isinstance(reason, str) for reason in wanted)
+        case Words():
+            return not isinstance(wanted, bool) and (not isinstance(wanted, str) or not wanted)
+        case _:
+            assert_never(codec)

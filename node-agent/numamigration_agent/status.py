@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from numamigration_agent.change import Failure
-from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value
+from numamigration_agent.kernel.codecs import ReasonMask, UInt, Value, is_reason_name
 from numamigration_agent.kernel.counters import NUMA_COUNTERS, numa_name, split_numa_name
 from numamigration_agent.kernel.dialects import (
     CHANNELS_FIELD,
@@ -36,8 +36,9 @@ from numamigration_agent.watch import Finding
 from numamigration_agent.window import Window, window_json
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.machinery.conditions import Condition, merge_conditions, shorten
+from numamigration_api.machinery.conditions import Condition, find_condition, merge_conditions, shorten
 from numamigration_api.machinery.records import dataclass, field, replace
+from numamigration_api.machinery.shapes import count, mapping, moment, objects, texts
 from numamigration_api.vocabulary import (
     KNOBS_MAX,
     PLANS_MAX,
@@ -67,6 +68,8 @@ _UNITS_OF_ENGINE: Final = {
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
 }
 _IN_FORCE: Final = frozenset({Outcome.APPLIED, Outcome.ALREADY_SET})
+_SETTLED: Final = (Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED)  # a tuple: what is asked may not be hashable
+_DRIFTED: Final = (Reason.DRIFT_DETECTED, Reason.CONTENDED)
 _VOLATILE: Final = frozenset({"reportedAt", "statistics", "window"})
 _RATES: Final = {
     "folios_migrated": "foliosPerSecond",
@@ -285,7 +288,7 @@ def _failed_row(row: KnobPlan, failure: Failure) -> KnobPlan:
 def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
     """Return all five conditions."""
     return [
-        _ready(groups),
+        _ready(view, groups),
         _supported(view.facts),
         _verified(view, groups),
         _drifted(view, groups),
@@ -296,11 +299,13 @@ def find_conditions(view: View, groups: Sequence[GroupPlan]) -> list[Condition]:
 _SPEAKS_FIRST: Final = (GroupState.FAILED, GroupState.REFUSED, GroupState.PENDING)
 
 
-def _ready(groups: Sequence[GroupPlan]) -> Condition:
+def _ready(view: View, groups: Sequence[GroupPlan]) -> Condition:
     for state in _SPEAKS_FIRST:
         found = next((group for group in groups if group.state is state), None)
         if found is not None:
             return _about(NodeCondition.READY, ConditionStatus.FALSE, found)
+    if view.spec.unknown:
+        return Condition(NodeCondition.READY, ConditionStatus.FALSE, Reason.VERSION_SKEW, _unknown_groups(view.spec))
     if not groups:
         return Condition(NodeCondition.READY, ConditionStatus.TRUE, Reason.NO_SETTINGS, "no policy sets anything here")
     unsupported = [group for group in groups if group.state is GroupState.UNSUPPORTED]
@@ -308,6 +313,10 @@ def _ready(groups: Sequence[GroupPlan]) -> Condition:
         return _about(NodeCondition.READY, ConditionStatus.FALSE, unsupported[0])
     told = next((group for group in groups if group.reason is not Reason.AS_EXPECTED), groups[0])
     return _about(NodeCondition.READY, ConditionStatus.TRUE, told)
+
+
+def _unknown_groups(spec: Spec) -> str:
+    return f"this agent does not know the settings group {', '.join(spec.unknown)}: upgrade it"
 
 
 def _about(type_: NodeCondition, status: ConditionStatus, group: GroupPlan) -> Condition:
@@ -378,6 +387,8 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     unspoken = next(iter(view.failures.values()), None)
     if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
+    if view.spec.unknown:
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, _unknown_groups(view.spec))
     if view.skewed:
         message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
@@ -406,7 +417,7 @@ def _knob_json(row: KnobPlan, baselines: Mapping[str, Value]) -> dict[str, Any]:
     knob = row.knob or next((knob for knob in KNOBS if knob.field == row.field), None)
     return _without_none(
         {
-            "field": row.field,
+            "field": shorten(row.field, SHORT_LENGTH_MAX),
             "path": row.knob.path if row.knob else None,
             "desired": shorten(row.asked, KNOB_TEXT_LENGTH_MAX) or None,
             "observed": _shown(knob, row.observed),
@@ -539,38 +550,43 @@ def _numa_nodes(totals: Mapping[str, int]) -> list[dict[str, Any]]:
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:
     """Return the totals that a status has, to go on counting after a restart of the agent."""
-    known = status.get("statistics") or {}
-    totals = {name: int(known[key]) for name, key in _TOTALS.items() if key in known}
-    for row in known.get("numaNodes") or ():
-        found = {name: row[_TOTALS[name]] for name in NUMA_COUNTERS if _TOTALS[name] in row}
-        totals |= {numa_name(row["id"], name): int(total) for name, total in found.items()}
-    return totals
+    known = mapping(status.get("statistics"))
+    totals = {name: count(known.get(key)) for name, key in _TOTALS.items()}
+    for row in objects(known.get("numaNodes")):
+        number = count(row.get("id"))
+        if number is not None:
+            totals |= {numa_name(number, name): count(row.get(_TOTALS[name])) for name in NUMA_COUNTERS}
+    return {name: total for name, total in totals.items() if total is not None}
 
 
 def reasons_of_status(status: Mapping[str, Any]) -> frozenset[str]:
     """Return the migration reasons that a status says this kernel knows."""
-    return frozenset((status.get("capabilities") or {}).get("migrationReasons") or ())
+    names = texts(mapping(status.get("capabilities")).get("migrationReasons"))
+    return frozenset(filter(is_reason_name, names))
 
 
 def contended_of_status(status: Mapping[str, Any]) -> tuple[frozenset[str], str]:
     """Return the fields that a status says another writer fights over, and since when."""
-    conditions = status.get("conditions") or ()
-    since = next((row["lastTransitionTime"] for row in conditions if row["type"] == NodeCondition.DRIFTED), "")
-    rows = (row for row in status.get("knobs") or () if not row.get("outcome"))
-    return frozenset(row["field"] for row in rows if row.get("reason") == Reason.CONTENDED), since
+    drifted = find_condition(objects(status.get("conditions")), NodeCondition.DRIFTED) or {}
+    rows = (row for row in objects(status.get("knobs")) if not row.get("outcome"))
+    names = (row.get("field") for row in rows if row.get("reason") == Reason.CONTENDED)
+    known = frozenset(name for name in names if isinstance(name, str) and name in CODECS)
+    return known, moment(drifted.get("lastTransitionTime")) or ""
 
 
 def settled_of_status(status: Mapping[str, Any]) -> dict[str, Value]:
     """Return by field what a status says was in force, so that drift is told from work also after a restart."""
     settled: dict[str, Value] = {}
-    for row in status.get("knobs") or ():
-        in_force = row.get("outcome") in {Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED}
-        shown = row.get("observed") if in_force else row.get("desired")
-        drifted = not row.get("outcome") and row.get("reason") in {Reason.DRIFT_DETECTED, Reason.CONTENDED}
+    for row in objects(status.get("knobs")):
+        in_force = row.get("outcome") in _SETTLED
+        shown, name = row.get("observed") if in_force else row.get("desired"), row.get("field")
+        drifted = not row.get("outcome") and row.get("reason") in _DRIFTED
         told = in_force or drifted
-        value = CODECS[row["field"]].unshow(shown) if told and shown and row.get("field") in CODECS else None
+        if not (told and isinstance(shown, str) and isinstance(name, str) and name in CODECS):
+            continue
+        value = CODECS[name].unshow(shown)
         if value is not None:
-            settled[row["field"]] = value
+            settled[name] = value
     return settled
 
 

@@ -17,6 +17,7 @@ from typing import Any, Final
 from numamigration_agent.statistics import Sample, Statistics
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.machinery.records import dataclass, replace
+from numamigration_api.machinery.shapes import mapping
 
 _COUNTERS: Final = {
     "folios_migrated": "foliosMigrated",
@@ -81,8 +82,9 @@ def window_json(window: Window) -> dict[str, Any]:
 
 def window_of_status(status: Mapping[str, Any]) -> Window | None:
     """Return the window that a status has."""
-    known = status.get("window") or {}
-    return Window(known["revision"], known.get("before"), known.get("after")) if "revision" in known else None
+    known = mapping(status.get("window"))
+    before, after = (mapping(known.get(name)) or None for name in ("before", "after"))
+    return Window(known["revision"], before, after) if isinstance(known.get("revision"), str) else None
 
 
 def _numbers(first: Sample, last: Sample, known: Statistics) -> Mapping[str, Any] | None:

@@ -2,16 +2,18 @@
 """The spec of a node state as plain data: what this node shall have, by settings group, and what Plan policies ask.
 
 The API server has checked everything already; what this release does not know comes from a newer operator. Such a
-group is kept with the unknown word named in ``skew``, so that it is shown and not written.
+group is kept with the unknown word named in ``skew``, so that it is shown and not written; a whole group that is
+unknown is kept by its name. A wish to restore needs no other word than that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from numamigration_api.machinery.canonical import spec_revision
-from numamigration_api.machinery.records import dataclass
+from numamigration_api.machinery.records import dataclass, replace
+from numamigration_api.machinery.shapes import count, mapping, objects, texts
 from numamigration_api.vocabulary import (
     DriftPolicy,
     GroupMode,
@@ -20,6 +22,8 @@ from numamigration_api.vocabulary import (
     UnsupportedPolicy,
     Verification,
 )
+
+_KNOWN_GROUPS: Final = frozenset(SettingsGroup)
 
 
 class Source(NamedTuple):
@@ -70,6 +74,7 @@ class Spec:
         whole: the revision is that of the rest, so nothing is missing of what the operator wrote.
         soak_seconds: how long what became of it is watched; 0 when nobody asked.
         verify_epoch: grows when a person, or the operator, asks for a fresh trial of the engine.
+        unknown: names of groups that this release does not know.
     """
 
     generation: int = 0
@@ -78,6 +83,7 @@ class Spec:
     wishes: tuple[Wish, ...] = ()
     plans: tuple[PlanRequest, ...] = ()
     soak_seconds: float = 0.0
+    unknown: tuple[str, ...] = ()
     verify_epoch: int = 0
 
     def wish(self, group: SettingsGroup) -> Wish | None:
@@ -87,43 +93,56 @@ class Spec:
 
 def parse_spec(state: Mapping[str, Any]) -> Spec:
     """Return the spec of a NodeMigrationState as JSON has it."""
-    spec = state.get("spec") or {}
-    groups = spec.get("groups") or {}
+    spec = mapping(state.get("spec"))
+    groups, revision = mapping(spec.get("groups")), spec.get("revision")
     return Spec(
-        generation=int(state.get("metadata", {}).get("generation", 0)),
-        revision=spec.get("revision"),
-        whole=spec.get("revision") == spec_revision(spec),
-        wishes=tuple(_wish(group, groups[group], groups[group]) for group in SettingsGroup if group in groups),
-        plans=tuple(_plan(plan) for plan in spec.get("plans") or ()),
-        soak_seconds=float((spec.get("observe") or {}).get("soakSeconds", 0)),
-        verify_epoch=int(spec.get("verifyEpoch") or 0),
+        generation=count(mapping(state.get("metadata")).get("generation")) or 0,
+        revision=revision if isinstance(revision, str) else None,
+        whole=_is_whole(spec),
+        wishes=tuple(
+            _wish(group, mapping(groups[group]), mapping(groups[group])) for group in SettingsGroup if group in groups
+        ),
+        plans=tuple(_plan(plan) for plan in objects(spec.get("plans"))),
+        unknown=tuple(sorted(groups.keys() - _KNOWN_GROUPS)),
+        verify_epoch=count(spec.get("verifyEpoch")) or 0,
+        soak_seconds=float(count(mapping(spec.get("observe")).get("soakSeconds")) or 0),
     )
 
 
+def _is_whole(spec: Mapping[str, Any]) -> bool:
+    try:
+        return bool(spec.get("revision") == spec_revision(spec))
+    except (AttributeError, TypeError, ValueError):
+        return False
+
+
 def _plan(plan: Mapping[str, Any]) -> PlanRequest:
-    settings = plan.get("settings") or {}
+    settings = mapping(plan.get("settings"))
     wishes = tuple(_wish(group, {"settings": settings[group]}, plan) for group in SettingsGroup if group in settings)
     return PlanRequest(_source(plan), wishes)
 
 
 def _wish(group: SettingsGroup, body: Mapping[str, Any], conditions: Mapping[str, Any]) -> Wish:
-    plain = Wish(group, body.get("settings") or {}, _source(conditions))
+    plain = Wish(group, mapping(body.get("settings")), _source(conditions))
     try:
+        mode = GroupMode(body.get("mode", plain.mode))
+        if mode is GroupMode.RESTORE:
+            return replace(plain, mode=mode)
         return Wish(
             group=plain.group,
             settings=plain.settings,
             source=plain.source,
-            mode=GroupMode(body.get("mode", plain.mode)),
+            mode=mode,
             drift=DriftPolicy(body.get("drift", plain.drift)),
             unsupported=UnsupportedPolicy(conditions.get("unsupported", plain.unsupported)),
             verification=Verification(conditions.get("verification", plain.verification)),
-            accepted_risks=frozenset(conditions.get("acceptedRisks") or ()),
+            accepted_risks=frozenset(texts(conditions.get("acceptedRisks"))),
             release=Release(body.get("release", plain.release)),
         )
     except ValueError as error:
-        return Wish(plain.group, plain.settings, plain.source, skew=str(error))
+        return replace(plain, skew=str(error))
 
 
 def _source(body: Mapping[str, Any]) -> Source:
-    source = body.get("source") or {}
-    return Source(str(source.get("policy", "")), str(source.get("uid", "")), int(source.get("generation", 0)))
+    source = mapping(body.get("source"))
+    return Source(str(source.get("policy", "")), str(source.get("uid", "")), count(source.get("generation")) or 0)

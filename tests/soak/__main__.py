@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import argparse
 import secrets
-import subprocess
 import sys
 import tempfile
 import time
@@ -34,10 +33,9 @@ from tests.soak.model import POLICIES_MAX, ROLES, Kernel, Model, Policy, some_se
 from tests.soak.stage import AGENT, API_SERVER, OPERATOR, Stage
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import find_binaries
-from tests.testbed.commands import run_command
+from tests.testbed.commands import revision, run_command
 from tests.testbed.progress import Progress, elapsed
 
-ROOT: Final = Path(__file__).resolve().parents[2]
 NODES: Final = ("node-a", "node-b", "node-c")
 EDITS_MAX: Final = 4
 QUIET_SHARE: Final = 0.3
@@ -215,13 +213,6 @@ def run(soak: Soak, *, minutes: float, kills: int, away_seconds: float) -> None:
 def listed(counts: Counter[str]) -> str:
     """Return counts as people say them."""
     return ", ".join(f"{name} {count}" for name, count in sorted(counts.items()))
-
-
-def revision() -> str:
-    """Return the git revision, and whether the tree differs from it."""
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return (head.stdout.strip() or "unknown") + (" and uncommitted changes" if changed.stdout.strip() else "")
 
 
 def main(arguments: list[str] | None = None) -> int:

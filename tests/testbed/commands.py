@@ -10,9 +10,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import FrameType
+from typing import Final
 
 from tests.testbed.errors import BedError, MissingNeedError
+
+ROOT: Final = Path(__file__).resolve().parents[2]
 
 
 def run_command(
@@ -42,6 +46,13 @@ def run_command(
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def revision() -> str:
+    """Return the git revision, and whether the tree differs from it."""
+    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return (head.stdout.strip() or "unknown") + (" and uncommitted changes" if changed.stdout.strip() else "")
 
 
 def _text(error: Exception) -> str:

@@ -260,6 +260,22 @@ def test_no_knob_is_written_while_the_status_lacks_a_baseline(rig: Rig, edit: Ca
 # --- the node state goes
 
 
+def test_a_node_state_that_went_and_came_while_a_knob_was_written_is_served(rig: Rig) -> None:
+    """Promise 13: the change waited for a report that nobody could make, and nothing was done until a restart."""
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish({"mode": "Normal"})})
+    rig.holds = WriteKnob
+    rig.wish({"demotion": wish({"enabled": False}), "balancing": wish({"mode": "Tiering"})})
+    assert rig.held
+
+    rig.delete_state()
+    rig.wish({"demotion": wish({"enabled": True})})
+    rig.release()
+    rig.pass_time(60)
+
+    assert rig.group("demotion")["state"] == "Ready"
+    assert rig.status["observedRevision"] == rig.object["spec"]["revision"]
+
+
 @pytest.mark.parametrize("watched", [True, False], ids=["deletion seen", "deletion missed"])
 @pytest.mark.parametrize("mode", ["Apply", "Restore"])
 def test_a_node_state_deleted_in_mid_change_stops_it_and_forgets_nothing(rig: Rig, mode: str, watched: bool) -> None:

@@ -16,7 +16,7 @@ from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import knobs_of
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
-from numamigration_agent.kernel.sysfs import Denied
+from numamigration_agent.kernel.sysfs import Absent, Denied
 from numamigration_agent.plan import GroupPlan, KnobWrite, in_safe_order, make_plan, plan_policy
 from numamigration_agent.situation import Refusal
 from numamigration_agent.wishes import parse_spec
@@ -551,6 +551,49 @@ def test_a_knob_that_is_no_longer_named_is_released(
 
     assert written(plan) == writes
     assert plan.forget == forget
+
+
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        pytest.param("demotion", "demotion.enabled", id="of every kernel"),
+        pytest.param("offload", "offload.channels", id="of a driver that is there"),
+    ],
+)
+def test_a_knob_whose_file_alone_is_gone_is_not_said_to_be_restored(group: str, name: str) -> None:
+    """Promise 7: the kernel still holds what we wrote; a mount over /sys hides the file and changes nothing."""
+    facts = facts_of(HostConfig())
+    hidden = replace(facts, readings={**facts.readings, name: Absent()})
+    spec = parse_spec({"spec": {"groups": {group: wish({}, mode="Restore")}}})
+
+    plan = make_plan(hidden, spec, Baselines("boot", {name: Value("1")}), {})
+
+    assert (plan.groups[0].state, plan.groups[0].reason) == (GroupState.FAILED, Reason.KERNEL_ERROR)
+    assert "has gone" in plan.groups[0].message
+    assert plan.changes == ()
+
+
+def test_a_knob_that_went_with_one_of_two_drivers_is_forgotten() -> None:
+    """Promise 13: the copy threads of V3 are there, and the DMA driver's folder went with what it held."""
+    kernel = FakeKernel(HostConfig(dialect=Dialect.V3), random.Random(1))
+    kernel.unload()
+    sysfs = FakeSysfs(kernel)
+    spec = parse_spec({"spec": {"groups": {"offload": wish({}, mode="Restore")}}})
+
+    plan = make_plan(probe(sysfs, probe_host(sysfs)), spec, Baselines("boot", {"offload.engine": Value("1")}), {})
+
+    assert plan.groups[0].state is GroupState.PENDING
+    assert plan.changes[0].forget == {"offload.engine"}
+
+
+def test_a_knob_that_another_dialect_of_the_driver_lacks_is_forgotten() -> None:
+    """Promise 13: the driver was replaced, and what its mask held went with it."""
+    plan = plan_one(
+        "offload", wish({}, mode="Restore"), HostConfig(dialect=Dialect.V5), baselines={"offload.reasons": "damon"}
+    )
+
+    assert plan.state is GroupState.PENDING
+    assert plan.forget == {"offload.reasons"}
 
 
 def test_the_baselines_of_an_absent_group_are_forgotten_and_nothing_is_written() -> None:

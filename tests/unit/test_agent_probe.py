@@ -11,7 +11,7 @@ import pytest
 from numamigration_agent.kernel.counters import parse_vmstat, read_counters
 from numamigration_agent.kernel.engines import DmaEngines
 from numamigration_agent.kernel.probe import DriverState, KernelFacts, find_dialect, hardware_class, probe, probe_host
-from numamigration_agent.kernel.sysfs import Present, Sysfs
+from numamigration_agent.kernel.sysfs import READ_BYTES_MAX, Present, Sysfs
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
@@ -188,5 +188,5 @@ def test_lines_of_vmstat_that_are_no_pair_are_skipped() -> None:
 def test_a_long_file_is_read_to_its_end_and_no_further_than_asked(tmp_path: Path) -> None:
     (tmp_path / "long").write_text("x" * 200_000)
 
-    assert Sysfs(tmp_path).read("/long") == Present("x" * 200_000)
+    assert Sysfs(tmp_path).read("/long", READ_BYTES_MAX) == Present("x" * 200_000)
     assert Sysfs(tmp_path).read("/long", 10) == Present("x" * 10)

@@ -59,6 +59,44 @@ def test_an_answer_meant_for_a_node_state_that_is_gone_proves_nothing_about_its_
     assert reports.wants(STATUS, 0)
 
 
+def test_an_edit_that_is_seen_before_the_answer_to_a_report_is_not_taken_back_by_it(reports: Reports) -> None:
+    """Promise 1: the watch may be ahead of the answer, and then the status has no value of before any more."""
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.send(STATUS, 0)
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.seen({"metadata": {"uid": "one"}, "status": {"bootID": "boot"}}, "boot")
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {}
+    assert reports.wants(STATUS, 0)
+
+
+def test_a_status_that_was_cleared_before_the_answer_to_a_report_is_told_again(reports: Reports) -> None:
+    """Promise 1: it looks like that of a new object, which the agent knows."""
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.send(STATUS, 0)
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {}
+    assert reports.wants(STATUS, 0)
+
+
+def test_an_edit_that_a_report_has_overwritten_is_over(reports: Reports) -> None:
+    """Promise 12: it is told once for each edit."""
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.seen({"metadata": {"uid": "one"}, "status": {"bootID": "boot"}}, "boot")
+    reports.send(STATUS, 0)
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {"offload.channels": "1"}
+    assert not reports.wants(STATUS, 0)
+
+
 def test_what_the_server_asks_for_is_obeyed(reports: Reports) -> None:
     reports.send(STATUS, 0)
     reports.answered(RETRY._replace(retry_after=120.0), 0)

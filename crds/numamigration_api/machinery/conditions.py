@@ -15,6 +15,7 @@ from datetime import datetime
 from typing import Any, Final, NamedTuple
 
 from numamigration_api.machinery.clock import timestamp
+from numamigration_api.machinery.shapes import moment
 from numamigration_api.vocabulary import ConditionStatus, Reason
 
 MESSAGE_LENGTH_MAX: Final = 512  # twenty of them stay far below the 20 kB of a policy's status (promise 12)
@@ -50,7 +51,8 @@ def merge_conditions(
 
 
 def _merged(before: Mapping[str, Any] | None, found: Condition, generation: int, now: datetime) -> dict[str, Any]:
-    since = before.get("lastTransitionTime") if before is not None and before.get("status") == found.status else None
+    stands = before is not None and before.get("status") == found.status
+    since = moment(before.get("lastTransitionTime")) if before and stands else None
     return {
         "type": str(found.type),
         "status": str(found.status),

@@ -9,7 +9,9 @@ same exactly when they are equal, and a baseline is plain text in a file.
 * ``format`` is what is written, and is not always what is read: ``demotion_enabled`` shows ``true``, but kernels
   before 2025 take only ``1`` or ``y`` for it (lib/kstrtox.c, kstrtobool).
 * ``legal`` says in one short phrase what a wish may be; a range that ends in ``..`` is wider than the API's.
-* ``reason_mask``: an empty line would succeed and mean none, so no reason is always spelled ``none``.
+* ``reason_mask``: an empty line would succeed and mean none, so no reason is always spelled ``none``. In a list
+  ``none`` and ``all`` are no names: the kernel never shows them there, and takes them for what they say.
+* A value is short enough for a status to hold it whole, or it is none: one that cannot be told cannot be put back.
 
 Sources: lib/kstrtox.c; kernel/sysctl.c; mm/memory-tiers.c; RFC v6 4/5 of the batch copy offload series (reason_mask).
 """
@@ -30,8 +32,10 @@ Value = NewType("Value", str)
 NO_REASONS: Final = "none"
 OPEN_ABOVE: Final = 1 << 30  # the API's own bounds are below
 
+VALUE_LENGTH_MAX: Final = 256  # of a knob's text in the CRD; the eleven names of kernel 7.3 take 137
+
 _DECIMAL: Final = re.compile(r"0|[1-9][0-9]{0,19}")
-_REASON_NAME: Final = re.compile(r"[a-z][a-z0-9_]{0,39}")
+_REASON_NAME: Final = re.compile(r"(?!(all|none)\Z)[a-z][a-z0-9_]{0,39}")
 _BIT_ORDER: Final = {reason.value: bit for bit, reason in enumerate(MigrationReason)}
 
 
@@ -149,10 +153,12 @@ class ReasonMask:
 
     def parse(self, text: str) -> Value | None:
         """Return the value of what the kernel shows."""
-        names = text.removesuffix("\n").split(",")
+        stripped = text.removesuffix("\n")
+        names = stripped.split(",")
         if names == [NO_REASONS]:
             return Value(NO_REASONS)
-        return reasons_value(names) if all(_REASON_NAME.fullmatch(name) for name in names) else None
+        legal = len(stripped) <= VALUE_LENGTH_MAX and all(map(is_reason_name, names))
+        return reasons_value(names) if legal else None
 
     def format(self, value: Value) -> str:
         """Return what to write."""
@@ -168,6 +174,11 @@ class ReasonMask:
 
 
 Codec = Words | UInt | Size | ReasonMask
+
+
+def is_reason_name(text: str) -> bool:
+    """Tell whether this can be the name of a migration reason, known to this release or not."""
+    return _REASON_NAME.fullmatch(text) is not None
 
 
 def reasons_value(names: Iterable[str]) -> Value:

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.dialects import COUNTERS, Counter, counters_of
-from numamigration_agent.kernel.sysfs import Present, Sysfs
+from numamigration_agent.kernel.sysfs import LINE_BYTES_MAX, READ_BYTES_MAX, Present, Sysfs
 from numamigration_api.vocabulary import Dialect
 
 Counts = Mapping[str, int]
@@ -76,7 +76,7 @@ def look(sysfs: Sysfs, dialect: Dialect, *, numa_nodes: bool) -> Look:
 
 def read_counters(sysfs: Sysfs, dialect: Dialect) -> Counts:
     """Read every counter of the whole host."""
-    vmstat = parse_vmstat(_text(sysfs, VMSTAT_PATH))
+    vmstat = parse_vmstat(_text(sysfs, VMSTAT_PATH, READ_BYTES_MAX))
     found = ((counter.name, _count(sysfs, counter, vmstat)) for counter in counters_of(dialect))
     return {name: count for name, count in found if count is not None}
 
@@ -124,7 +124,7 @@ def _numa_counts(sysfs: Sysfs) -> Iterator[tuple[str, int]]:
         return
     counters = [counter for counter in COUNTERS if counter.name in NUMA_COUNTERS]
     for number in numbers[:NUMA_NODES_MAX]:
-        vmstat = parse_vmstat(_text(sysfs, f"{_NODES_DIR}/node{number}/vmstat"))
+        vmstat = parse_vmstat(_text(sysfs, f"{_NODES_DIR}/node{number}/vmstat", READ_BYTES_MAX))
         for counter in counters:
             count = _count(sysfs, counter, vmstat)
             if count is not None:
@@ -136,6 +136,6 @@ def _thp_pages(sysfs: Sysfs) -> int | None:
     return size // os.sysconf("SC_PAGE_SIZE") if size else None
 
 
-def _text(sysfs: Sysfs, path: str) -> str:
-    reading = sysfs.read(path)
+def _text(sysfs: Sysfs, path: str, bytes_max: int = LINE_BYTES_MAX) -> str:
+    reading = sysfs.read(path, bytes_max)
     return reading.text if isinstance(reading, Present) else ""

@@ -27,6 +27,7 @@ DMA_CLASS_DIR: Final = "/sys/class/dma"
 ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each
 
 CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
+_NUMA_NODES: Final = range(-1, 1024)  # MAX_NUMNODES is 1024 at most; -1: the device belongs to none
 
 
 class DmaDriver(NamedTuple):
@@ -99,14 +100,12 @@ def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:
 
 def _driver_and_place(sysfs: Sysfs, device: str) -> tuple[str, int | None]:
     driver = sysfs.link_name(f"{device}/driver") or "unknown"
-    return driver, _number(sysfs, f"{device}/numa_node")
+    reading = sysfs.read(f"{device}/numa_node")
+    return driver, parse_numa_node(reading.text) if isinstance(reading, Present) else None
 
 
-def _number(sysfs: Sysfs, path: str) -> int | None:
-    reading = sysfs.read(path)
-    if not isinstance(reading, Present):
-        return None
-    try:
-        return int(reading.text)
-    except ValueError:
-        return None
+def parse_numa_node(text: str) -> int | None:
+    """Return the NUMA node that a device says; None for anything else."""
+    stripped = text.removesuffix("\n")
+    number = int(stripped) if re.fullmatch(r"-?[0-9]{1,4}", stripped) else None
+    return number if number in _NUMA_NODES else None

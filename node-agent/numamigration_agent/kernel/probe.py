@@ -37,17 +37,19 @@ from numamigration_agent.kernel.dialects import (
     knobs_of,
 )
 from numamigration_agent.kernel.engines import DmaEngines, copying_drivers, find_engines, obstacle_of
-from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs
+from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs, printable
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
-CPUINFO_BYTES_MAX: Final = 4096  # the first CPU tells the model; the whole file has a page for each CPU
+CONFIG_BYTES_MAX: Final = 4 << 20  # unpacked; a kernel's configuration has some 300 KiB
+NUMA_NODES_MAX: Final = 1024  # MAX_NUMNODES at most (include/linux/numa.h)
 GZIP_BITS: Final = zlib.MAX_WBITS | 16
 """A gzip header and trailer are expected and checked (zlib.h, inflateInit2)."""
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
-_MODEL_NAME: Final = re.compile(r"^model name\s*:\s*(.+?)\s*$", re.MULTILINE)
+_MODEL_NAME: Final = re.compile(r"^model name[ \t]*:[ \t]*(\S.*)", re.MULTILINE)
+_BOOT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # drivers/char/random.c, proc_do_uuid
 _ID_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")  # the kernel has at most 1024 NUMA nodes
 _SYMBOLS: Final = "|".join(sorted({row.module_symbol for row in DIALECTS if row.module_symbol}))
 _DRIVER_AS_MODULE: Final = re.compile(rf"^({_SYMBOLS})=m$".encode(), re.MULTILINE)
@@ -151,11 +153,10 @@ class KernelFacts:
 
 def probe_host(sysfs: Sysfs) -> HostFacts:
     """Read what does not change while this kernel runs."""
-    model = _MODEL_NAME.search(_text(sysfs, "/proc/cpuinfo", CPUINFO_BYTES_MAX))
     return HostFacts(
-        boot_id=_text(sysfs, "/proc/sys/kernel/random/boot_id").strip(),
-        release=_text(sysfs, "/proc/sys/kernel/osrelease").strip(),
-        cpu_model=model[1] if model else "unknown CPU",
+        boot_id=parse_boot_id(_text(sysfs, "/proc/sys/kernel/random/boot_id")),
+        release=printable(_text(sysfs, "/proc/sys/kernel/osrelease").strip()),
+        cpu_model=parse_cpu_model(_text(sysfs, "/proc/cpuinfo")),
         driver_as_module=_driver_as_module(sysfs),
         numa_nodes=tuple(_numa_nodes(sysfs)),
         memory_nodes=_id_list(_text(sysfs, f"{_NUMA_DIR}/has_memory")),
@@ -179,6 +180,28 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     )
     fixed = facts.fixed_reasons
     return replace(facts, reasons_seen=_reasons_shown(readings.get(REASONS_FIELD, _ABSENT)) if fixed is None else fixed)
+
+
+def parse_boot_id(text: str) -> str:
+    """Return the boot id; empty for anything else."""
+    stripped = text.strip()
+    return stripped if _BOOT_ID.fullmatch(stripped) else ""
+
+
+def parse_cpu_model(text: str) -> str:
+    """Return the model of the first CPU in /proc/cpuinfo, whose beginning is enough: it has a page for each CPU."""
+    model = _MODEL_NAME.search(text)
+    return printable(model[1].strip()) if model else "unknown CPU"
+
+
+def parse_driver_as_module(data: bytes) -> bool:
+    """Tell whether a kernel's packed configuration has the driver as a module; False also when it is none."""
+    unpacker = zlib.decompressobj(GZIP_BITS)
+    try:
+        text = unpacker.decompress(data, CONFIG_BYTES_MAX)
+    except zlib.error:
+        return False
+    return unpacker.eof and _DRIVER_AS_MODULE.search(text) is not None
 
 
 def find_dialect(sysfs: Sysfs, drivers: frozenset[str] = frozenset()) -> Dialect:
@@ -239,19 +262,15 @@ def _id_list(text: str) -> tuple[int, ...]:
     bounds = [_ID_RANGE.fullmatch(part) for part in text.strip().split(",")]
     if not all(bounds):
         return ()
-    return tuple(number for found in bounds if found for number in range(int(found[1]), int(found[2] or found[1]) + 1))
+    spans = (range(int(found[1]), min(int(found[2] or found[1]), NUMA_NODES_MAX - 1) + 1) for found in bounds if found)
+    return tuple(sorted({number for span in spans for number in span}))
 
 
 def _driver_as_module(sysfs: Sysfs) -> bool:
     data = sysfs.read_bytes("/proc/config.gz")
-    if not isinstance(data, bytes):
-        return False
-    try:
-        return _DRIVER_AS_MODULE.search(zlib.decompress(data, GZIP_BITS)) is not None
-    except zlib.error:
-        return False
+    return isinstance(data, bytes) and parse_driver_as_module(data)
 
 
-def _text(sysfs: Sysfs, path: str, bytes_max: int | None = None) -> str:
-    reading = sysfs.read(path, bytes_max) if bytes_max else sysfs.read(path)
+def _text(sysfs: Sysfs, path: str) -> str:
+    reading = sysfs.read(path)
     return reading.text if isinstance(reading, Present) else ""

@@ -10,6 +10,10 @@ One door: the fake kernel stands behind it, and a reviewer reads one file.
   the knob table are opened for writing (promise 14).
 * A missing file, or one whose driver is just being unloaded (ENODEV), is Absent. Access errors come from open(2),
   value errors from write(2); after a failed write the old value stands.
+* What is no regular file is refused, and opening it does not wait (a pipe would, for its other end). No last part of a
+  path is followed when it is a link, and of a written path no part at all: below the mount of a host's root an absolute
+  link leads out of it. Reading goes through links on the way to a DMA channel's device, for so sysfs tells it.
+* A kernel file shows a line; whatever stands there instead is read no further than that, be it endless.
 * No descriptor is kept: a file held open over an unload answers ENODEV for ever.
 * Paths are plain text here: with pathlib a look, which comes each 15 s, takes twice the CPU time.
 * Any call may block, turning offload off for up to 10 s per DMA channel: call from a job thread that can be left
@@ -22,6 +26,8 @@ from __future__ import annotations
 
 import errno
 import os
+import re
+import stat
 from pathlib import Path
 from typing import Final
 
@@ -30,8 +36,16 @@ from numamigration_agent.kernel.dialects import KNOBS, Knob
 from numamigration_api.machinery.records import dataclass
 
 READ_BYTES_MAX: Final = 1 << 20  # /proc/vmstat has a few KiB, /proc/config.gz below 300 KiB
+LINE_BYTES_MAX: Final = 4096  # a page, and so all that sysfs shows on most machines; what we know of is far shorter
+NOT_A_FILE: Final = errno.EMEDIUMTYPE
+"""Stands for "no regular file"; no kernel file answers it."""
+
 _CHUNK_BYTES: Final = 1 << 16
 _ABSENT_ERRNOS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO})
+_EXPLANATIONS: Final = {NOT_A_FILE: "is no regular file", errno.ELOOP: "is or leads through a symbolic link"}
+_PLAIN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
+_STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+_UNPRINTABLE: Final = re.compile(r"[^ -~]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +76,7 @@ class Sysfs:
     def __init__(self, root: Path) -> None:
         self._root = str(root).rstrip("/")
 
-    def read(self, path: str, bytes_max: int = READ_BYTES_MAX) -> Reading:
+    def read(self, path: str, bytes_max: int = LINE_BYTES_MAX) -> Reading:
         """Read a file freshly, at most `bytes_max` bytes of it."""
         data = self.read_bytes(path, bytes_max)
         return Present(data.decode(errors="replace")) if isinstance(data, bytes) else data
@@ -75,8 +89,9 @@ class Sysfs:
             return _unreadable(error)
 
     def _load(self, path: str, bytes_max: int) -> bytes:
-        descriptor = os.open(self._root + path, os.O_RDONLY | os.O_CLOEXEC)
+        descriptor = os.open(self._root + path, os.O_RDONLY | _PLAIN)
         try:
+            _refuse_what_is_no_file(descriptor)
             return _read_all(descriptor, bytes_max)
         finally:
             os.close(descriptor)
@@ -101,16 +116,32 @@ class Sysfs:
         return None
 
     def _store(self, path: str, data: bytes) -> None:
-        descriptor = os.open(self._root + path, os.O_WRONLY | os.O_CLOEXEC)
+        folder = self._open_folder(path)
         try:
+            descriptor = os.open(path.rpartition("/")[2], os.O_WRONLY | _PLAIN, dir_fd=folder)
+        finally:
+            os.close(folder)
+        try:
+            _refuse_what_is_no_file(descriptor)
             os.write(descriptor, data)
         finally:
             os.close(descriptor)
 
+    def _open_folder(self, path: str) -> int:
+        """Open the folder of a file step by step, through no link; the root itself may be reached by one."""
+        folder = os.open(self._root or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name in path.split("/")[1:-1]:
+            try:
+                step = os.open(name, _STEP, dir_fd=folder)
+            finally:
+                os.close(folder)
+            folder = step
+        return folder
+
     def mode(self, path: str) -> int | None:
         """Return the permission bits, or None when there is no such file."""
         try:
-            return os.stat(self._root + path).st_mode & 0o777  # noqa: PTH116 - see above
+            return os.lstat(self._root + path).st_mode & 0o777
         except OSError:
             return None
 
@@ -125,18 +156,34 @@ class Sysfs:
             return None
 
     def names(self, path: str) -> tuple[str, ...]:
-        """Return the sorted names in a folder; none when there is no such folder."""
+        """Return the sorted names in a folder, as ``printable``; none when there is no such folder."""
         try:
-            return tuple(sorted(os.listdir(self._root + path)))  # noqa: PTH208 - see above
+            return tuple(sorted(map(printable, os.listdir(self._root + path))))  # noqa: PTH208 - see above
         except OSError:
             return ()
 
     def link_name(self, path: str) -> str | None:
-        """Return the last part of where a link leads, which is how sysfs names a device's driver."""
+        """Return the last part of where a link leads, as ``printable``: so sysfs names a device's driver."""
         try:
-            return os.readlink(self._root + path).rpartition("/")[2]  # noqa: PTH115 - see above
+            return printable(os.readlink(self._root + path).rpartition("/")[2])  # noqa: PTH115 - see above
         except OSError:
             return None
+
+
+def printable(text: str) -> str:
+    """Return text of the kernel for people: one line, a byte for each character, nothing that a terminal obeys."""
+    return _UNPRINTABLE.sub("?", text)
+
+
+def explain_errno(number: int) -> str:
+    """Say what an errno of this door means."""
+    return _EXPLANATIONS.get(number) or os.strerror(number)
+
+
+def _refuse_what_is_no_file(descriptor: int) -> None:
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EISDIR if stat.S_ISDIR(mode) else NOT_A_FILE, "no regular file")
 
 
 def _read_all(descriptor: int, bytes_max: int) -> bytes:
