@@ -22,6 +22,10 @@ setup-fuse:
 demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running; first time builds for minutes)
 	@$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
 
+.PHONY: demo-hazards
+demo-hazards: setup-fuse ## Watch five engines go wrong, and what is said of each (a minute)
+	@$(BIN)/python -m tests.demo.hazards
+
 .PHONY: test
 test: verify test-unit test-apiserver test-demo coverage ## Everything that continuous integration runs
 

@@ -308,7 +308,7 @@ def test_an_engine_that_vanishes_is_off_at_once_and_on_when_it_is_back(rig: Live
 
     rig.until(lambda: is_off(rig), 3)
 
-    assert (rig.group()["state"], rig.group()["reason"]) == ("Unsupported", "NoDmaChannel")
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "NoDmaChannel")
     rig.kernel.set_engines(SOUND)
     rig.until(lambda: not is_off(rig), 20)
     assert rig.group()["state"] == "Ready"
