@@ -657,11 +657,12 @@ class Agent:
             return
         if veto is None:
             del self._vetoes["watch"]
-            log.info("the engine may be tried again")
+            if not self._watch.mistaken:
+                self._forget_passed_trial()
+            log.info("the engine may be turned on again")
         else:
             self._vetoes["watch"] = veto
             log.error("engine not trusted", extra={"reason": str(veto.reason), "problem": veto.message})
-            self._forget_passed_trial()
         self._memory = Memory(self._memory.state, self._watch.pause)
         self._retries.pop(UNITS[SettingsGroup.OFFLOAD], None)
         self._look_at, self._unlooked = now, True

@@ -21,7 +21,7 @@ from tests.testbed.commands import run_command
 from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress
 
-SCENE_SECONDS_MAX: Final = 60.0
+SCENE_SECONDS_MAX: Final = 90.0
 POLL_SECONDS: Final = 0.1
 
 Json = dict[str, Any]
