@@ -66,8 +66,9 @@ mutants: setup-fuse ## Take one guard away at a time: the test that keeps it mus
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: test-demo
-test-demo: setup-fuse ## The demo, as a newcomer runs it
+test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo
+	$(BIN)/python -m tests.demo.hazards
 
 .PHONY: coverage
 coverage: ## Coverage of all tests so far, with a floor

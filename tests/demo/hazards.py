@@ -20,7 +20,7 @@ from tests.demo import screen as s
 from tests.demo.play import Json, Play, perform
 from tests.demo.stage import STATES, NodePart
 from tests.fakekernel.config import DmaEngine, HostConfig, Workload
-from tests.fakekernel.control import Command, SetEngines
+from tests.fakekernel.control import SetEngines
 
 QUIET: Final = (Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=512),)
 SOUND: Final = (DmaEngine("ptdma", numa_node=0), DmaEngine("ptdma", numa_node=1))
@@ -36,7 +36,7 @@ class Hazard(NamedTuple):
     what: str
     kernel: HostConfig
     reason: Reason
-    later: tuple[Command, ...] = ()
+    later: tuple[SetEngines, ...] = ()
 
 
 HAZARDS: Final = (
@@ -74,6 +74,8 @@ HAZARDS: Final = (
         (SetEngines(TAKEN),),
     ),
 )
+SECONDS: Final = {Reason.NO_DMA_CHANNEL: 1, Reason.ENGINE_STALLED: 12, Reason.CHANNELS_EXHAUSTED: 40}
+"""About when each is told; the last one is settled by own pages, which are sent once nothing has moved for 30 s."""
 CAST: Final = tuple(NodePart(one.name, one.what, one.kernel, {"hazard": one.name}) for one in HAZARDS)
 
 
@@ -114,11 +116,13 @@ class Hazards(Play):
 
     def go_wrong(self) -> None:
         """What goes wrong later is found by the node itself."""
-        self.screen.heading(2, "Now three engines go wrong, one after the other")
-        for one in (one for one in HAZARDS if one.later):
+        self.screen.heading(2, "Now three engines go wrong")
+        later = [one for one in HAZARDS if one.later]
+        for one in later:
             self.screen.say(f"   {one.name}: {one.what}")
             for command in one.later:
                 self.stage.hosts[one.name].do(command)
+        for one in sorted(later, key=lambda one: SECONDS[one.reason]):
             self.wait(f"{one.name}: {one.reason}", partial(self.says, one.name, one.reason))
 
     def tell(self) -> None:
