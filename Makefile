@@ -22,6 +22,10 @@ setup-fuse:
 demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running; first time builds for minutes)
 	@$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
 
+.PHONY: demo-hazards
+demo-hazards: setup-fuse ## Watch five engines go wrong, and what is said of each (a minute)
+	@$(BIN)/python -m tests.demo.hazards
+
 .PHONY: test
 test: verify test-unit test-apiserver test-demo coverage ## Everything that continuous integration runs
 
@@ -62,8 +66,9 @@ mutants: setup-fuse ## Take one guard away at a time: the test that keeps it mus
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')
 
 .PHONY: test-demo
-test-demo: setup-fuse ## The demo, as a newcomer runs it
+test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo
+	$(BIN)/python -m tests.demo.hazards
 
 .PHONY: coverage
 coverage: ## Coverage of all tests so far, with a floor

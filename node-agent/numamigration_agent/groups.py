@@ -164,6 +164,9 @@ def _is_hidden(facts: KernelFacts, knob: Knob) -> bool:
 
 
 def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPlan:
+    if refusal.reason is Reason.NO_DMA_CHANNEL and any(knob.field in baselines.values for knob in case.facts.switches):
+        # A node that never had one is just another kind of node; where offload has been set, something broke.
+        refusal = refusal._replace(state=GroupState.FAILED, message=f"{refusal.message}; offload was set here before")
     unsupported = refusal.state is GroupState.UNSUPPORTED
     outcome = Outcome.UNSUPPORTED if unsupported else Outcome.REFUSED
     rows = tuple(

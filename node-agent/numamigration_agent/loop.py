@@ -399,7 +399,7 @@ class Agent:
     def _take_veto(self, now: float) -> None:
         if not self._watchdog.barks(now):
             return
-        if self._watchdog.veto:
+        if self._watchdog.veto is None and not self._watchdog.watch.mistaken:
             self._trials.forget_passed()
         self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
         self._look_at, self._unlooked = now, True

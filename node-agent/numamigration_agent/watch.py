@@ -99,6 +99,7 @@ class Watch:
 
     Attributes:
         pause: the last verdict; it holds until its time has come.
+        mistaken: that verdict was taken back: it was not the engine.
         finding: what is wrong without being a reason to turn off.
         channels: what the last sample listed.
         look: the kernel should be looked at at once, for channels came or went.
@@ -110,7 +111,7 @@ class Watch:
         self.pause: Pause | None = None
         self.finding: Finding | None = None
         self.channels = Channels()
-        self.look = self.probe_due = False
+        self.look = self.probe_due = self.mistaken = False
         self._on_since: float | None = None
         self._held = False
         self._suspects: frozenset[str] = frozenset()
@@ -151,7 +152,7 @@ class Watch:
 
     def forgive(self) -> None:
         """Forget the verdict: a person has decided."""
-        self.pause, self._suspects, self._false_alarms = None, frozenset(), 0
+        self.pause, self._suspects, self._false_alarms, self.mistaken = None, frozenset(), 0, False
 
     def veto(self, now: float) -> Refusal | None:
         """Return why the engine must be off now."""
@@ -218,6 +219,7 @@ class Watch:
             return
         self._false_alarms += 1
         if self._false_alarms <= FALSE_ALARMS_MAX:
+            self.mistaken = True
             trips = self.pause.trips - 1
             self.pause = self.pause._replace(until=0.0, trips=trips) if trips else None
 
@@ -256,6 +258,7 @@ class Watch:
         # Not Backoff, whose full jitter may come back at once: a try is dear, and pauses shall grow.
         wait = self._rng.uniform(growing, 2 * growing)
         again = timestamp(wall + timedelta(seconds=wait))
+        self.mistaken = False
         self.pause = Pause(reason, f"{what}; turned off, next try after {again}", now + wait, trips)
         self.finding, self.probe_due = None, False
 

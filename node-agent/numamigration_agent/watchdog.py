@@ -79,7 +79,7 @@ class Watchdog:
             return False
         self.veto = veto
         if veto is None:
-            log.info("the engine may be tried again")
+            log.info("the engine may be turned on again")
         else:
             log.error("engine not trusted", extra={"reason": str(veto.refusal.reason), "problem": veto.refusal.message})
         self._memory = Memory(self._memory.state, self.watch.pause)

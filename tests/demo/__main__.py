@@ -8,32 +8,21 @@ the machine lacks something (the message has the line that installs it); 130 int
 from __future__ import annotations
 
 import argparse
-import shlex
 import signal
-import subprocess
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from msgspec import structs
-from rich.console import Console, RenderableType
 
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, Dialect, MigrationReason, Reason
 from tests.demo import screen as s
-from tests.demo.stage import NAMESPACE, POLICIES, ROOT, STATES, NodePart, Stage
+from tests.demo.play import Json, Play, perform
+from tests.demo.stage import NAMESPACE, NodePart
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift
-from tests.fakekernel.host import FakeHostError
-from tests.testbed.api import ApiError
-from tests.testbed.binaries import find_binaries
-from tests.testbed.commands import run_command
-from tests.testbed.errors import BedError
-from tests.testbed.progress import Progress
 
-SCENE_SECONDS_MAX: Final = 60.0
-POLL_SECONDS: Final = 0.1
 OFFLOAD: Final = "database-offload"
 TIERING: Final = "tiering"
 
@@ -50,78 +39,14 @@ CAST: Final = (
     NodePart("node-c", "a stock kernel of today, without the series", STOCK),
 )
 
-Json = dict[str, Any]
 
-
-class Demo:
-    """The scenes; each says what it does, does it, and waits until the objects and the kernel files agree."""
-
-    def __init__(self, stage: Stage, console: Console) -> None:
-        self.stage = stage
-        self.screen = s.Screen(console, self.picture)
-        self.done: list[str] = []
-
-    # --- what is there ------------------------------------------------------------------------------------------
-
-    def picture(self) -> RenderableType:
-        """Return the tables of this moment."""
-        api = self.stage.api
-        return s.picture(api.list_items(POLICIES), api.list_items(STATES), self.files())
-
-    def files(self) -> dict[str, dict[str, str]]:
-        """Return what the kernels say, read from the files themselves."""
-        return {name: {knob: self.file(name, path) for knob, path in s.KNOB_FILES.items()} for name in self.stage.hosts}
-
-    def file(self, node: str, path: str) -> str:
-        """Return one kernel file's text; a dash when this kernel has none."""
-        try:
-            return (self.stage.hosts[node].root / path).read_text().strip()
-        except OSError:
-            return "-"
-
-    def policy(self, name: str) -> Json:
-        """Return a policy."""
-        return self.stage.api.get_if_exists(f"{POLICIES}/{name}")
-
-    def state(self, node: str) -> Json:
-        """Return a node state."""
-        return self.stage.api.get_if_exists(f"{STATES}/{node}")
-
-    def counts(self, name: str) -> Json:
-        """Return a policy's partition of nodes, without zeros."""
-        nodes: Json = self.policy(name).get("status", {}).get("nodes", {})
-        return {bucket: count for bucket, count in nodes.items() if count and bucket != "matched"}
+class Demo(Play):
+    """The scenes."""
 
     def statistics(self) -> Json:
         """Return what the offload policy says its engines have copied."""
         statistics: Json = self.policy(OFFLOAD).get("status", {}).get("statistics", {})
         return statistics
-
-    # --- doing and waiting --------------------------------------------------------------------------------------
-
-    def kubectl(self, *arguments: str) -> None:
-        """Run kubectl and show what was typed and answered."""
-        self.screen.say(f"$ kubectl {shlex.join(arguments)}", style="bold")
-        result = subprocess.run([*self.stage.kubectl, *arguments], check=True, capture_output=True, text=True, cwd=ROOT)
-        self.screen.say(result.stdout.rstrip())
-
-    def wait(self, what: str, probe: Callable[[], bool]) -> None:
-        """Show the picture until `probe` holds.
-
-        Raises:
-            BedError: it did not within SCENE_SECONDS_MAX.
-        """
-        begun = time.monotonic()
-        with self.screen.live():
-            while not probe():
-                self.stage.check_alive()
-                if time.monotonic() - begun > SCENE_SECONDS_MAX:
-                    raise BedError(f"not after {SCENE_SECONDS_MAX:g} s: {what}")
-                time.sleep(POLL_SECONDS)
-        self.done.append(f"{what} ({time.monotonic() - begun:.1f} s)")
-        self.screen.say(f"✓ {self.done[-1]}", style="green")
-
-    # --- scenes -------------------------------------------------------------------------------------------------
 
     def apply(self) -> None:
         """Two policies, three kinds of node."""
@@ -190,13 +115,6 @@ class Demo:
             lambda: not self.policy(TIERING) and not self.policy(OFFLOAD) and self.files() == before,
         )
 
-    def summary(self) -> None:
-        """Say what was seen."""
-        self.screen.say("")
-        self.screen.say("Summary", style="bold")
-        for line in self.done:
-            self.screen.say(f"  ✓ {line}")
-
 
 def play(demo: Demo, *, keep: bool) -> None:
     """Play the scenes; with `keep` stop before the policies are deleted and wait for Ctrl-C."""
@@ -220,18 +138,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__.split(";")[0].split(": ")[1].capitalize())
     parser.add_argument("--keep", action="store_true", help="leave everything running before the last scene")
     options = parser.parse_args(arguments)
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else s.WIDTH)
-    progress = Progress()
-
-    def show() -> int:
-        binaries = find_binaries(progress)
-        progress.note("starting etcd, kube-apiserver, three fake kernels, three agents and the operator")
-        with Stage(binaries, CAST, agent="tests.twin") as stage:
-            play(Demo(stage, console), keep=options.keep)
-        return 0
-
-    failures = (ApiError, FakeHostError, subprocess.CalledProcessError)
-    return run_command(show, failures=failures, say=lambda text: console.print(text, markup=False))
+    return perform(
+        CAST,
+        lambda stage, console: play(Demo(stage, console), keep=options.keep),
+        "three fake kernels, three agents",
+    )
 
 
 if __name__ == "__main__":

@@ -39,6 +39,7 @@ class NodePart(NamedTuple):
     name: str
     what: str
     kernel: HostConfig
+    labels: Mapping[str, str] = LABELS
 
 
 class Pace(NamedTuple):
@@ -94,7 +95,7 @@ class Stage:
             self._cleanup = cleanup
             for part in self.cast:
                 self.add_host(part.name, part.kernel)
-                self.add_node(part.name)
+                self.add_node(part.name, part.labels)
             if self.cast:
                 self.start("operator", self.operator_command())
             for part in self.cast:

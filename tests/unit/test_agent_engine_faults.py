@@ -245,6 +245,17 @@ def test_a_channel_that_another_client_holds_is_no_stall_for_long(tmp_path: Path
     assert rig.group()["reason"] == "AsExpected"
 
 
+def test_channels_that_all_belong_to_others_are_told_and_the_engine_stays_on(tmp_path: Path) -> None:
+    """It is not the engine's fault, so it is not tried again, which without a channel could not be done."""
+    rig = rig_on(tmp_path, offload={"engine": "DMA"}, verification="FirstUse")
+    rig.kernel.set_engines([DmaEngine("ptdma", channels=4, taken=4)])
+
+    rig.until(lambda: rig.group()["reason"] == "ChannelsExhausted", 120)
+
+    assert not is_off(rig)
+    assert turn_offs(rig) == 1
+
+
 def test_a_channel_of_somebody_else_does_not_acquit_one_that_hangs(tmp_path: Path) -> None:
     """Promise 16: the verdict is taken back only if all that was suspected is not ours."""
     rig = rig_on(tmp_path)
@@ -308,7 +319,7 @@ def test_an_engine_that_vanishes_is_off_at_once_and_on_when_it_is_back(rig: Live
 
     rig.until(lambda: is_off(rig), 3)
 
-    assert (rig.group()["state"], rig.group()["reason"]) == ("Unsupported", "NoDmaChannel")
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "NoDmaChannel")
     rig.kernel.set_engines(SOUND)
     rig.until(lambda: not is_off(rig), 20)
     assert rig.group()["state"] == "Ready"

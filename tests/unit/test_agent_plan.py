@@ -176,6 +176,16 @@ def test_without_a_dma_channel_offload_stays_off() -> None:
     assert plan.writes == ()
 
 
+def test_channels_that_have_gone_are_a_failure_and_no_kind_of_node() -> None:
+    """Promises 11 and 16: a node that lost its engines is not like one that never had any."""
+    gone, before = HostConfig(engines=()), {"offload.engine": "0"}
+
+    plan = plan_one("offload", wish(OFFLOAD), gone, writes={OFFLOADING: "1"}, baselines=before)
+
+    assert (plan.state, plan.reason) == (GroupState.FAILED, Reason.NO_DMA_CHANNEL)
+    assert written(plan) == [("offload.engine", "0")]
+
+
 @pytest.mark.parametrize(
     ("config", "reason"),
     [

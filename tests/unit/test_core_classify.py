@@ -30,7 +30,7 @@ def verdict(
     before: Spec = Spec(),  # noqa: B008
     agent_expected: bool = True,
 ) -> Verdict:
-    """Classify a node for the first of `policies`; its agent has reported `groups` on the wanted spec."""
+    """Classify a node for the first of `policies`; its agent has reported `groups` (state or ``state:reason``)."""
     facts = [policy_facts(one) for one in policies]
     resolution = resolve(facts)
     wanted = render(resolution, before, ())
@@ -38,8 +38,12 @@ def verdict(
     status = {
         "observedRevision": observed,
         "groups": {
-            group: {"state": state, "reason": "KernelError", "message": "why"}
-            for group, state in (groups or {}).items()
+            group: {
+                "state": text.partition(":")[0],
+                "reason": text.partition(":")[2] or "KernelError",
+                "message": "why",
+            }
+            for group, text in (groups or {}).items()
         },
         "plans": plans or [],
     }
@@ -176,6 +180,12 @@ def test_a_group_given_up_counts_as_pending_until_it_is_restored() -> None:
 
 def test_the_reason_and_the_words_are_the_agents() -> None:
     assert verdict(policy(), groups={"offload": "Failed"}) == ("failed", "KernelError", "offload: why")
+
+
+def test_a_node_that_is_ready_to_no_effect_is_ready_and_says_why() -> None:
+    found = verdict(policy(), groups={"offload": "Ready:ChannelsExhausted"})
+
+    assert found == ("ready", "ChannelsExhausted", "offload: why")
 
 
 def test_who_is_overridden_reads_who_won() -> None:

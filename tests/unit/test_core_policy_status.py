@@ -15,7 +15,12 @@ from numamigration_operator.core.tally import Contribution, Tally
 from tests.unit.builders import policy
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
-REASONS = {"failed": "KernelError", "refused": "RiskNotAccepted", "unreachable": "NodeUnreachable"}
+REASONS = {
+    "ready": "AsExpected",
+    "failed": "KernelError",
+    "refused": "RiskNotAccepted",
+    "unreachable": "NodeUnreachable",
+}
 
 
 def verdict(text: str) -> Verdict:
@@ -54,6 +59,12 @@ def message(found: PolicyStatusView, type_: str) -> str:
     [
         pytest.param({}, ("True", "NoNodesMatched"), set(), id="no node"),
         pytest.param({"a": "ready"}, ("True", "AsExpected"), set(), id="ready"),
+        pytest.param(
+            {"a": "ready", "b": "ready:ChannelsExhausted"},
+            ("True", "ChannelsExhausted"),
+            {"Degraded"},
+            id="ready, and one to no effect",
+        ),
         pytest.param({"a": "unsupported"}, ("True", "AsExpected"), set(), id="unsupported is no failure"),
         pytest.param({"a": "overridden"}, ("True", "AsExpected"), set(), id="overridden is no failure"),
         pytest.param({"a": "unreachable"}, ("True", "AsExpected"), {"Degraded"}, id="unreachable"),
@@ -111,6 +122,21 @@ def test_the_message_names_an_example_and_its_reason() -> None:
     text = message(status(nodes), "Ready")
 
     assert text == "2 of 3 nodes failed, for example node-b: MigratorBusy: offload: EBUSY"
+
+
+def test_nodes_that_are_ready_to_no_effect_are_named() -> None:
+    """Promise 11: they are counted as ready, and nobody has to look at every node to find them."""
+    found = status({"a": "ready", "b": "ready:OffloadIneffective:nothing goes through", "c": "unsupported"})
+
+    assert found.summary == "2/3 ready, 1 unsupported"
+    assert (
+        message(found, "Degraded") == "1 of them to no effect, for example b: OffloadIneffective: nothing goes through"
+    )
+    assert message(found, "Degraded") in message(found, "Ready")
+    assert [(one.node, one.state, one.reason) for one in found.worst_nodes] == [
+        ("c", "unsupported", "Applying"),
+        ("b", "ready", "OffloadIneffective"),
+    ]
 
 
 def test_a_conflict_names_group_winner_and_nodes() -> None:

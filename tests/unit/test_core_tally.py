@@ -6,14 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numamigration_api.vocabulary import NodeBucket, Reason, SettingsGroup
-from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.classify import READY, Verdict
 from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 from numamigration_operator.core.tally import Contribution, Tally
 
-READY = Verdict(NodeBucket.READY, Reason.AS_EXPECTED)
-
-verdicts = st.builds(
+verdicts = st.just(READY) | st.builds(
     Verdict,
     st.sampled_from(NodeBucket),
     st.sampled_from([Reason.APPLYING, Reason.KERNEL_ERROR]),
@@ -61,7 +59,7 @@ def test_every_matched_node_is_in_exactly_one_count(history: list[tuple[str, Con
     assert tally.matched == len(now)
     assert +tally.buckets == Counter(one.verdict.bucket for one in now.values())
     named = Counter(name for names in tally.names.values() for name in names)
-    assert named == Counter(name for name, one in now.items() if one.verdict.bucket != "ready")
+    assert named == Counter(name for name, one in now.items() if one.verdict != READY)
 
 
 @given(st.lists(statistics, max_size=5))

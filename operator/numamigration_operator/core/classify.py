@@ -87,6 +87,8 @@ Results = tuple[tuple[str, Result | None], ...]
 UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
 NOT_REPORTED: Final = "the agent has not reported these settings yet"
 READY: Final = Verdict(NodeBucket.READY, Reason.AS_EXPECTED)
+INEFFECTIVE: Final = frozenset({Reason.CHANNELS_EXHAUSTED, Reason.OFFLOAD_INEFFECTIVE})
+"""Why settings that are in force do not do what they are for."""
 SWITCH_REASONS: Final = {
     FleetSwitch.HOLD: Reason.FLEET_HOLD,
     FleetSwitch.OFF: Reason.FLEET_OFF,
@@ -131,7 +133,7 @@ class Case(NamedTuple):
 def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
     """Return the count that `node`, selected by `policy`, belongs to."""
     case = Case(policy, node, *_said(policy, node))
-    return next((verdict for check in CHECKS if (verdict := check(case)) is not None), READY)
+    return next((verdict for check in CHECKS if (verdict := check(case)) is not None), None) or _ready(case)
 
 
 def _overridden(case: Case) -> Verdict | None:
@@ -211,6 +213,14 @@ def _withheld(case: Case) -> Verdict | None:
         return None
     switch = case.node.switch
     return Verdict(NodeBucket.PENDING, SWITCH_REASONS[switch], f"{', '.join(groups)}: the fleet switch is {switch}")
+
+
+def _ready(case: Case) -> Verdict:
+    """Return why a node is ready: what is in force may do nothing, and only a person can tell what to do about it."""
+    for name, result in case.results:
+        if result is not None and result.reason in INEFFECTIVE:
+            return Verdict(NodeBucket.READY, result.reason, _text(name, result))
+    return READY
 
 
 CHECKS: Final[tuple[Callable[[Case], Verdict | None], ...]] = (

@@ -26,6 +26,7 @@ from numamigration_api.vocabulary import (
     Reason,
     Release,
 )
+from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
 from numamigration_operator.core.policy_status import find_ready
@@ -238,7 +239,8 @@ class PolicyRecord:
             return None
         self._announced = ready
         message = next(c["message"] for c in status.conditions if c["type"] == "Ready")
-        warning = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
+        bad = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
+        warning = bad or ready[1] in INEFFECTIVE
         return self.event(Reason(ready[1]), message, warning=warning)
 
     def event(self, reason: Reason, message: str, *, warning: bool) -> EventWish:

@@ -116,9 +116,10 @@ def _content(standing: Standing) -> tuple[Reason, str]:
         return Reason.NO_NODES_MATCHED, "spec.nodeSelector matches no node"
     others = [bucket for bucket in WORST_FIRST if tally.buckets[bucket]]
     text = f"{tally.buckets[NodeBucket.READY]} of {_nodes(tally.matched)} ready"
-    message = "; ".join([text, *(_share(standing, bucket) for bucket in others)])
+    message = "; ".join([text, *(_share(standing, bucket) for bucket in others), *_ineffective(standing)])
     reasons = {PolicyMode.PAUSED: Reason.PAUSED, PolicyMode.PLAN: Reason.PLAN_ONLY}
-    return reasons.get(mode, Reason.AS_EXPECTED), message
+    in_force = _main_reason(tally, NodeBucket.READY) if _ineffective(standing) else Reason.AS_EXPECTED
+    return reasons.get(mode, in_force), message
 
 
 def _reconciling(standing: Standing) -> Condition:
@@ -146,10 +147,11 @@ def _stalled(standing: Standing) -> Condition:
 
 def _degraded(standing: Standing) -> Condition:
     bad = [b for b in (NodeBucket.FAILED, NodeBucket.UNREACHABLE) if standing.tally.buckets[b]]
-    if not bad:
+    texts = [*(_share(standing, bucket) for bucket in bad), *_ineffective(standing)]
+    if not texts:
         return Condition(PolicyCondition.DEGRADED, FALSE, Reason.AS_EXPECTED)
-    message = "; ".join(_share(standing, bucket) for bucket in bad)
-    return Condition(PolicyCondition.DEGRADED, TRUE, _main_reason(standing.tally, bad[0]), message)
+    reason = _main_reason(standing.tally, [*bad, NodeBucket.READY][0])
+    return Condition(PolicyCondition.DEGRADED, TRUE, reason, "; ".join(texts))
 
 
 def _conflicted(standing: Standing) -> Condition:
@@ -196,11 +198,21 @@ def _main_reason(tally: Tally, bucket: NodeBucket) -> Reason:
 
 def _share(standing: Standing, bucket: NodeBucket) -> str:
     tally = standing.tally
-    reason = _main_reason(tally, bucket)
+    return f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}, {_example(standing, bucket)}"
+
+
+def _ineffective(standing: Standing) -> tuple[str, ...]:
+    """Say how many nodes are ready to no effect; nothing when none is."""
+    count = sum(len(names) for (of, _), names in standing.tally.names.items() if of is NodeBucket.READY)
+    return (f"{count} of them to no effect, {_example(standing, NodeBucket.READY)}",) if count else ()
+
+
+def _example(standing: Standing, bucket: NodeBucket) -> str:
+    tally, reason = standing.tally, _main_reason(standing.tally, bucket)
     node = min(tally.names[bucket, reason])
     message = standing.verdict(node).message
     why = f"{reason}: {shorten(message, WORST_MESSAGE_LENGTH_MAX)}" if message else reason
-    return f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}, for example {node}: {why}"
+    return f"for example {node}: {why}"
 
 
 def _conflicts(tally: Tally) -> tuple[Conflict, ...]:
@@ -210,7 +222,7 @@ def _conflicts(tally: Tally) -> tuple[Conflict, ...]:
 
 def _worst_nodes(standing: Standing) -> Iterator[WorstNode]:
     room = WORST_NODES_MAX
-    for bucket in WORST_FIRST:
+    for bucket in (*WORST_FIRST, NodeBucket.READY):
         names = (name for (of, _), nodes in standing.tally.names.items() if of is bucket for name in nodes)
         for name in heapq.nsmallest(room, names):
             room -= 1

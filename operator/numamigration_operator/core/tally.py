@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.vocabulary import NodeBucket, Reason
-from numamigration_operator.core.classify import Verdict
+from numamigration_operator.core.classify import READY, Verdict
 from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 
@@ -42,7 +42,7 @@ class Tally:
 
     Attributes:
         buckets: nodes by count.
-        names: names of the nodes that are not ready, by count and reason; no entry is empty.
+        names: names of the nodes of which there is something to say, by count and reason; no entry is empty.
         drifted: nodes where somebody else changed a knob.
         losses: nodes by lost group and winner; no entry is 0.
     """
@@ -102,7 +102,7 @@ class Tally:
             self._sums[name] += sign * Decimal(value)
 
     def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
-        if verdict.bucket is NodeBucket.READY:
+        if verdict == READY:
             return
         key = (verdict.bucket, verdict.reason)
         if present:
