@@ -403,11 +403,6 @@ class Change:
         """Whether an engine may be on that has not passed its trial."""
         return any(unit.on_trial for unit in self.units)
 
-    @property
-    def trying(self) -> bool:
-        """Whether it waits for a trial."""
-        return isinstance(self.next(), TryEngine)
-
     def _current(self) -> UnitRun:
         return next(unit for unit in self.units if unit.next())
 

@@ -6,13 +6,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from random import Random
+from typing import assert_never
 
 from numamigration_agent.baseline import Baselines
-from numamigration_agent.change import Change, UnitRun, turn_off
+from numamigration_agent.change import (
+    Change,
+    ReadKnob,
+    ReportBaselines,
+    SaveBaselines,
+    TryEngine,
+    UnitRun,
+    WriteKnob,
+    turn_off,
+)
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.plan import UnitChange
 from numamigration_agent.retries import Retries
+from numamigration_agent.verify import Trial
 
 log = logging.getLogger(__name__)
 
@@ -49,9 +60,15 @@ class Changes:
         return self.current
 
     @property
-    def trying(self) -> bool:
-        """Whether it waits for a trial."""
-        return self.current is not None and self.current.trying
+    def trial(self) -> Trial | None:
+        """The trial that it waits for."""
+        step = self.current.next() if self.current else None
+        return step.trial if isinstance(step, TryEngine) else None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nothing is left to be done for it."""
+        return self.current is not None and self.current.next() is None
 
     @property
     def unit(self) -> str:
@@ -97,6 +114,27 @@ class Changes:
     def _give_up(self, change: Change) -> None:
         self._fresh = frozenset() if change.touched else change.fresh
 
+    def next_job(self, *, reported: bool) -> ReadKnob | WriteKnob | SaveBaselines | None:
+        """Return what is to be done with kernel files; None when it waits for the API server, for a trial, or is over.
+
+        Args:
+            reported: the status is known to have the baselines.
+        """
+        step = self.running.next()
+        unreported = isinstance(step, ReportBaselines | WriteKnob) and not reported
+        if unreported and not (self.turning_off or self.running.on_trial):
+            return None
+        match step:
+            case SaveBaselines() | ReadKnob() | WriteKnob():
+                return step
+            case ReportBaselines():
+                self.running.reported()
+                return self.next_job(reported=reported)
+            case TryEngine() | None:
+                return None
+            case _:
+                assert_never(step)
+
     def lost(self, fields: frozenset[str]) -> None:
         """Forget what was captured of drivers that were loaded anew."""
         self._fresh -= fields
@@ -128,6 +166,8 @@ class Changes:
                 corrected |= self._succeeded(unit)
             elif turned_off or not outdated:
                 self.retries.failed(unit.change.unit, unit.failure, now)
+        if corrected:
+            log.warning("drift corrected", extra={"fields": ",".join(sorted(corrected))})
         return corrected
 
     def _succeeded(self, unit: UnitRun) -> frozenset[str]:

@@ -28,10 +28,6 @@ from typing import Any, assert_never
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.change import (
     Failure,
-    ReadKnob,
-    ReportBaselines,
-    SaveBaselines,
-    TryEngine,
     WriteKnob,
 )
 from numamigration_agent.changes import Changes
@@ -296,24 +292,11 @@ class Agent:
         if save := self._watchdog.next_save(self._begun.host.boot_id):
             return save
         self._begin_turn_off(now)
-        change = self._changes.current
-        if change is not None:
-            step = change.next()
-            unreported = isinstance(step, ReportBaselines | WriteKnob) and not self._baselines_reported()
-            if unreported and not (self._changes.turning_off or change.on_trial):
-                return None
-            match step:
-                case TryEngine():
-                    return None  # that is for the lane of pages
-                case SaveBaselines() | ReadKnob() | WriteKnob():
-                    return step
-                case ReportBaselines():
-                    change.reported()
-                    return self._next_knob_job(now)
-                case None:
-                    self._finish_change(now)
-                case _:
-                    assert_never(step)
+        if self._changes.current is not None:
+            job = self._changes.next_job(reported=self._baselines_reported())
+            if job is not None or not self._changes.is_over:
+                return job
+            self._finish_change(now)
         return Probe(self._begun.host) if now >= self._next_look() else None
 
     def _baselines_reported(self) -> bool:
@@ -329,9 +312,9 @@ class Agent:
         save = self._trials.next_save(self._begun.host.boot_id) if self._begun else None
         if save is not None:
             return save
-        step = self._changes.current.next() if self._changes.current else None
-        if isinstance(step, TryEngine):
-            return self._trials.begin(step.trial)
+        trial = self._changes.trial
+        if trial is not None:
+            return self._trials.begin(trial)
         return self._next_probe(now)
 
     def _next_probe(self, now: float) -> Job | None:
@@ -386,14 +369,7 @@ class Agent:
         self._counting.hasten(now + self._watchdog.watch.count_seconds)
 
     def _wait_for_engine(self, now: float, wall: datetime) -> None:
-        pages, counters = self._lanes[Lane.PAGES], self._lanes[Lane.COUNTERS]
-        moving = pages is not None and isinstance(pages.job, MovePages)
-        self._watchdog.waits(
-            now - pages.since if pages and moving else None,
-            now,
-            wall,
-            counters_blocked=counters is not None and counters.blocked,
-        )
+        self._watchdog.waits(self._lanes[Lane.PAGES], self._lanes[Lane.COUNTERS], now, wall)
         self._take_veto(now)
 
     def _take_veto(self, now: float) -> None:
@@ -469,7 +445,6 @@ class Agent:
         if corrected:
             self._drifts.corrected(corrected, now)
             self._counting.corrected(len(corrected))
-            log.warning("drift corrected", extra={"fields": ",".join(sorted(corrected))})
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
@@ -505,7 +480,7 @@ class Agent:
         """
         running = self._lanes[Lane.KNOBS]
         answers = running is None or running.blocked or self._changes.turning_off
-        return answers and not self._changes.trying
+        return answers and self._changes.trial is None
 
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._planning.plan is None or self._spec is None or self._reports.under_way or not self._quiet():

@@ -14,6 +14,7 @@ from numamigration_agent.jobs import Moved, MovePages, ReadSigns, SaveMemory
 from numamigration_agent.kernel.dialects import ROWS
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.signs import Signs
+from numamigration_agent.lanes import Running
 from numamigration_agent.memory import Memory, Remembered, remembered_state
 from numamigration_agent.situation import Veto
 from numamigration_agent.watch import Probed, Watch
@@ -133,16 +134,9 @@ class Watchdog:
         """Take what came of the own pages."""
         self.watch.probed(probed(moved))
 
-    def waits(self, pages_seconds: float | None, now: float, wall: datetime, *, counters_blocked: bool) -> None:
-        """Take notice of what waits for the engine, which says more than any number.
-
-        Args:
-            pages_seconds: how long a move of own pages has been under way; None when none is.
-            now: seconds of a monotonic clock.
-            wall: the same moment for people.
-            counters_blocked: the counters do not answer.
-        """
-        if pages_seconds is not None:
-            self.watch.unanswered("a move of own pages", pages_seconds, now, wall)
-        if counters_blocked:
+    def waits(self, pages: Running | None, counters: Running | None, now: float, wall: datetime) -> None:
+        """Take notice of jobs that wait for the engine, which says more than any number."""
+        if pages is not None and isinstance(pages.job, MovePages):
+            self.watch.unanswered("a move of own pages", now - pages.since, now, wall)
+        if counters is not None and counters.blocked:
             self.watch.counters_blocked(now, wall)
