@@ -13,7 +13,8 @@ import pytest
 
 from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Words
 from numamigration_agent.kernel.dialects import DIALECTS, MAINLINE_KNOBS, ROWS, DialectRow, Knob, knobs_of
-from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine
+from numamigration_agent.watch import Pause
+from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, Reason
 from tests.fakekernel.config import DmaEngine, HostConfig
 from tests.unit.agent_rig import Rig, wish
 
@@ -255,6 +256,25 @@ def test_a_change_of_engine_turns_the_other_one_off_first(tmp_path: Path) -> Non
     assert rig.stores[before:] == [("offloading", "0"), ("offloading", "1")]
     assert (shows(rig, DMA_SWITCH), shows(rig, THREADS_SWITCH)) == ("0", "1")
     assert rig.status["offload"] == "CPUThreads, 4 threads"
+
+
+def test_cpu_threads_are_used_while_the_dma_engine_is_not_trusted(tmp_path: Path) -> None:
+    """Promise 16: what one engine did says nothing of the other one, and does not turn that off."""
+    rig = rig_of(tmp_path, V3)
+    rig.wish(offload("DMA"))
+    rig.agent._watchdog.watch.pause = Pause(Reason.ENGINE_STALLED, "it moved nothing", float("inf"), 1)
+    rig.pass_time(30)
+    assert (shows(rig, DMA_SWITCH), shows(rig, THREADS_SWITCH)) == ("0", "0")
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "EngineStalled")
+
+    rig.wish(offload("CPUThreads"))
+    rig.pass_time(30)
+
+    assert (shows(rig, DMA_SWITCH), shows(rig, THREADS_SWITCH)) == ("0", "1")
+    assert rig.group()["state"] == "Ready"
+    rig.wish(offload("DMA"))
+    assert (shows(rig, DMA_SWITCH), shows(rig, THREADS_SWITCH)) == ("0", "0")
+    assert rig.group()["reason"] == "EngineStalled"
 
 
 def test_the_two_switches_have_rows_and_baselines_of_their_own(tmp_path: Path) -> None:

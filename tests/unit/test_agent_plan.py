@@ -24,7 +24,7 @@ from numamigration_agent.situation import Refusal, Veto
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
-from numamigration_api.vocabulary import Dialect, GroupState, MigrationReason, Outcome, Reason
+from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, GroupState, MigrationReason, Outcome, Reason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, wish
@@ -259,6 +259,17 @@ def test_a_veto_turns_off_what_this_project_turned_on_and_is_told() -> None:
 
     assert (plan.state, plan.reason, plan.message) == veto.refusal
     assert written(plan) == [("offload.engine", "0")]
+
+
+@pytest.mark.parametrize(
+    ("engine", "state"), [("DMA", GroupState.FAILED), ("CPUThreads", GroupState.PENDING)], ids=["its engine", "another"]
+)
+def test_a_veto_is_about_the_engine_in_question(engine: str, state: GroupState) -> None:
+    """Promise 16."""
+    veto = Veto(Refusal(GroupState.FAILED, Reason.ENGINE_STALLED, "nothing moved for 3 s"), Engine.DMA)
+    body = wish({"engine": engine}, acceptedRisks=list(AcceptedRisk))
+
+    assert plan_one("offload", body, HostConfig(dialect=Dialect.V3), veto=veto).state is state
 
 
 def test_a_veto_keeps_no_other_group_from_its_wish() -> None:
