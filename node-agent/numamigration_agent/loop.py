@@ -5,6 +5,10 @@ One pass decides after every event, whatever it was: which job is due on each la
 carries one job at a time; kernel files may block, so a job that does not answer in time is told as blocked and keeps
 its lane until it answers, while everything else goes on (promise 10).
 
+What there is to know of one thing is kept by a part that the machine owns: ``lanes``, ``planning``, ``changes`` (with
+``retries``), ``trials``, ``watchdog``, ``counting``, ``drift``, ``reports``. They do not know each other; this is where
+their order is.
+
 * Nothing is decided on old facts: a new spec, the end of a change and a retry each cause a fresh look first.
 * A report is due when something significant changed; while a change runs its intermediate states are not told, unless
   it waits for the report of its baselines or for a blocked file.

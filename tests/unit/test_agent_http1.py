@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import io
+import re
 
 import pytest
 
-from numamigration_agent.http1 import ProtocolError, Response, request_bytes
+from numamigration_agent.http1 import ProtocolError, Response, parse_server, request_bytes, with_query
 
 BODY_MAX = 1 << 20
 
@@ -107,3 +108,41 @@ def test_a_request_has_its_length() -> None:
 def test_a_request_that_would_forge_a_header_is_not_made(target: str) -> None:
     with pytest.raises(ValueError, match="control characters"):
         request_bytes("GET", target, "h", {}, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [
+        pytest.param("https://10.96.0.1:6443", "10.96.0.1", 6443, id="IPv4 address"),
+        pytest.param("https://[fd00::1]:6443", "fd00::1", 6443, id="IPv6 address"),
+        pytest.param("https://[fd00::1]", "fd00::1", 443, id="IPv6 address without a port"),
+        pytest.param("https://kubernetes.default.svc/", "kubernetes.default.svc", 443, id="name, with a slash"),
+        pytest.param("https://a:65535", "a", 65535, id="highest port"),
+    ],
+)
+def test_a_server_is_a_host_and_a_port(text: str, host: str, port: int) -> None:
+    assert parse_server(text) == (host, port)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("https://a:0", id="no port"),
+        pytest.param("https://a:65536", id="one past the highest port"),
+        pytest.param("https://a\n", id="line break"),
+        pytest.param("https://fd00::1", id="IPv6 address without brackets"),
+        pytest.param("https://a?b", id="query"),
+        pytest.param("https://a#b", id="fragment"),
+        pytest.param("https://u@a", id="user"),
+        pytest.param("http://a", id="no TLS"),
+    ],
+)
+def test_what_is_more_or_less_than_a_server_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(text)):
+        parse_server(text)
+
+
+def test_what_stands_in_a_query_cannot_end_it() -> None:
+    target = with_query("/x", {"fieldSelector": "metadata.name=a&b", "continue": "é /+"})
+
+    assert target == "/x?fieldSelector=metadata.name%3Da%26b&continue=%C3%A9%20%2F%2B"

@@ -134,9 +134,12 @@ COSTLY = frozenset(
         "email",
         "gzip",
         "inspect",
+        "ipaddress",
+        "pathlib",
         "shutil",
         "subprocess",
         "tempfile",
+        "urllib.parse",
     }
 )
 
