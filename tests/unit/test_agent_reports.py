@@ -49,13 +49,14 @@ def test_no_wait_is_longer_than_its_bound(reports: Reports) -> None:
 
 def test_an_answer_meant_for_a_node_state_that_is_gone_proves_nothing_about_its_successor(reports: Reports) -> None:
     """Promise 1: baselines count as reported only when this very object has them."""
+    successor = {"bootID": "boot", "knobs": [{"field": "batch.minSize", "baseline": "1"}]}
     reports.seen({"metadata": {"uid": "one"}}, "boot")
     reports.send(STATUS, 0)
-    reports.seen({"metadata": {"uid": "two"}}, "boot")
+    reports.seen({"metadata": {"uid": "two"}, "status": successor}, "boot")
 
     reports.answered(APPLIED, 0)
 
-    assert reports.baselines == {}
+    assert reports.baselines == {"batch.minSize": "1"}
     assert reports.wants(STATUS, 0)
 
 
