@@ -4,8 +4,8 @@
 A trial is a short window in which the engine is on under the least used migration reason, and pages of our own are
 moved and compared. Counters cannot replace it: an engine that copies wrong counts a success.
 
-* Once for each boot, load of the driver, dialect, kind of DMA engine and number of channels; with Always, before each
-  turn-on too. A grown ``verifyEpoch`` asks for it anew.
+* Once for each boot, load of the driver, dialect, set of the host's DMA channels and number of channels; with Always,
+  before each turn-on too. A grown ``verifyEpoch`` asks for it anew. A channel that went and came back is another one.
 * Pages that came over right show nothing if the CPU copied them. So ``folios_migrated`` must have grown by what was
   moved; where there is no such counter, the message says that nobody knows who copied.
 * A mismatch holds for the boot, whatever is loaded or wished afterwards: an engine that was wrong once is not trusted
@@ -19,6 +19,7 @@ mm/migrate.c (NR_MAX_BATCHED_MIGRATION: a batch is cut after the folio that reac
 from __future__ import annotations
 
 import errno
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 from typing import Any, Final, NamedTuple
@@ -34,6 +35,7 @@ from numamigration_agent.kernel.pages import (
 )
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_api.machinery.conditions import shorten
+from numamigration_api.machinery.quantities import size_text
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Engine, Reason, Verification, VerificationResult
 
@@ -55,7 +57,7 @@ class Subject(NamedTuple):
     """What a trial is about; of another one it says nothing.
 
     Attributes:
-        load: tells a driver from the same one loaded anew.
+        load: tells a driver from the same one loaded anew, and the host's DMA channels from others.
         engine: who copies, as a policy says it.
         drivers: of the DMA engines that the kernel may take, joined by commas; empty where CPU threads copy.
         channels: 0 where CPU threads copy.
@@ -178,9 +180,11 @@ def _reason(facts: KernelFacts) -> str | None:
 
 def subject_of(facts: KernelFacts, engine: str, channels: int) -> Subject:
     """Return what would be tried: the loaded driver, with `channels` of the DMA engines that it can use."""
-    drivers = ",".join(sorted({row.driver for row in facts.engines if row.usable})) if engine == Engine.DMA else ""
-    load = ",".join(str(life) for _, life in sorted(facts.lives.items()))
-    return Subject(load, str(facts.dialect), engine, drivers, channels if drivers else 0)
+    usable = [row for row in facts.engines if row.usable] if engine == Engine.DMA else []
+    drivers = ",".join(sorted({row.driver for row in usable}))
+    lives = [str(life) for _, life in sorted(facts.lives.items())]
+    channel_set = [f"{zlib.crc32(repr([row.life for row in usable]).encode()):08x}"] if usable else []
+    return Subject(",".join(lives + channel_set), str(facts.dialect), engine, drivers, channels if drivers else 0)
 
 
 def is_due(record: Record, subject: Subject, policy: Verification, *, turns_on: bool) -> bool:
@@ -238,7 +242,7 @@ def judge(trial: Trial, before: Counts, answer: MoveAnswer, after: Counts) -> Ve
     cause = _why_not(trial, answer, moved, grown, failed)
     if cause:
         return verdict(VerificationResult.IMPOSSIBLE, cause, lasting=answer.errno in _LASTING)
-    return verdict(VerificationResult.PASSED, _proof(trial, answer.passages, grown))
+    return verdict(VerificationResult.PASSED, _proof(trial, answer, grown))
 
 
 def _grown(before: Counts, after: Counts, name: str) -> int | None:
@@ -270,11 +274,13 @@ def _why_not(trial: Trial, answer: MoveAnswer, moved: int, grown: int | None, fa
     return f"it could not be shown that the engine copied: folios_migrated grew by {grown} of our {moved}; {free}"
 
 
-def _proof(trial: Trial, passages: Sequence[Passage], grown: int | None) -> str:
-    folios, huge = sum(row.folios for row in passages), sum(row.huge for row in passages)
+def _proof(trial: Trial, answer: MoveAnswer, grown: int | None) -> str:
+    folios, huge = sum(row.folios for row in answer.passages), sum(row.huge for row in answer.passages)
     pairs = len(trial.pairs)
     parts = [f"{folios} own folios, {huge} of them huge, right on both ways of {pairs} NUMA pair{'s'[: pairs != 1]}"]
-    if not huge:
+    if answer.huge_left_out:
+        parts.append(f"huge pages have {size_text(answer.huge_left_out)} here, too much for a trial: none was tried")
+    elif not huge:
         parts.append("no huge page could be had, so none was tried")
     if grown is None:
         parts.append("this kernel does not count who copied, so that could not be shown")

@@ -14,7 +14,9 @@ from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import StateGone
 from numamigration_agent.jobs import MovePages
 from numamigration_agent.kernel.dialects import DIALECTS, DialectRow
+from numamigration_agent.kernel.engines import DmaEngines
 from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage, move_own_pages
+from numamigration_agent.kernel.probe import probe, probe_host
 from numamigration_agent.record import FILE_NAME
 from numamigration_agent.verify import (
     PAIRS_MAX,
@@ -25,12 +27,14 @@ from numamigration_agent.verify import (
     judge,
     numa_pairs,
     parse_verdict,
+    subject_of,
     verdict_json,
 )
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, Rig, wish
+from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -205,6 +209,32 @@ def test_a_driver_that_was_loaded_anew_is_tried_anew(start: Start) -> None:
 
     assert trials(rig) == 2
     assert rig.kernel.snapshot().reasons == ("demotion", "damon")
+
+
+def test_channels_that_went_and_came_back_are_tried_anew(start: Start) -> None:
+    """Promise 15: under the names of before may be another engine, and the record is about the one of before."""
+    rig = start()
+    ask(rig)
+    rig.kernel.set_engines([])
+    rig.pass_time(15)
+
+    rig.kernel.set_engines(CORRUPT.engines)
+    rig.pass_time(15)
+
+    assert (trials(rig), rig.group()["reason"]) == (2, "CorruptionDetected")
+    assert not rig.kernel.snapshot().offloading
+
+
+def test_the_record_is_about_the_channels_that_can_be_taken(start: Start) -> None:
+    """Promise 15: the kernel chooses among them; engines that copy no memory may come and go."""
+    kernel = FakeSysfs(start().kernel)
+    facts = probe(kernel, probe_host(kernel))
+    known = subject_of(facts, "DMA", 4)
+    serial = DmaEngines("dw_dmac", None, 8, "not known to copy memory", life=1)
+    other = replace(facts.engines[0], life=1)
+
+    assert subject_of(replace(facts, engines=(*facts.engines, serial)), "DMA", 4) == known
+    assert subject_of(replace(facts, engines=(other, *facts.engines[1:])), "DMA", 4) != known
 
 
 def test_a_grown_epoch_has_a_trusted_engine_tried_anew(start: Start) -> None:
@@ -725,6 +755,14 @@ def test_a_batch_of_which_nothing_arrived_is_no_proof() -> None:
         VerificationResult.IMPOSSIBLE,
         "no folio of a batch could be moved: busy",
     )
+
+
+def test_huge_pages_that_are_too_large_for_a_trial_are_left_out_and_that_is_said() -> None:
+    """arm64 with pages of 64 KiB: the engine is taken, and a person knows that no huge page was copied."""
+    verdict = judge(TRIAL, {}, pair()._replace(huge_left_out=512 << 20), {})
+
+    assert verdict.result is VerificationResult.PASSED
+    assert "huge pages have 512Mi here, too much for a trial: none was tried" in verdict.message
 
 
 def test_without_a_huge_page_the_message_says_so() -> None:
