@@ -22,6 +22,7 @@ import errno
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from math import comb
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.counters import Counts
@@ -83,6 +84,7 @@ class Trial:
         reason: under which pages are moved.
         epoch: of the spec that asked for it.
         unverified: channels that the host has beyond those that are tried.
+        pairs_beyond: pairs of NUMA nodes that the host has beyond those that are tried.
     """
 
     subject: Subject
@@ -90,6 +92,7 @@ class Trial:
     reason: str
     pairs: tuple[tuple[int, int], ...]
     unverified: int = 0
+    pairs_beyond: int = 0
 
     def request(self, salt: int) -> MoveRequest:
         """Return what is to be moved."""
@@ -200,7 +203,9 @@ def is_due(record: Record, subject: Subject, policy: Verification, *, turns_on: 
 def make_trial(facts: KernelFacts, subject: Subject, epoch: int) -> Trial:
     """Return the trial of a subject, on a host without an ``obstacle``."""
     beyond = max(0, facts.channels_usable - subject.channels) if subject.drivers else 0
-    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, numa_pairs(facts.host.memory_nodes), beyond)
+    pairs = numa_pairs(facts.host.memory_nodes)
+    pairs_beyond = comb(len(facts.host.memory_nodes), 2) - len(pairs)
+    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, pairs, beyond, pairs_beyond)
 
 
 def numa_pairs(numa_nodes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -284,6 +289,8 @@ def _proof(trial: Trial, answer: MoveAnswer, grown: int | None) -> str:
         parts.append("no huge page could be had, so none was tried")
     if grown is None:
         parts.append("this kernel does not count who copied, so that could not be shown")
+    if trial.pairs_beyond:
+        parts.append(f"{trial.pairs_beyond} more pairs were not tried")
     if trial.unverified:
         parts.append(f"{trial.unverified} more channels of this host were not tried")
     return f"{trial.subject}: " + "; ".join(parts)

@@ -118,6 +118,14 @@ def test_every_pair_of_numa_nodes_is_tried_both_ways_with_small_huge_full_and_mi
     assert {(batch.small, batch.huge) for batch in seen[0].batches} == {(512, 0), (67, 0), (0, 1), (511, 1)}
 
 
+def test_pairs_of_numa_nodes_that_are_left_out_are_told(start: Start) -> None:
+    rig = start(HostConfig(numa_nodes=tuple(NumaNode(number, str(number)) for number in range(5))))
+
+    ask(rig)
+
+    assert "right on both ways of 6 NUMA pairs; 4 more pairs were not tried" in rig.status["verification"]["message"]
+
+
 def test_the_salt_of_a_trial_is_another_one_each_time(start: Start) -> None:
     """Promise 15: what an engine left behind in a page must not look like what it should have copied."""
     rig = start()
