@@ -47,8 +47,11 @@ PAIRS_MAX: Final = 6  # all pairs of four NUMA nodes; the window takes some 60 m
 WINDOW_SECONDS_MAX: Final = 2.0
 MOVING_SECONDS_MAX: Final = 1.5  # no batch begins later, so that one that has not ended at the window's end is stuck
 TRY_AGAIN_SECONDS: Final = 300.0  # after a trial for which there was no channel or memory, or whose engine hung
-SHAPES: Final = ((512, 0), (67, 0), (0, 1), (511, 1))
-"""Small and huge folios of the batches: full, one that no number of channels divides, huge, and mixed."""
+SHAPES: Final = ((512, 0), (61, 0), (0, 1), (511, 1))
+"""Small and huge folios of the batches: full, one that no number of channels divides, huge, and mixed.
+
+The second one fits into a batch with pages of 64 KiB too.
+"""
 
 _LASTING: Final = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV})
 """What does not change while the agent runs: seccomp profile, cpuset, kernel."""

@@ -248,7 +248,7 @@ def test_a_channel_that_another_client_holds_is_no_stall_for_long(tmp_path: Path
 def test_channels_that_all_belong_to_others_are_told_and_the_engine_stays_on(tmp_path: Path) -> None:
     """It is not the engine's fault, so it is not tried again, which without a channel could not be done."""
     rig = rig_on(tmp_path, offload={"engine": "DMA"}, verification="FirstUse")
-    rig.kernel.set_engines([DmaEngine("ptdma", channels=4, taken=4)])
+    rig.kernel.set_engines([DmaEngine("ptdma", taken=1)] * 4)
 
     rig.until(lambda: rig.group()["reason"] == "ChannelsExhausted", 120)
 
