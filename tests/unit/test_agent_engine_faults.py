@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateSeen
@@ -248,7 +249,7 @@ def test_a_channel_that_another_client_holds_is_no_stall_for_long(tmp_path: Path
 def test_channels_that_all_belong_to_others_are_told_and_the_engine_stays_on(tmp_path: Path) -> None:
     """It is not the engine's fault, so it is not tried again, which without a channel could not be done."""
     rig = rig_on(tmp_path, offload={"engine": "DMA"}, verification="FirstUse")
-    rig.kernel.set_engines([DmaEngine("ptdma", taken=1)] * 4)
+    rig.kernel.set_engines([structs.replace(engine, taken=1) for engine in HostConfig().engines])
 
     rig.until(lambda: rig.group()["reason"] == "ChannelsExhausted", 120)
 
