@@ -7,8 +7,8 @@ eligible tell the two apart.
 
 * Only reasons that a system call of ours causes can be used: move_pages(2) and mbind(2). With none of them enabled
   nothing can be said, and that is what is said.
-* A few pages between two NUMA nodes, never while tasks wait for memory. A kernel without PSI does not tell; then so few
-  pages are no harm.
+* A few pages between two NUMA nodes that have memory, those with CPUs first, and never while tasks wait for memory. A
+  kernel without PSI does not tell; then so few pages are no harm.
 
 Sources: Documentation/accounting/psi.rst; "[PATCH RFC v6 0/5]" of the batch copy offload series, 2/5 and 3/5.
 """
@@ -33,10 +33,11 @@ def probe_request(facts: KernelFacts, rng: Random) -> MoveRequest | str:
     reason = next((reason for reason in CAUSABLE if reason in enabled), None)
     if reason is None:
         return f"no enabled reason ({', '.join(sorted(enabled)) or 'none'}) is one that a program can cause"
-    nodes = sorted(facts.host.numa_nodes, key=lambda row: not row[1])
+    with_cpus = {int(name.removeprefix("node")) for name, has_cpus in facts.host.numa_nodes if has_cpus}
+    nodes = sorted(facts.host.memory_nodes, key=lambda number: number not in with_cpus)
     if len(nodes) < 2:
-        return "there is one NUMA node only"
-    source, destination = (int(name.removeprefix("node")) for name, _ in nodes[:2])
+        return f"{len(nodes) or 'no'} NUMA node has memory, and pages of our own are moved between two"
+    source, destination = nodes[:2]
     return MoveRequest(reason, (Batch(source, destination, small=PROBE_PAGES),), rng.getrandbits(32))
 
 

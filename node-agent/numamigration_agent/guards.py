@@ -49,6 +49,9 @@ def _series_missing(case: Situation) -> Refusal:
     if facts.driver is DriverState.NOT_LOADED:
         message = "the kernel has dcbm as a module that is not loaded (CONFIG_DCBM_DMA=m); load it to use offload"
         return Refusal(GroupState.UNSUPPORTED, Reason.NOT_LOADED, message)
+    if facts.driver is not DriverState.NONE:
+        message = f"this kernel has {facts.row.module_dir}, but no file there that this release knows (unknownFiles)"
+        return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
     message = "this kernel does not carry the batch copy offload series (no /sys/module/dcbm)"
     return Refusal(GroupState.UNSUPPORTED, Reason.KERNEL_UNSUPPORTED, message)
 

@@ -158,8 +158,10 @@ HAZARDS: Final = (
 TRAPS: Final = (
     TrapRow(
         Trap.SILENT_CPU_COPY,
-        happens="Without a free DMA channel a batch is copied by CPU: no counter, no log line, offload reads on.",
-        answer="Without a usable channel offload is not turned on (NoDmaChannel); channels are clamped to the host's.",
+        happens="Without a free DMA channel a batch is copied by CPU: no counter, no log line, offload reads on. So it "
+        "is when tasks that migrate at once ask for more channels than there are.",
+        answer="Without a usable channel offload is not turned on (NoDmaChannel); channels are clamped to the host's. "
+        "While pages migrate and no folio is counted, own pages tell (OffloadIneffective, ChannelsExhausted).",
         evidence=Evidence.SEEN,
         source="[PATCH RFC v6 4/5]",
     ),

@@ -4,8 +4,8 @@
 A trial is a short window in which the engine is on under the least used migration reason, and pages of our own are
 moved and compared. Counters cannot replace it: an engine that copies wrong counts a success.
 
-* Once for each boot, load of the driver, dialect, kind of DMA engine and number of channels; with Always, before each
-  turn-on too. A grown ``verifyEpoch`` asks for it anew.
+* Once for each boot, load of the driver, dialect, set of the host's DMA channels and number of channels; with Always,
+  before each turn-on too. A grown ``verifyEpoch`` asks for it anew. A channel that went and came back is another one.
 * Pages that came over right show nothing if the CPU copied them. So ``folios_migrated`` must have grown by what was
   moved; where there is no such counter, the message says that nobody knows who copied.
 * A mismatch holds for the boot, whatever is loaded or wished afterwards: an engine that was wrong once is not trusted
@@ -19,8 +19,10 @@ mm/migrate.c (NR_MAX_BATCHED_MIGRATION: a batch is cut after the folio that reac
 from __future__ import annotations
 
 import errno
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
+from math import comb
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.counters import Counts
@@ -34,6 +36,7 @@ from numamigration_agent.kernel.pages import (
 )
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_api.machinery.conditions import shorten
+from numamigration_api.machinery.quantities import size_text
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import Engine, Reason, Verification, VerificationResult
 
@@ -44,8 +47,11 @@ PAIRS_MAX: Final = 6  # all pairs of four NUMA nodes; the window takes some 60 m
 WINDOW_SECONDS_MAX: Final = 2.0
 MOVING_SECONDS_MAX: Final = 1.5  # no batch begins later, so that one that has not ended at the window's end is stuck
 TRY_AGAIN_SECONDS: Final = 300.0  # after a trial for which there was no channel or memory, or whose engine hung
-SHAPES: Final = ((512, 0), (67, 0), (0, 1), (511, 1))
-"""Small and huge folios of the batches: full, one that no number of channels divides, huge, and mixed."""
+SHAPES: Final = ((512, 0), (61, 0), (0, 1), (511, 1))
+"""Small and huge folios of the batches: full, one that no number of channels divides, huge, and mixed.
+
+The second one fits into a batch with pages of 64 KiB too.
+"""
 
 _LASTING: Final = frozenset({errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENODEV})
 """What does not change while the agent runs: seccomp profile, cpuset, kernel."""
@@ -55,7 +61,7 @@ class Subject(NamedTuple):
     """What a trial is about; of another one it says nothing.
 
     Attributes:
-        load: tells a driver from the same one loaded anew.
+        load: tells a driver from the same one loaded anew, and the host's DMA channels from others.
         engine: who copies, as a policy says it.
         drivers: of the DMA engines that the kernel may take, joined by commas; empty where CPU threads copy.
         channels: 0 where CPU threads copy.
@@ -81,6 +87,7 @@ class Trial:
         reason: under which pages are moved.
         epoch: of the spec that asked for it.
         unverified: channels that the host has beyond those that are tried.
+        pairs_beyond: pairs of NUMA nodes that the host has beyond those that are tried.
     """
 
     subject: Subject
@@ -88,6 +95,7 @@ class Trial:
     reason: str
     pairs: tuple[tuple[int, int], ...]
     unverified: int = 0
+    pairs_beyond: int = 0
 
     def request(self, salt: int) -> MoveRequest:
         """Return what is to be moved."""
@@ -178,9 +186,11 @@ def _reason(facts: KernelFacts) -> str | None:
 
 def subject_of(facts: KernelFacts, engine: str, channels: int) -> Subject:
     """Return what would be tried: the loaded driver, with `channels` of the DMA engines that it can use."""
-    drivers = ",".join(sorted({row.driver for row in facts.engines if row.usable})) if engine == Engine.DMA else ""
-    load = ",".join(str(life) for _, life in sorted(facts.lives.items()))
-    return Subject(load, str(facts.dialect), engine, drivers, channels if drivers else 0)
+    usable = [row for row in facts.engines if row.usable] if engine == Engine.DMA else []
+    drivers = ",".join(sorted({row.driver for row in usable}))
+    lives = [str(life) for _, life in sorted(facts.lives.items())]
+    channel_set = [f"{zlib.crc32(repr([row.life for row in usable]).encode()):08x}"] if usable else []
+    return Subject(",".join(lives + channel_set), str(facts.dialect), engine, drivers, channels if drivers else 0)
 
 
 def is_due(record: Record, subject: Subject, policy: Verification, *, turns_on: bool) -> bool:
@@ -196,7 +206,9 @@ def is_due(record: Record, subject: Subject, policy: Verification, *, turns_on: 
 def make_trial(facts: KernelFacts, subject: Subject, epoch: int) -> Trial:
     """Return the trial of a subject, on a host without an ``obstacle``."""
     beyond = max(0, facts.channels_usable - subject.channels) if subject.drivers else 0
-    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, numa_pairs(facts.host.memory_nodes), beyond)
+    pairs = numa_pairs(facts.host.memory_nodes)
+    pairs_beyond = comb(len(facts.host.memory_nodes), 2) - len(pairs)
+    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, pairs, beyond, pairs_beyond)
 
 
 def numa_pairs(numa_nodes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -238,7 +250,7 @@ def judge(trial: Trial, before: Counts, answer: MoveAnswer, after: Counts) -> Ve
     cause = _why_not(trial, answer, moved, grown, failed)
     if cause:
         return verdict(VerificationResult.IMPOSSIBLE, cause, lasting=answer.errno in _LASTING)
-    return verdict(VerificationResult.PASSED, _proof(trial, answer.passages, grown))
+    return verdict(VerificationResult.PASSED, _proof(trial, answer, grown))
 
 
 def _grown(before: Counts, after: Counts, name: str) -> int | None:
@@ -270,14 +282,18 @@ def _why_not(trial: Trial, answer: MoveAnswer, moved: int, grown: int | None, fa
     return f"it could not be shown that the engine copied: folios_migrated grew by {grown} of our {moved}; {free}"
 
 
-def _proof(trial: Trial, passages: Sequence[Passage], grown: int | None) -> str:
-    folios, huge = sum(row.folios for row in passages), sum(row.huge for row in passages)
+def _proof(trial: Trial, answer: MoveAnswer, grown: int | None) -> str:
+    folios, huge = sum(row.folios for row in answer.passages), sum(row.huge for row in answer.passages)
     pairs = len(trial.pairs)
     parts = [f"{folios} own folios, {huge} of them huge, right on both ways of {pairs} NUMA pair{'s'[: pairs != 1]}"]
-    if not huge:
+    if answer.huge_left_out:
+        parts.append(f"huge pages have {size_text(answer.huge_left_out)} here, too much for a trial: none was tried")
+    elif not huge:
         parts.append("no huge page could be had, so none was tried")
     if grown is None:
         parts.append("this kernel does not count who copied, so that could not be shown")
+    if trial.pairs_beyond:
+        parts.append(f"{trial.pairs_beyond} more pairs were not tried")
     if trial.unverified:
         parts.append(f"{trial.unverified} more channels of this host were not tried")
     return f"{trial.subject}: " + "; ".join(parts)

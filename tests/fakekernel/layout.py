@@ -283,12 +283,12 @@ def _distance(node: NumaNode, other: NumaNode) -> int:
     return 10 if node.id == other.id else 20 + 10 * abs(node.tier - other.tier)
 
 
-def engine_entries(engines: tuple[DmaEngine, ...]) -> Iterator[Row | Link]:
-    """Yield the files and links of every DMA channel.
+def engine_entries(engines: Iterable[tuple[int, DmaEngine]]) -> Iterator[Row | Link]:
+    """Yield the files and links of every DMA channel of these devices, which are numbered.
 
     As in the kernel, /sys/class/dma holds only links into /sys/devices, and each channel links to its device.
     """
-    for number, engine in enumerate(engines):
+    for number, engine in engines:
         device = device_path(number, engine)
         yield Link(f"{device}/driver", _relative(driver_path(engine), device))
         if engine.numa_node is not None:

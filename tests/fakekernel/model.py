@@ -179,7 +179,7 @@ class FakeKernel:
         for path in ALWAYS_FOLDERS:
             self._tree.add_folder(path)
         self._tree.add(host_rows(config))
-        self._add_engines()
+        self._add_engines(enumerate(self._engines))
         if present:
             load_driver(self._state, config.parameters)
             self._add_driver()
@@ -222,14 +222,19 @@ class FakeKernel:
             self._tree.drop(folder)
 
     def set_engines(self, engines: Iterable[DmaEngine]) -> None:
-        """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect."""
-        self._tree.drop(DMA_CLASS)
-        for number, engine in enumerate(self._engines):
+        """Replace the DMA devices, as when their driver goes and comes; needs no write to take effect.
+
+        One with the driver, place and channels of the one before is the same device, which behaves otherwise now.
+        """
+        before, after = ({_files_of(row): row for row in enumerate(rows)} for rows in (self._engines, tuple(engines)))
+        for number, engine in (before[files] for files in before.keys() - after.keys()):
             self._tree.drop(device_path(number, engine))
-        self._engines = tuple(engines)
+            for channel in range(engine.channels):
+                self._tree.drop(f"{DMA_CLASS}/dma{number}chan{channel}")
+        self._engines = tuple(engine for _, engine in after.values())
         self._state.engines = self._engines
         self._state.let_go_of_lost_channels()
-        self._add_engines()
+        self._add_engines(after[files] for files in after if files not in before)
         self._hand_over()
 
     def set_workloads(self, workloads: Iterable[Workload]) -> None:
@@ -623,15 +628,22 @@ class FakeKernel:
             for folder in LOADABLE_FOLDERS:
                 self._tree.add_folder(folder)
 
-    def _add_engines(self) -> None:
+    def _add_engines(self, engines: Iterable[tuple[int, DmaEngine]]) -> None:
+        numbered = tuple(engines)
         self._tree.add_folder(DMA_CLASS)
-        for engine in self._engines:
+        for _, engine in numbered:
             self._tree.add_folder(driver_path(engine))
-        self._tree.add(engine_entries(self._engines))
+        self._tree.add(engine_entries(numbered))
 
     def _check_exists(self, handle: OpenFile) -> None:
         if not self._tree.has(handle.path, handle.file):
             raise KernelError(ENODEV)
+
+
+def _files_of(numbered: tuple[int, DmaEngine]) -> tuple[int, str, int, int | None]:
+    """Return all by which the files of two DMA devices differ."""
+    number, engine = numbered
+    return number, engine.driver, engine.channels, engine.numa_node
 
 
 def _name_of(migrator: Dcbm | CpuThreads | None) -> str:

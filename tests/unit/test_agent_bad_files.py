@@ -16,7 +16,7 @@ import pytest
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.counters import read_counters
 from numamigration_agent.kernel.dialects import knobs_of
-from numamigration_agent.kernel.engines import DmaEngines, find_engines
+from numamigration_agent.kernel.engines import find_engines
 from numamigration_agent.kernel.probe import probe, probe_host
 from numamigration_agent.kernel.sysfs import LINE_BYTES_MAX, NOT_A_FILE, Denied, Present, Sysfs
 from numamigration_api.vocabulary import Dialect
@@ -166,15 +166,19 @@ def test_the_root_itself_may_be_reached_by_a_link(tmp_path: Path) -> None:
     assert host.path(CHANNELS.path).read_text() == "4\n"
 
 
+def places(sysfs: Sysfs) -> list[tuple[str, int | None, int]]:
+    return [(row.driver, row.numa_node, row.channels) for row in find_engines(sysfs)]
+
+
 def test_the_kernel_s_own_links_are_followed(sysfs: Sysfs) -> None:
-    assert find_engines(sysfs) == (DmaEngines("ptdma", 0, 1),)
+    assert places(sysfs) == [("ptdma", 0, 1)]
 
 
 @pytest.mark.parametrize("said", ["99999\n", "-7\n", "٤\n", "1_0\n", "9" * 5000, "", "\n", "1\n2\n"])
 def test_a_place_that_no_machine_has_is_unknown(host: PlainHost, sysfs: Sysfs, said: str) -> None:
     host.put("/sys/devices/pci0000:00/0000:00:01.0/numa_node", said)
 
-    assert find_engines(sysfs) == (DmaEngines("ptdma", None, 1),)
+    assert places(sysfs) == [("ptdma", None, 1)]
 
 
 def test_a_hole_of_a_gib_is_read_no_further_than_a_line(host: PlainHost, sysfs: Sysfs) -> None:

@@ -542,6 +542,22 @@ def test_a_newer_revision_is_driven_by_what_is_known_of_it(tmp_path: Path) -> No
     assert "turbo" not in {name for name, _ in rig.stores}
 
 
+def test_a_driver_of_which_no_file_is_known_is_not_said_to_be_absent(tmp_path: Path) -> None:
+    """A later revision with other names: a person shall look for a newer release, not for a driver."""
+    folder = "/sys/module/dcbm/parameters"
+    known = ("offloading", "nr_dma_chan", "reason_mask", "folios_migrated", "folios_failures")
+    missing = tuple(f"{folder}/{name}" for name in known)
+    rig = Rig(tmp_path, HostConfig(extra_files={f"{folder}/enabled": "0"}, missing_files=missing))
+
+    rig.wish({"offload": wish({"engine": "DMA"}, **EVERY_RISK)})
+
+    assert rig.group()["state"] == "Unsupported"
+    assert rig.group()["message"] == (
+        "this kernel has /sys/module/dcbm, but no file there that this release knows (unknownFiles)"
+    )
+    assert rig.status["unknownFiles"] == [f"{folder}/enabled"]
+
+
 def test_v6_without_its_mask_cannot_restrict_reasons(tmp_path: Path) -> None:
     """Promise 3."""
     mask = "/sys/module/dcbm/parameters/reason_mask"

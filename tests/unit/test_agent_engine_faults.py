@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateSeen
@@ -18,7 +19,7 @@ from numamigration_agent.memory import FILE_BYTES_MAX, FILE_NAME
 from numamigration_agent.watch import PAUSE_SECONDS_FIRST, PAUSE_SECONDS_MAX
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import Dialect, MigrationReason
-from tests.fakekernel.config import DmaEngine, HostConfig, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.unit.agent_rig import OFFLOAD, no_room, wish
 from tests.unit.live_rig import LiveRig
 
@@ -248,7 +249,7 @@ def test_a_channel_that_another_client_holds_is_no_stall_for_long(tmp_path: Path
 def test_channels_that_all_belong_to_others_are_told_and_the_engine_stays_on(tmp_path: Path) -> None:
     """It is not the engine's fault, so it is not tried again, which without a channel could not be done."""
     rig = rig_on(tmp_path, offload={"engine": "DMA"}, verification="FirstUse")
-    rig.kernel.set_engines([DmaEngine("ptdma", channels=4, taken=4)])
+    rig.kernel.set_engines([structs.replace(engine, taken=1) for engine in HostConfig().engines])
 
     rig.until(lambda: rig.group()["reason"] == "ChannelsExhausted", 120)
 
@@ -574,11 +575,13 @@ def probes(rig: LiveRig) -> list[float]:
     return [at for at, job in rig.done if isinstance(job, MovePages) and job.calm_only]
 
 
-def ineffective(folder: Path, reasons: list[str]) -> LiveRig:
+NUMA_NODES = HostConfig().numa_nodes
+
+
+def ineffective(folder: Path, reasons: list[str], numa_nodes: tuple[NumaNode, ...] = NUMA_NODES) -> LiveRig:
     """Return a node whose engine gets no channel: a public one, and somebody else has called dmaengine_get()."""
-    config = HostConfig(
-        engines=(DmaEngine("ioatdma", channels=4, public=True),), dmaengine_users=1, workloads=(TRAFFIC,)
-    )
+    engines = (DmaEngine("ioatdma", channels=4, public=True),)
+    config = HostConfig(engines=engines, dmaengine_users=1, workloads=(TRAFFIC,), numa_nodes=numa_nodes)
     settings = {"engine": "DMA", "channels": 2, "reasons": reasons}
     return rig_on(folder, config, settings, acceptedRisks=["UnverifiedEngine", "SharedEngine"])
 
@@ -592,6 +595,16 @@ def test_an_engine_that_copies_nothing_is_told_after_own_pages_have_shown_it(tmp
     assert rig.group()["reason"] == rig.condition("Degraded")["reason"] == "OffloadIneffective"
     assert rig.group()["state"] == "Ready"
     assert not is_off(rig)
+
+
+def test_own_pages_are_moved_between_numa_nodes_that_have_memory(tmp_path: Path) -> None:
+    """One with CPUs alone takes no page, and nothing would be settled."""
+    numa_nodes = (NumaNode(0, "0-7"), NumaNode(1, "8-15", memory=False), NumaNode(2, "16-23"))
+    rig = ineffective(tmp_path, ["damon", "syscall_or_cpuset"], numa_nodes)
+
+    rig.pass_time(60)
+
+    assert (rig.condition("Degraded")["status"], rig.group()["reason"]) == ("True", "OffloadIneffective")
 
 
 def test_an_engine_that_works_again_is_told_as_such(tmp_path: Path) -> None:

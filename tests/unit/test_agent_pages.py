@@ -28,9 +28,11 @@ from numamigration_agent.kernel.pages import (
     Batch,
     MoveAnswer,
     MoveRequest,
+    Passage,
     child_command,
     move_own_pages,
 )
+from numamigration_agent.verify import SHAPES
 
 PAGE = os.sysconf("SC_PAGESIZE")
 LIBC = Libc(os.uname().machine)
@@ -129,6 +131,74 @@ def test_where_no_huge_page_is_small_enough_the_folios_are_small() -> None:
     region = Region(LIBC, Batch(HERE, HERE, small=2, huge=1), 0)
 
     assert region.folios() == [Folio(region.start, PAGE), Folio(region.start + PAGE, PAGE)]
+
+
+@pytest.mark.parametrize(
+    ("page", "huge_size", "expected"),
+    [
+        pytest.param(4 << 10, 2 << 20, [(512, 0), (61, 0), (0, 1), (511, 1)], id="x86, arm64 with pages of 4 KiB"),
+        pytest.param(16 << 10, 32 << 20, [(256, 0), (61, 0), (256, 0)], id="arm64 with pages of 16 KiB"),
+        pytest.param(64 << 10, 512 << 20, [(64, 0), (61, 0), (64, 0)], id="arm64 with pages of 64 KiB"),
+        pytest.param(4 << 10, 0, [(512, 0), (61, 0), (511, 0)], id="a kernel without huge pages"),
+    ],
+)
+def test_batches_keep_to_the_bound_on_every_machine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, page: int, huge_size: int, expected: list[tuple[int, int]]
+) -> None:
+    """Huge pages that are larger than a batch are left out, and the answer says how large they are."""
+    size = tmp_path / "hpage_pmd_size"
+    size.write_text(f"{huge_size}\n")
+    lengths: list[int] = []
+
+    def watched(_libc: Libc, _reason: str, region: Region, _pattern: Pattern, _way: tuple[int, int]) -> Passage:
+        lengths.append(region.length)
+        return Passage(HERE, HERE, 1)
+
+    monkeypatch.setattr(mover, "_THP_SIZE", size)
+    monkeypatch.setattr(mover, "_PAGE", page)
+    monkeypatch.setattr(mover, "_pass", watched)
+
+    answer = move(request(*(Batch(HERE, HERE, *shape) for shape in SHAPES)))
+
+    assert answer.cause == ""
+    assert lengths[::2] == [small * page + huge * huge_size for small, huge in expected]
+    assert max(lengths) <= BATCH_BYTES_MAX
+    assert answer.huge_left_out == (huge_size if huge_size > BATCH_BYTES_MAX else 0)
+
+
+def flags_of(address: int) -> list[str]:
+    """Return what the kernel says of the memory at an address of ours (proc_pid_smaps(5), VmFlags)."""
+    here = False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        name = line.split()[0]
+        if "-" in name and not name.endswith(":"):
+            first, last = (int(part, 16) for part in name.split("-"))
+            here = first <= address < last
+        elif here and name == "VmFlags:":
+            return line.split()[1:]
+    raise AssertionError(f"{address:x} is not mapped")
+
+
+@pytest.mark.parametrize("huge_size", [0, 1 << 21])
+def test_small_folios_are_single_pages_whatever_sizes_the_kernel_prefers(huge_size: int) -> None:
+    """Promise 15: a folio of some pages is counted once, and would look like pages that nobody offloaded."""
+    region = Region(LIBC, Batch(HERE, HERE, small=2, huge=1), huge_size)
+
+    assert "nh" in flags_of(region.start)
+
+
+def test_what_cannot_be_huge_is_single_pages_and_holds_the_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Promise 15: without a free huge page the kernel may choose folios of any size in between."""
+    monkeypatch.setattr(mover, "_huge_bytes", lambda *_: 0)
+    huge_size = 1 << 21
+    pattern = Pattern(7, huge_size + 2 * PAGE)
+    region = Region(LIBC, Batch(HERE, HERE, small=2, huge=1), huge_size)
+
+    region.fill(pattern)
+
+    assert "nh" in flags_of(region.start + 2 * PAGE)
+    assert {folio.length for folio in region.folios()} == {PAGE}
+    assert region.wrong(pattern, region.folios()) == (0, -1)
 
 
 def test_a_batch_of_huge_folios_alone_is_left_out_where_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,6 +416,21 @@ def test_the_child_loads_nothing_else_of_ours() -> None:
         "numamigration_agent.kernel.pages",
     }
     assert json.loads(done.stdout)[1:3] == [0, ""]
+
+
+def test_the_child_stays_within_its_memory() -> None:
+    """With the program's own files, which others have mapped too (VmHWM of proc_pid_status(5))."""
+    command = child_command()
+    command[command.index("-c") + 1] = (
+        "import io, sys; sys.path.append(sys.argv[1]); from numamigration_agent.kernel.mover import main\n"
+        "out, sys.stdout = sys.stdout, io.StringIO(); main([])\n"
+        "print(next(line.split()[1] for line in open('/proc/self/status') if line.startswith('VmHWM:')), file=out)"
+    )
+    batches = [Batch(HERE, HERE, *shape) for shape in SHAPES]
+
+    said = subprocess.run(command, input=json.dumps(request(*batches)), capture_output=True, text=True, check=True)
+
+    assert int(said.stdout) << 10 <= 24 << 20
 
 
 def test_what_moves_pages_is_not_loaded_into_the_agent() -> None:

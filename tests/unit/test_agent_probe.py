@@ -5,13 +5,23 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from numamigration_agent.kernel.counters import parse_vmstat, read_counters
 from numamigration_agent.kernel.engines import DmaEngines
-from numamigration_agent.kernel.probe import DriverState, KernelFacts, find_dialect, hardware_class, probe, probe_host
+from numamigration_agent.kernel.probe import (
+    DriverState,
+    KernelFacts,
+    find_dialect,
+    hardware_class,
+    parse_cpu_model,
+    probe,
+    probe_host,
+)
 from numamigration_agent.kernel.sysfs import READ_BYTES_MAX, Present, Sysfs
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
@@ -113,7 +123,7 @@ def test_channels_are_counted_by_driver_and_numa_node_and_engines_for_devices_ar
     )
     facts = facts_of(HostConfig(engines=engines))
 
-    assert facts.engines == (
+    assert tuple(replace(row, life=0) for row in facts.engines) == (
         DmaEngines("dw_dmac", None, 8, "not known to copy memory"),
         DmaEngines("idxd", 1, 2),
         DmaEngines("ptdma", 0, 2),
@@ -129,6 +139,30 @@ def test_the_hardware_class_tells_model_layout_and_engines_and_no_release() -> N
 
     assert hardware_class(one) == "AMD EPYC 7713 64-Core Processor; 2 NUMA + 1 memory-only; 4 ptdma"
     assert hardware_class(one) == hardware_class(other)
+
+
+X86: Final = "processor\t: 0\nvendor_id\t: AuthenticAMD\nmodel name\t: AMD EPYC 7713 64-Core Processor\nstepping\t: 1\n"
+ARM64: Final = (
+    "processor\t: 0\nBogoMIPS\t: 2000.00\nFeatures\t: fp asimd\nCPU implementer\t: 0x41\nCPU architecture: 8\n"
+    "CPU variant\t: 0x0\nCPU part\t: 0xd4f\nCPU revision\t: 0\n\n"
+)
+OTHER_ARM64: Final = ARM64.replace("0xd4f", "0xd0c")
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "model"),
+    [
+        pytest.param(X86, "AMD EPYC 7713 64-Core Processor", id="x86_64"),
+        pytest.param(ARM64, "CPU implementer 0x41, part 0xd4f", id="arm64 has no model name"),
+        pytest.param(ARM64 + OTHER_ARM64, "CPU implementer 0x41, part 0xd4f", id="arm64, the first of two kinds"),
+        pytest.param("processor\t: 0\nCPU part\t: 0xd4f\n", "unknown CPU", id="a part of nobody knows whom"),
+        pytest.param("CPU implementer\t: 0x41\nCPU part\t: Ω\n", "unknown CPU", id="garbage"),
+        pytest.param("processor\t: 0\nhart\t: 0\nisa\t: rv64imafdc\n", "unknown CPU", id="riscv64"),
+        pytest.param("", "unknown CPU", id="nothing"),
+    ],
+)
+def test_the_cpu_is_told_as_each_machine_tells_it(cpuinfo: str, model: str) -> None:
+    assert parse_cpu_model(cpuinfo) == model
 
 
 def test_files_of_the_driver_that_no_table_knows_are_reported(tmp_path: Path) -> None:

@@ -12,7 +12,6 @@ import pytest
 
 from numamigration_agent.kernel.codecs import UInt, Value
 from numamigration_agent.kernel.dialects import knobs_of
-from numamigration_agent.kernel.engines import DmaEngines
 from numamigration_agent.kernel.probe import probe, probe_host
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Sysfs
 from numamigration_api.vocabulary import Dialect
@@ -112,7 +111,7 @@ def test_a_mounted_host_is_probed_through_its_links(sysfs: Sysfs) -> None:
     facts = probe(sysfs, probe_host(sysfs))
 
     assert facts.dialect is Dialect.V6
-    assert facts.engines == (DmaEngines("ptdma", 0, 2), DmaEngines("ptdma", 1, 2))
+    assert [(row.driver, row.numa_node, row.channels) for row in facts.engines] == [("ptdma", 0, 2), ("ptdma", 1, 2)]
     assert len(facts.host.boot_id) == 36
     assert facts.host.numa_nodes == (("node0", True), ("node1", True), ("node2", False))
 

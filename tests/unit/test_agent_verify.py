@@ -14,7 +14,9 @@ from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import StateGone
 from numamigration_agent.jobs import MovePages
 from numamigration_agent.kernel.dialects import DIALECTS, DialectRow
+from numamigration_agent.kernel.engines import DmaEngines
 from numamigration_agent.kernel.pages import Batch, MoveAnswer, Mover, MoveRequest, Passage, move_own_pages
+from numamigration_agent.kernel.probe import probe, probe_host
 from numamigration_agent.record import FILE_NAME
 from numamigration_agent.verify import (
     PAIRS_MAX,
@@ -25,12 +27,14 @@ from numamigration_agent.verify import (
     judge,
     numa_pairs,
     parse_verdict,
+    subject_of,
     verdict_json,
 )
+from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, Rig, wish
+from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -111,7 +115,15 @@ def test_every_pair_of_numa_nodes_is_tried_both_ways_with_small_huge_full_and_mi
     ask(rig)
 
     assert {(batch.source, batch.destination) for batch in seen[0].batches} == {(0, 1), (0, 2), (1, 2)}
-    assert {(batch.small, batch.huge) for batch in seen[0].batches} == {(512, 0), (67, 0), (0, 1), (511, 1)}
+    assert {(batch.small, batch.huge) for batch in seen[0].batches} == {(512, 0), (61, 0), (0, 1), (511, 1)}
+
+
+def test_pairs_of_numa_nodes_that_are_left_out_are_told(start: Start) -> None:
+    rig = start(HostConfig(numa_nodes=tuple(NumaNode(number, str(number)) for number in range(5))))
+
+    ask(rig)
+
+    assert "right on both ways of 6 NUMA pairs; 4 more pairs were not tried" in rig.status["verification"]["message"]
 
 
 def test_the_salt_of_a_trial_is_another_one_each_time(start: Start) -> None:
@@ -205,6 +217,32 @@ def test_a_driver_that_was_loaded_anew_is_tried_anew(start: Start) -> None:
 
     assert trials(rig) == 2
     assert rig.kernel.snapshot().reasons == ("demotion", "damon")
+
+
+def test_channels_that_went_and_came_back_are_tried_anew(start: Start) -> None:
+    """Promise 15: under the names of before may be another engine, and the record is about the one of before."""
+    rig = start()
+    ask(rig)
+    rig.kernel.set_engines([])
+    rig.pass_time(15)
+
+    rig.kernel.set_engines(CORRUPT.engines)
+    rig.pass_time(15)
+
+    assert (trials(rig), rig.group()["reason"]) == (2, "CorruptionDetected")
+    assert not rig.kernel.snapshot().offloading
+
+
+def test_the_record_is_about_the_channels_that_can_be_taken(start: Start) -> None:
+    """Promise 15: the kernel chooses among them; engines that copy no memory may come and go."""
+    kernel = FakeSysfs(start().kernel)
+    facts = probe(kernel, probe_host(kernel))
+    known = subject_of(facts, "DMA", 4)
+    serial = DmaEngines("dw_dmac", None, 8, "not known to copy memory", life=1)
+    other = replace(facts.engines[0], life=1)
+
+    assert subject_of(replace(facts, engines=(*facts.engines, serial)), "DMA", 4) == known
+    assert subject_of(replace(facts, engines=(other, *facts.engines[1:])), "DMA", 4) != known
 
 
 def test_a_grown_epoch_has_a_trusted_engine_tried_anew(start: Start) -> None:
@@ -536,7 +574,7 @@ def test_an_engine_that_fails_its_copies_has_shown_nothing(start: Start) -> None
     ask(rig)
 
     assert not rig.kernel.snapshot().offloading
-    assert "the engine failed 6552 folios" in rig.group()["message"]
+    assert "the engine failed 6516 folios" in rig.group()["message"]
 
 
 # --- an engine that hangs
@@ -727,6 +765,14 @@ def test_a_batch_of_which_nothing_arrived_is_no_proof() -> None:
     )
 
 
+def test_huge_pages_that_are_too_large_for_a_trial_are_left_out_and_that_is_said() -> None:
+    """arm64 with pages of 64 KiB: the engine is taken, and a person knows that no huge page was copied."""
+    verdict = judge(TRIAL, {}, pair()._replace(huge_left_out=512 << 20), {})
+
+    assert verdict.result is VerificationResult.PASSED
+    assert "huge pages have 512Mi here, too much for a trial: none was tried" in verdict.message
+
+
 def test_without_a_huge_page_the_message_says_so() -> None:
     assert "no huge page could be had" in judge(TRIAL, {}, pair(), {}).message
 
@@ -741,7 +787,7 @@ def test_each_numa_node_is_in_one_of_at_most_six_pairs(number: int) -> None:
 
 def test_a_trial_moves_both_sizes_between_all_pairs() -> None:
     assert TRIAL.request(7) == MoveRequest(
-        "mempolicy_mbind", (Batch(0, 1, 512), Batch(0, 1, 67), Batch(0, 1, 0, 1), Batch(0, 1, 511, 1)), 7, 1.5
+        "mempolicy_mbind", (Batch(0, 1, 512), Batch(0, 1, 61), Batch(0, 1, 0, 1), Batch(0, 1, 511, 1)), 7, 1.5
     )
 
 

@@ -301,6 +301,26 @@ def test_an_engine_that_cannot_copy_stands_among_the_others() -> None:
     assert read(kernel, "/sys/class/dma/dma1chan0/device/numa_node") == "-1\n"
 
 
+def test_an_engine_that_behaves_otherwise_is_the_same_device_and_one_that_comes_back_is_not() -> None:
+    """As in kernfs: what is made anew has another inode number, and what stays keeps its own."""
+    sound, taken, other = DmaEngine("ptdma"), DmaEngine("ptdma", taken=1), DmaEngine("ae4dma")
+    kernel = FakeKernel(HostConfig(engines=(sound, sound)), random.Random(1))
+    channels = ("/sys/class/dma/dma0chan0", "/sys/class/dma/dma1chan0")
+
+    def inodes() -> list[int]:
+        return [kernel.stat(path).inode for path in channels]
+
+    first = inodes()
+    kernel.set_engines([taken, other])
+    second = inodes()
+    kernel.set_engines([])
+    kernel.set_engines([sound, sound])
+    third = inodes()
+
+    assert (first[0] == second[0], first[1] == second[1]) == (True, False)
+    assert not set(third) & {*first, *second}
+
+
 def test_engines_that_leave_take_their_files_along(kernel: FakeKernel) -> None:
     kernel.set_engines([])
 

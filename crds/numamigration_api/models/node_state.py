@@ -327,7 +327,7 @@ class VerificationStatus(ApiModel):
     driver: ShortText | None = None
     channels: Count | None = None
     module_load: ShortText | None = None
-    """What tells the loaded driver from the same one loaded anew."""
+    """What tells the loaded driver from the same one loaded anew, and the host's DMA channels from others."""
     unverified_channels: Count | None = None
     """DMA channels of this host beyond those that were tried."""
     foreign_folios: Count | None = None

@@ -6,6 +6,7 @@
 * ``in_use`` is not looked at: the driver requests channels around each batch, so a count taken now says little about
   the next batch. Channels that another client holds are therefore counted here and lacking later.
 * The kernel takes channels in its own order, so a hazardous engine counts although a better one stands beside it.
+* A channel that went and came back has the same name and another folder, so its inode number tells (fs/kernfs/dir.c).
 * The sdxi driver's engines are shared, and their ring overflows with more than 512 folios at once; only the state of
   the series that was made for them (V6-SDXI) looks after that.
 
@@ -15,7 +16,7 @@ Sources: drivers/dma/dmaengine.c; drivers/dma/{amd/ptdma,amd/ae4dma,ioat,idxd}; 
 from __future__ import annotations
 
 import re
-from collections import Counter
+import zlib
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
@@ -64,12 +65,14 @@ class DmaEngines:
     Attributes:
         numa_node: None: the device does not say where it is.
         obstacle: why the batch copy driver cannot use them; empty when it can.
+        life: tells these channels from others, also from those that had their names before.
     """
 
     driver: str
     numa_node: int | None
     channels: int
     obstacle: str = ""
+    life: int = 0
 
     @property
     def usable(self) -> bool:
@@ -91,11 +94,18 @@ def obstacle_of(driver: str, dialect: Dialect) -> str:
 
 
 def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:
-    """Count the DMA channels by driver and NUMA node."""
-    channels = (name for name in sysfs.names(DMA_CLASS_DIR) if CHANNEL_NAME.fullmatch(name))
-    found = Counter(_driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device") for name in channels)
+    """Find the DMA channels, counted by driver and NUMA node."""
+    found: dict[tuple[str, int | None], list[str]] = {}
+    for name in sysfs.names(DMA_CLASS_DIR):
+        if CHANNEL_NAME.fullmatch(name):
+            found.setdefault(_driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device"), []).append(name)
     rows = sorted(found.items(), key=lambda row: (row[0][0], -1 if row[0][1] is None else row[0][1]))
-    return tuple(DmaEngines(driver, numa_node, count) for (driver, numa_node), count in rows)
+    return tuple(DmaEngines(*where, len(names), life=_life(sysfs, names)) for where, names in rows)
+
+
+def _life(sysfs: Sysfs, channels: Iterable[str]) -> int:
+    lives = (f"{name} {sysfs.life(f'{DMA_CLASS_DIR}/{name}')}" for name in channels)
+    return zlib.crc32("\n".join(lives).encode())
 
 
 def _driver_and_place(sysfs: Sysfs, device: str) -> tuple[str, int | None]:

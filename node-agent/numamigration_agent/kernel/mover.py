@@ -166,7 +166,7 @@ class Region:
     def __init__(self, libc: Libc, batch: Batch, huge_size: int) -> None:
         huge = min(batch.huge, BATCH_BYTES_MAX // huge_size) if huge_size else 0
         small = min(batch.small, (BATCH_BYTES_MAX - huge * huge_size) // _PAGE)
-        self._libc, self._huge, self._huge_size = libc, huge, huge_size
+        self._libc, self._huge_size, self._untouched = libc, huge_size, True
         self._small_length, self.length = small * _PAGE, small * _PAGE + huge * huge_size
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
         self._map = mmap.mmap(-1, self.length + huge_size + _PAGE, flags=flags)
@@ -175,22 +175,36 @@ class Region:
         boundary += -boundary % huge_size if huge else 0
         self.start = boundary - self._small_length
         self._offset = self.start - address
-        if huge_size and small:
-            self._map.madvise(mmap.MADV_NOHUGEPAGE, self._offset, self._small_length)
+        if small:
+            # Else the kernel may choose folios of some pages by itself, which count as one each.
+            with contextlib.suppress(OSError):  # EINVAL: a kernel without transparent huge pages
+                self._map.madvise(mmap.MADV_NOHUGEPAGE, self._offset, self._small_length)
         if huge:
             self._map.madvise(mmap.MADV_HUGEPAGE, self._offset + self._small_length, huge * huge_size)
 
     def fill(self, pattern: Pattern) -> None:
-        """Write the pattern."""
+        """Write the pattern; what cannot be huge at first becomes small, for it may be of any size in between."""
+        self._write(pattern)
+        if self._untouched and self._small_length < self.length and not self._has_huge():
+            rest = self._offset + self._small_length, self.length - self._small_length
+            self._map.madvise(mmap.MADV_NOHUGEPAGE, *rest)
+            self._map.madvise(mmap.MADV_DONTNEED, *rest)
+            self._write(pattern)
+        self._untouched = False
+
+    def _write(self, pattern: Pattern) -> None:
         with memoryview(pattern.bytes) as view:
             self._map[self._offset : self._offset + self.length] = view[: self.length]
+
+    def _has_huge(self) -> bool:
+        boundary, end = self.start + self._small_length, self.start + self.length
+        return boundary < end and _huge_bytes(boundary, end) == end - boundary
 
     def folios(self) -> list[Folio]:
         """Return the folios in order; without enough huge pages, what should have been huge is small."""
         boundary, end = self.start + self._small_length, self.start + self.length
         small = range(self.start, boundary, _PAGE)
-        had = boundary < end and _huge_bytes(boundary, end) == end - boundary
-        huge = self._huge_size if had else _PAGE
+        huge = self._huge_size if self._has_huge() else _PAGE
         return [*(Folio(at, _PAGE) for at in small), *(Folio(at, huge) for at in range(boundary, end, huge))]
 
     def wrong(self, pattern: Pattern, folios: Iterable[Folio]) -> tuple[int, int]:
@@ -243,7 +257,8 @@ def move(request: MoveRequest) -> MoveAnswer:
         words = words or error.strerror or str(error)
         cause = f"{error.filename}: {words}" if error.filename else words
         return MoveAnswer(tuple(passages), number, cause, time.monotonic() - began)
-    return MoveAnswer(tuple(passages), seconds=time.monotonic() - began)
+    left_out = size if (size := _huge_size()) > BATCH_BYTES_MAX else 0
+    return MoveAnswer(tuple(passages), seconds=time.monotonic() - began, huge_left_out=left_out)
 
 
 def _check(request: MoveRequest) -> None:
@@ -269,7 +284,7 @@ def _allowed_numa_nodes() -> frozenset[int]:
 
 
 def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadline: float) -> None:
-    huge_size = _huge_size()
+    huge_size = size if (size := _huge_size()) <= BATCH_BYTES_MAX else 0
     longest = max(batch.small * _PAGE + batch.huge * huge_size for batch in request.batches)
     pattern = Pattern(request.salt, min(longest, BATCH_BYTES_MAX))
     for batch in request.batches:
@@ -284,12 +299,11 @@ def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadlin
 
 
 def _huge_size() -> int:
-    """Return the size of a huge page; 0 when there is none, or none that is small enough to be tried."""
+    """Return the size of a huge page; 0 when there is none."""
     try:
-        size = int(_THP_SIZE.read_text())
+        return int(_THP_SIZE.read_text())
     except (OSError, ValueError):
         return 0
-    return size if size <= BATCH_BYTES_MAX else 0
 
 
 def _pass(libc: Libc, reason: str, region: Region, pattern: Pattern, way: tuple[int, int]) -> Passage:

@@ -96,12 +96,14 @@ class MoveAnswer(NamedTuple):
         errno: why no more was tried; 0 when all was, or when `cause` is not an errno's.
         cause: the same in words; empty when all was tried.
         seconds: from the request to the answer.
+        huge_left_out: bytes of a huge page of this kernel, where that is too large to be tried; else 0.
     """
 
     passages: tuple[Passage, ...]
     errno: int = 0
     cause: str = ""
     seconds: float = 0.0
+    huge_left_out: int = 0
 
 
 Mover = Callable[[MoveRequest], MoveAnswer]

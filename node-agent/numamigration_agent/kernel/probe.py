@@ -13,6 +13,7 @@ again and again, for drivers and DMA engines come and go with their modules with
   hides the rest: then less is offloaded than was asked, never more. Where the reasons are fixed, all are known.
 
 Sources: kernel/params.c (module parameters, built-in modules); Documentation/filesystems/proc.rst;
+arch/x86/kernel/cpu/proc.c and arch/arm64/kernel/cpuinfo.c;
 Documentation/ABI/stable/sysfs-devices-node.
 """
 
@@ -49,6 +50,7 @@ GZIP_BITS: Final = zlib.MAX_WBITS | 16
 
 _NUMA_DIR: Final = "/sys/devices/system/node"
 _MODEL_NAME: Final = re.compile(r"^model name[ \t]*:[ \t]*(\S.*)", re.MULTILINE)
+_ARM_FIELD: Final = re.compile(r"^CPU (implementer|part)[ \t]*:[ \t]*(0x[0-9a-f]{1,8})$", re.MULTILINE)
 _BOOT_ID: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")  # drivers/char/random.c, proc_do_uuid
 _ID_RANGE: Final = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")  # the kernel has at most 1024 NUMA nodes
 _SYMBOLS: Final = "|".join(sorted({row.module_symbol for row in DIALECTS if row.module_symbol}))
@@ -189,9 +191,16 @@ def parse_boot_id(text: str) -> str:
 
 
 def parse_cpu_model(text: str) -> str:
-    """Return the model of the first CPU in /proc/cpuinfo, whose beginning is enough: it has a page for each CPU."""
+    """Return the model of the first CPU in /proc/cpuinfo, whose beginning is enough: it has a page for each CPU.
+
+    arm64 has no model name there but the numbers of implementer and part (arch/arm64/kernel/cpuinfo.c). They stay
+    numbers: a name that a later release learns would make another hardware class of the same host.
+    """
     model = _MODEL_NAME.search(text)
-    return printable(model[1].strip()) if model else "unknown CPU"
+    if model:
+        return printable(model[1].strip())
+    arm = dict(reversed(_ARM_FIELD.findall(text)))
+    return f"CPU implementer {arm['implementer']}, part {arm['part']}" if len(arm) == 2 else "unknown CPU"
 
 
 def parse_driver_as_module(data: bytes) -> bool:
