@@ -529,8 +529,9 @@ def test_restore_puts_back_what_has_a_baseline_and_forgets_it() -> None:
 def test_restore_needs_no_risk_although_it_turns_on(settings: dict[str, Any]) -> None:
     """Promise 7: what was on before comes back on."""
     body = wish(settings, mode="Restore", acceptedRisks=[])
+    shared = HostConfig(engines=(DmaEngine("ioatdma"),))
 
-    plan = plan_one("offload", body, baselines={"offload.engine": "1", "offload.channels": "2"})
+    plan = plan_one("offload", body, shared, baselines={"offload.engine": "1", "offload.channels": "2"})
 
     assert written(plan) == [("offload.channels", "2"), ("offload.engine", "1")]
 
