@@ -16,7 +16,8 @@ the baselines that are not needed any more are forgotten.
 * Offload that was turned off stays off, whatever fails after it: off is the safe direction. A value of before that is
   never written does not come back either.
 * An engine that is to be tried is turned on with the reasons narrowed to that of the trial; the wished reasons follow
-  once it has passed. If it has not, it goes off first of all, also where it was on before (promise 15).
+  once it has passed. If it has not, or something fails before it can be tried, it goes off first of all, also where it
+  was on before (promise 15).
 
 Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
 """
@@ -292,10 +293,10 @@ class UnitRun:
 
     def _turn_off(self, run: KnobRun | TrialRun) -> list[KnobRun]:
         """Return the turning off of an engine that has not passed, which an undo alone would leave on if it was."""
-        engine = self.change.window.engine if self.change.window else None
-        if not isinstance(run, TrialRun) or engine is None or engine.off is None:
+        window = self.change.window
+        if window is None or window.engine.off is None or not (isinstance(run, TrialRun) or window.untried):
             return []
-        return [KnobRun(KnobWrite(engine, engine.off))]
+        return [KnobRun(KnobWrite(window.engine, window.engine.off))]
 
 
 class Progress(Enum):

@@ -20,10 +20,11 @@ from numamigration_agent.change import (
     turn_off,
 )
 from numamigration_agent.kernel.codecs import Value
-from numamigration_agent.kernel.dialects import Knob
-from numamigration_agent.plan import UnitChange
+from numamigration_agent.kernel.dialects import ENGINE_FIELD, Knob
+from numamigration_agent.plan import UNITS, UnitChange
 from numamigration_agent.retries import Retries
 from numamigration_agent.verify import Trial
+from numamigration_api.vocabulary import SettingsGroup
 
 log = logging.getLogger(__name__)
 
@@ -158,8 +159,9 @@ class Changes:
         """
         change, turned_off = self.running, self.turning_off
         self.current, self.turning_off = None, False
-        wrote_nothing = all(unit.change.ends or (unit.failure and not unit.touched) for unit in change.units)
-        self._fresh = change.fresh if wrote_nothing or turned_off else frozenset()
+        over = {run.change.unit for run in change.units if not (run.change.ends or (run.failure and not run.touched))}
+        written = frozenset(name for name in change.fresh if _unit_of(name) in over)
+        self._fresh = change.fresh - ({ENGINE_FIELD} if turned_off else written)
         corrected: frozenset[str] = frozenset()
         for unit in change.units:
             if unit.failure is None:
@@ -178,3 +180,7 @@ class Changes:
             return frozenset()
         self.retries.forget(name)
         return unit.change.drifted
+
+
+def _unit_of(field: str) -> str:
+    return UNITS[SettingsGroup(field.partition(".")[0])]

@@ -66,12 +66,15 @@ class TrialWindow(NamedTuple):
         engine: the switch, which goes off when the trial is not passed.
         mask: what the eligible reasons are meanwhile, where a knob says them.
         wished: what they are afterwards.
+        untried: the engine is on, and nobody has tried it as it is: it goes off whatever fails, its trial or what
+            stands before that.
     """
 
     trial: Trial
     engine: Knob
     mask: KnobWrite | None = None
     wished: KnobWrite | None = None
+    untried: bool = False
 
     @property
     def fields(self) -> frozenset[str]:
@@ -243,8 +246,11 @@ def _engine_of(case: Situation, rows: Sequence[KnobPlan]) -> KnobPlan | None:
 def _subject(case: Situation, rows: Sequence[KnobPlan]) -> Subject:
     """Return what would be tried; channels that the wish does not name are those that are set."""
     wished = next((row.target for row in rows if row.field == CHANNELS_FIELD), None)
-    found = next((case.facts.value(knob) for knob in case.knobs(CHANNELS_FIELD)), None)
-    return subject_of(case.facts, case.engine, int(wished or found or 1))
+    return subject_of(case.facts, case.engine, int(wished or _channels_set(case)))
+
+
+def _channels_set(case: Situation) -> int:
+    return int(next((case.facts.value(knob) for knob in case.knobs(CHANNELS_FIELD)), None) or 1)
 
 
 def _impossible(case: Situation, rows: Sequence[KnobPlan], record: Record) -> Refusal | None:
@@ -267,7 +273,9 @@ def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
     if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
         return plan
     trial = make_trial(case.facts, subject, record.epoch)
-    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial))
+    present = subject_of(case.facts, case.engine, _channels_set(case))
+    untried = row.observed == row.target and is_due(record, present, case.wish.verification, turns_on=False)
+    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial), untried=untried)
     if plan.writes:
         return replace(plan, window=window)
     message = f"own pages are about to be copied by {subject}"

@@ -220,7 +220,7 @@ class Agent:
             case Counted(look):
                 self._count(look, now, wall)
             case Saved(problem):
-                self._take_saved(running, problem)
+                self._take_saved(running, problem, now)
             case Present() | Absent() | Denied():
                 self._changes.running.read(answer)
             case Wrote(number):
@@ -237,10 +237,14 @@ class Agent:
     def _take_facts(self, facts: KernelFacts, now: float, wall: datetime) -> None:
         self._facts = facts
         self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
-        self._watchdog.looked(facts, now, on=self._engine_to_watch() is not None)
+        self._watch_engine(facts, now)
         self._decide(now, wall)
 
-    def _take_saved(self, running: Running, problem: str) -> None:
+    def _watch_engine(self, facts: KernelFacts, now: float) -> None:
+        if self._watchdog.looked(facts, now, on=self._engine_to_watch() is not None):
+            self._counting.hasten(now)  # its failures are counted from here
+
+    def _take_saved(self, running: Running, problem: str, now: float) -> None:
         match running.job:
             case SaveVerdict(verdict):
                 self._trials.saved(verdict, problem)
@@ -249,6 +253,8 @@ class Agent:
                     log.error("what the watch remembers is not saved", extra={"problem": problem})
             case _:
                 self._baselines = self._changes.saved(problem)
+                if self._facts is not None:
+                    self._watch_engine(self._facts, now)  # one that was on is ours now, however long the report takes
 
     def _take_wrote(self, running: Running, number: int | None) -> None:
         self._changes.running.wrote(number)

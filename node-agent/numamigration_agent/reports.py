@@ -51,6 +51,7 @@ class Reports:
         self._own: deque[Mapping[str, Any]] = deque(maxlen=OWN_MAX)
         self._edited: Mapping[str, Any] | None = None
         self._overtaken = False  # an edit was seen while the report was under way, and may have come after it
+        self._arrived = False  # the watch brought the report that is under way, so an older one after it is an edit
         self._due = self._not_before = float("-inf")
         self.skewed = False
         self.baselines: Mapping[str, Value] = {}
@@ -95,6 +96,9 @@ class Reports:
     def _look_for_edit(self, shown: Mapping[str, Any]) -> None:
         if shown in self._own:
             self._edited = None
+            self._arrived |= self._sending is not None and shown == self._own[-1]
+            if self._arrived and shown != self._own[-1]:
+                self._told, self._overtaken = None, True
         elif self._own and shown != self._edited:
             self._edited, self._told = shown, None
             self._overtaken = self._sending is not None
@@ -111,13 +115,13 @@ class Reports:
 
     def send(self, status: Mapping[str, Any], now: float) -> None:
         """Note that `status` is on its way."""
-        self._sending, self._sent_uid, self._overtaken = status, self._uid, False
+        self._sending, self._sent_uid, self._overtaken, self._arrived = status, self._uid, False, False
         self._own.append(significant(status))
         self._due = now + self._rng.uniform(*self._interval)
 
     def answered(self, result: ApplyResult, now: float) -> None:
         """Take the answer to the report under way."""
-        sent, self._sending = self._sending, None
+        sent, self._sending, self._arrived = self._sending, None, False
         if sent is None or self._sent_uid != self._uid:
             # Nobody knows whether the new object or the one before it got that.
             return

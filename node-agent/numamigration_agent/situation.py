@@ -84,12 +84,13 @@ class Situation(NamedTuple):
         """Migration reasons to be offloaded: those asked for, or all but memory_failure, as far as they are known.
 
         Where they are fixed, it is all of them or none: what cannot be left out keeps the rest from being offloaded.
+        Where the mask has gone, names that it has shown before restrict nothing.
         """
         fixed = self.facts.fixed_reasons
         asked: Iterable[str] | None = self.wish.settings.get("reasons")
         if fixed is not None:
             return fixed if asked is None or fixed <= frozenset(asked) else frozenset()
-        known = self.facts.reasons_seen
+        known = self.facts.reasons_seen if self.facts.restricts_reasons else frozenset[str]()
         return known - {MigrationReason.MEMORY_FAILURE} if asked is None else known & frozenset(asked)
 
     def lacks_risk(self, risk: AcceptedRisk) -> bool:

@@ -14,7 +14,8 @@ each 10 s what moved; both each second while a channel is in use.
   pages are sent after it, and those tell: an engine that keeps them is stalled.
 * Failing: more than ``FAILED_SHARE_MAX`` of at least ``FAILED_FOLIOS_MIN`` folios failed. A sound engine has none.
 * A channel that another client holds looks like a stalled one as long as nothing moves. Nobody tells whose it is but
-  the turn-off: who is in use after it is not ours, so the verdict is taken back. A few times; then it stays.
+  the turn-off: who is in use after it is not ours, so the verdict is taken back. A few times; then it stays. Up to V3
+  the turn-off waits for no batch, tells nothing, and the verdict stays at once.
 * Channels that come and go are for the guards: the watch only asks for a look at once. Without one the engine goes off,
   and what comes back is looked at like any new engine.
 * After a verdict the engine stays off for a pause that grows with each one, whatever policy comes; a person ends it
@@ -114,6 +115,7 @@ class Watch:
         self.look = self.probe_due = self.mistaken = False
         self._on_since: float | None = None
         self._held = False
+        self._tells_whose = True
         self._suspects: frozenset[str] = frozenset()
         self._foreign: frozenset[str] = frozenset()
         self._false_alarms = 0
@@ -136,9 +138,16 @@ class Watch:
 
     # --- what the engine is wished and does --------------------------------------------------------------------------
 
-    def engine(self, *, on: bool, held: bool = False, now: float) -> None:
-        """Take notice of whether an engine of ours is on, and whether it then holds its channels all the time."""
-        self._held = held
+    def engine(self, *, on: bool, held: bool = False, waits: bool = True, now: float) -> None:
+        """Take notice of an engine of ours.
+
+        Args:
+            on: whether it is on.
+            held: whether it then holds its channels all the time.
+            waits: whether its turn-off waits for batches in flight; only then a channel still in use is another's.
+            now: seconds of a monotonic clock.
+        """
+        self._held, self._tells_whose = held, waits
         if on and self._on_since is None:
             self._on_since = now
             self._suspects = frozenset()
@@ -233,7 +242,7 @@ class Watch:
             return
         seconds = now - max(min(self._busy.values()), self._moved_at)
         if seconds >= STALL_SECONDS:
-            self._suspects = frozenset(self._busy)
+            self._suspects = frozenset(self._busy) if self._tells_whose else frozenset()
             names = _some(sorted(self._busy))
             self._trip(Reason.ENGINE_STALLED, f"{names} in use and nothing moved for {seconds:.0f} s", now, wall)
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from numamigration_agent.effect import probe_request, probed
 from numamigration_agent.jobs import Moved, MovePages, ReadSigns, SaveMemory
-from numamigration_agent.kernel.dialects import ROWS
+from numamigration_agent.kernel.dialects import ROWS, Trap
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.signs import Signs
 from numamigration_agent.lanes import Running
@@ -97,13 +97,15 @@ class Watchdog:
         """When the channels are to be sampled (monotonic seconds)."""
         return self._sample_at
 
-    def looked(self, facts: KernelFacts, now: float, *, on: bool) -> None:
-        """Take notice of a look at the kernel, and of whether an engine of ours is on."""
+    def looked(self, facts: KernelFacts, now: float, *, on: bool) -> bool:
+        """Take notice of a look at the kernel, and of whether an engine of ours is on; returns whether that is new."""
         row, watched = ROWS.get(facts.dialect), self.watch.wants_signs
-        self.watch.engine(on=on, held=row is not None and row.keeps_channels, now=now)
+        waits = row is not None and Trap.BLOCKING_TURN_OFF in row.hazards
+        self.watch.engine(on=on, held=row is not None and row.keeps_channels, waits=waits, now=now)
         self._sample_at = min(self._sample_at, now) if self.watch.wants_signs else NEVER
-        if self.watch.wants_signs and not watched:
-            self._watching = False
+        begins = self.watch.wants_signs and not watched
+        self._watching &= not begins
+        return begins
 
     def next_sample(self, dialect: Dialect, now: float) -> ReadSigns | None:
         """Return the sample that is due."""

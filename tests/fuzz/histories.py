@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.series import SERIES
 from tests.fuzz.moves import History, Move, make_history
-from tests.fuzz.oracle import FILES
+from tests.fuzz.tables import FILES
 from tests.fuzz.world import World
 
 MOVES_PER_HISTORY: Final = 40

@@ -36,8 +36,12 @@ ENGINES: Final = {
     "slow": (DmaEngine("ptdma", channels=4, copy_seconds=4.0),),
     "failing": (DmaEngine("ptdma", channels=4, error_share=0.5),),
     "corrupting": (DmaEngine("ptdma", channels=4, wrong_share=1.0),),
+    "corrupting slowly": (DmaEngine("ptdma", channels=4, copy_seconds=0.5, wrong_share=1.0),),
+    "broken": (DmaEngine("ptdma", channels=4, error_share=1.0),),
+    "sdxi": (DmaEngine("sdxi", channels=2, public=True),),
 }
 FAULTS: Final = ("EACCES", "EROFS", "EROFS", "EIO", "EINVAL", "EINVAL", "ENODEV", "ENOENT", "junk", "empty", "huge")
+IGNORING: Final = ("ignored", "clamped")
 EDITS: Final = ("clear", "no baselines", "other baselines", "no conditions", "old copy", "other result", "nonsense")
 FILE_LOSSES: Final = ("folder", "cut", "empty", "of another boot")
 ANSWERS: Final = ("retry", "conflict", "skew", "gone", "forbidden", "lost")
@@ -55,8 +59,8 @@ DRIFTS: Final = {
 }
 
 
-JUDGED_SHARE: Final = 0.6
-"""Of hosts, those of dialects about which the oracle knows most."""
+POSTED_SHARE: Final = 0.45
+"""Of hosts, those of the two dialects that were seen running."""
 
 
 class Move(NamedTuple):
@@ -79,15 +83,17 @@ class History(NamedTuple):
 
 def some_host(rng: Random, dialects: tuple[Dialect, ...]) -> HostConfig:
     """Return a host of one of the dialects; every tenth has no series."""
-    judged = [dialect for dialect in dialects if dialect in {Dialect.V5, Dialect.V6}]
-    drawn = rng.choice(judged if judged and rng.random() < JUDGED_SHARE else dialects)
+    posted = [dialect for dialect in dialects if dialect in {Dialect.V5, Dialect.V6}]
+    drawn = rng.choice(posted if posted and rng.random() < POSTED_SHARE else dialects)
     dialect = Dialect.NO_SERIES if rng.random() < 0.1 else drawn
-    engines = ENGINES[rng.choice(["four", "four", "two", *ENGINES])]
+    kind = (
+        "sdxi" if dialect is Dialect.V6_SDXI and rng.random() < 0.7 else rng.choice(["four", "four", "two", *ENGINES])
+    )
     return HostConfig(
         dialect=dialect,
         built_in=dialect is Dialect.V6 and rng.random() < 0.1,
         loaded=rng.random() < 0.9,
-        engines=engines,
+        engines=ENGINES[kind],
         parameters={"offloading": "1", "nr_dma_chan": "3"} if dialect is Dialect.V6 and rng.random() < 0.15 else {},
         numa_balancing=rng.choice([0, 1, 2, 3]),
         demotion_enabled=rng.random() < 0.3,
@@ -104,7 +110,8 @@ def some_groups(rng: Random) -> dict[str, Any]:
 
 
 def _some_wish(rng: Random, settings: Settings) -> dict[str, Any]:
-    verified = {"verification": "Off", "acceptedRisks": ["UnverifiedEngine"]}
+    unverified = {"verification": "Off", "acceptedRisks": ["UnverifiedEngine"]}
+    verified = {"verification": rng.choice(["FirstUse", "FirstUse", "Always"]), "acceptedRisks": []}
     risks = sorted({"UnverifiedEngine", *rng.sample(RISKS, rng.randint(0, len(RISKS)))}) if rng.random() < 0.5 else None
     return {
         "settings": settings,
@@ -113,7 +120,7 @@ def _some_wish(rng: Random, settings: Settings) -> dict[str, Any]:
         "drift": rng.choices(["Correct", "Report", "Ignore"], [6, 1, 1])[0],
         "unsupported": rng.choices(["BestEffort", "Strict"], [5, 1])[0],
         "release": rng.choices(["Restore", "Keep"], [3, 1])[0],
-        **(verified if rng.random() < 0.85 else {"verification": "FirstUse", "acceptedRisks": []}),
+        **(unverified if rng.random() < 0.6 else verified),
         **({"acceptedRisks": risks} if risks else {}),
     }
 
@@ -121,10 +128,10 @@ def _some_wish(rng: Random, settings: Settings) -> dict[str, Any]:
 def _some_offload(rng: Random) -> Settings:
     if rng.random() < 0.2:
         return {"engine": "Off"}
-    settings: Settings = {"engine": rng.choices(["DMA", "CPUThreads"], [9, 1])[0]}
+    settings: Settings = {"engine": rng.choices(["DMA", "CPUThreads"], [8, 2])[0]}
     if rng.random() < 0.8:
         settings["channels"] = rng.choice([1, 2, 3, 4, 8, 16, 24])
-    if rng.random() < 0.7:
+    if rng.random() < 0.6:
         settings["reasons"] = rng.sample(KNOWN_REASONS, rng.randint(1, 4))
     return settings
 
@@ -171,7 +178,7 @@ MOVES: Final[dict[str, tuple[float, Callable[[Random], tuple[Any, ...]]]]] = {
     "edit_status": (1.5, lambda rng: (rng.choice(EDITS),)),
     "answer": (2, lambda rng: (rng.choice(ANSWERS), rng.randint(1, 3))),
     "room": (1, lambda rng: (rng.random() < 0.5,)),
-    "fault": (4, lambda rng: (rng.choice(list(DRIFTS)), rng.choice(FAULTS), rng.choice([1, 2, 5, 50]))),
+    "fault": (4, lambda rng: (rng.choice(list(DRIFTS)), rng.choice(FAULTS + IGNORING), rng.choice([1, 2, 5, 50]))),
     "heal": (3, lambda _: ()),
     "read_only": (1, lambda rng: (rng.random() < 0.5,)),
     "drift": (5, _drift),
@@ -179,6 +186,7 @@ MOVES: Final[dict[str, tuple[float, Callable[[Random], tuple[Any, ...]]]]] = {
     "unload": (2.5, lambda _: ()),
     "begin_unload": (0.5, lambda _: ()),
     "reboot": (1, lambda rng: (rng.random() < 0.5,)),
+    "verify_anew": (1, lambda _: ()),
     "engines": (3, lambda rng: (rng.choice(list(ENGINES)),)),
     "workload": (3, lambda rng: (rng.choice(["none", "demotion", "promotion", "syscall"]),)),
     "other_migrator": (1.5, lambda rng: (rng.random() < 0.5,)),
@@ -193,6 +201,9 @@ AMIDST: Final = (
 )
 """What falls into the middle of a change."""
 BURST_SHARE: Final = 0.25
+TRIED_SHARE: Final = 0.3
+WATCH_SHARE: Final = 0.08
+COPIES_BY_THREADS: Final = frozenset({Dialect.V3, Dialect.ZY})
 
 
 def _burst(rng: Random) -> tuple[Move, ...]:
@@ -200,6 +211,26 @@ def _burst(rng: Random) -> tuple[Move, ...]:
     amidst = [rng.choice(AMIDST) for _ in range(rng.randint(1, 2))]
     begins = [Move("settle"), Move("wish", (some_groups(rng),)), _work_some(rng)]
     return (*begins, *(_some_move(rng, name) for name in amidst), _work_some(rng))
+
+
+def _tried(rng: Random, dialect: Dialect) -> tuple[Move, ...]:
+    """Return a wish that is granted, as far as this kernel can, with work for its engine."""
+    engine = "CPUThreads" if dialect in COPIES_BY_THREADS and rng.random() < 0.7 else "DMA"
+    settings = {"engine": engine, **({"channels": rng.choice([1, 2, 4])} if rng.random() < 0.7 else {})}
+    if dialect in {Dialect.V5, Dialect.V6} and rng.random() < 0.5:
+        settings["reasons"] = ["syscall_or_cpuset", "demotion", "compaction", "numa_misplaced"]
+    wish = {**_some_wish(rng, settings), "mode": "Apply", "unsupported": "BestEffort", "acceptedRisks": sorted(RISKS)}
+    workload = Move("workload", (rng.choice(["syscall", "syscall", "demotion"]),))
+    return (*(Move("heal"), Move("load", ({},)), Move("wish", ({"offload": wish},)), Move("settle")), workload)
+
+
+def _watched(rng: Random, dialect: Dialect) -> tuple[Move, ...]:
+    """Return engines that go on with work to do, and time to see what they do; the API server may be away."""
+    kind = rng.choice(["hanging", "hanging", "broken", "broken", "corrupting", "corrupting slowly", "slow", "failing"])
+    changed = [Move("engines", (kind,)), Move("pass_time", (61.0,))] if rng.random() < 0.7 else []
+    away = [Move("answer", ("retry", 50))] if rng.random() < 0.4 else []
+    waits = (Move("pass_time", (rng.choice([4.0, 16.0, 61.0]),)) for _ in range(2))
+    return (*changed, *_tried(rng, dialect), *away, *waits)
 
 
 def _work_some(rng: Random) -> Move:
@@ -215,7 +246,13 @@ def make_history(seed: int, length: int, dialects: tuple[Dialect, ...]) -> Histo
     rng = Random(seed)
     host = some_host(rng, dialects)
     names, weights = list(MOVES), [weight for weight, _ in MOVES.values()]
-    moves = [Move("wish", (some_groups(rng),))]
+    moves = [*_tried(rng, host.dialect)] if rng.random() < TRIED_SHARE else [Move("wish", (some_groups(rng),))]
     while len(moves) < length - 1:
-        moves += _burst(rng) if rng.random() < BURST_SHARE else [_some_move(rng, rng.choices(names, weights)[0])]
+        drawn = rng.random()
+        if drawn < WATCH_SHARE:
+            moves += rng.choice([_tried, _watched, _watched])(rng, host.dialect)
+        elif drawn < WATCH_SHARE + BURST_SHARE:
+            moves += _burst(rng)
+        else:
+            moves.append(_some_move(rng, rng.choices(names, weights)[0]))
     return History(seed, host, (*moves[: length - 1], Move("calm")))

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What is promised, looked at from outside after every unit of work: kernel, file, objects, reports, writes.
 
-Nothing here asks the agent's planner, tables or codecs; files and values are spelled anew from the kernel's documents.
+Nothing here asks the agent's planner, tables or codecs.
 What cannot be known from outside is not checked, never guessed: each "unless" below says why.
 
 * ``origins``: by knob, every value of this boot that did not come from the agent since its wish for the knob began. A
@@ -10,7 +10,9 @@ What cannot be known from outside is not checked, never guessed: each "unless" b
   although a newer spec has come, so only at rest the older ones are forgotten.
 * Disturbed: something was moved in the kernel that the agent has not had a look at.
 
-Sources: docs/promises.md; kernel/params.c; RFC v6 4/5 of the batch copy offload series (reason_mask, nr_dma_chan).
+Files and values are in ``tables``, promises 15 and 16 in ``trust``.
+
+Sources: docs/promises.md.
 """
 
 from __future__ import annotations
@@ -18,117 +20,50 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Final
 
 from numamigration_agent.baseline import FILE_NAME
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateGone, StateSeen
-from numamigration_agent.events import Command, Event, Run
+from numamigration_agent.events import Command, Event, JobDone, Run
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.files import Row
 from tests.fakekernel.parsing import KernelError
+from tests.fuzz.judgement import require
+from tests.fuzz.tables import (
+    BALANCING,
+    CHANNELS,
+    CHANNELS_MAX,
+    DEMOTION,
+    ENGINE,
+    FILES,
+    FIXED_REASONS,
+    LEGAL,
+    MAINLINE,
+    MODE,
+    NUMBER_OR_BOOLEAN,
+    ONLY_TURNED_OFF,
+    RATE,
+    REASONS,
+    SERIES_GROUPS,
+    SWITCHES,
+    THREADS,
+    TRIAL_REASONS,
+    asked_reasons,
+    hazards,
+    taken_for,
+    usable_drivers,
+)
+from tests.fuzz.trust import Trust
 
 if TYPE_CHECKING:
     from tests.fuzz.world import World
 
 STATUS_BYTES_MAX: Final = 10_000
 
-ENGINE, CHANNELS, REASONS = "offload.engine", "offload.channels", "offload.reasons"
-MODE, RATE, DEMOTION = "balancing.mode", "balancing.promoteRateLimitMBps", "demotion.enabled"
-THREADS, THREAD_COUNT = "offload.engine/CPUThreads", "cpuThreads.count"
-PLACEMENT, DIE = "cpuThreads.placement", "cpuThreads.placement/die"
-
-MAINLINE: Final = {
-    MODE: "/proc/sys/kernel/numa_balancing",
-    RATE: "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps",
-    DEMOTION: "/sys/kernel/mm/numa/demotion_enabled",
-}
-V5_DIR, V6_DIR = "/sys/module/dcbm", "/sys/module/dcbm/parameters"
-DCBM_DIR, THREADS_DIR = "/sys/kernel/dcbm", "/sys/kernel/cpu_mt"
-V4_FILES: Final = {ENGINE: f"{DCBM_DIR}/offloading", CHANNELS: f"{DCBM_DIR}/nr_dma_chan"}
-V6_FILES: Final = {
-    ENGINE: f"{V6_DIR}/offloading",
-    CHANNELS: f"{V6_DIR}/nr_dma_chan",
-    REASONS: f"{V6_DIR}/reason_mask",
-}
-THREAD_FILES: Final = {
-    THREADS: f"{THREADS_DIR}/offloading",
-    THREAD_COUNT: f"{THREADS_DIR}/threads",
-    DIE: f"{THREADS_DIR}/cpuselect",
-}
-F_MID_FILES: Final = {
-    **V6_FILES,
-    "offload.cacheAllocate": f"{V6_DIR}/cache_ctrl",
-    "batch.sgElements": f"{V6_DIR}/sg_elems",
-}
-F_EXT_FILES: Final = {
-    **F_MID_FILES,
-    "offload.locality": "/sys/module/mm_offload_dma/parameters/cross_node",
-    "batch.minSize": f"{V6_DIR}/min_bytes",
-    "batch.chunkMinSize": f"{V6_DIR}/min_chunk_bytes",
-    "batch.chunkMaxSize": f"{V6_DIR}/max_chunk_bytes",
-    "batch.descriptorsPerChannel": f"{V6_DIR}/max_inflight",
-    "mapCache.enabled": f"{V6_DIR}/map_cache",
-    "mapCache.capMiB": f"{V6_DIR}/map_cache_cap_mb",
-    "mapCache.minKiB": f"{V6_DIR}/map_cache_min_kb",
-    "mapCache.quantumKiB": f"{V6_DIR}/map_quantum_kb",
-}
-FILES: Final = {
-    Dialect.NO_SERIES: MAINLINE,
-    Dialect.V5: {ENGINE: f"{V5_DIR}/offloading", CHANNELS: f"{V5_DIR}/nr_dma_chan", **MAINLINE},
-    Dialect.V6: {**V6_FILES, **MAINLINE},
-    Dialect.V1: {ENGINE: f"{DCBM_DIR}/offloading", **MAINLINE},
-    Dialect.ZY: {
-        THREADS: "/proc/sys/vm/use_mt_copy",
-        THREAD_COUNT: "/proc/sys/vm/limit_mt_num",
-        PLACEMENT: "/proc/sys/vm/push_0_pull_1",
-        **MAINLINE,
-    },
-    Dialect.V2: {**V4_FILES, **THREAD_FILES, **MAINLINE},
-    Dialect.V3: {**V4_FILES, **THREAD_FILES, **MAINLINE},
-    Dialect.V4: {**V4_FILES, **MAINLINE},
-    Dialect.V6_SDXI: {**V6_FILES, **MAINLINE},
-    Dialect.F_MID: {**F_MID_FILES, **MAINLINE},
-    Dialect.F_EXT: {**F_EXT_FILES, **MAINLINE},
-}
-"""Every file that may ever be written, by dialect."""
-JUDGED: Final = frozenset({Dialect.NO_SERIES, Dialect.V5, Dialect.V6})
-"""Dialects of which is known here what shall become of a wish for offload; of the others only that nothing is lost."""
-
-LEGAL: Final = {
-    ENGINE: r"[01]",
-    CHANNELS: r"[1-9]|1[0-6]",
-    REASONS: r"none|(?!(?:.*,)?(?:all|none)(?:,|$))[a-z_]+(?:,[a-z_]+)*",
-    MODE: r"[0-4]",
-    RATE: r"0|[1-9][0-9]{0,9}",
-    DEMOTION: r"[01]",
-    THREADS: r"[01]",
-}
-NUMBER_OR_BOOLEAN: Final = r"0|[1-9][0-9]{0,9}|[YN]"
-V5_REASONS: Final = frozenset({"compaction", "syscall_or_cpuset", "demotion", "numa_misplaced"})
-TRIAL_REASONS: Final = {"mempolicy_mbind"}
-"""Offloaded while an engine is tried: the least used one that the agent can cause."""
-HAZARDS: Final = {"idxd": "OutOfOrderEngine", "ioatdma": "SharedEngine"}
-USABLE: Final = frozenset({"ptdma", "ae4dma", "idxd", "ioatdma"})
-BALANCING: Final = {"Off": "0", "Normal": "1", "Tiering": "2"}
-
 Spec = Mapping[str, Any]
-
-
-class BrokenPromiseError(AssertionError):
-    """A promise does not hold; the text begins with its number."""
-
-
-def require(holds: object, promise: int, text: str) -> None:
-    """Raise unless it holds."""
-    if not holds:
-        raise BrokenPromiseError(f"promise {promise}: {text}")
-
-
-def knob_path(dialect: Dialect, name: str) -> str:
-    """Return the file of a settings field; empty when this dialect has none."""
-    return FILES[dialect].get(name, "")
 
 
 def groups_of(spec: Spec | None) -> Mapping[str, Any]:
@@ -148,16 +83,20 @@ class Oracle:
         self.world = world
         self._kernel = world.kernel
         self._files = FILES[world.kernel.config.dialect]
+        self._rows_of: tuple[object, object] = (None, None)
+        self._rows: dict[str, Row] = {}
         self._names = {path: name for name, path in self._files.items()}
         self._groups: dict[str, list[str]] = {}
         for name in self._files:
             self._groups.setdefault(group_of(name), []).append(name)
         self._was_tried = self._on_trial = False
-        self._judged = world.kernel.config.dialect in JUDGED
+        self._dialect = world.kernel.config.dialect
+        self.trust = Trust(self)
         self._live: list[Spec | None] = []
         self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self.is_spoiled = self._tampered = (
             False
         )
+        self._shows_loss = False
         self._begin_boot()
 
     def _begin_boot(self) -> None:
@@ -169,24 +108,32 @@ class Oracle:
         self._at_rest: dict[str, str] | None = None
         self._asked_since_rest: list[Spec | None] = []
         self._safe_at_rest: frozenset[str] = frozenset()
-        self._failed_since_rest = self._is_blind = self._crashed = False
+        self._failed_since_rest = self._is_blind = self._crashed = self._lost_since_rest = False
         self._ours: set[str] = set()
         self._written: list[str] = []
         self._to_undo: list[str] = []
+
+    def path(self, name: str) -> str:
+        """Return the file of a settings field; empty when this dialect has none."""
+        return self._files.get(name, "")
 
     # --- what the kernel holds
 
     def held(self) -> dict[str, str]:
         """Return by field what the kernel holds, spelled as it is written; a missing driver holds nothing."""
-        values: dict[str, str] = {}
+        state = self._kernel._state
+        if self._rows_of[0] is not state or self._rows_of[1] is not state.dcbm:
+            self._rows_of, self._rows = (state, state.dcbm), dict(self._find_rows())
+        # Not by a read, which might have to wait for a lock of the kernel.
+        return {name: _as_written(name, row.show(state).decode()) for name, row in self._rows.items()}
+
+    def _find_rows(self) -> Iterator[tuple[str, Row]]:
+        """Yield what is behind the files that are there; they come and go with the driver."""
         for name, path in self._files.items():
             try:
-                file = self._kernel.open(path, os.O_RDONLY).file
+                yield name, self._kernel.open(path, os.O_RDONLY).file.row
             except KernelError:
                 continue
-            # Not by a read, which might have to wait for a lock of the kernel.
-            values[name] = _as_written(name, file.row.show(self._kernel._state).decode())
-        return values
 
     # --- what the world did
 
@@ -197,6 +144,7 @@ class Oracle:
         self._is_blind = False
         self._crashed, self._on_trial = True, False
         self._begin_change()
+        self.trust.started()
         self._forget_when_both_homes_are_gone()
 
     def _forget_when_both_homes_are_gone(self) -> None:
@@ -207,6 +155,7 @@ class Oracle:
     def rebooted(self, *, keeps_folder: bool) -> None:
         """Note that every value of before is another one now; a file that was spoiled may still be."""
         self._begin_boot()
+        self.trust.rebooted()
         self._unseen_edit = self._file_gone = self._file_lost = self._status_gone = self._tampered = False
         self.is_spoiled &= keeps_folder
 
@@ -220,6 +169,8 @@ class Oracle:
         """Note that somebody else wrote a knob; where the kernel lets him wait, his value comes later."""
         self.disturbed()
         self._others.add(name)
+        if name == ENGINE:
+            self.trust.switched_by_others()
         self._begin_change()
         if name in self.held():
             self._origins.setdefault(name, set()).add(self.held()[name])
@@ -230,22 +181,26 @@ class Oracle:
         """Note that the driver's knobs are as after loading."""
         self.disturbed()
         self._reloaded = True
+        self.trust.driver_came()
         for name, value in self.held().items():
             if name not in MAINLINE:
                 self._origins.setdefault(name, set()).add(value)
 
     def status_lost(self) -> None:
         """Note that the node state is gone with its status."""
+        self.trust.lost_home("status")
         self._unseen_edit = self._status_gone = True
         self._forget_when_both_homes_are_gone()
 
     def status_edited(self) -> None:
         """Note that the status is not what the agent told: with the file lost too, nobody knows what was before."""
+        self.trust.lost_home("status")
         self._unseen_edit = self._status_gone = self._tampered = True
         self._forget_when_both_homes_are_gone()
 
     def file_lost(self, *, spoiled: bool) -> None:
         """Note that the file is not what the agent saved."""
+        self._shows_loss, self._lost_since_rest = spoiled, True
         self._file_gone = self._file_lost = True  # the second also when the agent has found out
         self.is_spoiled |= spoiled
         self._forget_when_both_homes_are_gone()
@@ -257,7 +212,9 @@ class Oracle:
 
     def saved(self) -> None:
         """Note that the file is whole."""
+        self._shows_loss = False
         self._file_gone = self._file_lost = False
+        self.trust.saved()
 
     # --- what the agent was shown and did
 
@@ -266,11 +223,14 @@ class Oracle:
         if isinstance(event, StateSeen | StateGone):
             state = event.object if isinstance(event, StateSeen) else None
             self._live.append(state["spec"] if state else None)
+            self.trust.shown(self._live[-1])
             if self._asked_since_rest[-1:] != self._live[-1:]:
                 self._asked_since_rest.append(self._live[-1])
             self._begin_change()
             pending = [task for task in self.world.tasks if isinstance(task, StateSeen | StateGone)]
             self._unseen_edit = self._unseen_edit and bool(pending)
+        if isinstance(event, JobDone):
+            self.trust.heard(event.answer)
 
     def began(self) -> None:
         """Note that the agent has read the file, and knows when it is not as it saved it."""
@@ -278,7 +238,7 @@ class Oracle:
         nothing_new = not (self._unseen_edit or (self._status_gone and not self.world.object))
         self._is_blind = (
             nothing_new
-            and self.is_spoiled
+            and self._shows_loss
             and self._file_gone
             and status.get("bootID") != self._kernel.snapshot().boot_id
         )
@@ -292,6 +252,7 @@ class Oracle:
         """Note that the agent has had a look at everything, and plans anew."""
         self._begin_change()
         self._disturbed = False
+        self.trust.probed()
 
     def loaded(self, path: str, text: str) -> None:
         """Note what a file showed."""
@@ -303,16 +264,18 @@ class Oracle:
             return
         name = self._names.get(command.job.knob.path, "")
         require(name, 14, f"a write to {command.job.knob.path}")
-        # A trial is brought to its end whatever comes: an engine that nobody has tried must not stay on.
-        wished = self._on_trial or (self._live and (self._live[-1] or {}).get("revision"))
+        value = _as_written(name, command.job.knob.codec.format(command.job.value))
+        # What is not trusted goes off whatever is wished, and a trial is brought to its end: nothing stays on untried.
+        forced = self._on_trial or (name in SWITCHES and value == "0" and self.trust.is_suspect)
+        wished = forced or (self._live and (self._live[-1] or {}).get("revision"))
         require(wished, 6, f"{name}: a write although nobody wishes")
         modes = {groups_of(spec).get(group_of(name), {}).get("mode") for spec in self._live}
         opened = self._file_gone or name in self._open_fields()  # a lost file is still in the agent's memory
-        require(modes & {"Apply", "Restore"} or opened or self._on_trial, 6, f"{name}: a write, modes are {modes}")
+        require(modes & {"Apply", "Restore"} or opened or forced, 6, f"{name}: a write, modes are {modes}")
         require(not self._is_blind, 1, f"{name}: a write, and nobody knows what was before")
-        self._check_homes(name, _as_written(name, command.job.knob.codec.format(command.job.value)))
+        self._check_homes(name, value, forced=bool(forced))
 
-    def _check_homes(self, name: str, text: str) -> None:
+    def _check_homes(self, name: str, text: str, *, forced: bool) -> None:
         """Both homes have the value of before, unless somebody took it from one and the agent cannot know."""
         if not self._file_gone:
             document = self._document()
@@ -323,7 +286,7 @@ class Oracle:
             known = not fresh or text == before or self._read.get(self._files[name]) == before
             require(known, 7, f"{name}: written over, and {before} is what is safe")
         shown = next((row for row in self._shown_rows() if row.get("field") == name), {}).get("baseline")
-        if not self._unseen_edit and not self._on_trial:
+        if not self._unseen_edit and not forced:
             require(shown is not None, 1, f"{name}: a write, and the status has no value of before")
 
     def _check_origin(self, name: str, value: str, place: str) -> None:
@@ -358,16 +321,17 @@ class Oracle:
         if self._to_undo and group_of(name) == group_of(self._to_undo[0]):
             last = self._to_undo.pop()
             require(name == last, 4, f"{name} is undone before {last}, which was written after it")
-        if not self._judged:
-            return
-        if name == ENGINE and text == "1":
-            self._check_turning_on()
-        elif name in {CHANNELS, REASONS}:
+        if name in SWITCHES:
+            self.trust.storing(name, text, verified=self._is_verified(all))
+        if name in SWITCHES and text == "1":
+            self._check_turning_on(name)
+        elif name not in SWITCHES and group_of(name) in SERIES_GROUPS:
             self._check_order(name)
 
     def failed(self, path: str) -> None:
         """Note that the kernel did not take a write, so that those before it have to go back."""
         group = group_of(self._names[path])
+        self.trust.refused(self._names[path])
         self._switched_on = False
         self._failed_since_rest = True
         if not self._to_undo and self._is_one_change():
@@ -383,11 +347,23 @@ class Oracle:
         self._others.discard(name)
         self._written.append(name)
         self._ours.add(name)
-        wishes = [groups_of(spec).get("offload", {}) for spec in self._live]
-        self._on_trial |= name in {ENGINE, THREADS} and any(
-            wish.get("verification") != "Off" for wish in wishes if wish
-        )
-        self._switched_on = name == ENGINE and self.held().get(ENGINE) == "1"
+        self._on_trial |= name in SWITCHES and self._is_verified(any)
+        self.trust.stored(name, verified=self._is_verified(all))
+        self._switched_on = name in SWITCHES and self.held().get(name) == "1"
+
+    def not_held(self, path: str) -> None:
+        """Note that the kernel took a write and holds something else, so that those before it have to go back."""
+        name = self._names[path]
+        if self.held().get(name) != self._read.get(path):
+            self._written.append(name)
+            self.written_by_others(name)
+            self._ours.add(name)
+        self.failed(path)
+
+    def _is_verified(self, of: Callable[[Iterable[bool]], bool]) -> bool:
+        """Whether any or all of the wishes that the agent may act upon have engines tried."""
+        wishes = [wish for spec in self._live if (wish := groups_of(spec).get("offload"))]
+        return bool(wishes) and of(wish.get("verification") != "Off" for wish in wishes)
 
     def _wished_alone(self, group: str) -> Mapping[str, Any] | None:
         """Return the wish for a group when there is only one that the agent can act upon."""
@@ -395,45 +371,75 @@ class Oracle:
         alone = len(wishes) == len(self._live) and all(wish == wishes[0] for wish in wishes)
         return wishes[0] if alone and wishes else None
 
-    def _check_turning_on(self) -> None:
+    def _check_turning_on(self, name: str) -> None:
         wish = self._wished_alone("offload")
         if wish is None:
             return
         if wish["mode"] == "Restore":
-            require("1" in self._origins[ENGINE], 7, "offload is turned on, and it was off before")
+            require("1" in self._origins[name], 7, f"{name} is turned on, and it was off before")
             return
-        require(wish["mode"] == "Apply" and wish["settings"]["engine"] == "DMA", 4, f"offload on, the wish is {wish}")
-        surplus = self._reasons_on() - _asked(wish["settings"])
-        tries = wish["verification"] != "Off" and self._reasons_on() <= TRIAL_REASONS
-        require(not surplus or tries or REASONS in self._others, 3, f"offload is turned on with {sorted(surplus)} too")
-        if not self._disturbed:
-            lacking = self._hazards(wish) - set(wish["acceptedRisks"])
-            lacking -= set() if "memory_failure" in self._reasons_on() else {"MemoryFailureOffload"}
-            require(not lacking, 5, f"offload is turned on and {sorted(lacking)} not accepted")
+        asked = wish["mode"] == "Apply" and wish["settings"]["engine"] == SWITCHES[name]
+        require(asked, 4, f"{name} is turned on, the wish is {wish}")
+        require(self._disturbed or self.seen not in ONLY_TURNED_OFF, 5, f"{self.seen} is turned on")
+        self._check_reasons(wish, tries=wish["verification"] != "Off")
+        if self._disturbed:
+            return
+        other = {ENGINE: THREADS, THREADS: ENGINE}[name]
+        require(self.held().get(other) != "1", 4, f"{name} is turned on beside {other}")
+        lacking = self._hazards(wish) - set(wish["acceptedRisks"])
+        on = self._reasons_on()
+        lacking -= {"MemoryFailureOffload"} if on is not None and "memory_failure" not in on else set()
+        require(not lacking, 5, f"{name} is turned on and {sorted(lacking)} not accepted")
 
-    def _reasons_on(self) -> set[str]:
-        held = self.held().get(REASONS)
-        return set(V5_REASONS) if held is None else set(held.split(",")) - {"none"}
+    def _check_reasons(self, wish: Mapping[str, Any], *, tries: bool) -> None:
+        """Reasons fail closed: none is offloaded that was not asked for, but for the one of a trial."""
+        on = self._reasons_on()
+        if on is None:
+            require("reasons" not in wish["settings"], 3, "offload is on, and nobody knows for which reasons")
+        elif REASONS not in self._others and not (tries and REASONS in self._files and on in TRIAL_REASONS):
+            surplus = on - asked_reasons(wish["settings"])
+            # memory_failure is no surplus but a hazard where no list is given and the dialect decides.
+            require(not surplus, 3, f"offload is on with {sorted(surplus)} too")
+
+    def _reasons_on(self) -> set[str] | None:
+        """Return what is offloaded; None: nobody has written it down."""
+        if REASONS in self._files:
+            return set(self.held().get(REASONS, "").split(",")) - {"none", ""}
+        fixed = FIXED_REASONS.get(self._dialect)
+        return None if fixed is None else set(fixed)
+
+    @property
+    def seen(self) -> Dialect:
+        """What this kernel looks like now."""
+        return taken_for(self._dialect, self._drivers(), has_driver=ENGINE in self.held())
+
+    @property
+    def _is_misread(self) -> bool:
+        """Whether its driver takes one channel only, and nobody can know: more are refused, and all is as before."""
+        return self._dialect is Dialect.V6_SDXI and self.seen is Dialect.V6
+
+    def usable(self) -> set[str]:
+        """Return the drivers of DMA engines that can copy."""
+        return usable_drivers(self.seen, self._drivers())
+
+    def _drivers(self) -> set[str]:
+        return {engine.driver for engine in self._kernel._state.engines}
 
     def _hazards(self, wish: Mapping[str, Any]) -> set[str]:
-        drivers = {engine.driver for engine in self._kernel._state.engines}
-        found = {HAZARDS[driver] for driver in drivers if driver in HAZARDS}
-        if self._kernel.config.dialect is Dialect.V5:
-            found.add("DirectIOLostWrite")
-        if self._kernel.config.built_in:
-            found.add("BuiltInDriverStall")
-        if "memory_failure" in (wish["settings"].get("reasons") or ()):
-            found.add("MemoryFailureOffload")
-        return found | ({"UnverifiedEngine"} if wish["verification"] == "Off" else set())
+        config = self._kernel.config
+        return hazards(self.seen, self.usable(), wish, set(config.reason_names), built_in=config.built_in)
 
     def _check_order(self, name: str) -> None:
         require(not self._switched_on, 4, f"{name} is written after the switch that it belongs to")
-        wish = self._wished_alone("offload")
-        if wish is None or self._disturbed or self.held().get(ENGINE) != "1" or ENGINE in self._others:
-            return
-        turns_off = wish["mode"] == "Restore" and self._origins[ENGINE] == {"0"}
-        turns_off |= wish["mode"] == "Apply" and wish["settings"]["engine"] == "Off"
-        require(not turns_off, 4, f"{name} is written before offload is off")
+        wish, held = self._wished_alone("offload"), self.held()
+        if wish is None or self._disturbed or (self._crashed and name in self._open_fields()):
+            return  # what an earlier agent left open is brought to its end first
+        for switch in SWITCHES:
+            if held.get(switch) != "1" or switch in self._others:
+                continue
+            turns_off = wish["mode"] == "Restore" and self._origins[switch] == {"0"}
+            turns_off |= wish["mode"] == "Apply" and wish["settings"]["engine"] == "Off"
+            require(not turns_off, 4, f"{name} is written before {switch} is off")
 
     # --- what it told
 
@@ -449,6 +455,7 @@ class Oracle:
         """Check what the node state says now."""
         self._status_gone = False
         status = (self.world.object or {}).get("status") or {}
+        self.trust.told(status)
         if status.get("bootID") != self._kernel.snapshot().boot_id:
             return
         held = self.held()
@@ -457,7 +464,7 @@ class Oracle:
             if result["state"] != "Restored" or wish.get("mode") != "Restore" or self._disturbed:
                 continue
             for name in self._groups.get(group, ()):
-                if name in held:
+                if name in held and not (name in SWITCHES and self.trust.is_corrupt and held[name] == "0"):
                     self._check_origin(name, held[name], "after Restored the kernel")
         if status.get("observedRevision") == ((self.world.object or {}).get("spec") or {}).get("revision"):
             self._end_wishes(status, held)
@@ -496,11 +503,13 @@ class Oracle:
 
     def _rest(self, held: dict[str, str]) -> None:
         self._check_rest(held)
+        if not self._disturbed:
+            self.trust.check_rest(self._wished_alone("offload"))
         self._live = self._live[-1:]
         self._at_rest = held
         if not self._file_lost:
             self._safe_at_rest = frozenset(self._document().get("values", {}))
-        self._failed_since_rest = self._crashed = self._on_trial = False
+        self._failed_since_rest = self._crashed = self._on_trial = self._lost_since_rest = False
         self._begin_change()
 
     def _check_rest(self, held: Mapping[str, str]) -> None:
@@ -509,19 +518,19 @@ class Oracle:
         self._asked_since_rest = self._asked_since_rest[-1:]
         wish, before = self._wished_alone("offload"), self._at_rest
         status = (self.world.object or {}).get("status") or {}
-        if wish is None or before is None or self._disturbed or not self._judged:
+        if wish is None or before is None or self._disturbed:
             return
         result = (status.get("groups") or {}).get("offload", {})
         if result.get("state") == "Failed" and self._failed_since_rest and result.get("reason") != "UndoFailed":
             changed = {name for name in self._groups["offload"] if held.get(name) != before.get(name)}
-            allowed = {ENGINE} if held.get(ENGINE) == "0" else set()
+            allowed = {switch for switch in SWITCHES if held.get(switch) == "0"}
             require(changed <= allowed, 4, f"a failed change left {sorted(changed)} changed")
 
     def _check_all_or_nothing(self, held: Mapping[str, str], before: Mapping[str, str]) -> None:
         """Whoever no longer asks for a change finds all of it done or nothing, whatever ended the agent amidst."""
         asked = [spec for spec in self._asked_since_rest if (spec or {}).get("revision")]
-        if len(asked) != 2 or self._disturbed:
-            return
+        if len(asked) != 2 or self._disturbed or self._lost_since_rest:
+            return  # what is half done stands in the file alone
         for group in ("offload", "balancing"):
             first, last = (groups_of(spec).get(group) for spec in asked)
             if not first or first["mode"] != "Apply" or (last and last["mode"] != "Hold"):
@@ -545,14 +554,13 @@ class Oracle:
             if result.get("reason") == "BaselineNotSaved":
                 require(self.is_spoiled, 11, f"{group}: {result}, and nobody spoiled the file")
                 continue
-            if group not in {"balancing", "demotion"} and wish["mode"] == "Apply" and not self._judged:
-                continue
             states = self._states(group, wish)
             require(result.get("state") in states, 11, f"{group} is {result}, not one of {sorted(states)}: {wish}")
             if result["state"] == "Ready":
                 self._check_ready(group, wish)
-            elif result["state"] != "Restored" and group == "offload" and self._judged and self._is_ours(ENGINE):
-                require(self.held().get(ENGINE) != "1" or result["state"] == "Held", 3, f"offload is on and {result}")
+            elif result["state"] not in {"Restored", "Held"} and group == "offload" and not self._is_misread:
+                on = [name for name in SWITCHES if self._is_ours(name) and self.held().get(name) == "1"]
+                require(not on, 3, f"{on} is on and {result}")
         require(not self._open_fields(), 4, "a change is open in a calm node")
         safe = self._document().get("values", {})
         lacking = safe.keys() - {row.get("field") for row in self._shown_rows() if "baseline" in row}
@@ -564,7 +572,8 @@ class Oracle:
 
     def _states(self, group: str, wish: Mapping[str, Any]) -> set[str]:
         if wish["mode"] == "Hold":
-            return {"Held"}
+            doubted = group == "offload" and (self._was_tried or self.trust.is_suspect)
+            return {"Held", "Failed"} if doubted else {"Held"}
         if wish["mode"] == "Restore":
             kept_out = (
                 group == "offload" and self._kernel._state.other_migrator and "1" in self._origins.get(ENGINE, ())
@@ -572,33 +581,51 @@ class Oracle:
             return {"Restored", "Failed"} if kept_out else {"Restored"}
         if group in {"balancing", "demotion"}:
             return {"Ready"}
-        return self._offload_states(wish) if group == "offload" else {"Unsupported"}
+        return self._offload_states(wish) if group == "offload" else self._series_states(group)
+
+    def _series_states(self, group: str) -> set[str]:
+        """What becomes of the other groups of the series; which of their fields a kernel has is not judged."""
+        there = any(group_of(name) == group for name in self.held()) and self.seen not in ONLY_TURNED_OFF
+        return {"Ready", "Unsupported"} if there else {"Unsupported"}
 
     def _offload_states(self, wish: Mapping[str, Any]) -> set[str]:
         engine, held = wish["settings"]["engine"], self.held()
-        if ENGINE not in held or engine == "CPUThreads":
+        switch = next((name for name, turned_on in SWITCHES.items() if turned_on == engine), None)
+        if not SWITCHES.keys() & held.keys():
             return {"Unsupported"}
         if engine == "Off":
             return {"Ready"}
-        drivers = {row.driver for row in self._kernel._state.engines}
+        if switch not in held or self.seen in ONLY_TURNED_OFF:
+            return {"Unsupported"}
         found = set[str]()
-        if not drivers & USABLE:
+        if engine == "DMA" and not self.usable():
+            found.add("Unsupported")
+        if wish["unsupported"] == "Strict" and not self._has_all(wish["settings"]):
             found.add("Unsupported")
         if self._hazards(wish) - set(wish["acceptedRisks"]):
             found.add("Refused")
         # What an engine shows when it is tried, or could not show, is known to the agent alone.
-        if wish["verification"] != "Off" or self._was_tried:
+        if wish["verification"] != "Off" or self._was_tried or self.trust.is_suspect:
             found |= {"Ready", "Refused", "Failed"}
-        asked = _asked(wish["settings"])
-        if REASONS in held and not asked & set(self._kernel.config.reason_names):
-            found.add("Refused")
-        if REASONS not in held and not asked >= V5_REASONS:
-            found.add("Refused")
-        if not found and self._kernel._state.other_migrator and held[ENGINE] == "0":
+        found |= {"Refused"} if self._are_reasons_refused(wish["settings"]) else set()
+        if not found and self._kernel._state.other_migrator and held[switch] == "0":
             found.add("Failed")
+        if not found and self._is_misread:
+            found |= {"Ready", "Failed"}
         # Which names the kernel knows is seen in the mask alone, and somebody may have narrowed that.
         narrowed = REASONS in held and len(self._origins.get(REASONS, ())) > 1
         return (found or {"Ready"}) | ({"Ready", "Refused"} if narrowed else set())
+
+    def _has_all(self, settings: Mapping[str, Any]) -> bool:
+        lacking = {f"offload.{key}" for key in settings} - {name.partition("/")[0] for name in self.held()}
+        return not lacking - ({REASONS} if self._dialect in FIXED_REASONS else set())
+
+    def _are_reasons_refused(self, settings: Mapping[str, Any]) -> bool:
+        asked = asked_reasons(settings)
+        if REASONS in self._files:
+            return not asked & set(self._kernel.config.reason_names)
+        fixed = FIXED_REASONS.get(self._dialect)
+        return "reasons" in settings if fixed is None else not asked >= fixed
 
     def _check_ready(self, group: str, wish: Mapping[str, Any]) -> None:
         held, settings = self.held(), wish["settings"]
@@ -612,21 +639,24 @@ class Oracle:
                 require(held[RATE] == str(settings["promoteRateLimitMBps"]), 11, "the rate limit is not as asked")
             elif wish["release"] == "Restore":
                 self._check_origin(RATE, held[RATE], "unnamed, the kernel")
-        else:
+        elif group == "offload":
             self._check_offload_ready(held, wish)
 
     def _check_offload_ready(self, held: Mapping[str, str], wish: Mapping[str, Any]) -> None:
         settings = wish["settings"]
-        on = settings["engine"] == "DMA"
-        require(held[ENGINE] == str(int(on)), 11, "offload is Ready and not as asked")
-        if on:
-            surplus = self._reasons_on() - _asked(settings)
-            require(not surplus, 3, f"offload is on with {sorted(surplus)} too")
-        if on and "channels" in settings:
-            usable = sum(row.channels for row in self._kernel._state.engines if row.driver in USABLE)
-            wanted = min(settings["channels"], usable, 16)
-            require(held[CHANNELS] == str(wanted), 11, f"{held[CHANNELS]} channels, not {wanted}")
-        elif wish["release"] == "Restore":
+        for switch in SWITCHES.keys() & held.keys():
+            wanted = str(int(settings["engine"] == SWITCHES[switch]))
+            require(held[switch] == wanted, 11, f"offload is Ready, and {switch} is {held[switch]}")
+        if settings["engine"] != "Off":
+            self._check_reasons(wish, tries=False)
+        if CHANNELS not in held:
+            return
+        if settings["engine"] == "DMA" and "channels" in settings:
+            usable, highest = self.usable(), CHANNELS_MAX.get(self.seen, 16)
+            channels = sum(row.channels for row in self._kernel._state.engines if row.driver in usable)
+            wanted = str(min(settings["channels"], channels, highest))
+            require(held[CHANNELS] == wanted, 11, f"{held[CHANNELS]} channels, not {wanted}")
+        elif wish["release"] == "Restore" and "channels" not in settings:
             self._check_origin(CHANNELS, held[CHANNELS], "unnamed, the kernel")
 
 
@@ -637,21 +667,7 @@ def _targets(group: str, settings: Mapping[str, Any]) -> dict[str, str]:
     return {}
 
 
-def _asked(settings: Mapping[str, Any]) -> set[str]:
-    """Return the migration reasons that may be offloaded; without a list every one but memory_failure."""
-    every = {
-        *("compaction", "memory_hotplug", "syscall_or_cpuset", "mempolicy_mbind", "numa_misplaced"),
-        *("contig_range", "longterm_pin", "demotion", "damon", "never_migrated"),
-    }
-    return set(settings["reasons"]) if "reasons" in settings else every
-
-
 def _as_written(name: str, text: str) -> str:
     """Return what would be written to get what a file shows."""
     stripped = text.removesuffix("\n")
     return {"true": "1", "false": "0"}.get(stripped, stripped) if name == DEMOTION else stripped
-
-
-def listed(names: Iterable[str]) -> str:
-    """Return names for people."""
-    return ", ".join(sorted(names))

@@ -24,22 +24,26 @@ from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
+from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.calls import Call
 from tests.fakekernel.config import Workload
+from tests.fakekernel.control import MoveOwnPages
 from tests.fakekernel.model import FakeKernel
+from tests.fakekernel.moves import Move, Moved
 from tests.fakekernel.parsing import KernelError
 from tests.fuzz.moves import ENGINES, History
-from tests.fuzz.oracle import Oracle, knob_path
-from tests.twin import twin
+from tests.fuzz.oracle import Oracle
+from tests.fuzz.tables import knob_path
+from tests.twin import mover
 from tests.unit.agent_rig import FakeSysfs
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-TIMING: Final = Timing(report_min=300, report_max=600, drift_check=60, statistics_window=60)
-CALM_SECONDS: Final = 1000.0
-"""Longer than the longest pause before another try (300 s), and a report interval (600 s) after it."""
+TIMING: Final = Timing(report_min=100, report_max=150, drift_check=60, statistics_window=60)
+CALM_SECONDS: Final = 500.0
+"""Longer than the longest pause before another try (300 s), and a report interval (150 s) after it."""
 TASKS_MAX: Final = 2000
 """An agent that needs more tasks to come to rest never will."""
 MINUTE: Final = 60.0
@@ -60,14 +64,17 @@ ANSWERS: Final = {
 JUNK: Final = {"junk": b"\xff\xfe~?\n", "empty": b"", "huge": b"9" * 5000}
 READ_FAULTS: Final = frozenset({"EACCES", "EIO", "ENODEV", "ENOENT"})
 WRITE_FAULTS: Final = READ_FAULTS | {"EROFS", "EINVAL"}
+NOT_HELD: Final = frozenset({"ignored", "clamped"})
+"""The kernel takes a write, and holds what was there before, or another number."""
+STEP_SECONDS_MIN: Final = 0.5  # many small batches must not make many small steps
 
 
 class HeldUpError(Exception):
-    """A call to a kernel file that is not over."""
+    """The kernel has taken a call and does not answer yet; `call` is one to a file."""
 
-    def __init__(self, call: Call) -> None:
-        super().__init__(repr(call))
-        self.call = call
+    def __init__(self, is_over: Callable[[], bool], call: Call | None = None) -> None:
+        super().__init__()
+        self.is_over, self.call = is_over, call
 
 
 class Door(FakeSysfs):
@@ -96,17 +103,27 @@ class Door(FakeSysfs):
         if fault:
             oracle.failed(path)
             raise OSError(getattr(errno, fault), path)
+        kind = self._world.fault_at(path, NOT_HELD)
         try:
             handle = self.kernel.open(path, 1, self.kernel.agent())
+            if kind:
+                self._store_other(path, data, kind)
+                return
             self._finish(self.kernel.begin_write(handle, data))
         except KernelError:
             oracle.failed(path)
             raise
         oracle.stored(path)
 
+    def _store_other(self, path: str, data: bytes, kind: str) -> None:
+        text = data.decode()
+        if kind == "clamped" and text.isdecimal() and int(text) > 1:
+            self.kernel.drift(path, str(int(text) // 2))
+        self._world.oracle.not_held(path)
+
     def _finish(self, call: Call) -> bytes | int:
         if not call.over:
-            raise HeldUpError(call)
+            raise HeldUpError(lambda: call.over, call)
         return call.result()
 
     def mode(self, path: str) -> int | None:
@@ -143,9 +160,10 @@ class World:
         self.faults: dict[str, tuple[str, int]] = {}
         self.answers: list[str] = []
         self.tasks: list[Task] = []
-        self._held: list[tuple[Run, Call]] = []
+        self._held: list[tuple[Run, HeldUpError]] = []
+        self._moves: list[Move] = []
         self._old_statuses: list[dict[str, Any]] = []
-        self._made = 0
+        self._made = self._epoch = 0
         self._rng = random.Random(history.seed)
         self.oracle = Oracle(self)
         self._create()
@@ -156,6 +174,7 @@ class World:
     def _start(self) -> None:
         self.tasks.clear()
         self._held.clear()
+        self._moves = []
         self.agent = Agent(TIMING, self._rng, "0.0.0")
         self.door, self.file = Door(self), RoomyFile(self.folder, self)
         self.oracle.started()
@@ -184,25 +203,44 @@ class World:
 
     def _perform(self, run: Run) -> None:
         try:
-            answer = perform(run.job, self.door, self.file, twin(self.kernel))
+            answer = perform(run.job, self.door, self.file, self._move)
         except HeldUpError as held:
-            self._held.append((run, held.call))
+            self._held.append((run, held))
             return
+        self.oracle.trust.performed(run.job, answer)
         if isinstance(run.job, Probe):
             self.oracle.probed()
-        if isinstance(run.job, MovePages):
+        if isinstance(run.job, MovePages) and not run.job.calm_only:
             self.oracle.tried()
         if isinstance(run.job, Begin):
             self.oracle.began()
         self.tasks.append(JobDone(run.lane, answer))
 
+    def _move(self, request: MoveRequest) -> MoveAnswer:
+        """Move own pages; a call that takes time is waited for, and those before it are not made again."""
+        begun = iter(self._moves)
+
+        def call(asked: MoveOwnPages) -> Moved:
+            move = next(begun, None)
+            if move is None:
+                way = asked.source, asked.destination
+                move = self.kernel.begin_move(asked.reason, *way, small=asked.small, huge=asked.huge)
+                self._moves.append(move)
+            if not move.over:
+                raise HeldUpError(lambda: move.over)
+            return move.answer()
+
+        answer = mover(call)(request)
+        self._moves = []
+        return answer
+
     def _let_go(self) -> None:
         """Answer what is held up no more: a read is made anew, a write has had its effect."""
-        over = [(run, call) for run, call in self._held if call.over]
-        self._held = [(run, call) for run, call in self._held if not call.over]
-        for run, call in over:
-            if isinstance(run.job, WriteKnob):
-                number = _errno_of(call)
+        over = [(run, held) for run, held in self._held if held.is_over()]
+        self._held = [(run, held) for run, held in self._held if not held.is_over()]
+        for run, held in over:
+            if isinstance(run.job, WriteKnob) and held.call is not None:
+                number = _errno_of(held.call)
                 (self.oracle.failed if number else self.oracle.stored)(run.job.knob.path)
                 self.tasks.append(JobDone(run.lane, Wrote(number)))
             else:
@@ -229,6 +267,7 @@ class World:
         if left <= 1:
             del self.faults[path]
         self.oracle.disturbed()
+        self.oracle.trust.faulted(path)
         return kind
 
     @property
@@ -237,8 +276,10 @@ class World:
         return not self.tasks and not self._held and self.agent.wake_at() > self.now
 
     def _advance(self, seconds: float) -> None:
+        self.oracle.trust.before_time()
         self.now += seconds
         self.kernel.advance(seconds)
+        self.oracle.trust.after_time()
         self._let_go()
 
     # --- moves: time
@@ -268,7 +309,10 @@ class World:
         end = self.now + seconds
         for _ in range(TASKS_MAX):
             self.settle()
-            self._advance(max(0.0, min(self.agent.wake_at(), end) - self.now))
+            steps = [self.agent.wake_at(), end]
+            if self._held:  # what waits for the kernel goes on as soon as that lets it
+                steps.append(self.now + max(STEP_SECONDS_MIN, self.kernel.seconds_to_event()))
+            self._advance(max(0.0, min(steps) - self.now))
             self.tasks.append(Tick())
             if self.now >= end:
                 self.settle()
@@ -284,6 +328,8 @@ class World:
         self.unload_half_done()
         self.pass_time(2 * MINUTE)  # batches of an engine that hangs
         self.pass_time(CALM_SECONDS)
+        if not self.is_idle:
+            self.pass_time(MINUTE)  # an engine that hangs has just got its next trial
         self.oracle.check_calm()
 
     # --- moves: wishes
@@ -294,7 +340,16 @@ class World:
         if self.object is not None:
             spec = {"groups": copy.deepcopy(dict(groups)), "plans": []}
             self.object["metadata"]["generation"] += 1
-            self.object["spec"] = {"revision": spec_revision(spec), **spec}
+            epoch = {"verifyEpoch": self._epoch} if self._epoch else {}
+            self.object["spec"] = {"revision": spec_revision(spec), **spec, **epoch}
+            self._show()
+
+    def verify_anew(self) -> None:
+        """Ask for another trial, as the operator does when an engine of this kind was wrong somewhere."""
+        self._epoch += 1
+        if (self.object or {}).get("spec", {}).get("groups") is not None and self.object is not None:
+            self.object["metadata"]["generation"] += 1
+            self.object["spec"]["verifyEpoch"] = self._epoch
             self._show()
 
     def turn(self, mode: str) -> None:
@@ -371,6 +426,7 @@ class World:
         match kind:
             case "folder":
                 shutil.rmtree(self.folder)
+                self.oracle.trust.lost_home("file")
             case "cut":
                 path.write_bytes(path.read_bytes()[:-9])
             case "empty":
@@ -446,6 +502,7 @@ class World:
         """Replace the DMA engines."""
         self.kernel.set_engines(ENGINES[kind])
         self.oracle.disturbed()
+        self.oracle.trust.exchanged()
 
     def workload(self, kind: str) -> None:
         """Replace what migrates."""

@@ -13,14 +13,14 @@ import pytest
 from msgspec import structs
 
 from numamigration_agent.change import WriteKnob
-from numamigration_agent.cluster import StateSeen
+from numamigration_agent.cluster import ApplyKind, ApplyResult, StateSeen
 from numamigration_agent.jobs import MovePages, ReadSigns
 from numamigration_agent.memory import FILE_BYTES_MAX, FILE_NAME
 from numamigration_agent.watch import PAUSE_SECONDS_FIRST, PAUSE_SECONDS_MAX
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
-from tests.unit.agent_rig import OFFLOAD, no_room, wish
+from tests.unit.agent_rig import APPLIED, OFFLOAD, no_room, wish
 from tests.unit.live_rig import LiveRig
 
 BATCH_WAIT_SECONDS: Final = 10.0
@@ -81,6 +81,57 @@ def test_an_engine_that_hangs_is_off_within_a_batch_wait_and_five_seconds(tmp_pa
     rig.pass_time(30)
     assert is_off(rig)
     assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "EngineStalled")
+
+
+def test_a_turn_off_that_waits_for_no_batch_acquits_no_engine(tmp_path: Path) -> None:
+    """Promise 16: the batch that hangs is still in flight after it, so its channels are still in use."""
+    workload = Workload(MigrationReason.DEMOTION, 2000)
+    config = HostConfig(dialect=Dialect.V3, demotion_enabled=True, workloads=(workload,))
+    risks = ["UnverifiedEngine", "MemoryFailureOffload"]
+    rig = rig_on(tmp_path, config, {"engine": "DMA", "channels": 4}, acceptedRisks=risks)
+    hang(rig)
+
+    rig.until(lambda: is_off(rig), OFF_SECONDS_MAX)
+
+    rig.pass_time(30)
+    assert is_off(rig)
+    assert turn_offs(rig) == 1
+
+
+def test_an_engine_that_is_ours_again_is_judged_from_its_first_folio(rig: LiveRig) -> None:
+    """Promise 16: nobody has read its counters since it was let go of."""
+    rig.wish({})
+    rig.kernel.set_engines(tuple(DmaEngine("ptdma", error_share=1.0) for _ in range(4)))
+    rig.wish(WISH)
+
+    rig.until(lambda: is_off(rig), OFF_SECONDS_MAX)
+
+
+def test_an_engine_that_was_on_before_us_is_watched_before_its_baseline_is_reported(tmp_path: Path) -> None:
+    """Promise 16: the file has it, and the API server may be away for long."""
+    rig = LiveRig(tmp_path / "state", HostConfig(parameters={"offloading": "1"}, workloads=(TRAFFIC,)))
+    rig.settle()
+    rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
+    rig.wish(WISH)
+    hang(rig)
+
+    rig.until(lambda: is_off(rig), OFF_SECONDS_MAX)
+
+
+def test_an_engine_that_was_on_before_us_and_that_we_turned_off_still_has_its_value_of_before(tmp_path: Path) -> None:
+    """Promise 7: the turn-off waits for no report, and what it leaves is nobody else's doing."""
+    rig = LiveRig(tmp_path / "state", HostConfig(parameters={"offloading": "1"}, workloads=(TRAFFIC,)))
+    rig.settle()
+    rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
+    rig.wish(WISH)
+    rig.wish({"offload": wish({**OFFLOAD, "channels": 2})})
+    hang(rig)
+    rig.until(lambda: is_off(rig), OFF_SECONDS_MAX)
+
+    rig.answer = APPLIED
+    rig.pass_time(600)
+
+    assert rig.knob("offload.engine")["baseline"] == "DMA"
 
 
 def test_the_turn_off_is_written_while_the_first_batch_is_waited_for(rig: LiveRig) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import json
+from errno import ENODEV, EROFS
 from pathlib import Path
 
 import pytest
@@ -17,11 +18,13 @@ from numamigration_agent.jobs import Broken, Probe, ReadCounters
 from numamigration_agent.kernel.probe import UNKNOWN_FILES_MAX
 from numamigration_agent.lanes import JOB_SECONDS_MAX, Lane
 from numamigration_api.vocabulary import Dialect, MigrationReason
-from tests.fakekernel.config import DmaEngine, HostConfig, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, Spoiled, Workload
 from tests.unit.agent_rig import APPLIED, OFFLOAD, TIMING, Rig, wish
 
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
+REASON_MASK = "/sys/module/dcbm/parameters/reason_mask"
+RATE_LIMIT = "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps"
 EVERY_GROUP = {
     "offload": wish(OFFLOAD),
     "balancing": wish({"mode": "Tiering", "promoteRateLimitMBps": 2048}),
@@ -109,6 +112,32 @@ def test_what_a_person_sets_while_the_baselines_wait_for_their_report_is_the_bas
 
     assert rig.kernel.snapshot().nr_dma_chan == 4
     assert rig.knob("offload.channels")["baseline"] == "8"
+
+
+def test_what_a_person_sets_before_the_next_try_is_the_baseline_whatever_else_was_written(rig: Rig) -> None:
+    """Promise 7: another unit of the same change was in force at once, and is not asked about this one."""
+    rig.kernel.spoil(RATE_LIMIT, Spoiled(write_error=EROFS))
+    balancing = wish({"mode": "Normal", "promoteRateLimitMBps": 1024})
+    rig.wish({"balancing": balancing, "demotion": wish({"enabled": True})})
+    rig.kernel.heal(RATE_LIMIT)
+    rig.kernel.drift(RATE_LIMIT, "100")
+    rig.pass_time(600)
+    assert (rig.group("balancing")["state"], rig.kernel.snapshot().promote_rate_limit) == ("Ready", 1024)
+
+    rig.wish({"balancing": {**balancing, "mode": "Restore"}})
+
+    assert rig.kernel.snapshot().promote_rate_limit == 100
+
+
+def test_reasons_that_a_mask_has_shown_restrict_nothing_once_it_has_gone(rig: Rig) -> None:
+    """Promise 3: the names are remembered, the file that leaves the others out is not there."""
+    rig.wish({"offload": wish({"engine": "Off"})})
+    rig.kernel.spoil(REASON_MASK, Spoiled(read_error=ENODEV))
+
+    rig.wish({"offload": wish({"engine": "DMA", "reasons": ["demotion"]})})
+
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Refused", "ReasonsNotRestrictable")
+    assert not rig.kernel.snapshot().offloading
 
 
 def test_the_baseline_of_a_knob_that_was_right_from_the_start_outlives_drift(rig: Rig) -> None:

@@ -73,6 +73,24 @@ def test_an_edit_that_is_seen_before_the_answer_to_a_report_is_not_taken_back_by
     assert reports.wants(STATUS, 0)
 
 
+def test_an_older_status_that_came_back_before_the_answer_to_a_report_is_not_taken_for_a_late_one(
+    reports: Reports,
+) -> None:
+    """Promise 1: the watch has brought the report already, so whoever put the older one there came after it."""
+    older = {**STATUS, "offload": "On", "knobs": []}
+    reports.seen({"metadata": {"uid": "one"}}, "boot")
+    reports.send(older, 0)
+    reports.answered(APPLIED, 0)
+    reports.send(STATUS, 0)
+    reports.seen({"metadata": {"uid": "one"}, "status": STATUS}, "boot")
+    reports.seen({"metadata": {"uid": "one"}, "status": older}, "boot")
+
+    reports.answered(APPLIED, 0)
+
+    assert reports.baselines == {}
+    assert reports.wants(STATUS, 0)
+
+
 def test_a_status_that_was_cleared_before_the_answer_to_a_report_is_told_again(reports: Reports) -> None:
     """Promise 1: it looks like that of a new object, which the agent knows."""
     reports.seen({"metadata": {"uid": "one"}}, "boot")

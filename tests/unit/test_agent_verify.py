@@ -32,7 +32,7 @@ from numamigration_agent.verify import (
 )
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
-from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Workload
+from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Spoiled, Workload
 from tests.twin import twin
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
 
@@ -442,6 +442,23 @@ def test_the_next_boot_begins_anew(start: Start) -> None:
 
     assert rig.kernel.snapshot().offloading
     assert rig.status["verification"]["result"] == "Passed"
+
+
+@pytest.mark.parametrize(("engine", "stays"), [("ae4dma", False), ("", True)])
+def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_cannot_begin(
+    start: Start, engine: str, stays: bool
+) -> None:
+    """Promise 15: a knob that stands before the trial is not taken; what was tried as it is stays on."""
+    rig = start()
+    ask(rig)
+    if engine:
+        rig.kernel.set_engines((DmaEngine(engine, channels=4),))
+    rig.kernel.spoil(CHANNELS, Spoiled(write_error=errno.EIO))
+
+    ask(rig, {**OFFLOAD, "channels": 2})
+
+    assert rig.group()["state"] == "Failed"
+    assert rig.kernel.snapshot().offloading is stays
 
 
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:

@@ -23,7 +23,7 @@ SHARES = 4
 
 @pytest.mark.parametrize("share", range(SHARES))
 def test_the_promises_hold_after_every_step_of_random_histories(share: int) -> None:
-    """Promises 1, 2, 3, 4, 5, 6, 7, 11, 12 and 14."""
+    """Promises 1, 2, 3, 4, 5, 6, 7, 11, 12, 14, 15 and 16."""
     steps = 0
     for seed in range(share, HISTORIES, SHARES):
         outcome = run_seed(seed)
