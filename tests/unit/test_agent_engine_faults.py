@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 from msgspec import structs
+from msgspec import structs
 
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateSeen
@@ -27,8 +28,8 @@ BATCH_WAIT_SECONDS: Final = 10.0
 OFF_SECONDS_MAX: Final = BATCH_WAIT_SECONDS + 5
 TRAFFIC: Final = Workload(MigrationReason.DAMON, 2000)
 BALANCING: Final = Workload(MigrationReason.NUMA_MISPLACED, 500)
-SOUND: Final = tuple(DmaEngine("ptdma") for _ in range(4))
-HUNG: Final = (DmaEngine("ptdma", hangs=True), *SOUND[1:])
+SOUND: Final = HostConfig().engines
+HUNG: Final = (structs.replace(SOUND[0], hangs=True), *SOUND[1:])
 OFFLOAD_ALL: Final = {"engine": "DMA", "channels": 2}
 WISH: Final = {"offload": wish(OFFLOAD)}
 
