@@ -599,7 +599,8 @@ class Oracle:
             return {"Unsupported"}
         found = set[str]()
         if engine == "DMA" and not self.usable():
-            found.add("Unsupported")
+            # Channels that went are a failure, those that never were are none.
+            found |= {"Unsupported", "Failed"} if ENGINE in self._document().get("values", {}) else {"Unsupported"}
         if wish["unsupported"] == "Strict" and not self._has_all(wish["settings"]):
             found.add("Unsupported")
         if self._hazards(wish) - set(wish["acceptedRisks"]):

@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pytest
 from msgspec import structs
-from msgspec import structs
 
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateSeen
