@@ -235,6 +235,9 @@ class Agent:
                 assert_never(answer)
 
     def _take_facts(self, facts: KernelFacts, now: float, wall: datetime) -> None:
+        if self._facts is not None and facts.engines != self._facts.engines:
+            # Nobody has tried the new ones, and they may be on: what failed before must not make that wait.
+            self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
         self._facts = facts
         self._look_at, self._waiting_until = now + self._timing.drift_check, NEVER
         self._watch_engine(facts, now)

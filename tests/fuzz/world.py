@@ -19,6 +19,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec import structs
+
 from numamigration_agent.baseline import FILE_NAME, BaselineFile, Baselines
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
@@ -27,7 +29,7 @@ from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
 from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
-from numamigration_api.vocabulary import MigrationReason
+from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.calls import Call
 from tests.fakekernel.config import Workload
 from tests.fakekernel.control import MoveOwnPages
@@ -499,8 +501,11 @@ class World:
         self._start()
 
     def engines(self, kind: str) -> None:
-        """Replace the DMA engines."""
-        self.kernel.set_engines(ENGINES[kind])
+        """Replace the DMA engines; a kernel that was made for sdxi has no others."""
+        engines = ENGINES[kind]
+        if self.kernel.config.dialect is Dialect.V6_SDXI:
+            engines = tuple(structs.replace(engine, driver="sdxi", public=True) for engine in engines if engine.memcpy)
+        self.kernel.set_engines(engines)
         self.oracle.disturbed()
         self.oracle.trust.exchanged()
 

@@ -281,6 +281,20 @@ def test_a_full_state_folder_does_not_keep_a_hung_engine_on(rig: LiveRig, caplog
     assert "what the watch remembers is not saved" in caplog.text
 
 
+def test_another_engine_is_tried_at_once_although_a_change_has_just_failed(tmp_path: Path) -> None:
+    """Promise 15: the pause after a failure is about what failed, and the new engine is on meanwhile."""
+    rig = rig_on(tmp_path, offload={"engine": "DMA"}, verification="FirstUse")
+    rig.kernel.chmod("/sys/module/dcbm/parameters/nr_dma_chan", 0o444)
+    rig.wish({"offload": wish({"engine": "DMA", "channels": 3}, verification="FirstUse")})
+    rig.until(lambda: rig.group()["reason"] == "PermissionDenied", 5)
+    rig.pass_time(200)
+    rig.until(lambda: rig.agent._changes.retries.not_before("offload") > rig.now + 20, 300)
+
+    rig.kernel.set_engines([DmaEngine("ae4dma", channels=4)])
+
+    rig.until(lambda: is_off(rig), 5)
+
+
 # --- whose channel it is
 
 
