@@ -27,6 +27,7 @@ from numamigration_agent.baseline import FILE_NAME
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateGone, StateSeen
 from numamigration_agent.events import Command, Event, JobDone, Run
+from numamigration_agent.jobs import MovePages
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.files import Row
@@ -260,6 +261,8 @@ class Oracle:
 
     def issued(self, command: Command) -> None:
         """Check a write at the moment at which the agent decides on it."""
+        if isinstance(command, Run) and isinstance(command.job, MovePages):
+            self._on_trial |= not command.job.calm_only  # also of an engine that was on before, and that then hangs
         if not isinstance(command, Run) or not isinstance(command.job, WriteKnob):
             return
         name = self._names.get(command.job.knob.path, "")

@@ -248,7 +248,7 @@ class Trust:
 
     def _look_for_signs(self) -> None:
         world = self._world
-        blind = bool(world.kernel.blocked) or self._oracle.path(ENGINE) in world.faults
+        blind = bool(world.kernel.blocked) or world.is_read_only or self._oracle.path(ENGINE) in world.faults
         if not (self._seen_on and self._is_on and self._is_on_file) or blind:
             self._sign = None
         elif self._sign is None and self._has_sign():
