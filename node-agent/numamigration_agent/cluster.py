@@ -405,11 +405,13 @@ class _Connection:
 
     def __init__(self, host: str, port: int, ca_file: StrPath, publish: Callable[[socket.socket], None]) -> None:
         self._host, self._port, self._publish = host, port, publish
+        # As text it would have the codec for international names loaded, 1.2 MB for as long as the agent runs.
+        self._name = host.encode()
         self._last: Response | None = None
         context = _tls_context(ca_file)
         plain = self._connect_plain()
         _keep_alive(plain)
-        self._socket = context.wrap_socket(plain, server_hostname=host, do_handshake_on_connect=False)
+        self._socket = context.wrap_socket(plain, server_hostname=self._name, do_handshake_on_connect=False)
         try:
             self._publish(self._socket)
             self._socket.do_handshake()
@@ -441,7 +443,7 @@ class _Connection:
 
     def _connect_plain(self) -> socket.socket:
         problem: OSError = OSError(f"{self._host} has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in socket.getaddrinfo(self._name, self._port, type=socket.SOCK_STREAM):
             plain = socket.socket(family, kind, protocol)
             plain.settimeout(CONNECT_SECONDS_MAX)
             try:

@@ -7,6 +7,8 @@ import json
 import logging
 import queue
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from random import Random
@@ -244,6 +246,18 @@ def test_one_connection_serves_many_requests(server: ScriptedServer, client: Api
 
     assert [client.get("/x", {}).status for _ in range(3)] == [200, 404, 200]
     assert {server.next_request().connection for _ in range(3)} == {0}
+
+
+def test_a_request_loads_no_codec_for_international_names(server: ScriptedServer, pki: Pki, token_file: Path) -> None:
+    """It costs 1.2 MB for as long as the agent runs."""
+    server.script(whole(200, {}))
+    program = (
+        "import sys; from numamigration_agent.cluster import ApiClient; "
+        "print(ApiClient(*sys.argv[1:]).get('/x', {}).status, 'encodings.idna' in sys.modules)"
+    )
+    command = [sys.executable, "-c", program, server.url, str(pki.ca), str(token_file)]
+
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split() == ["200", "False"]
 
 
 def test_the_token_is_read_again_for_each_request(server: ScriptedServer, client: ApiClient, token_file: Path) -> None:
