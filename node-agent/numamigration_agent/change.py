@@ -290,6 +290,9 @@ class UnitRun:
             ]
         else:
             self.failure = undo_failed(self.failure, run.failure)
+            if isinstance(run, KnobRun) and run.knob.is_engine:
+                # It may still be on: its reasons stay narrowed, and the unit open, until it can be turned off.
+                self._undo = [done for done in self._undo if done is run or done.next() is None]
 
     def _turn_off(self, run: KnobRun | TrialRun) -> list[KnobRun]:
         """Return the turning off of an engine that has not passed, which an undo alone would leave on if it was."""
@@ -401,8 +404,8 @@ class Change:
 
     @property
     def on_trial(self) -> bool:
-        """Whether an engine may be on that has not passed its trial."""
-        return any(unit.on_trial for unit in self.units)
+        """Whether an engine may be on that has not passed its trial; one whose turn has not come holds up nothing."""
+        return next((unit.on_trial for unit in self.units if unit.next()), False)
 
     def _current(self) -> UnitRun:
         return next(unit for unit in self.units if unit.next())

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 from typing import assert_never
 
@@ -113,7 +113,7 @@ class Changes:
             self.current = None
 
     def _give_up(self, change: Change) -> None:
-        self._fresh = frozenset() if change.touched else change.fresh
+        self._fresh = _still_fresh(change)
 
     def next_job(self, *, reported: bool) -> ReadKnob | WriteKnob | SaveBaselines | None:
         """Return what is to be done with kernel files; None when it waits for the API server, for a trial, or is over.
@@ -136,9 +136,9 @@ class Changes:
             case _:
                 assert_never(step)
 
-    def lost(self, fields: frozenset[str]) -> None:
-        """Forget what was captured of drivers that were loaded anew."""
-        self._fresh -= fields
+    def no_longer_fresh(self, fields: Iterable[str]) -> None:
+        """Take in what was found in force after it was captured, or went with a driver that was loaded anew."""
+        self._fresh -= frozenset(fields)
 
     def saved(self, problem: str) -> Baselines:
         """Take the answer to SaveBaselines; returns the baselines that are known then."""
@@ -159,9 +159,7 @@ class Changes:
         """
         change, turned_off = self.running, self.turning_off
         self.current, self.turning_off = None, False
-        over = {run.change.unit for run in change.units if not (run.change.ends or (run.failure and not run.touched))}
-        written = frozenset(name for name in change.fresh if _unit_of(name) in over)
-        self._fresh = change.fresh - ({ENGINE_FIELD} if turned_off else written)
+        self._fresh = change.fresh - {ENGINE_FIELD} if turned_off else _still_fresh(change)
         corrected: frozenset[str] = frozenset()
         for unit in change.units:
             if unit.failure is None:
@@ -180,6 +178,12 @@ class Changes:
             return frozenset()
         self.retries.forget(name)
         return unit.change.drifted
+
+
+def _still_fresh(change: Change) -> frozenset[str]:
+    """Return what was captured and may still be another writer's by the time it is written for the first time."""
+    written = {run.change.unit for run in change.units if run.touched and not run.change.ends}
+    return frozenset(name for name in change.fresh if _unit_of(name) not in written)
 
 
 def _unit_of(field: str) -> str:

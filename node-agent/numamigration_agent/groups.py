@@ -269,6 +269,8 @@ def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
     turns_on = row is not None and any(write.knob == row.knob for write in plan.writes)
     if row is None or row.knob is None or not (turns_on or row.observed == row.target):
         return plan
+    if plan.state is GroupState.FAILED and row.baseline is None:
+        return plan  # nothing of it is captured, so nothing may be written either, not even to turn it off
     subject = _subject(case, plan.knobs)
     if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
         return plan

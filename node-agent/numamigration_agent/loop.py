@@ -417,7 +417,7 @@ class Agent:
         plan = self._make_plan(self._facts, self._spec, self._baselines, now)
         corrected = (group for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT)
         self._drifts.looked((name for group in corrected for name in group.drifted), now, timestamp(wall))
-        self._planning.remember(plan)
+        self._changes.no_longer_fresh(self._planning.remember(plan))
         self._changes.retries.keep(change.unit for change in plan.changes)
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
         due = [change for change in plan.changes if begins[change.unit] <= now]
@@ -433,7 +433,7 @@ class Agent:
         if lost:
             log.warning("driver was loaded anew", extra={"fields": ",".join(sorted(lost))})
             self._planning.forget(lost)
-            self._changes.lost(lost)
+            self._changes.no_longer_fresh(lost)
         return baselines.without(lost).with_lives(lives)
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import datetime
 
 from numamigration_agent.groups import Known
@@ -52,13 +52,14 @@ class Planning:
         gone = frozenset(fields)
         self._settled = {name: value for name, value in self._settled.items() if name not in gone}
 
-    def remember(self, plan: Plan) -> None:
-        """Remember which targets a look has found in force."""
+    def remember(self, plan: Plan) -> Collection[str]:
+        """Remember which targets a look has found in force; returns their fields."""
         # A knob whose file went lost its value with the driver; nobody else changed it.
         rows = {row.field: row for group in plan.groups for row in group.knobs if row.knob}
         kept = {name: value for name, value in self._settled.items() if name in rows}
         found = {name: row.target for name, row in rows.items() if row.target is not None and not row.differs}
         self._settled = kept | found
+        return found.keys()
 
     def is_in_force(self, wall: datetime, *, settled: bool) -> None:
         """Note whether the spec is in force now."""

@@ -166,7 +166,7 @@ class Oracle:
         self._to_undo.clear()
         self._at_rest = None
 
-    def written_by_others(self, name: str) -> None:
+    def written_by_others(self, name: str, text: str) -> None:
         """Note that somebody else wrote a knob; where the kernel lets him wait, his value comes later."""
         self.disturbed()
         self._others.add(name)
@@ -176,7 +176,7 @@ class Oracle:
         if name in self.held():
             self._origins.setdefault(name, set()).add(self.held()[name])
         if any(call.path == self._files[name] for call in self._kernel.blocked):
-            self._origins[name] |= {"0", "1"} if name in {ENGINE, THREADS} else set()
+            self._origins[name] |= {"0", "1"} if name in {ENGINE, THREADS} else {_as_written(name, text)}
 
     def driver_came(self) -> None:
         """Note that the driver's knobs are as after loading."""
@@ -359,7 +359,7 @@ class Oracle:
         name = self._names[path]
         if self.held().get(name) != self._read.get(path):
             self._written.append(name)
-            self.written_by_others(name)
+            self.written_by_others(name, self.held()[name])
             self._ours.add(name)
         self.failed(path)
 

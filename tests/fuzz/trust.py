@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 OFF_WITHIN: Final = 10.0 + 5.0 + 2.5
 """Seconds from the first sign: a batch's wait, what is promised after it, and the time between two samples."""
+NOTICED_WITHIN: Final = 5.0 + 2.5 + 1.0
+"""A stall that is over sooner need not be noticed: nothing may move for 5 s, between two samples."""
 PAUSE_SECONDS_MIN: Final = 60.0
 FOLIOS_FAILED: Final = 512
 
@@ -49,6 +51,7 @@ class Trust:
         self.in_window = self._turned_on_verified = False
         self._seen_on = self._knows_on = self._missed = self._refused_off = False
         self._sign: float | None = None
+        self._sign_seen = 0.0
         self._failed_before = 0
         self._off_at: float | None = None
         self._paused_until = float("-inf")
@@ -251,8 +254,10 @@ class Trust:
         blind = bool(world.kernel.blocked) or world.is_read_only or self._oracle.path(ENGINE) in world.faults
         if not (self._seen_on and self._is_on and self._is_on_file) or blind:
             self._sign = None
-        elif self._sign is None and self._has_sign():
-            self._sign = world.now
+        elif self._has_sign():
+            self._sign, self._sign_seen = (world.now if self._sign is None else self._sign), world.now
+        elif self._sign is not None and self._sign_seen - self._sign < NOTICED_WITHIN:
+            self._sign = None  # it was over before anybody could be sure
 
     def _has_sign(self) -> bool:
         dialect, engines = self._oracle.seen, self._state.engines

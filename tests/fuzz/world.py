@@ -464,7 +464,7 @@ class World:
         """Write a knob as somebody else."""
         path = knob_path(self.kernel.config.dialect, name)
         if path and _tried(lambda: self.kernel.drift(path, text)):
-            self.oracle.written_by_others(name)
+            self.oracle.written_by_others(name, text)
 
     def load(self, parameters: Mapping[str, str]) -> None:
         """Load the driver."""
