@@ -66,7 +66,8 @@ class Trust:
     @property
     def is_suspect(self) -> bool:
         """Whether any engine of this host may ever give a reason to turn it off."""
-        return self._exchanged or any(row.hangs or row.error_share or row.copy_seconds for row in self._state.engines)
+        slow_or_failing = any(row.hangs or row.error_share or row.copy_seconds for row in self._state.engines)
+        return self._exchanged or self.is_corrupt or slow_or_failing
 
     @property
     def is_corrupt(self) -> bool:

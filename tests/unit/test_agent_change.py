@@ -234,6 +234,22 @@ def test_an_undo_that_fails_is_told_and_the_other_knobs_are_undone_all_the_same(
     assert kernel.snapshot().nr_dma_chan == 1
 
 
+def test_an_undo_stops_where_the_engine_cannot_be_turned_off(kernel: FakeKernel, driver: Driver) -> None:
+    """Promises 3 and 4: it may still be on, so its reasons stay narrowed and the unit open, until it can be."""
+    change = change_of(unit_of(ON), baselines=BEFORE)
+    shown = driver.read
+    driver.read = lambda knob: Denied(EIO) if knob.field == "offload.engine" and taken() else shown(knob)
+
+    def taken() -> bool:
+        return kernel.snapshot().offloading
+
+    driver.run(change)
+
+    assert failure_of(change).reason is Reason.UNDO_FAILED
+    assert kernel.snapshot().reasons == ("demotion",)
+    assert change.units[0].half_done
+
+
 def test_an_undo_of_an_open_unit_goes_on_after_a_failure_and_stays_open(kernel: FakeKernel, driver: Driver) -> None:
     """Promise 4: what went back is not written forth again."""
     for name in ("offload.channels", "offload.reasons"):

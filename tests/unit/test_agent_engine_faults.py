@@ -124,7 +124,6 @@ def test_an_engine_that_was_on_before_us_and_that_we_turned_off_still_has_its_va
     rig.settle()
     rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
     rig.wish(WISH)
-    rig.wish({"offload": wish({**OFFLOAD, "channels": 2})})
     hang(rig)
     rig.until(lambda: is_off(rig), OFF_SECONDS_MAX)
 

@@ -129,6 +129,21 @@ def test_what_a_person_sets_before_the_next_try_is_the_baseline_whatever_else_wa
     assert rig.kernel.snapshot().promote_rate_limit == 100
 
 
+def test_what_a_person_sets_while_another_unit_is_written_is_the_baseline_of_what_was_right_so_far(rig: Rig) -> None:
+    """Promise 7: a knob that held what was wished is captured, and nobody has looked since whether it still does."""
+    rig.holds = WriteKnob
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish({"mode": "Normal"})})
+    rig.kernel.drift("/proc/sys/kernel/numa_balancing", "3")
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish({"mode": "Tiering"})})
+    rig.release()
+    rig.pass_time(600)
+    assert rig.kernel.snapshot().numa_balancing == 2
+
+    rig.wish({"balancing": wish({"mode": "Tiering"}, mode="Restore")})
+
+    assert rig.kernel.snapshot().numa_balancing == 3
+
+
 def test_reasons_that_a_mask_has_shown_restrict_nothing_once_it_has_gone(rig: Rig) -> None:
     """Promise 3: the names are remembered, the file that leaves the others out is not there."""
     rig.wish({"offload": wish({"engine": "Off"})})

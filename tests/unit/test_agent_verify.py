@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from numamigration_agent.change import SaveBaselines, WriteKnob
-from numamigration_agent.cluster import StateGone
+from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone
 from numamigration_agent.jobs import MovePages
 from numamigration_agent.kernel.dialects import DIALECTS, DialectRow
 from numamigration_agent.kernel.engines import DmaEngines
@@ -824,3 +824,36 @@ def test_a_file_that_is_not_ours_is_as_good_as_none(start: Start, text: str) -> 
     ask(rig)
 
     assert rig.condition("Verified")["status"] == "True"
+
+
+def test_a_trial_to_come_lets_no_other_unit_write_before_its_baseline_is_in_the_status(tmp_path: Path) -> None:
+    """Promise 1: only what a trial has begun is brought to its end without the API server."""
+    rig = Rig(tmp_path / "state", HostConfig(dialect=Dialect.V5))
+    risks = ["UnverifiedEngine", "DirectIOLostWrite"]
+    offload = wish({"engine": "DMA", "channels": 4}, acceptedRisks=risks)
+    rig.wish({"offload": offload})
+    rig.holds = SaveBaselines
+    rig.wish({"offload": offload, "balancing": wish({"mode": "Tiering", "promoteRateLimitMBps": 100})})
+    rig.kernel.drift(
+        "/proc/sys/kernel/numa_balancing", "2"
+    )  # which an agent that died in the middle might have written
+    rig.answer = ApplyResult(ApplyKind.RETRY, "away")
+    before = len(rig.stores)
+
+    rig.wish({"offload": {**offload, "verification": "FirstUse"}})
+    rig.release()
+
+    assert "numa_balancing" not in dict(rig.stores[before:])
+
+
+def test_an_engine_that_is_not_ours_is_not_turned_off_for_a_trial_that_cannot_be_made(tmp_path: Path) -> None:
+    """Promise 1: nothing of it is captured, for its mask cannot be read."""
+    rig = Rig(tmp_path / "state")
+    rig.kernel.drift("/sys/module/dcbm/parameters/offloading", "1")
+    rig.wish()
+    rig.kernel.spoil("/sys/module/dcbm/parameters/reason_mask", Spoiled(read_error=errno.EIO))
+
+    rig.wish({"offload": wish({"engine": "DMA", "channels": 1}, verification="Always")})
+
+    assert rig.stores == [("offloading", "1")]
+    assert rig.group()["state"] == "Failed"
