@@ -220,7 +220,7 @@ class AcceptedRisk(StrEnum):
 
 
 RISK_MEANING: Final[dict[AcceptedRisk, str]] = {
-    AcceptedRisk.DIRECT_IO_LOST_WRITE: "V5 can lose bytes that direct I/O writes while a folio migrates.",
+    AcceptedRisk.DIRECT_IO_LOST_WRITE: "V4 and V5 can lose bytes that direct I/O writes while a folio migrates.",
     AcceptedRisk.OUT_OF_ORDER_ENGINE: "Engines that complete out of order can corrupt pages with V3 to V6.",
     AcceptedRisk.SHARED_ENGINE: "The DMA channels are shared with other users of the kernel.",
     AcceptedRisk.MEMORY_FAILURE_OFFLOAD: "The DMA path cannot recover from a machine check in the source page.",

@@ -86,6 +86,8 @@ def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
         return Reason.KERNEL_UNSUPPORTED, f"dialect {facts.dialect} is only turned off: {facts.row.only_turned_off}"
     if facts.driver is DriverState.NOT_LOADED:
         return Reason.NOT_LOADED, "dcbm is not loaded"
+    if facts.driver is not DriverState.NONE:
+        return Reason.KERNEL_UNSUPPORTED, "the driver is there, with none of the files that this release knows"
     return Reason.KERNEL_UNSUPPORTED, "no batch copy offload series in this kernel"
 
 
@@ -103,6 +105,8 @@ def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
         return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
     if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
+    if offload is not None and offload.wish.settings.get("engine") not in {None, Engine.OFF}:
+        return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, offload)
     return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
 
 

@@ -90,11 +90,11 @@ def _unverified(case: Situation) -> str:
 HAZARDS: Final = (
     Hazard(
         AcceptedRisk.DIRECT_IO_LOST_WRITE,
-        detected="by the dialect: the series of April 2026 copies a folio before it looks at its references",
+        detected="by the dialect: the series of spring 2026 copies a folio before it looks at its references",
         refused="turning offload on",
         accepting="Offload goes on. Bytes that direct I/O or RDMA writes while a folio migrates may be lost.",
         evidence=Evidence.SEEN,
-        source="mm/migrate.c of [PATCH 0/7], 2026-04-28; run with a module as the writer",
+        source="mm/migrate.c of [PATCH 0/7], 2026-04-28; run with a module as writer; V4 was not run, held alike",
         shows=_of_the_dialect("can lose bytes that direct I/O writes while a folio migrates"),
     ),
     Hazard(

@@ -159,7 +159,7 @@ def hazards(
         found.add("OutOfOrderEngine")
     if by_dma and drivers & SHARED:
         found.add("SharedEngine")
-    if dialect is Dialect.V5:
+    if dialect in {Dialect.V4, Dialect.V5}:
         found.add("DirectIOLostWrite")
     if built_in:
         found.add("BuiltInDriverStall")

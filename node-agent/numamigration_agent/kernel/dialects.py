@@ -432,7 +432,7 @@ DIALECTS: Final = (
         folders=(DCBM_DIR,),
         module_dir=MODULE_DIR,
         module_symbol=MODULE_SYMBOL,
-        hazards=_POSTED_DMA | _REGISTERED,
+        hazards=_POSTED_DMA | _REGISTERED | {AcceptedRisk.DIRECT_IO_LOST_WRITE},
     ),
     replace(
         _V3,
