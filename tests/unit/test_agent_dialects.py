@@ -556,6 +556,7 @@ def test_a_driver_of_which_no_file_is_known_is_not_said_to_be_absent(tmp_path: P
         "this kernel has /sys/module/dcbm, but no file there that this release knows (unknownFiles)"
     )
     assert rig.status["unknownFiles"] == [f"{folder}/enabled"]
+    assert rig.condition("Supported")["message"].startswith("the driver is there")
 
 
 def test_v6_without_its_mask_cannot_restrict_reasons(tmp_path: Path) -> None:

@@ -857,3 +857,12 @@ def test_an_engine_that_is_not_ours_is_not_turned_off_for_a_trial_that_cannot_be
 
     assert rig.stores == [("offloading", "1")]
     assert rig.group()["state"] == "Failed"
+
+
+def test_an_engine_that_is_asked_for_and_refused_is_not_said_to_be_unasked(tmp_path: Path) -> None:
+    rig = Rig(tmp_path / "state", HostConfig(dialect=Dialect.V5))
+
+    rig.wish({"offload": wish({"engine": "DMA"}, acceptedRisks=[])})
+
+    verified = rig.condition("Verified")
+    assert (verified["status"], verified["reason"]) == ("Unknown", "RiskNotAccepted")
