@@ -62,6 +62,7 @@ from tests.fuzz.trust import Trust
 if TYPE_CHECKING:
     from tests.fuzz.world import World
 
+IN_FORCE: Final = frozenset({"Applied", "AlreadySet", "Clamped"})
 STATUS_BYTES_MAX: Final = 10_000
 
 Spec = Mapping[str, Any]
@@ -456,6 +457,10 @@ class Oracle:
         require(len(document) < STATUS_BYTES_MAX, 12, f"a status of {len(document)} bytes")
         NodeMigrationStateStatus.model_validate_json(document)
         found: dict[str, Any] = json.loads(document)
+        in_force = {
+            row["field"] for row in found.get("knobs", ()) if "baseline" in row and row.get("outcome") in IN_FORCE
+        }
+        self._ours |= in_force  # what comes later is drift
         return found
 
     def applied(self) -> None:
@@ -593,7 +598,8 @@ class Oracle:
     def _series_states(self, group: str) -> set[str]:
         """What becomes of the other groups of the series; which of their fields a kernel has is not judged."""
         there = any(group_of(name) == group for name in self.held()) and self.seen not in ONLY_TURNED_OFF
-        return {"Ready", "Unsupported"} if there else {"Unsupported"}
+        fails = {"Failed"} if self._kernel._state.other_migrator else set[str]()  # with the engine, all or nothing
+        return {"Ready", "Unsupported"} | fails if there else {"Unsupported"}
 
     def _offload_states(self, wish: Mapping[str, Any]) -> set[str]:
         engine, held = wish["settings"]["engine"], self.held()
