@@ -270,6 +270,17 @@ def test_a_turn_off_that_is_refused_is_tried_again_with_pauses(rig: LiveRig) -> 
     rig.until(lambda: is_off(rig), 300)
 
 
+def test_a_turn_off_that_is_refused_is_tried_with_pauses_on_hold_too(rig: LiveRig) -> None:
+    """Promise 16: no plan has it then, and it must be no busy loop."""
+    rig.wish({"offload": wish(OFFLOAD, mode="Hold")})
+    rig.kernel.chmod("/sys/module/dcbm/parameters/offloading", 0o444)
+
+    hang(rig)
+    rig.pass_time(60)
+
+    assert 2 <= len(rig.began(WriteKnob, rig.now - 60)) <= 12
+
+
 def test_a_full_state_folder_does_not_keep_a_hung_engine_on(rig: LiveRig, caplog: pytest.LogCaptureFixture) -> None:
     """Promise 16: what cannot be remembered is said, and done all the same."""
     hang(rig)
