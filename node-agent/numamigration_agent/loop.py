@@ -418,7 +418,7 @@ class Agent:
         corrected = (group for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT)
         self._drifts.looked((name for group in corrected for name in group.drifted), now, timestamp(wall))
         self._changes.no_longer_fresh(self._planning.remember(plan))
-        # The turn-off of an engine that is not trusted is in no plan where nobody wishes for one, and pauses all the same.
+        # The turn-off of an engine that is not trusted may be in no plan, as on hold, and pauses all the same.
         distrusted = {UNITS[SettingsGroup.OFFLOAD]} if self._corruption or self._watchdog.veto else set[str]()
         self._changes.retries.keep(distrusted | {change.unit for change in plan.changes})
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
