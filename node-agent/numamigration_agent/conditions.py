@@ -105,7 +105,7 @@ def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
         return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, replace(offload, reason=Reason.VERIFYING))
     if view.facts.running and verdict is not None and offload is not None and offload.wish.mode is GroupMode.APPLY:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.TRUE, verdict.reason, verdict.message)
-    if offload is not None and offload.wish.settings.get("engine") not in {None, Engine.OFF}:
+    if offload is not None and offload.wish.settings.get("engine") not in (None, Engine.OFF):
         return _about(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, offload)
     return Condition(NodeCondition.VERIFIED, ConditionStatus.UNKNOWN, Reason.NO_SETTINGS, "no engine is asked for")
 
