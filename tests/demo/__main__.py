@@ -76,7 +76,13 @@ class Demo(Play):
         self.screen.heading(3, "Edit the policy: two channels instead of four")
         patch = '{"spec":{"settings":{"offload":{"channels":2}}}}'
         self.kubectl("patch", "migpol", OFFLOAD, "--type=merge", "-p", patch)
-        self.wait("node-a's kernel has two channels", lambda: self.files()["node-a"]["chan"] == "2")
+        self.wait("node-a's kernel has two channels, and node-a says that all is in force", self._is_edited)
+
+    def _is_edited(self) -> bool:
+        # What somebody writes while the engine is still being tried is no drift, for nothing was in force yet.
+        state = self.state("node-a")
+        told = state.get("status", {}).get("observedRevision") == state.get("spec", {}).get("revision")
+        return told and s.ready_of(state).get("status") == "True" and self.files()["node-a"]["chan"] == "2"
 
     def drift(self) -> None:
         """Somebody else writes; the agent sets it back and says so."""
