@@ -73,7 +73,7 @@ class Lanes:
     def is_late(self, lane: Lane, now: float) -> bool:
         """Note whether a job does not answer; True when it has just become too late."""
         running = self._running[lane]
-        late = running is not None and not running.blocked and now - running.since >= _seconds_max(lane)
+        late = running is not None and not running.blocked and now >= running.since + _seconds_max(lane)
         if late and running:
             running.blocked = True
             log.warning("kernel does not answer", extra={"job": describe(running.job)})
