@@ -95,7 +95,7 @@ class Changes:
             if (self.current.touched and reported) or self.current.on_trial:
                 return
             # It waits for the API server. What of it is half done is open in the file, and is ended by the next plan.
-            self._give_up(self.current)
+            self._fresh = _still_fresh(self.current)
         self.current, self.turning_off = turn_off(switch, life, baselines, self._fresh), True
 
     def drop(self, *, asked_for: bool) -> None:
@@ -109,11 +109,8 @@ class Changes:
         if self.current is None or self.turning_off or self.current.on_trial:
             return  # or an engine would stay on that nobody has tried
         if not (self.current.touched and asked_for):
-            self._give_up(self.current)
+            self._fresh = _still_fresh(self.current)
             self.current = None
-
-    def _give_up(self, change: Change) -> None:
-        self._fresh = _still_fresh(change)
 
     def next_job(self, *, reported: bool) -> ReadKnob | WriteKnob | SaveBaselines | None:
         """Return what is to be done with kernel files; None when it waits for the API server, for a trial, or is over.

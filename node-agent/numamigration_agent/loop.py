@@ -395,8 +395,12 @@ class Agent:
         if self._facts and self._spec and self._baselines:
             self._make_plan(self._facts, self._spec, self._baselines, now)
 
+    @property
+    def _veto(self) -> Veto | None:
+        return self._corruption or self._watchdog.veto  # wrong bytes weigh more than lost time
+
     def _begin_turn_off(self, now: float) -> None:
-        if not (self._corruption or self._watchdog.veto) or self._changes.turning_off:
+        if self._veto is None or self._changes.turning_off:
             return
         knob, baselines = self._engine_to_watch(), self._known_baselines()
         if knob is None or self._facts is None or baselines is None:
@@ -419,7 +423,7 @@ class Agent:
         self._drifts.looked((name for group in corrected for name in group.drifted), now, timestamp(wall))
         self._changes.no_longer_fresh(self._planning.remember(plan))
         # The turn-off of an engine that is not trusted may be in no plan, as on hold, and pauses all the same.
-        distrusted = {UNITS[SettingsGroup.OFFLOAD]} if self._corruption or self._watchdog.veto else set[str]()
+        distrusted = {UNITS[SettingsGroup.OFFLOAD]} if self._veto else set[str]()
         self._changes.retries.keep(distrusted | {change.unit for change in plan.changes})
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
         due = [change for change in plan.changes if begins[change.unit] <= now]
@@ -443,7 +447,7 @@ class Agent:
         known = Known(
             baselines,
             contended=self._drifts.contended(now),
-            veto=self._corruption or self._watchdog.veto,  # wrong bytes weigh more than lost time
+            veto=self._veto,
             record=self._trials.record(spec.verify_epoch),
         )
         return self._planning.make(facts, spec, known)

@@ -26,20 +26,17 @@ from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
-from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.calls import Call
 from tests.fakekernel.config import Workload
-from tests.fakekernel.control import MoveOwnPages
 from tests.fakekernel.model import FakeKernel
-from tests.fakekernel.moves import Move, Moved
 from tests.fakekernel.parsing import KernelError
 from tests.fuzz.moves import ENGINES, History
 from tests.fuzz.oracle import Oracle
 from tests.fuzz.tables import knob_path
-from tests.twin import mover
+from tests.twin.held_up import HeldUpError, PatientMover, answer_of
 from tests.unit.agent_rig import FakeSysfs
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -71,14 +68,6 @@ NOT_HELD: Final = frozenset({"ignored", "clamped"})
 STEP_SECONDS_MIN: Final = 0.5  # many small batches must not make many small steps
 
 
-class HeldUpError(Exception):
-    """The kernel has taken a call and does not answer yet; `call` is one to a file."""
-
-    def __init__(self, is_over: Callable[[], bool], call: Call | None = None) -> None:
-        super().__init__()
-        self.is_over, self.call = is_over, call
-
-
 class Door(FakeSysfs):
     """The agent's door, with faults and an oracle in it."""
 
@@ -93,7 +82,7 @@ class Door(FakeSysfs):
         if fault:
             raise OSError(getattr(errno, fault), path)
         handle = self.kernel.open(path, 0, self.kernel.agent())
-        data = self._finish(self.kernel.begin_read(handle, bytes_max))
+        data = answer_of(self.kernel.begin_read(handle, bytes_max))
         text = data if isinstance(data, bytes) else b""
         self._world.oracle.loaded(path, text.decode(errors="replace"))
         return text
@@ -111,7 +100,7 @@ class Door(FakeSysfs):
             if kind:
                 self._store_other(path, data, kind)
                 return
-            self._finish(self.kernel.begin_write(handle, data))
+            answer_of(self.kernel.begin_write(handle, data))
         except KernelError:
             oracle.failed(path)
             raise
@@ -122,11 +111,6 @@ class Door(FakeSysfs):
         if kind == "clamped" and text.isdecimal() and int(text) > 1:
             self.kernel.drift(path, str(int(text) // 2))
         self._world.oracle.not_held(path)
-
-    def _finish(self, call: Call) -> bytes | int:
-        if not call.over:
-            raise HeldUpError(lambda: call.over, call)
-        return call.result()
 
     def mode(self, path: str) -> int | None:
         return None if self._world.fault_at(path, frozenset({"ENOENT"})) else super().mode(path)
@@ -163,7 +147,7 @@ class World:
         self.answers: list[str] = []
         self.tasks: list[Task] = []
         self._held: list[tuple[Run, HeldUpError]] = []
-        self._moves: list[Move] = []
+        self._move = PatientMover(self.kernel)
         self._old_statuses: list[dict[str, Any]] = []
         self._made = self._epoch = 0
         self._rng = random.Random(history.seed)
@@ -176,7 +160,7 @@ class World:
     def _start(self) -> None:
         self.tasks.clear()
         self._held.clear()
-        self._moves = []
+        self._move = PatientMover(self.kernel)
         self.agent = Agent(TIMING, self._rng, "0.0.0")
         self.door, self.file = Door(self), RoomyFile(self.folder, self)
         self.oracle.started()
@@ -217,24 +201,6 @@ class World:
         if isinstance(run.job, Begin):
             self.oracle.began()
         self.tasks.append(JobDone(run.lane, answer))
-
-    def _move(self, request: MoveRequest) -> MoveAnswer:
-        """Move own pages; a call that takes time is waited for, and those before it are not made again."""
-        begun = iter(self._moves)
-
-        def call(asked: MoveOwnPages) -> Moved:
-            move = next(begun, None)
-            if move is None:
-                way = asked.source, asked.destination
-                move = self.kernel.begin_move(asked.reason, *way, small=asked.small, huge=asked.huge)
-                self._moves.append(move)
-            if not move.over:
-                raise HeldUpError(lambda: move.over)
-            return move.answer()
-
-        answer = mover(call)(request)
-        self._moves = []
-        return answer
 
     def _let_go(self) -> None:
         """Answer what is held up no more: a read is made anew, a write has had its effect."""

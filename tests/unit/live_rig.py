@@ -14,24 +14,13 @@ from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateSeen
 from numamigration_agent.events import JobDone, Tick
 from numamigration_agent.jobs import Answer, Job, Wrote, perform
-from numamigration_agent.kernel.pages import MoveAnswer, MoveRequest
 from numamigration_agent.lanes import Lane
 from tests.fakekernel.calls import Call
-from tests.fakekernel.control import MoveOwnPages
-from tests.fakekernel.moves import Move, Moved
 from tests.fakekernel.parsing import KernelError
-from tests.twin import mover
+from tests.twin.held_up import HeldUpError, PatientMover, answer_of
 from tests.unit.agent_rig import FakeSysfs, Rig
 
 STEPS_MAX: Final = 20_000
-
-
-class HeldUpError(Exception):
-    """The kernel has taken a call and does not answer yet."""
-
-    def __init__(self, is_over: Callable[[], bool], call: Call | None = None) -> None:
-        super().__init__()
-        self.is_over, self.call = is_over, call
 
 
 class LiveSysfs(FakeSysfs):
@@ -39,18 +28,12 @@ class LiveSysfs(FakeSysfs):
 
     def _load(self, path: str, bytes_max: int) -> bytes:
         handle = self.kernel.open(path, os.O_RDONLY, self.kernel.agent())
-        answer = _answer(self.kernel.begin_read(handle, bytes_max))
+        answer = answer_of(self.kernel.begin_read(handle, bytes_max))
         return answer if isinstance(answer, bytes) else b""
 
     def _store(self, path: str, data: bytes) -> None:
         handle = self.kernel.open(path, os.O_WRONLY, self.kernel.agent())
-        _answer(self.kernel.begin_write(handle, data))
-
-
-def _answer(call: Call) -> bytes | int:
-    if not call.over:
-        raise HeldUpError(lambda: call.over, call)
-    return call.result()
+        answer_of(self.kernel.begin_write(handle, data))
 
 
 @dataclass
@@ -61,8 +44,6 @@ class LiveRig(Rig):
     done: list[tuple[float, Job]] = field(default_factory=list)
     """Every job that the agent began, and when."""
     api_away: bool = False
-    _moves: list[Move] = field(default_factory=list)
-    """System calls of the move of own pages that is under way."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -71,7 +52,8 @@ class LiveRig(Rig):
     def restart(self) -> None:
         """End the agent and start another one, which sees its node state only if there is an API server."""
         super().restart()
-        self.waiting, self._moves = [], []
+        self.waiting = []
+        self._patient = PatientMover(self.kernel)
         if self.api_away:
             self._events = [Tick()]
 
@@ -112,7 +94,7 @@ class LiveRig(Rig):
     def _try(self, lane: Lane, job: Job) -> None:
         try:
             answer = perform(
-                job, self.sysfs or FakeSysfs(self.kernel), BaselineFile(self.folder), self.move or self._move
+                job, self.sysfs or FakeSysfs(self.kernel), BaselineFile(self.folder), self.move or self._patient
             )
         except HeldUpError as held:
             self.waiting.append((lane, job, held))
@@ -128,23 +110,6 @@ class LiveRig(Rig):
                 self._events.append(JobDone(lane, _written(held.call)))
             else:
                 self._try(lane, job)
-
-    def _move(self, request: MoveRequest) -> MoveAnswer:
-        begun = iter(self._moves)
-
-        def call(asked: MoveOwnPages) -> Moved:
-            move = next(begun, None)
-            if move is None:
-                way = asked.source, asked.destination
-                move = self.kernel.begin_move(asked.reason, *way, small=asked.small, huge=asked.huge)
-                self._moves.append(move)
-            if not move.over:
-                raise HeldUpError(lambda: move.over)
-            return move.answer()
-
-        answer = mover(call)(request)
-        self._moves = []
-        return answer
 
     def _take(self, status: dict[str, Any]) -> None:
         if not self.api_away:

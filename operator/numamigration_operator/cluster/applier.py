@@ -152,7 +152,7 @@ class _Place:
     turn: int = 0
     entry: int = 0
     patch: Patch = Patch.APPLY
-    open: Write | None = None
+    open: bool = False
     not_before: float = 0.0
     retries: Backoff = field(default_factory=lambda: Backoff(RETRY_BASE_SECONDS, RETRY_CAP_SECONDS))
     hopeless: Backoff = field(default_factory=lambda: Backoff(HOPELESS_BASE_SECONDS, HOPELESS_CAP_SECONDS))
@@ -303,7 +303,7 @@ class Applier:
         write = place.waiting
         if write is None:  # pragma: no cover - _drop_void left only entries of waiting writes
             raise RuntimeError(key)
-        place.open, place.waiting = write, None
+        place.open, place.waiting = True, None
         self._open += 1
         self._bucket.tokens -= 1.0
         return Send(write, place.patch)
@@ -311,7 +311,7 @@ class Applier:
     # --- queue ---------------------------------------------------------------------------------------------------
 
     def _enqueue(self, key: WriteKey, place: _Place, now: float) -> None:
-        if place.open is not None:
+        if place.open:
             return
         place.entry = next(self._numbers)
         if place.not_before > now or place.waiting is None:
@@ -335,12 +335,12 @@ class Applier:
 
     def _is_void(self, entry: int, key: WriteKey) -> bool:
         place = self._places.get(key)
-        return place is None or place.entry != entry or place.open is not None
+        return place is None or place.entry != entry or place.open
 
     def _close(self, sent: Send) -> _Place:
         self._open -= 1
         place = self._places[sent.write.key]
-        place.open = None
+        place.open = False
         return place
 
     def _again(self, place: _Place, sent: Send, not_before: float) -> None:
