@@ -18,12 +18,14 @@ from typing import Final, assert_never
 
 from numamigration_agent.baseline import BaselineFile, Loaded
 from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
+from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.counters import Counts, Look, look, memory_pressure, read_counters
+from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.kernel.engines import DMA_CLASS_DIR
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.signs import Channels, Signs, read_signs
-from numamigration_agent.kernel.sysfs import Reading, Sysfs
+from numamigration_agent.kernel.sysfs import Present, Reading, Sysfs
 from numamigration_agent.memory import Memory, MemoryFile, Remembered
 from numamigration_agent.record import RecordFile
 from numamigration_agent.verify import Verdict
@@ -65,11 +67,15 @@ class ReadCounters:
 
 @dataclass(frozen=True, slots=True)
 class MovePages:
-    """Move own pages, and read the counters of a dialect before and after; with `calm_only` not while tasks wait."""
+    """Move own pages, and read the counters of a dialect before and after; with `calm_only` not while tasks wait.
+
+    `channels` is a knob to be read before and after, too: somebody else may write it meanwhile.
+    """
 
     request: MoveRequest
     dialect: Dialect
     calm_only: bool = False
+    channels: Knob | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +85,7 @@ class Moved:
     before: Counts
     answer: MoveAnswer | None
     after: Counts
+    channels: tuple[Value | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +211,15 @@ def _begin(sysfs: Sysfs, file: BaselineFile) -> Begun:
 def _move(job: MovePages, sysfs: Sysfs, move: Mover) -> Moved:
     if job.calm_only and memory_pressure(sysfs) > PRESSURE_PERCENT_MAX:
         return Moved({}, None, {})
-    before = read_counters(sysfs, job.dialect)
+    before, held = read_counters(sysfs, job.dialect), [_held(job.channels, sysfs)]
     answer = move(job.request)
-    return Moved(before, answer, read_counters(sysfs, job.dialect))
+    held.append(_held(job.channels, sysfs))
+    return Moved(before, answer, read_counters(sysfs, job.dialect), tuple(held))
+
+
+def _held(knob: Knob | None, sysfs: Sysfs) -> Value | None:
+    reading = sysfs.read(knob.path) if knob else None
+    return knob.codec.parse(reading.text) if knob and isinstance(reading, Present) else None
 
 
 def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> Saved:

@@ -32,10 +32,12 @@ class Memory(NamedTuple):
     Attributes:
         state: metadata.generation and spec of the last node state, as JSON has them; empty when there was none.
         pause: the last verdict.
+        epoch: the greatest verifyEpoch of this boot's specs, also of one that went with its node state.
     """
 
     state: Mapping[str, Any] = {}
     pause: Pause | None = None
+    epoch: int = 0
 
 
 class Remembered(NamedTuple):
@@ -80,7 +82,7 @@ def remembered_state(state: Mapping[str, Any]) -> dict[str, Any]:
 def format_memory(memory: Memory, boot_id: str) -> bytes:
     """Return the content of the file."""
     pause = memory.pause and memory.pause._asdict()
-    document = {"version": FILE_VERSION, "bootID": boot_id, "state": memory.state, "pause": pause}
+    document = {"version": FILE_VERSION, "bootID": boot_id, **memory._asdict(), "pause": pause}
     return json.dumps(document, sort_keys=True).encode() + b"\n"
 
 
@@ -94,7 +96,7 @@ def parse_memory(document: Mapping[str, Any]) -> Memory:
         raise ValueError(f"version {document['version']!r} is not {FILE_VERSION}")
     parse_spec(document["state"])  # what cannot be read is found here, not in the middle of a watch
     pause = document["pause"]
-    return Memory(document["state"], pause and _parse_pause(pause))
+    return Memory(document["state"], pause and _parse_pause(pause), int(document.get("epoch", 0)))
 
 
 def _parse_pause(pause: Mapping[str, Any]) -> Pause:

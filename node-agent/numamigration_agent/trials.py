@@ -60,14 +60,15 @@ class Trials:
     def begin(self, trial: Trial) -> MovePages:
         """Return the job of a trial that is due."""
         self._trial = trial
-        return MovePages(trial.request(self._rng.getrandbits(32)), Dialect(trial.subject.dialect))
+        request, dialect = trial.request(self._rng.getrandbits(32)), Dialect(trial.subject.dialect)
+        return MovePages(request, dialect, channels=trial.channels)
 
     def moved(self, moved: Moved, running: Running, now: float, wall: datetime) -> Verdict | None:
         """Take the pages back and judge; returns the verdict if a change waits for it."""
         trial, self._trial = self._trial, None
         if trial is None or moved.answer is None:
             return None
-        found = judge(trial, moved.before, moved.answer, moved.after)
+        found = judge(trial, moved.before, moved.answer, moved.after, moved.channels)
         found = replace(found, seconds=now - running.since, at=timestamp(wall))
         if not running.blocked or found.result is VerificationResult.FAILED:
             self._keep(found, now)

@@ -25,7 +25,9 @@ from itertools import combinations
 from math import comb
 from typing import Any, Final, NamedTuple
 
+from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.counters import Counts
+from numamigration_agent.kernel.dialects import CHANNELS_FIELD, Knob
 from numamigration_agent.kernel.pages import (
     MEMPOLICY_MBIND,
     SYSCALL_OR_CPUSET,
@@ -88,6 +90,7 @@ class Trial:
         epoch: of the spec that asked for it.
         unverified: channels that the host has beyond those that are tried.
         pairs_beyond: pairs of NUMA nodes that the host has beyond those that are tried.
+        channels: the knob that shows how many are taken; None where there is none, or CPU threads copy.
     """
 
     subject: Subject
@@ -96,6 +99,7 @@ class Trial:
     pairs: tuple[tuple[int, int], ...]
     unverified: int = 0
     pairs_beyond: int = 0
+    channels: Knob | None = None
 
     def request(self, salt: int) -> MoveRequest:
         """Return what is to be moved."""
@@ -208,7 +212,8 @@ def make_trial(facts: KernelFacts, subject: Subject, epoch: int) -> Trial:
     beyond = max(0, facts.channels_usable - subject.channels) if subject.drivers else 0
     pairs = numa_pairs(facts.host.memory_nodes)
     pairs_beyond = comb(len(facts.host.memory_nodes), 2) - len(pairs)
-    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, pairs, beyond, pairs_beyond)
+    channels = next((knob for knob in facts.knobs if knob.field == CHANNELS_FIELD), None) if subject.drivers else None
+    return Trial(subject, epoch, _reason(facts) or SYSCALL_OR_CPUSET, pairs, beyond, pairs_beyond, channels)
 
 
 def numa_pairs(numa_nodes: Sequence[int]) -> tuple[tuple[int, int], ...]:
@@ -219,7 +224,9 @@ def numa_pairs(numa_nodes: Sequence[int]) -> tuple[tuple[int, int], ...]:
     return tuple(every)[:PAIRS_MAX]
 
 
-def judge(trial: Trial, before: Counts, answer: MoveAnswer, after: Counts) -> Verdict:
+def judge(
+    trial: Trial, before: Counts, answer: MoveAnswer, after: Counts, held: Sequence[Value | None] = ()
+) -> Verdict:
     """Say what a trial has shown.
 
     Args:
@@ -227,6 +234,7 @@ def judge(trial: Trial, before: Counts, answer: MoveAnswer, after: Counts) -> Ve
         before: counters right before the pages were moved.
         answer: what the mover says.
         after: counters right after.
+        held: what the trial's channels knob held right before and right after; None where it could not be read.
     """
     moved = sum(row.folios for row in answer.passages)
     grown = _grown(before, after, "folios_migrated")
@@ -247,7 +255,7 @@ def judge(trial: Trial, before: Counts, answer: MoveAnswer, after: Counts) -> Ve
     wrong = [row for row in answer.passages if row.wrong]
     if wrong:
         return verdict(VerificationResult.FAILED, _mismatch(trial, wrong))
-    cause = _why_not(trial, answer, moved, grown, failed)
+    cause = _other_subject(trial, held) or _why_not(trial, answer, moved, grown, failed)
     if cause:
         return verdict(VerificationResult.IMPOSSIBLE, cause, lasting=answer.errno in _LASTING)
     return verdict(VerificationResult.PASSED, _proof(trial, answer, grown))
@@ -263,6 +271,13 @@ def _mismatch(trial: Trial, wrong: Sequence[Passage]) -> str:
         f"{number} of our own test folios came over with wrong bytes, the first one from NUMA node {first.source} to "
         f"{first.destination} at byte {first.wrong_at} of its batch ({trial.subject})"
     )
+
+
+def _other_subject(trial: Trial, held: Sequence[Value | None]) -> str:
+    other = [value for value in held if value != str(trial.subject.channels)]
+    if trial.channels is None or not other:
+        return ""
+    return f"{trial.channels.path} held {other[0] or 'no number'} in the window, not {trial.subject.channels}"
 
 
 def _why_not(trial: Trial, answer: MoveAnswer, moved: int, grown: int | None, failed: int) -> str:

@@ -18,7 +18,7 @@ from numamigration_agent.lanes import Running
 from numamigration_agent.memory import Memory, Remembered, remembered_state
 from numamigration_agent.situation import Veto
 from numamigration_agent.watch import Probed, Watch
-from numamigration_agent.wishes import Spec, parse_spec
+from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import NEVER
 from numamigration_api.vocabulary import Dialect, Engine, GroupMode, SettingsGroup
 
@@ -58,10 +58,10 @@ class Watchdog:
         """Take notice of the spec: what a person decides in it ends a pause, and a restarted agent shall know it."""
         wish = spec.wish(SettingsGroup.OFFLOAD)
         off = wish is not None and wish.mode is GroupMode.APPLY and wish.settings.get("engine") == Engine.OFF
-        if off or spec.verify_epoch > parse_spec(self._memory.state).verify_epoch:
+        if off or spec.verify_epoch > self._memory.epoch:
             self.watch.forgive()
         kept = remembered_state(state) if wish or self.watch.pause else {}
-        self._memory = Memory(kept, self.watch.pause)
+        self._memory = Memory(kept, self.watch.pause, max(self._memory.epoch, spec.verify_epoch))
 
     def next_save(self, boot_id: str) -> SaveMemory | None:
         """Return the job that puts the memory on file; None when that was tried."""
@@ -83,7 +83,7 @@ class Watchdog:
             log.info("the engine may be turned on again")
         else:
             log.error("engine not trusted", extra={"reason": str(veto.refusal.reason), "problem": veto.refusal.message})
-        self._memory = Memory(self._memory.state, self.watch.pause)
+        self._memory = self._memory._replace(pause=self.watch.pause)
         return True
 
     # --- samples -----------------------------------------------------------------------------------------------------

@@ -286,13 +286,14 @@ class Oracle:
         """
         shown = next((row for row in self._shown_rows() if row.get("field") == name), {}).get("baseline")
         hurries = forced and name in SWITCHES and text == "0" and shown is not None
-        if not self._file_gone and not (hurries and name not in self._document().get("values", {})):
+        if not self._file_gone and not (hurries and name not in self.safe()):
             document = self._document()
-            require(name in document.get("values", {}), 1, f"{name}: a write, and the file has no value of before")
+            require(name in self.safe(), 1, f"{name}: a write, and the file has no value of before")
             before = _as_written(name, document["values"][name])
             self._check_origin(name, before, "the file")
             fresh = not (name in self._safe_at_rest | self._ours or self._tampered or self.is_spoiled or self._crashed)
-            known = not fresh or text == before or self._read.get(self._files[name]) == before
+            seen = self._read.get(self._files[name])
+            known = not fresh or before in {text, seen} or seen in self._swaps().get(name, ())
             require(known, 7, f"{name}: written over, and {before} is what is safe")
         if not self._unseen_edit and not forced:
             require(shown is not None, 1, f"{name}: a write, and the status has no value of before")
@@ -317,8 +318,20 @@ class Oracle:
         of_this_boot = isinstance(found, dict) and found.get("bootID") == self._kernel.snapshot().boot_id
         return found if of_this_boot else {}
 
+    def safe(self) -> set[str]:
+        """Return the fields whose values of before are on file."""
+        return set(self._document().get("values", {}))
+
     def _open_fields(self) -> set[str]:
-        return {name for rows in self._document().get("openUnits", {}).values() for name in rows}
+        return set(self._swaps())
+
+    def _swaps(self) -> dict[str, set[str]]:
+        """Return by field what an open change has seen or may have left there.
+
+        The value of before is that of an earlier change then, or somebody wrote just what the change was to write.
+        """
+        opened = self._document().get("openUnits", {}).values()
+        return {name: set(swap.values()) for rows in opened for name, swap in rows.items()}
 
     def storing(self, path: str, text: str) -> None:
         """Check a write at the moment at which it reaches the kernel."""
@@ -520,7 +533,7 @@ class Oracle:
         self._live = self._live[-1:]
         self._at_rest = held
         if not self._file_lost:
-            self._safe_at_rest = frozenset(self._document().get("values", {}))
+            self._safe_at_rest = frozenset(self.safe())
         self._failed_since_rest = self._crashed = self._on_trial = self._lost_since_rest = False
         self._begin_change()
 
@@ -574,13 +587,12 @@ class Oracle:
                 on = [name for name in SWITCHES if self._is_ours(name) and self.held().get(name) == "1"]
                 require(not on, 3, f"{on} is on and {result}")
         require(not self._open_fields(), 4, "a change is open in a calm node")
-        safe = self._document().get("values", {})
-        lacking = safe.keys() - {row.get("field") for row in self._shown_rows() if "baseline" in row}
+        lacking = self.safe() - {row.get("field") for row in self._shown_rows() if "baseline" in row}
         lacking &= lacking if not self._reloaded else MAINLINE.keys()  # a driver loaded anew is a new life
         require(not lacking, 1, f"the status of a calm node lacks the values of before of {sorted(lacking)}")
 
     def _is_ours(self, name: str) -> bool:
-        return name in self._document().get("values", {}) and name not in self._others
+        return name in self.safe() and name not in self._others
 
     def _states(self, group: str, wish: Mapping[str, Any]) -> set[str]:
         if wish["mode"] == "Hold":
@@ -598,7 +610,8 @@ class Oracle:
     def _series_states(self, group: str) -> set[str]:
         """What becomes of the other groups of the series; which of their fields a kernel has is not judged."""
         there = any(group_of(name) == group for name in self.held()) and self.seen not in ONLY_TURNED_OFF
-        fails = {"Failed"} if self._kernel._state.other_migrator else set[str]()  # with the engine, all or nothing
+        offload = groups_of((self.world.object or {}).get("spec")).get("offload")
+        fails = self._states("offload", offload) & {"Failed"} if offload else set[str]()  # all or nothing
         return {"Ready", "Unsupported"} | fails if there else {"Unsupported"}
 
     def _offload_states(self, wish: Mapping[str, Any]) -> set[str]:
@@ -613,7 +626,8 @@ class Oracle:
         found = set[str]()
         if engine == "DMA" and not self.usable():
             # Channels that went are a failure, those that never were are none.
-            found |= {"Unsupported", "Failed"} if ENGINE in self._document().get("values", {}) else {"Unsupported"}
+            told = {row.get("field") for row in self._shown_rows() if "baseline" in row}
+            found |= {"Unsupported", "Failed"} if ENGINE in told | self.safe() else {"Unsupported"}
         if wish["unsupported"] == "Strict" and not self._has_all(wish["settings"]):
             found.add("Unsupported")
         if self._hazards(wish) - set(wish["acceptedRisks"]):

@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, Final
 
 from numamigration_agent.jobs import Moved, MovePages, SaveVerdict
@@ -27,7 +28,7 @@ OFF_WITHIN: Final = 10.0 + 5.0 + 2.5
 """Seconds from the first sign: a batch's wait, what is promised after it, and the time between two samples."""
 NOTICED_WITHIN: Final = 5.0 + 2.5 + 1.0
 """A stall that is over sooner need not be noticed: nothing may move for 5 s, between two samples."""
-PAUSE_SECONDS_MIN: Final = 60.0
+NEXT_TRY: Final = re.compile(r"next try after ([-0-9T:]+Z)")
 FOLIOS_FAILED: Final = 512
 
 Key = tuple[int, frozenset[str], str]
@@ -53,7 +54,6 @@ class Trust:
         self._sign: float | None = None
         self._sign_seen = 0.0
         self._failed_before = 0
-        self._off_at: float | None = None
         self._paused_until = float("-inf")
         self._epoch = 0
         self._memory_gone = False
@@ -114,7 +114,7 @@ class Trust:
 
     def _forget_signs(self) -> None:
         self._seen_on = self._knows_on = False
-        self._sign = self._off_at = None
+        self._sign = None
 
     # --- what the agent was shown and did
 
@@ -124,7 +124,7 @@ class Trust:
         epoch, mode = (spec or {}).get("verifyEpoch", 0), wish.get("mode")
         decided = mode == "Restore" or (mode == "Apply" and wish["settings"].get("engine") == "Off")
         if epoch > self._epoch or decided:
-            self._paused_until, self._off_at = float("-inf"), None
+            self._paused_until = float("-inf")
         self._epoch = max(self._epoch, epoch)
 
     def probed(self) -> None:
@@ -148,7 +148,7 @@ class Trust:
 
     @property
     def _is_on_file(self) -> bool:
-        return ENGINE in self._oracle._document().get("values", {}) and not self._oracle.is_spoiled
+        return ENGINE in self._oracle.safe() and not self._oracle.is_spoiled
 
     def _failures(self) -> int:
         return self._state.dcbm.folios_failures if self._state.dcbm else 0
@@ -191,20 +191,19 @@ class Trust:
         if (status.get("verification") or {}).get("result") == "Failed":
             self._corrupt_homes.add("status")
         result = (status.get("groups") or {}).get("offload") or {}
-        if self._off_at is not None and "next try after" in result.get("message", ""):
-            self._paused_until = self._off_at + PAUSE_SECONDS_MIN
+        if found := NEXT_TRY.search(result.get("message", "")):
+            self._paused_until = self._world.seconds_at(found[1])
 
     def storing(self, name: str, text: str, *, verified: bool) -> None:
         """Check a write to a switch at the moment at which it reaches the kernel."""
         if name != ENGINE:
             return
         if text == "0":
-            self._off_at = self._off_at if self._off_at is not None or self._sign is None else self._world.now
             self._seen_on, self._knows_on, self._sign = False, False, None
             return
         require(self._may_be_on, 15, "an engine that copied wrong is turned on again")
         require(self._world.now >= self._paused_until, 16, "an engine goes on again before its pause is over")
-        self.in_window, self._off_at = verified, None
+        self.in_window = verified
 
     @property
     def _may_be_on(self) -> bool:

@@ -243,6 +243,10 @@ class World:
         """Whether nothing is under way, nor due before time passes."""
         return not self.tasks and not self._held and self.agent.wake_at() > self.now
 
+    def seconds_at(self, text: str) -> float:
+        """Return the time of a timestamp of the status."""
+        return (datetime.fromisoformat(text) - START).total_seconds()
+
     def _advance(self, seconds: float) -> None:
         self.oracle.trust.before_time()
         self.now += seconds

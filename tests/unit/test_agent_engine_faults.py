@@ -498,6 +498,26 @@ def test_a_restarted_agent_keeps_the_pause(rig: LiveRig, api_away: bool) -> None
     assert off_for(rig) > 0
 
 
+@pytest.mark.parametrize("restarted", [False, True])
+def test_an_epoch_that_went_and_came_back_with_the_node_state_does_not_end_the_pause(
+    rig: LiveRig, restarted: bool
+) -> None:
+    """Promise 16: a node state that somebody deleted comes back with the epoch that its policy had asked for."""
+    wish_with_epoch(rig, 3)
+    stalled(rig)
+    rig.kernel.set_engines(SOUND)
+
+    rig.delete_state()
+    rig.send(StateSeen(copy.deepcopy(rig.object)))
+    if restarted:
+        rig.restart()
+    wish_with_epoch(rig, 3)
+    rig.pass_time(20)
+
+    assert is_off(rig)
+    assert rig.group()["reason"] == "EngineStalled"
+
+
 def test_an_epoch_that_the_restarted_agent_has_seen_before_does_not_end_the_pause(rig: LiveRig) -> None:
     """Promise 16: told once is told once."""
     wish_with_epoch(rig, 3)

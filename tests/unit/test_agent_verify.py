@@ -77,6 +77,19 @@ def watched(rig: Rig, seen: list[MoveRequest]) -> Mover:
     return move
 
 
+class WrittenBefore(FakeSysfs):
+    """A door beside which another writer waits: his one write comes right before ours to a file."""
+
+    def __init__(self, rig: Rig, ours: str, path: str, text: str) -> None:
+        super().__init__(rig.kernel)
+        self._ours, self._writes = ours, [(path, text)]
+
+    def _store(self, path: str, data: bytes) -> None:
+        if path == self._ours and self._writes:
+            self.kernel.drift(*self._writes.pop())
+        super()._store(path, data)
+
+
 def pair(number: int = 2) -> MoveAnswer:
     return MoveAnswer(tuple(Passage(0, 1, 10) for _ in range(number)))
 
@@ -537,6 +550,18 @@ def test_an_engine_without_a_free_channel_has_shown_nothing(start: Start) -> Non
     assert not rig.kernel.snapshot().offloading
     assert (rig.group()["state"], rig.group()["reason"]) == ("Refused", "VerificationImpossible")
     assert "folios_migrated grew by 0" in rig.group()["message"]
+
+
+def test_a_trial_with_another_number_of_channels_says_nothing_about_ours(start: Start) -> None:
+    """Promise 15: somebody else wrote nr_dma_chan before the engine went on, and nobody noticed."""
+    rig = start()
+    rig.sysfs = WrittenBefore(rig, OFFLOADING, CHANNELS, "2")
+
+    ask(rig)
+
+    assert not rig.kernel.snapshot().offloading
+    assert rig.group()["reason"] == "VerificationImpossible"
+    assert "nr_dma_chan held 2 in the window, not 4" in rig.group()["message"]
 
 
 def test_a_trial_that_was_not_possible_is_made_again_later(start: Start) -> None:
