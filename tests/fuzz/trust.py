@@ -52,6 +52,7 @@ class Trust:
         self.in_window = self._turned_on_verified = False
         self._seen_on = self._knows_on = self._missed = self._refused_off = False
         self._sign: float | None = None
+        self._is_sick = False
         self._sign_seen = 0.0
         self._failed_before = 0
         self._paused_until = float("-inf")
@@ -191,7 +192,8 @@ class Trust:
         if (status.get("verification") or {}).get("result") == "Failed":
             self._corrupt_homes.add("status")
         result = (status.get("groups") or {}).get("offload") or {}
-        if found := NEXT_TRY.search(result.get("message", "")):
+        found = NEXT_TRY.search(result.get("message", ""))
+        if found and self._is_sick:  # a false alarm is taken back
             self._paused_until = self._world.seconds_at(found[1])
 
     def storing(self, name: str, text: str, *, verified: bool) -> None:
@@ -203,7 +205,7 @@ class Trust:
             return
         require(self._may_be_on, 15, "an engine that copied wrong is turned on again")
         require(self._world.now >= self._paused_until, 16, "an engine goes on again before its pause is over")
-        self.in_window = verified
+        self.in_window, self._is_sick = verified, False
 
     @property
     def _may_be_on(self) -> bool:
@@ -255,6 +257,7 @@ class Trust:
         if not (self._seen_on and self._is_on and self._is_on_file) or blind:
             self._sign = None
         elif self._has_sign():
+            self._is_sick = True
             self._sign, self._sign_seen = (world.now if self._sign is None else self._sign), world.now
         elif self._sign is not None and self._sign_seen - self._sign < NOTICED_WITHIN:
             self._sign = None  # it was over before anybody could be sure
