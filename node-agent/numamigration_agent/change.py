@@ -273,6 +273,16 @@ class UnitRun:
             run.tried(failure)
             self._look_for_failure(run)
 
+    def not_opened(self, failure: Failure, *, owned: bool) -> None:
+        """Take in that it could not be opened in the file, so that nothing of it may be written.
+
+        Args:
+            failure: why.
+            owned: the file has the value of before of its engine, which goes off if nobody has tried it.
+        """
+        self.failure = failure
+        self._undo = self._turn_off() if owned else []
+
     def _current(self) -> KnobRun | TrialRun | None:
         if self._undo is not None:
             return next((run for run in self._undo if run.next()), None)
@@ -283,7 +293,7 @@ class UnitRun:
             return
         if self._undo is None:
             self.failure = run.failure
-            self._undo = self._turn_off(run) + [
+            self._undo = self._turn_off(after=run) + [
                 KnobRun(done.undo(done.before))
                 for done in reversed(self._knob_runs)
                 if done.touched and not done.stays and done.before is not None
@@ -294,10 +304,10 @@ class UnitRun:
                 # It may still be on: its reasons stay narrowed, and the unit open, until it can be turned off.
                 self._undo = [done for done in self._undo if done is run or done.next() is None]
 
-    def _turn_off(self, run: KnobRun | TrialRun) -> list[KnobRun]:
+    def _turn_off(self, after: KnobRun | TrialRun | None = None) -> list[KnobRun]:
         """Return the turning off of an engine that has not passed, which an undo alone would leave on if it was."""
         window = self.change.window
-        if window is None or window.engine.off is None or not (isinstance(run, TrialRun) or window.untried):
+        if window is None or window.engine.off is None or not (isinstance(after, TrialRun) or window.untried):
             return []
         return [KnobRun(KnobWrite(window.engine, window.engine.off))]
 
@@ -419,9 +429,14 @@ class Change:
         return self.baselines.without(forgettable).with_ended(ended)
 
     def _not_saved(self, problem: str) -> None:
+        failure = Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
         for unit in self.units:
-            unit.failure = unit.failure or Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
-        self._progress = Progress.OVER
+            if self._progress is Progress.SAVE:
+                window = unit.change.window
+                unit.not_opened(failure, owned=window is not None and window.engine.field in self.baselines.values)
+            else:
+                unit.failure = unit.failure or failure
+        self._progress = Progress.WRITE if self._progress is Progress.SAVE else Progress.OVER
 
 
 def turn_off(switch: Knob, life: int | None, baselines: Baselines, fresh: frozenset[str]) -> Change:

@@ -228,8 +228,7 @@ class Trust:
 
     def check_rest(self, wish: Any) -> None:
         """Check at rest that what is on has been tried, and has not copied wrong."""
-        unwritable = self._refused_off or self._world.is_full  # a change that cannot be saved is none, nor is its trial
-        if not self._is_on or not self._is_on_file or unwritable or not wish or ENGINE in self._oracle._others:
+        if not self._is_on or not self._is_on_file or self._refused_off or not wish or ENGINE in self._oracle._others:
             return
         require(self._may_be_on, 15, "an engine that copied wrong is on")
         tries = wish["mode"] == "Apply" and wish["verification"] != "Off" and wish["settings"]["engine"] == "DMA"

@@ -34,7 +34,7 @@ from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Spoiled, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
+from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, no_room, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -472,6 +472,23 @@ def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_canno
 
     assert rig.group()["state"] == "Failed"
     assert rig.kernel.snapshot().offloading is stays
+
+
+@pytest.mark.parametrize(("engine", "stays"), [("ae4dma", False), ("", True)])
+def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_cannot_be_saved(
+    start: Start, engine: str, stays: bool
+) -> None:
+    """Promise 15: a full state folder keeps no engine on that nobody has tried."""
+    rig = start()
+    ask(rig)
+    if engine:
+        rig.kernel.set_engines((DmaEngine(engine, channels=4),))
+
+    with no_room():
+        ask(rig, {**OFFLOAD, "channels": 2})
+
+        assert rig.group()["reason"] == "BaselineNotSaved"
+        assert rig.kernel.snapshot().offloading is stays
 
 
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:
