@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from numamigration_agent.jobs import Moved, MovePages, SaveVerdict
 from numamigration_agent.kernel.pages import MoveAnswer
-from numamigration_api.vocabulary import VerificationResult
+from numamigration_api.vocabulary import Dialect, VerificationResult
 from tests.fuzz.judgement import require
 from tests.fuzz.tables import CHANNELS, COUNTS_FAILURES, ENGINE, KEEPS_CHANNELS, THREADS
 
@@ -53,6 +53,7 @@ class Trust:
         self._seen_on = self._knows_on = self._missed = self._refused_off = False
         self._sign: float | None = None
         self._is_sick = False
+        self._known_as: Dialect | None = None
         self._sign_seen = 0.0
         self._failed_before = 0
         self._paused_until = float("-inf")
@@ -131,6 +132,7 @@ class Trust:
     def probed(self) -> None:
         """Note that the agent has looked at the switch."""
         self._knows_on, self._missed = self._is_on and not self._missed, False
+        self._known_as = self._oracle.seen
         self._look_at_switch()
 
     def saved(self) -> None:
@@ -264,7 +266,8 @@ class Trust:
     def _has_sign(self) -> bool:
         dialect, engines = self._oracle.seen, self._state.engines
         hanging = any(channel.device.hangs for batch in self._state.batches for channel in batch.channels)
-        if hanging and dialect not in KEEPS_CHANNELS:
+        # Engines that came in place of others under their names may make it another dialect, which only a look tells.
+        if hanging and not {dialect, self._known_as} & KEEPS_CHANNELS:
             return True
         always = bool(engines) and all(row.error_share == 1 for row in engines)
         return always and dialect in COUNTS_FAILURES and self._failures() - self._failed_before >= FOLIOS_FAILED
