@@ -230,7 +230,8 @@ class Trust:
 
     def check_rest(self, wish: Any) -> None:
         """Check at rest that what is on has been tried, and has not copied wrong."""
-        if not self._is_on or not self._is_on_file or self._refused_off or not wish or ENGINE in self._oracle._others:
+        known = self._knows_on and self._is_on and self._is_on_file  # a switch that shows junk tells nobody
+        if not known or self._refused_off or not wish or ENGINE in self._oracle._others:
             return
         require(self._may_be_on, 15, "an engine that copied wrong is on")
         tries = wish["mode"] == "Apply" and wish["verification"] != "Off" and wish["settings"]["engine"] == "DMA"
