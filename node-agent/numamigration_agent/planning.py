@@ -14,6 +14,7 @@ from numamigration_agent.recovery import Settled
 from numamigration_agent.wishes import Spec
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.records import replace
+from numamigration_api.vocabulary import GroupMode
 
 
 class Planning:
@@ -53,13 +54,15 @@ class Planning:
         self._settled = {name: value for name, value in self._settled.items() if name not in gone}
 
     def remember(self, plan: Plan) -> Collection[str]:
-        """Remember which targets a look has found in force; returns their fields."""
+        """Remember which targets a look has found in force; returns the fields that hold what a policy asks for."""
         # A knob whose file went lost its value with the driver; nobody else changed it.
         rows = {row.field: row for group in plan.groups for row in group.knobs if row.knob}
         kept = {name: value for name, value in self._settled.items() if name in rows}
         found = {name: row.target for name, row in rows.items() if row.target is not None and not row.differs}
         self._settled = kept | found
-        return found.keys()
+        # A value of before that is still there tells nothing: another writer may change it until we write.
+        asked = (group.knobs for group in plan.groups if group.wish.mode is GroupMode.APPLY)
+        return found.keys() & {row.field for rows_of_group in asked for row in rows_of_group}
 
     def is_in_force(self, wall: datetime, *, settled: bool) -> None:
         """Note whether the spec is in force now."""

@@ -36,7 +36,6 @@ class Reports:
     """Reports of one node.
 
     Attributes:
-        baselines: that the object's status is known to have.
         conditions: of the last status, for their transition times.
         skewed: the installed CRD did not take the last status as a whole.
     """
@@ -54,7 +53,8 @@ class Reports:
         self._arrived = False  # the watch brought the report that is under way, so an older one after it is an edit
         self._due = self._not_before = float("-inf")
         self.skewed = False
-        self.baselines: Mapping[str, Value] = {}
+        self._shown: Mapping[str, Value] = {}
+        self._claimed: Mapping[str, Value] | None = None  # by our last report, whether it has arrived or not
         self.conditions: tuple[Mapping[str, Any], ...] = ()
 
     def __repr__(self) -> str:
@@ -78,7 +78,7 @@ class Reports:
         """Take notice of what the object has."""
         uid, status = mapping(state.get("metadata")).get("uid"), mapping(state.get("status"))
         if uid != self._uid:
-            self._uid, self._told, self.baselines = uid, None, {}
+            self._uid, self._told, self._shown, self._claimed = uid, None, {}, None
             self.conditions = objects(status.get("conditions"))
             self._not_before = float("-inf")
             self._own.clear()
@@ -91,7 +91,7 @@ class Reports:
         if found is None:
             # Somebody took away what was told, or an older copy of the object came back.
             self._told, self._overtaken = None, self._sending is not None
-        self.baselines = known
+        self._shown = known
 
     def _look_for_edit(self, shown: Mapping[str, Any]) -> None:
         if shown in self._own:
@@ -103,9 +103,20 @@ class Reports:
             self._edited, self._told = shown, None
             self._overtaken = self._sending is not None
 
+    @property
+    def baselines(self) -> Mapping[str, Value]:
+        """Baselines that the object's status has, and will have when our last report is in it.
+
+        The watch may bring a copy that is older than that report, which may have left out what the copy shows.
+        """
+        if self._claimed is None:
+            return self._shown
+        return {name: value for name, value in self._shown.items() if self._claimed.get(name) == value}
+
     def has(self, baselines: Baselines) -> bool:
         """Whether the object's status has these baselines."""
-        return all(self.baselines.get(name) == value for name, value in baselines.values.items())
+        known = self.baselines
+        return all(known.get(name) == value for name, value in baselines.values.items())
 
     def wants(self, status: Mapping[str, Any], now: float) -> bool:
         """Whether `status` is to be told now."""
@@ -117,6 +128,7 @@ class Reports:
         """Note that `status` is on its way."""
         self._sending, self._sent_uid, self._overtaken, self._arrived = status, self._uid, False, False
         self._own.append(significant(status))
+        self._claimed = _baselines_in(status)
         self._due = now + self._rng.uniform(*self._interval)
 
     def answered(self, result: ApplyResult, now: float) -> None:
@@ -147,6 +159,9 @@ class Reports:
         if self._overtaken:
             return
         self._told = significant(status)
-        found = baselines_of_status(status, status["bootID"])
-        if found is not None:
-            self.baselines = found.values
+        self._shown = _baselines_in(status)
+
+
+def _baselines_in(status: Mapping[str, Any]) -> Mapping[str, Value]:
+    found = baselines_of_status(status, status["bootID"])
+    return found.values if found else {}

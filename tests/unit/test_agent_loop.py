@@ -144,6 +144,25 @@ def test_what_a_person_sets_while_another_unit_is_written_is_the_baseline_of_wha
     assert rig.kernel.snapshot().numa_balancing == 3
 
 
+def test_what_a_person_sets_before_a_captured_knob_is_given_back_unwritten_is_its_baseline(rig: Rig) -> None:
+    """Promise 7: a look that found the value of before does not say that it is still there when we write."""
+    limited = {"mode": "Tiering", "promoteRateLimitMBps": 1024}
+    rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish(limited)})
+    rig.holds = WriteKnob
+    rig.answer = APPLIED
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish(limited, mode="Restore")})
+    rig.kernel.drift(RATE_LIMIT, "100")
+    rig.wish({"demotion": wish({"enabled": True}), "balancing": wish(limited)})
+    rig.release()
+    rig.pass_time(600)
+    assert rig.kernel.snapshot().promote_rate_limit == 1024
+
+    rig.wish({"balancing": wish(limited, mode="Restore")})
+
+    assert rig.kernel.snapshot().promote_rate_limit == 100
+
+
 def test_reasons_that_a_mask_has_shown_restrict_nothing_once_it_has_gone(rig: Rig) -> None:
     """Promise 3: the names are remembered, the file that leaves the others out is not there."""
     rig.wish({"offload": wish({"engine": "Off"})})

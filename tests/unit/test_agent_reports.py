@@ -148,6 +148,23 @@ def test_baselines_that_somebody_took_out_of_the_status_are_told_again(reports: 
     assert reports.wants(STATUS, 1)
 
 
+@pytest.mark.parametrize("result", [APPLIED, RETRY, None])
+def test_an_older_copy_proves_no_baseline_that_the_last_report_left_out(
+    reports: Reports, result: ApplyResult | None
+) -> None:
+    """Promise 1: the watch brings the object as it was before the report, answered or not, and that may arrive yet."""
+    baselines = {"offload.channels": Value("1")}
+    reports.send(STATUS, 0)
+    reports.answered(APPLIED, 0)
+    reports.send({**STATUS, "knobs": []}, 1)
+    if result:
+        reports.answered(result, 1)
+
+    reports.seen({"metadata": {}, "status": STATUS}, "boot")
+
+    assert not reports.has(Baselines("boot", baselines))
+
+
 def test_what_an_older_crd_keeps_of_a_status_is_no_edit(reports: Reports) -> None:
     """Promise 12: it will keep no more of it the next time."""
     reports.seen({"metadata": {"uid": "one"}, "status": {}}, "boot")
