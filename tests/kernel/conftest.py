@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One guest for all tests of this folder: prepared after collection, booted by the first test, ended with the run.
+
+What the machine lacks, or how the guest ended, fails every test that needs it, each with that cause. Nothing is skipped
+but what ``GUEST_DCBM=real`` rules out: there is no asking another driver to fail.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kernel import store
+from tests.kernel.choice import DCBM, read_choice
+from tests.kernel.collection import SUITE, GuestFile, GuestItem
+from tests.kernel.guest import Guest
+from tests.kernel.session import SESSION, Session
+from tests.testbed.errors import BedError, MissingNeedError
+
+NO_SWITCHES = f"{DCBM}=real: no driver but ours can be asked to go wrong"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read which kernel is wanted."""
+    config.addinivalue_line("markers", "needs_switches: asks our module to fail, hang or corrupt")
+    config.addinivalue_line("markers", "reboots_guest: runs after all others")
+    try:
+        choice = read_choice(os.environ)
+    except MissingNeedError as error:
+        raise pytest.UsageError(str(error)) from error
+    runs = store.folder(os.environ) / "runs"
+    config.stash[SESSION] = Session(choice, runs / time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}"))
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """Take the suite's files; ours run here."""
+    return GuestFile.from_parent(parent, path=module_path) if module_path.parent == SUITE else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Put the reboot last, and skip by name what needs our module where there is another driver."""
+    items.sort(key=lambda item: item.get_closest_marker("reboots_guest") is not None)
+    if config.stash[SESSION].choice.has_switches:
+        return
+    for item in items:
+        if item.get_closest_marker("needs_switches"):
+            item.add_marker(pytest.mark.skip(reason=NO_SWITCHES))
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Prepare the guest when a collected test needs it: that may take longer than a test, and shows what it does."""
+    if not session.config.option.collectonly and any(_needs_guest(item) for item in session.items):
+        session.config.stash[SESSION].prepare()
+
+
+def _needs_guest(item: pytest.Item) -> bool:
+    return isinstance(item, GuestItem) or "guest" in getattr(item, "fixturenames", ())
+
+
+@pytest.fixture
+def guest(pytestconfig: pytest.Config) -> Guest:
+    """The running guest."""
+    try:
+        return pytestconfig.stash[SESSION].guest()
+    except BedError as error:
+        pytest.fail(str(error), pytrace=False)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """End the guest."""
+    session.config.stash[SESSION].end()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, exitstatus: int, config: pytest.Config) -> None:
+    """Name the folder of a failed run's logs."""
+    kept = config.stash[SESSION].keep_or_clean(failed=exitstatus != 0)
+    if kept:
+        terminalreporter.write_line(f"console and logs of the guest: {kept}")

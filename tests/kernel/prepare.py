@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything that one guest is made of, found or made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.kernel import image, packages
+from tests.kernel.choice import Choice
+from tests.kernel.machine import GUEST_MIB, QEMU_MIB, Parts
+from tests.kernel.needs import QEMU, find_program, require_memory
+from tests.kernel.packages import Kernel
+from tests.testbed.commands import ROOT
+from tests.testbed.progress import Progress
+
+MEMINFO = Path("/proc/meminfo")
+
+
+def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.environ) -> tuple[Parts, Kernel]:
+    """Return the parts of the guest, and its kernel.
+
+    Raises:
+        MissingNeedError: the machine lacks something, in one line.
+    """
+    qemu = Path(find_program(QEMU, environ))
+    require_memory(GUEST_MIB + QEMU_MIB, MEMINFO.read_text())
+    kernel = _kernel(choice, progress, environ)
+    disk = image.root_disk(progress, environ)
+    initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)
+    return Parts(qemu, kernel.image, initrd, disk, ROOT), kernel
+
+
+def _kernel(choice: Choice, progress: Progress, environ: Mapping[str, str]) -> Kernel:
+    if choice.kernel is None:
+        return packages.debian_kernel(progress, environ)
+    if choice.modules is None:
+        return Kernel("", choice.kernel)
+    return Kernel(image.only_release(choice.modules), choice.kernel, choice.modules)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The one guest of a pytest run: prepared once, booted when the first test asks, and what became of it."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Final, TypeVar
+
+import pytest
+
+from tests.kernel.choice import Choice
+from tests.kernel.guest import Guest
+from tests.kernel.machine import Parts
+from tests.kernel.packages import Kernel
+from tests.kernel.prepare import prepare
+from tests.testbed.errors import BedError
+from tests.testbed.progress import Progress
+
+RUNS_KEPT: Final = 5
+"""Folders of failed runs; the oldest go first."""
+
+Outcome = TypeVar("Outcome")
+
+
+class Session:
+    """The guest of one run.
+
+    Args:
+        choice: which kernel it runs.
+        folder: for logs and exchange; kept when the run failed.
+    """
+
+    def __init__(self, choice: Choice, folder: Path) -> None:
+        self.choice = choice
+        self.folder = folder
+        self._prepared: tuple[Parts, Kernel] | BedError | None = None
+        self._guest: Guest | BedError | None = None
+
+    def prepare(self) -> None:
+        """Find or make what the guest needs; an error waits for the first test, and for each one after it."""
+        try:
+            self._prepared = prepare(self.choice, Progress())
+        except BedError as error:
+            self._prepared = error
+
+    def guest(self) -> Guest:
+        """Return the running guest, booted at the first call."""
+        if self._guest is None:
+            self._guest = self._boot()
+        return _told(self._guest)
+
+    def kernel(self) -> Kernel:
+        """Return the kernel that the guest runs."""
+        return self._parts()[1]
+
+    def lost(self, error: BedError) -> None:
+        """Remember that the guest is gone or does not answer: the tests that follow fail at once, with that cause."""
+        if isinstance(self._guest, Guest):
+            self.end()
+            self._guest = error
+
+    def end(self) -> None:
+        """End the guest."""
+        if isinstance(self._guest, Guest):
+            self._guest.__exit__(None, None, None)
+
+    def keep_or_clean(self, *, failed: bool) -> Path | None:
+        """Remove the folder of a run that passed; return the one that stays."""
+        if not self.folder.exists():
+            return None
+        if not failed:
+            shutil.rmtree(self.folder)
+            return None
+        for old in sorted(self.folder.parent.iterdir())[:-RUNS_KEPT]:
+            shutil.rmtree(old, ignore_errors=True)
+        return self.folder
+
+    def _parts(self) -> tuple[Parts, Kernel]:
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        return _told(self._prepared)
+
+    def _boot(self) -> Guest | BedError:
+        try:
+            return Guest(self._parts()[0], self.folder).__enter__()
+        except BedError as error:
+            return error
+
+
+SESSION: Final = pytest.StashKey[Session]()
+
+
+def _told(found: Outcome | BedError) -> Outcome:
+    if isinstance(found, BedError):
+        raise type(found)(str(found))
+    return found
