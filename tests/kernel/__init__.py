@@ -10,8 +10,11 @@ Map:
 * ``image``: initramfs and root disk.
 * ``drivers``: kernel modules of ours, built for that kernel.
 * ``machine``: the guest's hardware, as a QEMU command line.
-* ``guest``: a running guest, and questions to it.
+* ``boot``: one boot: QEMU, the console, the line to the runner.
+* ``guest``: a guest for tests: questions, programs, files, reboot.
+* ``prepare``: all of these together.
 * ``suite/``: what runs inside: the runner, and the guest's tests. Standard library only, for the guest has no more.
+* ``session``: the one guest of a pytest run.
 * ``collection``: makes each of the guest's tests one of pytest's.
 
 QEMU emulates the processors (TCG): no hardware virtualization is asked for, so it runs anywhere, and no time that is

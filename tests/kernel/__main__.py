@@ -41,8 +41,8 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _prepare(progress: Progress) -> int:
-    parts, kernel = prepare(read_choice(os.environ), progress)
-    for name, value in {**parts._asdict(), "release": kernel.release, "build": kernel.build}.items():
+    parts, modules = prepare(read_choice(os.environ), progress)
+    for name, value in {**parts._asdict(), "modules": modules}.items():
         print(f"{name}: {value}")
     return 0
 

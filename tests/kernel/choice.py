@@ -16,6 +16,10 @@ KERNEL: Final = "GUEST_KERNEL"
 INITRD: Final = "GUEST_INITRD"
 MODULES: Final = "GUEST_MODULES"
 DCBM: Final = "GUEST_DCBM"
+BOOT_SECONDS: Final = "GUEST_BOOT_SECONDS"
+
+BOOT_SECONDS_DEFAULT: Final = 100.0
+"""From QEMU's start to the runner's hello: 9 to 15 s on two cores. Below pytest's time-out, whose message is poorer."""
 
 OURS: Final = "ours"
 REAL: Final = "real"
@@ -29,12 +33,14 @@ class Choice(NamedTuple):
         initrd: loads what the kernel does not have built in, and honors ``root=`` and ``init=``; None means ours.
         modules: folder that holds ``lib/modules/RELEASE`` of `kernel`, for our initramfs.
         dcbm: ``ours``: our module stands in for the driver; ``real``: the kernel carries the series itself.
+        boot_seconds: deadline of a boot.
     """
 
     kernel: Path | None
     initrd: Path | None
     modules: Path | None
     dcbm: str
+    boot_seconds: float = BOOT_SECONDS_DEFAULT
 
     @property
     def has_switches(self) -> bool:
@@ -60,7 +66,7 @@ def read_choice(environ: Mapping[str, str]) -> Choice:
         raise MissingNeedError(
             f"{KERNEL} and {DCBM}=real belong together: our module is built for Debian's kernel only"
         )
-    return Choice(kernel, initrd, modules, dcbm)
+    return Choice(kernel, initrd, modules, dcbm, _seconds(environ))
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:
@@ -71,3 +77,11 @@ def _path(environ: Mapping[str, str], name: str) -> Path | None:
     if not path.exists():
         raise MissingNeedError(f"{name}={text}: no such file or folder")
     return path
+
+
+def _seconds(environ: Mapping[str, str]) -> float:
+    text = environ.get(BOOT_SECONDS) or str(BOOT_SECONDS_DEFAULT)
+    try:
+        return float(text)
+    except ValueError:
+        raise MissingNeedError(f"{BOOT_SECONDS}={text}: a number of seconds") from None

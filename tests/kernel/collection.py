@@ -11,7 +11,6 @@ from typing import Any, Final
 
 import pytest
 
-from tests.kernel.guest import GuestDiedError, GuestHungError
 from tests.kernel.session import SESSION
 from tests.kernel.suite.marks import Test, bound_of, rows_of
 from tests.testbed.errors import BedError
@@ -54,12 +53,7 @@ class GuestItem(pytest.Item):
         """Have the guest run it; what it tells of a failure becomes ours."""
         seconds = bound_of(self.test)
         question = {"module": self.test.__module__, "name": self.test.__name__, "case": self.case, "seconds": seconds}
-        session = self.config.stash[SESSION]
-        try:
-            answer = session.guest().ask("test", question, seconds=seconds)
-        except (GuestDiedError, GuestHungError) as error:
-            session.lost(error)
-            raise
+        answer = self.config.stash[SESSION].guest().ask("test", question, seconds=seconds)
         self._add_sections(answer)
         if answer["outcome"] != "passed":
             raise GuestTestFailedError(answer["message"])

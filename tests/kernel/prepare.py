@@ -7,7 +7,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.kernel import image, packages
+from tests.kernel import drivers, image, packages
 from tests.kernel.choice import Choice
 from tests.kernel.machine import GUEST_MIB, QEMU_MIB, Parts
 from tests.kernel.needs import QEMU, find_program, require_memory
@@ -18,8 +18,8 @@ from tests.testbed.progress import Progress
 MEMINFO = Path("/proc/meminfo")
 
 
-def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.environ) -> tuple[Parts, Kernel]:
-    """Return the parts of the guest, and its kernel.
+def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.environ) -> tuple[Parts, Path | None]:
+    """Return the parts of the guest, and the folder of our modules; None where the kernel has the driver itself.
 
     Raises:
         MissingNeedError: the machine lacks something, in one line.
@@ -29,7 +29,8 @@ def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.
     kernel = _kernel(choice, progress, environ)
     disk = image.root_disk(progress, environ)
     initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)
-    return Parts(qemu, kernel.image, initrd, disk, ROOT), kernel
+    modules = drivers.build(kernel, progress, environ) if choice.has_switches and drivers.SOURCES.is_dir() else None
+    return Parts(qemu, kernel.image, initrd, disk, ROOT), modules
 
 
 def _kernel(choice: Choice, progress: Progress, environ: Mapping[str, str]) -> Kernel:

@@ -12,7 +12,6 @@ import pytest
 from tests.kernel.choice import Choice
 from tests.kernel.guest import Guest
 from tests.kernel.machine import Parts
-from tests.kernel.packages import Kernel
 from tests.kernel.prepare import prepare
 from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress
@@ -34,7 +33,7 @@ class Session:
     def __init__(self, choice: Choice, folder: Path) -> None:
         self.choice = choice
         self.folder = folder
-        self._prepared: tuple[Parts, Kernel] | BedError | None = None
+        self._prepared: tuple[Parts, Path | None] | BedError | None = None
         self._guest: Guest | BedError | None = None
 
     def prepare(self) -> None:
@@ -49,16 +48,6 @@ class Session:
         if self._guest is None:
             self._guest = self._boot()
         return _told(self._guest)
-
-    def kernel(self) -> Kernel:
-        """Return the kernel that the guest runs."""
-        return self._parts()[1]
-
-    def lost(self, error: BedError) -> None:
-        """Remember that the guest is gone or does not answer: the tests that follow fail at once, with that cause."""
-        if isinstance(self._guest, Guest):
-            self.end()
-            self._guest = error
 
     def end(self) -> None:
         """End the guest."""
@@ -76,7 +65,7 @@ class Session:
             shutil.rmtree(old, ignore_errors=True)
         return self.folder
 
-    def _parts(self) -> tuple[Parts, Kernel]:
+    def _parts(self) -> tuple[Parts, Path | None]:
         if self._prepared is None:
             self.prepare()
         assert self._prepared is not None
@@ -84,7 +73,12 @@ class Session:
 
     def _boot(self) -> Guest | BedError:
         try:
-            return Guest(self._parts()[0], self.folder).__enter__()
+            parts, modules = self._parts()
+            guest = Guest(parts, self.folder, boot_seconds_max=self.choice.boot_seconds)
+            guest.hand_over("guest", {"dcbm": self.choice.dcbm})
+            if modules:
+                guest.hand_folder(modules, "modules")
+            return guest.__enter__()
         except BedError as error:
             return error
 

@@ -19,6 +19,7 @@ import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from typing import Any, Final
 
 from tests.kernel.suite import kernellog
@@ -91,9 +92,12 @@ class Runner:
 
     def do_test(self, module: str, name: str, case: int, seconds: float) -> Json:
         """Run one test in a child; say how it ended, and what the kernel said meanwhile."""
+        # Imported here and not in the child: once for all tests of a file, which takes an emulated processor seconds.
+        test = getattr(importlib.import_module(module), name)
+        arguments = rows_of(test)[case][1:]
         self._log.skip()
         begun = time.monotonic()
-        result = in_child(lambda: _call(module, name, case), seconds)
+        result = in_child(lambda: test(*arguments), seconds)
         lines = self._log.lines()
         return {**result, "seconds": time.monotonic() - begun, "kernel": lines, "splats": kernellog.splats(lines)}
 
@@ -139,7 +143,7 @@ class Runner:
         return {}
 
 
-def in_child(work: Any, seconds: float) -> Json:
+def in_child(work: Callable[[], None], seconds: float) -> Json:
     """Do `work` in a child process and return its result, its output and how it ended."""
     read_end, write_end = os.pipe()
     path = "/tmp/output.test"
@@ -158,7 +162,7 @@ def in_child(work: Any, seconds: float) -> Json:
     return {**result, "output": _tail(path)}
 
 
-def _child(work: Any, write_end: int, path: str) -> None:
+def _child(work: Callable[[], None], write_end: int, path: str) -> None:
     os.setsid()
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
@@ -171,11 +175,6 @@ def _child(work: Any, write_end: int, path: str) -> None:
     sys.stdout.flush()
     os.write(write_end, json.dumps(result).encode()[:OUTPUT_BYTES_MAX])
     os._exit(0)
-
-
-def _call(module: str, name: str, case: int) -> None:
-    test = getattr(importlib.import_module(module), name)
-    test(*rows_of(test)[case][1:])
 
 
 def _told(error: BaseException) -> str:
