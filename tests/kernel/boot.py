@@ -14,6 +14,7 @@ import os
 import socket
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -61,19 +62,21 @@ class Boot:
             GuestHungError: no hello within `seconds`.
         """
         console = folder / f"console-{number}.log"
-        # A socket's path has 107 bytes at most (unix(7)), and the run's folder may be deep.
-        with tempfile.TemporaryDirectory(prefix="guest-") as short, socket.socket(socket.AF_UNIX) as listener:
+        with ExitStack() as cleanup:
+            # A socket's path has 107 bytes at most (unix(7)), and the run's folder may be deep.
+            short = cleanup.enter_context(tempfile.TemporaryDirectory(prefix="guest-"))
+            listener = cleanup.enter_context(socket.socket(socket.AF_UNIX))
             port = Path(short) / "port"
             listener.bind(str(port))
             listener.listen(1)
             words = command(parts, console=console, port=port, exchange=exchange)
             qemu = processes.start("QEMU", words, folder / f"qemu-{number}.log")
-            try:
-                boot = cls(qemu, _accept(listener, qemu, seconds), console)
+            with ExitStack() as attempt:
+                attempt.callback(qemu.stop, GRACE_SECONDS)
+                line = attempt.enter_context(_accept(listener, qemu, seconds))
+                boot = cls(qemu, line, console)
                 boot.hello = boot.receive(seconds, f"boot hang: not up within {seconds:g} s")["hello"]
-            except BaseException:
-                qemu.stop(GRACE_SECONDS)
-                raise
+                attempt.pop_all()
         return boot
 
     def send(self, question: Json) -> None:

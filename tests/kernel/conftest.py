@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Final, TypeVar
 
 import pytest
 
@@ -17,16 +19,24 @@ from tests.kernel import store
 from tests.kernel.choice import DCBM, read_choice
 from tests.kernel.collection import SUITE, GuestFile, GuestItem
 from tests.kernel.guest import Guest
+from tests.kernel.machine import Parts
 from tests.kernel.session import SESSION, Session
 from tests.testbed.errors import BedError, MissingNeedError
 
-NO_SWITCHES = f"{DCBM}=real: no driver but ours can be asked to go wrong"
+Found = TypeVar("Found")
+
+ORDER: Final = {"own_machine": -1, "reboots_guest": 1, "ends_guest": 2}
+"""Where tests stand that must not disturb the others; without such a mark it is 0."""
+
+NO_SWITCHES: Final = f"{DCBM}=real: no driver but ours can be asked to go wrong"
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read which kernel is wanted."""
     config.addinivalue_line("markers", "needs_switches: asks our module to fail, hang or corrupt")
-    config.addinivalue_line("markers", "reboots_guest: runs after all others")
+    config.addinivalue_line("markers", "own_machine: starts a machine of its own; before the guest takes its memory")
+    config.addinivalue_line("markers", "reboots_guest: after those that want the first boot")
+    config.addinivalue_line("markers", "ends_guest: after all others")
     try:
         choice = read_choice(os.environ)
     except MissingNeedError as error:
@@ -41,8 +51,8 @@ def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> 
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the reboot last, and skip by name what needs our module where there is another driver."""
-    items.sort(key=lambda item: item.get_closest_marker("reboots_guest") is not None)
+    """Put what ends a boot last, and skip by name what needs our module where there is another driver."""
+    items.sort(key=lambda item: sum(ORDER.get(mark.name, 0) for mark in item.iter_markers()))
     if config.stash[SESSION].choice.has_switches:
         return
     for item in items:
@@ -57,14 +67,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 def _needs_guest(item: pytest.Item) -> bool:
-    return isinstance(item, GuestItem) or "guest" in getattr(item, "fixturenames", ())
+    return isinstance(item, GuestItem) or not {"guest", "parts"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
+def parts(pytestconfig: pytest.Config) -> Parts:
+    """What the guest is made of, for machines of a test's own."""
+    return _or_fail(pytestconfig.stash[SESSION].parts)[0]
+
+
+@pytest.fixture(scope="session")
 def guest(pytestconfig: pytest.Config) -> Guest:
     """The running guest."""
+    return _or_fail(pytestconfig.stash[SESSION].guest)
+
+
+def _or_fail(find: Callable[[], Found]) -> Found:
     try:
-        return pytestconfig.stash[SESSION].guest()
+        return find()
     except BedError as error:
         pytest.fail(str(error), pytrace=False)
 

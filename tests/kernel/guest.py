@@ -19,7 +19,7 @@ from tests.kernel.machine import HOST, Parts
 from tests.testbed.errors import BedError
 
 ANSWER_SECONDS: Final = 15.0
-"""What an answer may take on top of what was asked for: killing a child, reading its output."""
+"""For killing a child and reading its output, on an emulated processor."""
 
 RESET_SECONDS_MAX: Final = 20.0
 """From the answer to the reset, disks synchronized."""
@@ -43,15 +43,24 @@ class Guest:
         parts: what it is made of.
         folder: new folder, made here, for the console's log and the exchange; the caller keeps it or takes it away.
         boot_seconds_max: deadline of a boot.
+        answer_seconds: what an answer may take on top of what was asked for.
     """
 
-    def __init__(self, parts: Parts, folder: Path, *, boot_seconds_max: float = BOOT_SECONDS_DEFAULT) -> None:
+    def __init__(
+        self,
+        parts: Parts,
+        folder: Path,
+        *,
+        boot_seconds_max: float = BOOT_SECONDS_DEFAULT,
+        answer_seconds: float = ANSWER_SECONDS,
+    ) -> None:
         self.folder = folder
         self.exchange = folder / "exchange"
         self.exchange.mkdir(parents=True)
         self.boots = 0
         self._parts = parts
         self._boot_seconds_max = boot_seconds_max
+        self._answer_seconds = answer_seconds
         self._asked = 0
         self._lost: BedError | None = None
 
@@ -142,7 +151,7 @@ class Guest:
     def _answer(self, what: str, arguments: Json, seconds: float) -> Json:
         self._asked += 1
         self._boot.send({"id": self._asked, "do": what, "with": arguments})
-        return self._boot.receive(seconds + ANSWER_SECONDS, f"no answer to {what!r} within {seconds:g} s")
+        return self._boot.receive(seconds + self._answer_seconds, f"no answer to {what!r} within {seconds:g} s")
 
     def _start(self) -> None:
         if self.boots == BOOTS_MAX:

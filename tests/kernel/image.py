@@ -188,7 +188,7 @@ def root_disk(progress: Progress, environ: Mapping[str, str] = os.environ, *, ui
     Raises:
         MissingNeedError: not root, no network, no room.
     """
-    target = store.folder(environ) / f"root-{SUITE}-{store.key(SUITE, GUEST_INIT, *PACKAGES, *NEEDLESS)}.img"
+    target = disk_path(environ)
     if not target.exists():
         require_root("making the guest's root disk (debootstrap)", os.getuid() if uid is None else uid)
 
@@ -202,6 +202,11 @@ def root_disk(progress: Progress, environ: Mapping[str, str] = os.environ, *, ui
             shutil.rmtree(folder, ignore_errors=True)
 
     return store.made_once(target, make, needed_mib=DISK_MAKING_MIB, progress=progress)
+
+
+def disk_path(environ: Mapping[str, str]) -> Path:
+    """Return where the root disk is kept."""
+    return store.folder(environ) / f"root-{SUITE}-{store.key(SUITE, GUEST_INIT, *PACKAGES, *NEEDLESS)}.img"
 
 
 def mirror(targets: str) -> str:

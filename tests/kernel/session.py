@@ -43,6 +43,13 @@ class Session:
         except BedError as error:
             self._prepared = error
 
+    def parts(self) -> tuple[Parts, Path | None]:
+        """Return what the guest is made of, and the folder of our modules."""
+        if self._prepared is None:
+            self.prepare()
+        assert self._prepared is not None
+        return _told(self._prepared)
+
     def guest(self) -> Guest:
         """Return the running guest, booted at the first call."""
         if self._guest is None:
@@ -65,15 +72,9 @@ class Session:
             shutil.rmtree(old, ignore_errors=True)
         return self.folder
 
-    def _parts(self) -> tuple[Parts, Path | None]:
-        if self._prepared is None:
-            self.prepare()
-        assert self._prepared is not None
-        return _told(self._prepared)
-
     def _boot(self) -> Guest | BedError:
         try:
-            parts, modules = self._parts()
+            parts, modules = self.parts()
             guest = Guest(parts, self.folder, boot_seconds_max=self.choice.boot_seconds)
             guest.hand_over("guest", {"dcbm": self.choice.dcbm})
             if modules:

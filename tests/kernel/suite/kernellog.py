@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Final
+from typing import Final, Protocol
 
 SPLAT: Final = re.compile(
     r"BUG:|WARNING: CPU|Oops|general protection fault|kernel BUG at|Kernel panic|refcount_t:|"
@@ -16,6 +16,14 @@ SPLAT: Final = re.compile(
 )
 RECORD_BYTES_MAX: Final = 8192
 """The kernel's own bound of one record (PRINTKRB_RECORD_MAX)."""
+
+
+class Log(Protocol):
+    """What came since it was last looked at."""
+
+    def skip(self) -> None: ...
+
+    def lines(self) -> list[str]: ...
 
 
 class Reader:

@@ -40,8 +40,11 @@ Json = dict[str, Any]
 
 def main() -> None:
     """Answer until the machine goes down."""
-    port = os.open(_find_port(), os.O_RDWR)
-    runner = Runner()
+    serve(os.open(_find_port(), os.O_RDWR), Runner(kernellog.Reader()))
+
+
+def serve(port: int, runner: Runner) -> None:
+    """Answer until the other end is gone."""
     _send(port, {"hello": runner.hello()})
     with os.fdopen(os.dup(port), "rb", buffering=0) as stream:
         pending = b""
@@ -68,8 +71,8 @@ def _send(port: int, answer: Json) -> None:
 class Runner:
     """What the host can ask for."""
 
-    def __init__(self) -> None:
-        self._log = kernellog.Reader()
+    def __init__(self, log: kernellog.Log) -> None:
+        self._log = log
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def hello(self) -> Json:
