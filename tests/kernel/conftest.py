@@ -33,10 +33,6 @@ NO_SWITCHES: Final = f"{DCBM}=real: no driver but ours can be asked to go wrong"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Read which kernel is wanted."""
-    config.addinivalue_line("markers", "needs_switches: asks our module to fail, hang or corrupt")
-    config.addinivalue_line("markers", "own_machine: starts a machine of its own; before the guest takes its memory")
-    config.addinivalue_line("markers", "reboots_guest: after those that want the first boot")
-    config.addinivalue_line("markers", "ends_guest: after all others")
     try:
         choice = read_choice(os.environ)
     except MissingNeedError as error:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.kernel import store
-from tests.kernel.needs import find_program, search_path
+from tests.kernel.needs import find_program, untranslated
 from tests.kernel.packages import Kernel
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
@@ -77,7 +77,7 @@ def _compile(
         progress,
         hint="once for each kernel and source, seconds",
         remedy="see the compiler's message",
-        env={**environ, "PATH": search_path(environ), "LC_ALL": "C"},
+        env=untranslated(environ),
     )
     log.unlink()
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.kernel import store
-from tests.kernel.needs import find_program, require_root, search_path
+from tests.kernel.needs import answer_of, find_program, require_root, untranslated
 from tests.kernel.packages import Kernel
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
@@ -91,11 +91,8 @@ def module_files(tree: Path, release: str, environ: Mapping[str, str]) -> list[P
     """Return the module files that the guest needs, each after those it depends on."""
     found: dict[Path, None] = {}
     for name in DRIVERS:
-        command = [find_program("modprobe", environ), "-d", str(tree), "-S", release, "--show-depends", name]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            raise MissingNeedError(f"{release} has no driver {name}, which the guest needs: {done.stderr.strip()}")
-        found |= dict.fromkeys(insmod_order(done.stdout))
+        shown = answer_of(["modprobe", "-d", str(tree), "-S", release, "--show-depends", name], environ)
+        found |= dict.fromkeys(insmod_order(shown))
     return list(found)
 
 
@@ -224,8 +221,7 @@ def mirror(targets: str) -> str:
 
 def _bootstrap(folder: Path, progress: Progress, environ: Mapping[str, str]) -> None:
     shown = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
-    command = [find_program("apt-get", environ), "indextargets", "--format", shown, "Created-By: Packages"]
-    uri = mirror(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    uri = mirror(answer_of(["apt-get", "indextargets", "--format", shown, "Created-By: Packages"], environ))
     options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
     run_step(
         "making the guest's root disk",
@@ -235,7 +231,7 @@ def _bootstrap(folder: Path, progress: Progress, environ: Mapping[str, str]) -> 
         progress,
         hint="once, usually 1 to 2 min",
         remedy="no network, or a source that lacks a package",
-        env={**environ, "PATH": search_path(environ)},
+        env=untranslated(environ),
     )
 
 

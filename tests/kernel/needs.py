@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable, Mapping
+import subprocess
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,10 @@ ADMIN_FOLDERS: Final = "/usr/sbin:/sbin"
 
 MIB: Final = 1 << 20
 
+STDERR_CHARACTERS: Final = 500
+ANSWER_SECONDS_MAX: Final = 60
+"""For apt's own index, dpkg and depmod; they take a second or two."""
+
 
 def search_path(environ: Mapping[str, str]) -> str:
     """Return where programs are looked for."""
@@ -51,6 +56,33 @@ def find_program(name: str, environ: Mapping[str, str]) -> str:
     if not found:
         raise MissingNeedError(f"{name} is missing: `scripts/setup kernel` as root, or install {PACKAGE_OF[name]}")
     return found
+
+
+def answer_of(command: Sequence[str], environ: Mapping[str, str]) -> str:
+    """Return what a program prints.
+
+    Raises:
+        MissingNeedError: it is missing or it fails.
+    """
+    done = subprocess.run(
+        [find_program(command[0], environ), *command[1:]],
+        env=untranslated(environ),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        timeout=ANSWER_SECONDS_MAX,
+        check=False,
+    )
+    # apt-cache answers 100 for a name that it does not know; its empty output says the same.
+    if done.returncode and command[0] != "apt-cache":
+        raise MissingNeedError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-STDERR_CHARACTERS:]}")
+    return done.stdout
+
+
+def untranslated(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of programs whose words are looked at."""
+    return {**environ, "PATH": search_path(environ), "LC_ALL": "C"}
 
 
 def require_root(what: str, uid: int) -> None:

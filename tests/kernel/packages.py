@@ -17,13 +17,12 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.kernel import store
-from tests.kernel.needs import find_program, search_path
+from tests.kernel.needs import answer_of, untranslated
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
@@ -33,9 +32,6 @@ META: Final = "linux-image-6.12-amd64"
 
 UNPACKED_MIB: Final = 500
 """Packages and what is in them: 120 MiB and 210 MiB of 6.12.117, seen."""
-
-ANSWER_SECONDS_MAX: Final = 60
-"""For apt's own index; reading it takes a second."""
 
 
 class KernelPackages(NamedTuple):
@@ -84,7 +80,9 @@ def parse_meta(shown: str) -> KernelPackages:
     """
     found = re.search(r"^Depends:.*\blinux-image-(\S+-amd64) \(= ([^)]+)\)", shown, re.MULTILINE)
     if not found:
-        raise NotKnownError(f"apt knows no {META}: a Debian 12 (bookworm) source with its security updates is needed")
+        raise NotKnownError(
+            f"apt's lists have no {META}: is there a network, and a Debian 12 (bookworm) source with security updates"
+        )
     return KernelPackages(found[1], found[2])
 
 
@@ -123,8 +121,8 @@ def debian_kernel(progress: Progress, environ: Mapping[str, str] = os.environ) -
 
 
 def _resolve(environ: Mapping[str, str]) -> KernelPackages:
-    wanted = parse_meta(_ask(["apt-cache", "show", "--no-all-versions", META], environ))
-    check_versions(wanted, _ask(["apt-cache", "madison", *wanted.names], environ))
+    wanted = parse_meta(answer_of(["apt-cache", "show", "--no-all-versions", META], environ))
+    check_versions(wanted, answer_of(["apt-cache", "madison", *wanted.names], environ))
     return wanted
 
 
@@ -152,7 +150,7 @@ def _download(wanted: KernelPackages, folder: Path, progress: Progress, environ:
             progress,
             hint="once for each kernel version, some 120 MiB",
             remedy="is there a network",
-            env=_environment(environ),
+            env=untranslated(environ),
             cwd=folder,
         )
     except MissingNeedError as error:
@@ -172,7 +170,7 @@ def download_error(wanted: KernelPackages, log: str) -> MissingNeedError:
 
 def _unpack(wanted: KernelPackages, folder: Path, environ: Mapping[str, str]) -> None:
     for package in sorted(folder.glob("*.deb")):
-        _ask(["dpkg", "-x", str(package), str(folder)], environ)
+        answer_of(["dpkg", "-x", str(package), str(folder)], environ)
         package.unlink()
     headers = folder / "usr/src" / f"linux-headers-{wanted.release}"
     (headers / "vmlinux").unlink(missing_ok=True)
@@ -180,7 +178,7 @@ def _unpack(wanted: KernelPackages, folder: Path, environ: Mapping[str, str]) ->
     # The folder is renamed when it is whole, so the path is told from where the Makefile lies.
     here = "$(dir $(abspath $(lastword $(MAKEFILE_LIST))))../"
     makefile.write_text(makefile.read_text().replace("/usr/src/", here))
-    _ask([find_program("depmod", environ), "-b", str(folder), wanted.release], environ)
+    answer_of(["depmod", "-b", str(folder), wanted.release], environ)
 
 
 def _refresh(progress: Progress, environ: Mapping[str, str]) -> None:
@@ -193,28 +191,5 @@ def _refresh(progress: Progress, environ: Mapping[str, str]) -> None:
         progress,
         hint="usually under 1 min",
         remedy="`apt-get update` as root must work: is there a network, and a Debian 12 source",
-        env=_environment(environ),
+        env=untranslated(environ),
     )
-
-
-def _ask(command: Sequence[str], environ: Mapping[str, str]) -> str:
-    program = find_program(command[0], environ) if "/" not in command[0] else command[0]
-    done = subprocess.run(
-        [program, *command[1:]],
-        env=_environment(environ),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=ANSWER_SECONDS_MAX,
-        check=False,
-    )
-    # apt-cache answers 100 for a name that it does not know; its empty output says the same.
-    if done.returncode and command[0] != "apt-cache":
-        raise MissingNeedError(f"{' '.join(command[:2])} failed: {done.stderr.strip()[-500:]}")
-    return done.stdout
-
-
-def _environment(environ: Mapping[str, str]) -> dict[str, str]:
-    # apt's words are looked at, so they must be the untranslated ones.
-    return {**environ, "PATH": search_path(environ), "LC_ALL": "C"}

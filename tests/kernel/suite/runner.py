@@ -28,6 +28,8 @@ from tests.kernel.suite.marks import rows_of
 PORT_NAME: Final = b"numamigration.ask"
 PORTS: Final = "/sys/class/virtio-ports"
 OUTPUT_BYTES_MAX: Final = 64 * 1024
+MESSAGE_CHARACTERS_MAX: Final = 16 * 1024
+VARIABLES_MAX: Final = 40
 REPR_CHARACTERS_MAX: Final = 300
 KILL_SECONDS_MAX: Final = 5.0
 """How long a killed child may take to go; in state D it does not go."""
@@ -170,23 +172,24 @@ def _child(work: Callable[[], None], write_end: int, path: str) -> None:
     output = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     os.dup2(output, 1)
     os.dup2(output, 2)
+    sys.stdout = sys.stderr = os.fdopen(1, "w", buffering=1)  # line by line: a crash keeps what was said
     try:
         work()
         result: Json = {"outcome": "passed"}
     except BaseException as error:  # noqa: BLE001 - SystemExit of a test is a failure as well
         result = {"outcome": "failed", "message": _told(error)}
     sys.stdout.flush()
-    os.write(write_end, json.dumps(result).encode()[:OUTPUT_BYTES_MAX])
+    os.write(write_end, json.dumps(result).encode())
     os._exit(0)
 
 
 def _told(error: BaseException) -> str:
     """Return traceback and the values of the variables where it happened: there is no pytest that explains asserts."""
-    text = "".join(traceback.format_exception(error))[-OUTPUT_BYTES_MAX // 4 :]
+    text = "".join(traceback.format_exception(error))[-MESSAGE_CHARACTERS_MAX:]
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
         return text
-    variables = frames[-1][0].f_locals.items()
+    variables = list(frames[-1][0].f_locals.items())[:VARIABLES_MAX]
     shown = "".join(f"    {name} = {repr(value)[:REPR_CHARACTERS_MAX]}\n" for name, value in variables)
     return f"{text}variables there:\n{shown}"
 
