@@ -15,8 +15,7 @@ import time
 from pathlib import Path
 
 from tests.kernel.choice import read_choice
-from tests.kernel.guest import Guest
-from tests.kernel.prepare import prepare
+from tests.kernel.prepare import new_guest, prepare
 from tests.testbed.commands import run_command
 from tests.testbed.progress import Progress
 
@@ -34,7 +33,9 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.kernel", description="A QEMU guest with NUMA nodes.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("prepare", help="download and make what the guest needs, once, and print where it is")
-    run = commands.add_parser("run", help="boot, run one program (the code is at /mnt/code), and end")
+    run = commands.add_parser(
+        "run", help="boot, run one program, and end; code: /mnt/code, our modules: /mnt/exchange/modules"
+    )
     run.add_argument("--seconds", type=float, default=60, help="bound of the program (default: 60)")
     run.add_argument("program", nargs="+")
     return parser
@@ -48,16 +49,17 @@ def _prepare(progress: Progress) -> int:
 
 
 def _run(program: list[str], seconds: float, progress: Progress) -> int:
-    parts, _ = prepare(read_choice(os.environ), progress)
+    choice = read_choice(os.environ)
+    parts, modules = prepare(choice, progress)
     begun = time.monotonic()
     with (
         tempfile.TemporaryDirectory(prefix="numamigration-guest-") as folder,
-        Guest(parts, Path(folder) / "g") as guest,
+        new_guest(choice, parts, modules, Path(folder) / "run") as guest,
     ):
         progress.note(f"up in {time.monotonic() - begun:.1f} s: {guest.hello}")
         done = guest.run(program, seconds=seconds)
         print(done.output, end="")
-        return done.code if done.code is not None else 1
+        return done.code or 0
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Our kernel modules, built for one kernel and cached by their source and that kernel.
 
-The sources are built in a copy, so that the tree stays clean. The guest finds the modules below
+The sources' own Makefile builds them, in a copy, so that the tree stays clean. The guest finds the modules below
 ``/mnt/exchange/modules``, each at the place that its source has in ``module/``.
 
 Source: Documentation/kbuild/modules.rst.
@@ -72,7 +72,7 @@ def _compile(
     log = work.with_suffix(".log")
     run_step(
         "building our kernel modules",
-        [find_program("make", environ), "-C", str(headers), f"M={work}", "modules"],
+        [find_program("make", environ), "-C", str(work), f"KDIR={headers}", "modules"],
         log,
         progress,
         hint="once for each kernel and source, seconds",
@@ -83,7 +83,10 @@ def _compile(
 
 
 def _take(work: Path, target: Path) -> None:
-    for module in work.rglob("*.ko"):
+    modules = list(work.rglob("*.ko"))
+    if not modules:
+        raise MissingNeedError(f"{SOURCES}: its Makefile has built no module")
+    for module in modules:
         place = target / module.relative_to(work)
         place.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(module, place)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Everything that one guest is made of, found or made."""
+"""Everything that one guest is made of, found or made, and the guest made of it."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 
 from tests.kernel import drivers, image, packages
 from tests.kernel.choice import Choice
+from tests.kernel.guest import Guest
 from tests.kernel.machine import GUEST_MIB, QEMU_MIB, Parts
 from tests.kernel.needs import QEMU, find_program, require_memory
 from tests.kernel.packages import Kernel
@@ -31,6 +32,15 @@ def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.
     initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)
     modules = drivers.build(kernel, progress, environ) if choice.has_switches and drivers.SOURCES.is_dir() else None
     return Parts(qemu, kernel.image, initrd, disk, ROOT), modules
+
+
+def new_guest(choice: Choice, parts: Parts, modules: Path | None, folder: Path) -> Guest:
+    """Return a guest that is not up yet, and finds our modules below ``/mnt/exchange/modules``."""
+    guest = Guest(parts, folder, boot_seconds_max=choice.boot_seconds)
+    guest.hand_over("guest", {"dcbm": choice.dcbm})
+    if modules:
+        guest.hand_folder(modules, "modules")
+    return guest
 
 
 def _kernel(choice: Choice, progress: Progress, environ: Mapping[str, str]) -> Kernel:

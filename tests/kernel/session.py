@@ -12,7 +12,7 @@ import pytest
 from tests.kernel.choice import Choice
 from tests.kernel.guest import Guest
 from tests.kernel.machine import Parts
-from tests.kernel.prepare import prepare
+from tests.kernel.prepare import new_guest, prepare
 from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress
 
@@ -74,11 +74,7 @@ class Session:
 
     def _boot(self) -> Guest | BedError:
         try:
-            parts, modules = self.parts()
-            guest = Guest(parts, self.folder, boot_seconds_max=self.choice.boot_seconds)
-            guest.hand_over("guest", {"dcbm": self.choice.dcbm})
-            if modules:
-                guest.hand_folder(modules, "modules")
+            guest = new_guest(self.choice, *self.parts(), self.folder)
             return guest.__enter__()
         except BedError as error:
             return error

@@ -318,9 +318,7 @@ class Headers:
             (self.sources / name).write_text(name)
         self.kernel = Kernel("6.12.1", folder / "vmlinuz", folder, folder / "headers")
         machine.install("x86_64-linux-gnu-gcc-12")
-        machine.install(
-            "make", "cd ${3#M=}", "[ ! -e README.md ] && [ ! -e engine.mod.c ] && >engine.ko && >v5/dcbm.ko"
-        )
+        machine.install("make", "cd $2", "[ ! -e README.md ] && [ ! -e engine.mod.c ] && >engine.ko && >v5/dcbm.ko")
 
     def build(self) -> Path:
         return drivers.build(self.kernel, Progress(self.machine.shown), self.machine.environ, sources=self.sources)
@@ -353,6 +351,13 @@ def test_a_module_that_does_not_build_is_told_with_the_compilers_words(headers: 
     with pytest.raises(
         MissingNeedError, match=r"building our kernel modules failed(?s:.*)engine.c:7:1: error: expected"
     ):
+        headers.build()
+
+
+def test_a_build_that_makes_nothing_is_no_build(headers: Headers) -> None:
+    headers.machine.install("make")
+
+    with pytest.raises(MissingNeedError, match="has built no module"):
         headers.build()
 
 
