@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import pytest
 
+from tests.kernel.guest import ANSWER_SECONDS
 from tests.kernel.session import SESSION
 from tests.kernel.suite.marks import Test, bound_of, rows_of
 from tests.testbed.errors import BedError
@@ -48,6 +49,9 @@ class GuestItem(pytest.Item):
         self.case = case
         if vars(test).get("needs_switches"):
             self.add_marker(pytest.mark.needs_switches)
+        # The first test waits for the boot as well. Past these bounds there is a better message than pytest's own.
+        boot_seconds = self.config.stash[SESSION].choice.boot_seconds
+        self.add_marker(pytest.mark.timeout(boot_seconds + bound_of(test) + 2 * ANSWER_SECONDS))
 
     def runtest(self) -> None:
         """Have the guest run it; what it tells of a failure becomes ours."""

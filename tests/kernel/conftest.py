@@ -38,7 +38,8 @@ def pytest_configure(config: pytest.Config) -> None:
     except MissingNeedError as error:
         raise pytest.UsageError(str(error)) from error
     runs = store.folder(os.environ) / "runs"
-    config.stash[SESSION] = Session(choice, runs / time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}"))
+    folder = runs / time.strftime(f"%Y%m%dT%H%M%S-{os.getpid()}")
+    config.stash[SESSION] = Session(choice, folder, alone=not hasattr(config, "workerinput"))
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

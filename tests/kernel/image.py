@@ -91,7 +91,10 @@ def module_files(tree: Path, release: str, environ: Mapping[str, str]) -> list[P
     """Return the module files that the guest needs, each after those it depends on."""
     found: dict[Path, None] = {}
     for name in DRIVERS:
-        shown = answer_of(["modprobe", "-d", str(tree), "-S", release, "--show-depends", name], environ)
+        try:
+            shown = answer_of(["modprobe", "-d", str(tree), "-S", release, "--show-depends", name], environ)
+        except MissingNeedError as error:
+            raise MissingNeedError(f"{release} has no {name}, which the guest needs; {error}") from error
         found |= dict.fromkeys(insmod_order(shown))
     return list(found)
 

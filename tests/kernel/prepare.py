@@ -6,17 +6,19 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 from tests.kernel import drivers, image, packages
 from tests.kernel.choice import Choice
 from tests.kernel.guest import Guest
 from tests.kernel.machine import GUEST_MIB, QEMU_MIB, Parts
-from tests.kernel.needs import QEMU, find_program, require_memory
+from tests.kernel.needs import QEMU, find_program, free_mib, require_memory, require_room
 from tests.kernel.packages import Kernel
 from tests.testbed.commands import ROOT
 from tests.testbed.progress import Progress
 
-MEMINFO = Path("/proc/meminfo")
+SCRATCH_MIB: Final = 200
+MEMINFO: Final = Path("/proc/meminfo")
 
 
 def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.environ) -> tuple[Parts, Path | None]:
@@ -27,6 +29,8 @@ def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.
     """
     qemu = Path(find_program(QEMU, environ))
     require_memory(GUEST_MIB + QEMU_MIB, MEMINFO.read_text())
+    scratch = Path(environ.get("TMPDIR") or "/var/tmp")  # where QEMU puts what the guest writes (snapshot=on)
+    require_room(scratch, SCRATCH_MIB, free_mib(scratch))
     kernel = _kernel(choice, progress, environ)
     disk = image.root_disk(progress, environ)
     initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)

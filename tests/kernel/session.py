@@ -28,16 +28,21 @@ class Session:
     Args:
         choice: which kernel it runs.
         folder: for logs and exchange; kept when the run failed.
+        alone: whether this process runs all tests; pytest-xdist's run some.
     """
 
-    def __init__(self, choice: Choice, folder: Path) -> None:
+    def __init__(self, choice: Choice, folder: Path, *, alone: bool = True) -> None:
         self.choice = choice
         self.folder = folder
+        self._alone = alone
         self._prepared: tuple[Parts, Path | None] | BedError | None = None
         self._guest: Guest | BedError | None = None
 
     def prepare(self) -> None:
         """Find or make what the guest needs; an error waits for the first test, and for each one after it."""
+        if not self._alone:
+            self._prepared = BedError("there is one guest: run tests/kernel without --numprocesses")
+            return
         try:
             self._prepared = prepare(self.choice, Progress())
         except BedError as error:

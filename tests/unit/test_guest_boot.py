@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -154,7 +155,9 @@ def test_latency_and_bandwidth_are_told_for_every_pair(tmp_path: Path) -> None:
 # --- reports of pytest ---------------------------------------------------------------------------------------------
 
 
-def pytest_of_the_suite(tmp_path: Path, *, way: str | None, marked: str = "") -> subprocess.CompletedProcess[str]:
+def pytest_of_the_suite(
+    tmp_path: Path, *, way: str | None, options: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     """Run one file of the suite with a stand-in for QEMU, and a root disk that nobody reads."""
     environ = {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
     environ |= {"GUEST_KERNEL": "/dev/null", "GUEST_INITRD": "/dev/null", "GUEST_DCBM": "real"}
@@ -165,9 +168,17 @@ def pytest_of_the_suite(tmp_path: Path, *, way: str | None, marked: str = "") ->
     disk = image.disk_path(environ)
     disk.parent.mkdir(parents=True)
     disk.touch()
-    options = ["-p", "no:cacheprovider", "-rA", *(["-m", marked] if marked else [])]
     return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, "tests/kernel/suite/test_machine.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "-rA",
+            *options,
+            "tests/kernel/suite/test_machine.py",
+        ],
         cwd=ROOT,
         env=environ,
         capture_output=True,
@@ -225,6 +236,13 @@ def test_machines_of_their_own_come_first_and_what_ends_a_boot_last() -> None:
     )
 
     assert sorted_and_skipped("ours", ends, reboots, plain, own) == [own, plain, reboots, ends]
+
+
+def test_there_is_one_guest_however_many_processes_run_the_tests(tmp_path: Path) -> None:
+    done = pytest_of_the_suite(tmp_path, way="passes", options=["--numprocesses=2"])
+
+    assert done.returncode == 1
+    assert "there is one guest: run tests/kernel without --numprocesses" in done.stdout
 
 
 def test_each_of_the_guests_tests_is_reported_by_its_name(tmp_path: Path) -> None:

@@ -50,6 +50,7 @@ def test_a_failed_assertion_comes_with_its_place_and_the_variables_there() -> No
     assert answer["outcome"] == "failed"
     assert "assert found == {" in answer["message"]
     assert "found = {'node': 7}" in answer["message"]
+    assert "runner.py" not in answer["message"]
 
 
 @pytest.mark.parametrize(

@@ -185,6 +185,10 @@ def _child(work: Callable[[], None], write_end: int, path: str) -> None:
 
 def _told(error: BaseException) -> str:
     """Return traceback and the values of the variables where it happened: there is no pytest that explains asserts."""
+    place = error.__traceback__
+    while place and place.tb_frame.f_code.co_filename == __file__:
+        place = place.tb_next  # how the runner came to the test says nothing about the test
+    error = error.with_traceback(place)
     text = "".join(traceback.format_exception(error))[-MESSAGE_CHARACTERS_MAX:]
     frames = list(traceback.walk_tb(error.__traceback__))
     if not frames:
