@@ -298,6 +298,13 @@ def test_a_busybox_that_wants_libraries_is_refused(machine: Machine, tmp_path: P
         image.initramfs(Kernel("6.12", tmp_path / "vmlinuz", tmp_path), Progress(machine.shown), machine.environ)
 
 
+def test_a_kernel_without_a_driver_that_the_guest_needs_is_told_by_its_name(machine: Machine, tmp_path: Path) -> None:
+    machine.install("modprobe", "echo 'modprobe: FATAL: Module not found' >&2", "exit 1")
+
+    with pytest.raises(MissingNeedError, match=r"^6\.12 has no virtio_pci, which the guest needs; .*FATAL: Module"):
+        image.module_files(tmp_path, "6.12", machine.environ)
+
+
 def test_a_folder_of_modules_must_say_which_kernel_they_are_for(tmp_path: Path) -> None:
     (tmp_path / "lib/modules/6.12.1").mkdir(parents=True)
     assert image.only_release(tmp_path) == "6.12.1"
