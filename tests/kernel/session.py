@@ -73,7 +73,8 @@ class Session:
         if not failed:
             shutil.rmtree(self.folder)
             return None
-        for old in sorted(self.folder.parent.iterdir())[:-RUNS_KEPT]:
+        ended = [path for path in sorted(self.folder.parent.iterdir()) if not _runs(path) or path == self.folder]
+        for old in ended[:-RUNS_KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return self.folder
 
@@ -86,6 +87,11 @@ class Session:
 
 
 SESSION: Final = pytest.StashKey[Session]()
+
+
+def _runs(folder: Path) -> bool:
+    # Named TIME-PID; a process id that is used again only keeps a folder longer.
+    return Path("/proc", folder.name.rpartition("-")[2]).exists()
 
 
 def _told(found: Outcome | BedError) -> Outcome:

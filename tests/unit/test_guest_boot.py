@@ -15,11 +15,11 @@ import pytest
 
 from tests.kernel import image, machine
 from tests.kernel.boot import CONSOLE_LINES, GuestDiedError, GuestHungError, console_tail
-from tests.kernel.choice import Choice
+from tests.kernel.choice import Choice, read_choice
 from tests.kernel.conftest import pytest_collection_modifyitems
 from tests.kernel.guest import BOOTS_MAX, from_guest
 from tests.kernel.machine import Parts
-from tests.kernel.session import SESSION, Session
+from tests.kernel.session import RUNS_KEPT, SESSION, Session
 from tests.testbed.errors import BedError, ServerDiedError
 from tests.unit.guest_rig import LAST_WORDS, install, rig_guest
 
@@ -263,6 +263,18 @@ def test_a_failure_in_the_guest_is_shown_with_its_output_and_the_logs_are_kept(t
     (run,) = (tmp_path / "cache/numa-migration-operator/kernel/runs").iterdir()
     assert f"console and logs of the guest: {run}" in done.stdout
     assert (run / "console-1.log").exists()
+
+
+def test_logs_of_the_last_failed_runs_are_kept_and_those_of_runs_that_go_on(tmp_path: Path) -> None:
+    mine = tmp_path / f"20260102T000000-{os.getpid()}"
+    others = [tmp_path / f"20260101T00000{number}-{number + 2**30}" for number in range(RUNS_KEPT)]
+    goes_on = tmp_path / "20250101T000000-1"
+    for folder in (mine, *others, goes_on):
+        folder.mkdir()
+
+    assert Session(read_choice({}), mine).keep_or_clean(failed=True) == mine
+
+    assert sorted(tmp_path.iterdir()) == sorted((mine, *others[1:], goes_on))
 
 
 def test_logs_of_a_run_that_passed_are_removed(tmp_path: Path) -> None:
