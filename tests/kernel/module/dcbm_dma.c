@@ -23,6 +23,7 @@
 
 struct share {
 	struct dma_chan *chan;
+	struct device *dev;
 	struct sg_table src, dst;
 	bool src_mapped, dst_mapped;
 	struct completion done;
@@ -41,6 +42,7 @@ static unsigned int request_channels(struct share *shares, unsigned int wanted)
 		if (IS_ERR(chan))
 			break;
 		shares[n].chan = chan;
+		shares[n].dev = dmaengine_get_dma_device(chan);
 	}
 	return n;
 }
@@ -52,7 +54,6 @@ static void on_done(void *done)
 
 static int map_share(struct share *share, struct dcbm_pair **pairs, unsigned int nr)
 {
-	struct device *dev = dmaengine_get_dma_device(share->chan);
 	struct scatterlist *src, *dst;
 	unsigned int i;
 
@@ -62,10 +63,10 @@ static int map_share(struct share *share, struct dcbm_pair **pairs, unsigned int
 		sg_set_folio(src, pairs[i]->src, folio_size(pairs[i]->src), 0);
 		sg_set_folio(dst, pairs[i]->dst, folio_size(pairs[i]->src), 0);
 	}
-	if (dma_map_sgtable(dev, &share->src, DMA_TO_DEVICE, 0))
+	if (dma_map_sgtable(share->dev, &share->src, DMA_TO_DEVICE, 0))
 		return -EIO;
 	share->src_mapped = true;
-	if (dma_map_sgtable(dev, &share->dst, DMA_FROM_DEVICE, 0))
+	if (dma_map_sgtable(share->dev, &share->dst, DMA_FROM_DEVICE, 0))
 		return -EIO;
 	share->dst_mapped = true;
 	/* An IOMMU may have merged the one and not the other. */
@@ -100,13 +101,11 @@ static int submit_share(struct share *share)
 
 static void end_share(struct share *share)
 {
-	struct device *dev = dmaengine_get_dma_device(share->chan);
-
 	dmaengine_terminate_sync(share->chan);	/* after this no engine writes to a folio any more */
 	if (share->dst_mapped)
-		dma_unmap_sgtable(dev, &share->dst, DMA_FROM_DEVICE, 0);
+		dma_unmap_sgtable(share->dev, &share->dst, DMA_FROM_DEVICE, 0);
 	if (share->src_mapped)
-		dma_unmap_sgtable(dev, &share->src, DMA_TO_DEVICE, 0);
+		dma_unmap_sgtable(share->dev, &share->src, DMA_TO_DEVICE, 0);
 	sg_free_table(&share->dst);
 	sg_free_table(&share->src);
 	dma_release_channel(share->chan);

@@ -10,12 +10,14 @@
  *   driver, numa_node, public   what it looks like; at load only
  *   channels                    how many there are; 0: it has gone (surprise removal; a batch under way still ends)
  *   taken                       how many of them another client holds
+ *   others                      somebody has called dmaengine_get(), as async_tx does: public channels are his then
  *   refuse_permille             share of batches whose descriptors it does not take: the client sees EIO
  *   abort_permille              share of batches that it reports as aborted, not copied; a client that does not look
  *                               at the result takes that for success
  *   hang                        completes nothing until N is written or the channel is terminated
  *   batch_delay_ms              before each batch; one number per channel, the last one counts for the rest
  *   delay_us                    before each transfer
+ *   reverse                     works on a batch from its end, and so reports the last transfer before the others
  *   skip                        completes without copying
  *   corrupt                     flips one byte in each page that it copies
  *   victim                      process whose pages skip and corrupt are for; 0: everybody's
@@ -42,6 +44,7 @@
 #include <linux/workqueue.h>
 
 #define CHANNELS_MAX 32
+#define REVERSE_PAUSE_US 100000	/* for the client to believe that all is done */
 #define CORRUPT_AT 1234		/* offset in each page; anything that a test does not write by chance */
 
 static char *driver = "ptdma";
@@ -57,7 +60,8 @@ static unsigned int batch_delay_ms[CHANNELS_MAX], batch_delays;
 module_param_array(batch_delay_ms, uint, &batch_delays, 0644);
 static unsigned int delay_us;
 module_param(delay_us, uint, 0644);
-static bool skip, corrupt, sysfs_counts;
+static bool reverse, skip, corrupt, sysfs_counts;
+module_param(reverse, bool, 0644);
 module_param(skip, bool, 0644);
 module_param(corrupt, bool, 0644);
 module_param(sysfs_counts, bool, 0644);
@@ -93,7 +97,9 @@ struct engine {
 	struct dma_device dma;
 	struct platform_device *pdev;
 	struct list_head node;
-	struct channel channels[];
+	bool kept;		/* the channels' own devices */
+	unsigned int count;
+	struct channel channels[] __counted_by(count);
 };
 
 static LIST_HEAD(engines);		/* the newest first; freed at unload only, see released() */
@@ -101,6 +107,7 @@ static DEFINE_MUTEX(plug_mutex);
 static struct engine *plugged;
 static struct dma_chan *held[CHANNELS_MAX];
 static unsigned int channels = 4, taken;
+static bool others, others_now;
 static bool ready;
 
 /* The share of batches is exact: what is not yet a whole batch is carried over. */
@@ -262,13 +269,15 @@ static void complete_one(struct channel *channel, struct descriptor *desc)
 
 static struct descriptor *next_issued(struct channel *channel)
 {
-	struct descriptor *desc;
+	struct descriptor *desc = NULL;
 	unsigned long flags;
 
 	spin_lock_irqsave(&channel->lock, flags);
-	desc = list_first_entry_or_null(&channel->issued, struct descriptor, node);
-	if (desc)
+	if (!list_empty(&channel->issued)) {
+		desc = READ_ONCE(reverse) ? list_last_entry(&channel->issued, struct descriptor, node)
+					  : list_first_entry(&channel->issued, struct descriptor, node);
 		list_del(&desc->node);
+	}
 	spin_unlock_irqrestore(&channel->lock, flags);
 	return desc;
 }
@@ -282,6 +291,8 @@ static void work(struct work_struct *work)
 		if (pause(channel, batch_delay(channel)) && pause(channel, READ_ONCE(delay_us))) {
 			transfer(channel, desc);
 			complete_one(channel, desc);
+			if (READ_ONCE(reverse) && desc->tx.callback)
+				pause(channel, REVERSE_PAUSE_US);
 		}
 		kfree(desc);
 		cond_resched();
@@ -340,12 +351,27 @@ static void end_batch(struct dma_chan *chan)
 }
 
 /*
- * The last client has let go. dma_release_channel() looks at the dma_device once more after that, so it is kept until
+ * The last client has let go. Until now it may have asked the core for the channel's own device, whom nobody else keeps
+ * after a surprise removal. dma_release_channel() looks at the dma_device once more after this, so that is kept until
  * the module goes, which the core does not allow while a client holds a channel.
  */
 static void released(struct dma_device *dma)
 {
+	struct engine *engine = container_of(dma, struct engine, dma);
+	unsigned int i;
+
+	for (i = 0; i < engine->count && engine->kept; i++)
+		put_device(&engine->channels[i].chan.dev->device);
 	put_device(dma->dev);
+}
+
+static void keep_devices(struct engine *engine)
+{
+	unsigned int i;
+
+	for (i = 0; i < engine->count; i++)
+		get_device(&engine->channels[i].chan.dev->device);
+	engine->kept = true;
 }
 
 static int probe(struct platform_device *pdev)
@@ -381,12 +407,12 @@ static int probe(struct platform_device *pdev)
 
 static void set_listed(struct engine *engine, bool listed)
 {
-	struct dma_chan *chan;
+	unsigned int i;
 
-	list_for_each_entry(chan, &engine->dma.channels, device_node) {
-		spin_lock_irq(&to_channel(chan)->lock);
-		to_channel(chan)->listed = listed;
-		spin_unlock_irq(&to_channel(chan)->lock);
+	for (i = 0; i < engine->count; i++) {
+		spin_lock_irq(&engine->channels[i].lock);
+		engine->channels[i].listed = listed;
+		spin_unlock_irq(&engine->channels[i].lock);
 	}
 }
 
@@ -411,6 +437,7 @@ static struct engine *new_engine(unsigned int count)
 
 	if (!engine)
 		return NULL;
+	engine->count = count;
 	INIT_LIST_HEAD(&engine->dma.channels);
 	for (i = 0; i < count; i++) {
 		struct channel *channel = &engine->channels[i];
@@ -451,6 +478,7 @@ static int plug(unsigned int count)
 		return -ENODEV;
 	}
 	engine->pdev = pdev;
+	keep_devices(engine);
 	set_listed(engine, true);
 	plugged = engine;
 	return 0;
@@ -461,7 +489,6 @@ static bool is_ours(struct dma_chan *chan, void *engine)
 	return chan->device == &((struct engine *)engine)->dma;
 }
 
-/* Another client: it takes channels and does nothing with them. */
 static void hold(unsigned int count)
 {
 	dma_cap_mask_t mask;
@@ -479,11 +506,22 @@ static void hold(unsigned int count)
 	}
 }
 
+/* Other clients, who take channels and do nothing with them. */
+static void let_clients(unsigned int count, bool get)
+{
+	hold(count);
+	if (get && !others_now)
+		dmaengine_get();
+	else if (!get && others_now)
+		dmaengine_put();
+	others_now = get;
+}
+
 static int set_channels(unsigned int count)
 {
 	int rc = 0;
 
-	hold(0);
+	let_clients(0, false);	/* the core forgets who held a channel that has gone */
 	if (plugged) {
 		platform_device_unregister(plugged->pdev);
 		plugged = NULL;
@@ -493,7 +531,7 @@ static int set_channels(unsigned int count)
 		rc = plug(count);
 	if (!rc)
 		channels = count;
-	hold(taken);
+	let_clients(taken, others);
 	return rc;
 }
 
@@ -530,9 +568,21 @@ static int taken_set(const char *text, const struct kernel_param *kp)
 	mutex_lock(&plug_mutex);
 	taken = count;
 	if (ready)
-		hold(taken);
+		let_clients(taken, others);
 	mutex_unlock(&plug_mutex);
 	return 0;
+}
+
+static int others_set(const char *text, const struct kernel_param *kp)
+{
+	int rc;
+
+	mutex_lock(&plug_mutex);
+	rc = param_set_bool(text, kp);
+	if (ready)
+		let_clients(taken, others);
+	mutex_unlock(&plug_mutex);
+	return rc;
 }
 
 static int hang_set(const char *text, const struct kernel_param *kp)
@@ -552,6 +602,10 @@ static const struct kernel_param_ops channels_ops = { .set = channels_set, .get 
 module_param_cb(channels, &channels_ops, &channels, 0644);
 static const struct kernel_param_ops taken_ops = { .set = taken_set, .get = param_get_uint };
 module_param_cb(taken, &taken_ops, &taken, 0644);
+static const struct kernel_param_ops others_ops = {
+	.set = others_set, .get = param_get_bool, .flags = KERNEL_PARAM_OPS_FL_NOARG
+};
+module_param_cb(others, &others_ops, &others, 0644);
 static const struct kernel_param_ops hang_ops = {
 	.set = hang_set, .get = param_get_bool, .flags = KERNEL_PARAM_OPS_FL_NOARG
 };
@@ -596,6 +650,8 @@ no_driver:
 /* No client holds a channel here, our own neither: each would hold a reference to the module. */
 static void __exit softdma_exit(void)
 {
+	taken = 0;
+	others = false;
 	set_channels(0);
 	platform_driver_unregister(&platform_driver);
 	destroy_workqueue(workers);
