@@ -90,7 +90,7 @@ struct channel {
 	bool fresh;		/* the batch's delay is still to come */
 	bool terminating;
 	bool refuses, aborts;	/* this batch */
-	bool listed;		/* it has files in sysfs */
+	bool gone;		/* it has no files in sysfs any more */
 };
 
 struct engine {
@@ -113,9 +113,9 @@ static bool ready;
 /* The share of batches is exact: what is not yet a whole batch is carried over. */
 static bool happens(unsigned int permille, atomic_t *carry)
 {
-	int before = atomic_fetch_add(permille, carry);
+	unsigned int before = atomic_fetch_add(permille, carry);
 
-	return before / 1000 != (before + (int)permille) / 1000;
+	return before / 1000 != (before + permille) / 1000;
 }
 
 /*
@@ -255,7 +255,7 @@ static void complete_one(struct channel *channel, struct descriptor *desc)
 
 	spin_lock_irqsave(&channel->lock, flags);
 	channel->chan.completed_cookie = desc->tx.cookie;
-	if (channel->listed && sysfs_counts) {
+	if (!channel->gone && sysfs_counts) {
 		this_cpu_inc(channel->chan.local->memcpy_count);
 		this_cpu_add(channel->chan.local->bytes_transferred, desc->len);
 	}
@@ -337,6 +337,8 @@ static int begin_batch(struct dma_chan *chan)
 	static atomic_t refuse_carry = ATOMIC_INIT(0), abort_carry = ATOMIC_INIT(0);
 	struct channel *channel = to_channel(chan);
 
+	if (channel->gone)
+		return -ENXIO;	/* gone, and known to the core only because another channel is held */
 	chan->cookie = chan->completed_cookie = DMA_MIN_COOKIE;
 	channel->fresh = true;
 	channel->refuses = happens(min(refuse_permille, 1000U), &refuse_carry);
@@ -405,22 +407,43 @@ static int probe(struct platform_device *pdev)
 	return rc;
 }
 
-static void set_listed(struct engine *engine, bool listed)
+static void set_gone(struct engine *engine)
 {
 	unsigned int i;
 
 	for (i = 0; i < engine->count; i++) {
 		spin_lock_irq(&engine->channels[i].lock);
-		engine->channels[i].listed = listed;
+		engine->channels[i].gone = true;
 		spin_unlock_irq(&engine->channels[i].lock);
 	}
+}
+
+static bool none(struct dma_chan *chan, void *unused)
+{
+	return false;
+}
+
+/*
+ * A request that meets a module on its way out takes the engine off the core's list (find_candidate() of
+ * drivers/dma/dmaengine.c), and dma_device_release() takes it off once more, which is a BUG. So: let no further request
+ * look at it, wait for the lock of one under way, and mend.
+ */
+static void leave_list(struct dma_device *dma)
+{
+	dma_cap_mask_t mask = dma->cap_mask;
+
+	dma_cap_clear(DMA_MEMCPY, dma->cap_mask);
+	dma_request_channel(mask, none, NULL);
+	if (dma->global_node.prev == LIST_POISON2)
+		INIT_LIST_HEAD(&dma->global_node);
 }
 
 static void remove(struct platform_device *pdev)
 {
 	struct engine *engine = platform_get_drvdata(pdev);
 
-	set_listed(engine, false);	/* the core frees the per-cpu counters, and a batch may be under way */
+	set_gone(engine);	/* the core frees the per-cpu counters, and a batch may be under way */
+	leave_list(&engine->dma);
 	dma_async_device_unregister(&engine->dma);
 }
 
@@ -479,7 +502,6 @@ static int plug(unsigned int count)
 	}
 	engine->pdev = pdev;
 	keep_devices(engine);
-	set_listed(engine, true);
 	plugged = engine;
 	return 0;
 }
