@@ -43,6 +43,10 @@
 #include <linux/wait.h>
 #include <linux/workqueue.h>
 
+#ifndef FOLIO_MAPPING_FLAGS		/* the name up to 6.16 */
+#define FOLIO_MAPPING_FLAGS PAGE_MAPPING_FLAGS
+#endif
+
 #define CHANNELS_MAX 32
 #define REVERSE_PAUSE_US 100000	/* for the client to believe that all is done */
 #define CORRUPT_AT 1234		/* offset in each page; anything that a test does not write by chance */
@@ -131,7 +135,7 @@ static bool is_victims(struct folio *folio)
 
 	if (!folio_test_locked(folio) || !folio_test_anon(folio) || folio_test_ksm(folio))
 		return false;
-	anon_vma = (void *)((unsigned long)folio->mapping & ~PAGE_MAPPING_FLAGS);
+	anon_vma = (void *)((unsigned long)folio->mapping & ~FOLIO_MAPPING_FLAGS);
 	if (!anon_vma_trylock_read(anon_vma))
 		return false;
 	for (node = rb_first_cached(&anon_vma->rb_root); node && !found; node = rb_next(node)) {
