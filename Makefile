@@ -42,7 +42,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
-	$(BIN)/python scripts/kernel_documents.py --check
+	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python scripts/check_tree.py
@@ -108,7 +108,7 @@ generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
-	$(BIN)/python scripts/kernel_documents.py
+	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m tests.promises >docs/promises.md
 
 .PHONY: format

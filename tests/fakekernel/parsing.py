@@ -118,6 +118,16 @@ def sysctl_int(data: bytes, lowest: int, highest: int) -> int:
     return value
 
 
+def sysctl_bytes_taken(data: bytes) -> int:
+    """Return what write(2) says of a sysctl's number: it counts up to what stands behind the blanks that follow."""
+    rest = data.lstrip(BLANKS)
+    found = _BASE_0.match(rest.removeprefix(b"-"))
+    if not found:
+        return len(data)
+    behind = rest.removeprefix(b"-")[found.end() :]
+    return len(data) - len(behind.lstrip(BLANKS))
+
+
 SYSCTL_ENDS: Final = frozenset({b" ", b"\t", b"\n"})
 """What may stand right behind a sysctl's number; anything may come after that."""
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import msgspec
+
 from tests.kernel import drivers, image, packages
 from tests.kernel.choice import Choice
 from tests.kernel.guest import Guest
@@ -42,6 +44,8 @@ def new_guest(choice: Choice, parts: Parts, modules: Path | None, folder: Path) 
     """Return a guest that is not up yet, and finds our modules below ``/mnt/exchange/modules``."""
     guest = Guest(parts, folder, boot_seconds_max=choice.boot_seconds)
     guest.hand_over("guest", {"dcbm": choice.dcbm})
+    # The table's rows are made of msgspec structs: the very package that this run has, of the hashed lock.
+    guest.hand_folder(Path(msgspec.__file__).parent, "python/msgspec")
     if modules:
         guest.hand_folder(modules, "modules")
     return guest

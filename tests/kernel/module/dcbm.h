@@ -74,7 +74,7 @@ struct dcbm_count {
 int dcbm_test_begin(void);
 void dcbm_test_end(void);
 struct dcbm_count *dcbm_count_of(int reason);
-extern u32 dcbm_timeout_ms, dcbm_cpu_delay_us;
+extern u32 dcbm_timeout_ms, dcbm_cpu_delay_us, dcbm_again;
 extern bool dcbm_other_migrator;
 
 #endif

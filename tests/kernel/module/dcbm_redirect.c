@@ -204,12 +204,26 @@ static void try_to_unmap_flush_here(void)
 	atomic_dec(&inside);
 }
 
+/* The synchronous pass hands over one folio at a time, so those of several are the first pass's. */
+static bool fails_for_now(struct call *call, struct folio *src)
+{
+	unsigned int i;
+
+	for (i = 0; call && call->nr > 1 && i < min(READ_ONCE(dcbm_again), call->nr); i++)
+		if (call->pairs[i].src == src)
+			return true;
+	return false;
+}
+
 static int folio_mc_copy_here(struct folio *dst, struct folio *src)
 {
 	struct call *call = find_call();
+	bool copied = call && take_mark(call, src, dst);
 	int rc = 0;
 
-	if (!call || !take_mark(call, src, dst)) {
+	if (fails_for_now(call, src)) {
+		rc = -EAGAIN;
+	} else if (!copied) {
 		atomic_long_inc(&dcbm_count_of(call ? call->reason : MR_TYPES)->by_cpu);
 		/* Buffers of a block device are copied with a spinlock held (buffer_migrate_folio_norefs). */
 		if (dcbm_cpu_delay_us && !in_atomic())

@@ -6,6 +6,7 @@
  *   reasons          one line per reason: what the kernel's tracepoints say, what the engine was given, what the CPU did
  *   timeout_ms       how long one channel is waited for (10000 in the series)
  *   cpu_delay_us     makes each copy by CPU slower, so that an engine can be the faster one
+ *   again            so many folios of each batch of several answer EAGAIN when they are moved, after their copy
  *   other_migrator   Y: another migrator is registered, so turning on answers EBUSY
  *
  * The tracepoints are not exported by name; the kernel's own list has them (for_each_kernel_tracepoint).
@@ -21,6 +22,7 @@
 
 u32 dcbm_timeout_ms = 10000;
 u32 dcbm_cpu_delay_us;
+u32 dcbm_again;
 bool dcbm_other_migrator;
 
 static struct dentry *folder;
@@ -93,6 +95,7 @@ int dcbm_test_begin(void)
 	debugfs_create_file("reasons", 0444, folder, NULL, &reasons_fops);
 	debugfs_create_u32("timeout_ms", 0644, folder, &dcbm_timeout_ms);
 	debugfs_create_u32("cpu_delay_us", 0644, folder, &dcbm_cpu_delay_us);
+	debugfs_create_u32("again", 0644, folder, &dcbm_again);
 	debugfs_create_bool("other_migrator", 0644, folder, &dcbm_other_migrator);
 	return 0;
 }

@@ -12,7 +12,7 @@ for card in /sys/class/net/e*; do
     ip addr add 10.0.2.15/24 dev "${card##*/}"
     ip route add default via 10.0.2.2
 done
-export HOME=/root PYTHONPATH=/mnt/code:/mnt/code/crds:/mnt/code/node-agent
+export HOME=/root PYTHONPATH=/mnt/code:/mnt/code/crds:/mnt/code/node-agent:/mnt/exchange/python
 # The code is shared read-only: what Python compiles goes into memory.
 export PYTHONPYCACHEPREFIX=/tmp/pycache
 cd /tmp
