@@ -4,6 +4,7 @@
 Pure functions ``bytes -> value`` that raise ``KernelError``. They differ from what people and Python expect:
 
 * ``kstrtobool`` looks at one character, so ``10`` is true and ``01`` is false.
+  The ``e`` and ``d`` of "enabled" and "disabled" came after 6.12, which answers EINVAL (seen in the guest).
 * Base 0 means that ``010`` is eight and ``08`` is nothing.
 * Overflow is ERANGE for the ``kstrto*`` family, and EINVAL for sysctls and for ``reason_mask`` (where an overflown
   number falls through to the names).

@@ -23,6 +23,7 @@ import msgspec
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.control import Advance, AwaitBlocked, Command, Load, ReadLog, Reply, TakeSnapshot, Unload
 from tests.fakekernel.seen import (
+    COUNTERS,
     Attempt,
     Begin,
     Corrupted,
@@ -42,7 +43,6 @@ DCBM: Final = {Dialect.V5: "/sys/module/dcbm", Dialect.V6: "/sys/module/dcbm/par
 ANSWER_SECONDS_MAX: Final = 30.0
 """A call that must not block and is not over by then does block."""
 READ_BYTES: Final = 1 << 16
-TIERING_COUNTERS: Final = ("pgpromote_success", "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct")
 
 
 class MismatchError(AssertionError):
@@ -296,6 +296,6 @@ ACTIONS: Final[dict[str, Callable[[Replay, Path], object]]] = {
     "is a link": lambda _, path: _expect(path.is_symlink(), True, "a link"),
     "is driven by ptdma": lambda _, path: _expect(path.resolve().name, "ptdma", "driver"),
     **{f"mode {mode:04o}": _expect_mode(mode) for mode in (0o200, 0o444, 0o644)},
-    **{f"tells {name}": _expect_name(name) for name in ("nr_free_pages", *TIERING_COUNTERS)},
+    **{f"tells {name}": _expect_name(name) for name in COUNTERS},
 }
 """What ``Attempt`` can do."""

@@ -207,8 +207,8 @@ def _range(least: int, most: int) -> str:
 
 def _bools() -> Iterator[Seen]:
     readings = {
-        "1": ("1", "y", "Y", "t", "T", "e", "E", "on", "On", "oN", "10", "1garbage", "1 "),
-        "0": ("0", "n", "N", "f", "F", "d", "D", "of", "off", "oFF", "00", "01", "0x1"),
+        "1": ("1", "y", "Y", "t", "T", "on", "On", "oN", "10", "1garbage", "1 "),
+        "0": ("0", "n", "N", "f", "F", "of", "off", "oFF", "00", "01", "0x1"),
     }
     other = {"0": ON, "1": OFF}
     for value, texts in readings.items():
@@ -365,14 +365,11 @@ def _mainline() -> Iterator[Seen]:
     yield Seen("three NUMA nodes, one without processors", "mainline", NONE, nodes)
     huge = (Read(f"{THP}/hpage_pmd_size", "2097152"), Read(f"{THP}/enabled", "always [madvise] never"))
     yield Seen("transparent huge pages", "mainline", NONE, huge)
-    names = ("pgmigrate_success", "pgmigrate_fail", "thp_migration_success", "thp_migration_fail",
-             "thp_migration_split", "numa_pages_migrated", "numa_hint_faults", "numa_pte_updates", "pgpromote_success",
-             "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "pgdemote_khugepaged")  # fmt: skip
-    yield Seen("counters of migrations", "mainline", NONE, tuple(Counted(name, 0) for name in names))
-    for name in ("pgpromote_success", "pgpromote_candidate", "pgdemote_kswapd", "pgdemote_direct", "nr_free_pages"):
-        yield Seen(
-            f"each NUMA node counts {name}", "mainline", NONE, (Attempt(f"tells {name}", f"{NODES}/node0/vmstat"),)
-        )
+    for name in COUNTERS:
+        yield Seen(f"vmstat has {name}", "mainline", NONE, (Attempt(f"tells {name}", "/proc/vmstat"),))
+    for name in NUMA_NODE_COUNTERS:
+        where = f"{NODES}/node0/vmstat"
+        yield Seen(f"each NUMA node counts {name}", "mainline", NONE, (Attempt(f"tells {name}", where),))
     for name in ("cpu", "memory", "io"):
         yield Seen(f"pressure of {name}", "mainline", NONE, (Attempt("is a pressure file", f"/proc/pressure/{name}"),))
     yield Seen("without the series", "mainline", NONE, (Lists("/sys/module", lacks=("dcbm",)),))
@@ -417,6 +414,25 @@ def _rights() -> Iterator[Seen]:
     yield Seen("a second migrator is refused", "EBUSY", BOTH, (*busy, *told, *free))
 
 
+NUMA_NODE_COUNTERS: Final = (
+    "nr_free_pages",
+    "pgpromote_success",
+    "pgpromote_candidate",
+    "pgdemote_kswapd",
+    "pgdemote_direct",
+)
+COUNTERS: Final = (
+    *NUMA_NODE_COUNTERS,
+    "pgmigrate_success",
+    "pgmigrate_fail",
+    "thp_migration_success",
+    "thp_migration_fail",
+    "thp_migration_split",
+    "numa_pages_migrated",
+    "numa_hint_faults",
+    "numa_pte_updates",
+    "pgdemote_khugepaged",
+)
 CHANNEL_FILES: Final = ("in_use", "memcpy_count", "bytes_transferred")
 
 

@@ -51,8 +51,9 @@ MADV_POPULATE_WRITE: Final = 23
 MADV_SOFT_OFFLINE: Final = 101
 POISONED_MAX: Final = 4
 """A page that was taken out of use never comes back."""
-BLOCK_PAGES: Final = 128 * 256
-"""Of a memory block of 128 MiB, which is what x86 has up to 64 GiB."""
+FOUND: Final = "/run/movable_block"
+NEED_BLOCK: Final = frozenset({MigrationReason.MEMORY_HOTPLUG, MigrationReason.LONGTERM_PIN})
+"""They take a memory block away, which ``movable_block`` has to find while nothing is offloaded."""
 ABOVE_HUGE_PAGES: Final = 64
 GROUP: Final = "/sys/fs/cgroup/moved"
 CHILDREN: Final[list[int]] = []
@@ -247,22 +248,19 @@ def _by_soft_offline(_workload: Workload, count: int, owned: list[Own]) -> Work:
     return work
 
 
-def _by_memory_hotplug(_workload: Workload, count: int, _owned: list[Own]) -> Work:
-    own = Own(2 * BLOCK_PAGES, LOWER_TIER, salted=False)
-    block = keep_in_one_block(own, count)
+def _by_memory_hotplug(_workload: Workload, count: int, owned: list[Own]) -> Work:
+    block = movable_block()
+    owned.append(Own(count, LOWER_TIER))
 
     def work() -> None:
         write_all(f"{block}/state", "offline")
-        write_all(f"{block}/state", "online")
-        own.free()  # kept until now
+        write_all(f"{block}/state", "online_movable")
 
     return work
 
 
 def _by_longterm_pin(_workload: Workload, count: int, owned: list[Own]) -> Work:
-    block = blocks(LOWER_TIER)[-2]
-    write_all(f"{block}/state", "offline")
-    write_all(f"{block}/state", "online_movable")
+    movable_block()
     own = Own(count, LOWER_TIER)
     owned.append(own)
     return lambda: register_buffer(own)
@@ -344,18 +342,18 @@ def enter_group() -> None:
     write_all(f"{GROUP}/cgroup.procs", "0")
 
 
-def keep_in_one_block(own: Own, count: int) -> str:
-    """Give back all but `count` pages, which lie in a memory block that can be taken away; return its folder.
+def movable_block() -> str:
+    """Return the folder of a memory block of the lower tier that can be taken away; movable pages come from it first.
 
-    Of a NUMA node's blocks the first has the kernel's own list of pages, and the last a hole, where the firmware keeps
-    its tables: neither can be.
+    It is found by trying: in the first one is the kernel's own list of pages, in the last one a hole for the firmware's
+    tables, in some other what the boot loader has put there, each time elsewhere. So it is remembered for this boot.
     """
-    places = [f"{MEMORY}/memory{frame // BLOCK_PAGES}" for frame in own.frames()]
-    block = next(block for block in reversed(blocks(LOWER_TIER)[1:-1]) if places.count(block) >= count)
-    first = next(i for i, place in enumerate(places) if place == block == places[min(i + count, len(places)) - 1])
-    own.free(0, first)
-    own.free(first + count, len(places))
-    return block
+    if not os.path.exists(FOUND):
+        block = next(block for block in reversed(blocks(LOWER_TIER)) if not write(f"{block}/state", "offline"))
+        write_all(f"{block}/state", "online_movable")
+        with open(FOUND, "w") as stream:
+            stream.write(block)
+    return read(FOUND)
 
 
 def blocks(node: int) -> list[str]:

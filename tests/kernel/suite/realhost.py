@@ -39,7 +39,7 @@ from tests.fakekernel.control import (
 )
 from tests.fakekernel.model import Snapshot
 from tests.fakekernel.replay import DCBM, MismatchError, Replay
-from tests.fakekernel.seen import Counted, Logged, Read, Step, Within
+from tests.fakekernel.seen import Counted, Do, Logged, Read, Seen, Step, Within
 from tests.kernel.suite import causes, modules
 from tests.kernel.suite.kernellog import Reader
 from tests.kernel.suite.lib import read, vmstat, write
@@ -123,6 +123,8 @@ class RealHost:
             causes.see_sys_read_only()
         if not self._row.row.host.get("cap_sys_admin", True):
             causes.drop_sys_admin()
+        if causes.NEED_BLOCK & {command.workload.reason for command in migrations(self._row.row)}:
+            causes.movable_block()
         self._log = Reader()
         return self
 
@@ -309,6 +311,12 @@ class colliding:  # noqa: N801  # a context manager
     def __exit__(self, *_: object) -> None:
         if self._wanted:
             must_write(f"{ENGINE}/batch_delay_ms", "0")
+
+
+def migrations(row: Seen) -> list[Migrate]:
+    """Return what migrates in a row."""
+    commands = [step.command for step in row.steps if isinstance(step, Do)]
+    return [command for command in commands if isinstance(command, Migrate)]
 
 
 def must_write(path: str, value: str) -> None:
