@@ -32,8 +32,9 @@ HOST: Final = "10.0.2.2"
 """The machine's loopback as the guest sees it (QEMU user networking)."""
 
 PORT_NAME: Final = "numamigration.ask"
-COMMAND_LINE: Final = "console=ttyS0 panic=-1 root=/dev/vda rw init=/guest-init mitigations=off"
-"""panic=-1: reboot at once, which ends QEMU (-no-reboot), so that a panic is noticed at once."""
+COMMAND_LINE: Final = "console=ttyS0 panic=-1 root=/dev/vda rw init=/guest-init mitigations=off nokaslr"
+"""panic=-1: reboot at once, which ends QEMU (-no-reboot), so that a panic is noticed at once. nokaslr: else the kernel
+may lie in the lower tier, and there in the way of whoever takes memory away."""
 
 
 class Parts(NamedTuple):

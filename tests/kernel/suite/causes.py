@@ -47,6 +47,7 @@ MEMORY: Final = "/sys/devices/system/memory"
 BLOCK: Final = re.compile(r"memory\d+")
 DAMON: Final = "/sys/kernel/mm/damon/admin/kdamonds"
 DAMON_SECONDS_MAX: Final = 10.0
+MCL_CURRENT: Final = 1
 MADV_POPULATE_WRITE: Final = 23
 MADV_SOFT_OFFLINE: Final = 101
 POISONED_MAX: Final = 4
@@ -227,6 +228,9 @@ def reserve_huge_pages(node: int, count: int) -> None:
 
 
 def _by_compaction(_workload: Workload, count: int, owned: list[Own]) -> Work:
+    # It takes everybody's pages, ours too, and whoever touches one that is on its way waits: locked ones it leaves.
+    write_all("/proc/sys/vm/compact_unevictable_allowed", "0")
+    _call("mlockall", MCL_CURRENT)
     # Compaction moves pages to higher addresses, and memory is given out from there: what is free above must come late.
     above = Own(ABOVE_HUGE_PAGES, 0, folio_pages=HUGE, salted=False)
     own = Own(COMPACTED * count, 0)
@@ -345,8 +349,8 @@ def enter_group() -> None:
 def movable_block() -> str:
     """Return the folder of a memory block of the lower tier that can be taken away; movable pages come from it first.
 
-    It is found by trying: in the first one is the kernel's own list of pages, in the last one a hole for the firmware's
-    tables, in some other what the boot loader has put there, each time elsewhere. So it is remembered for this boot.
+    It is found by trying, for in the first one is the kernel's own list of pages, and in the last one a hole for the
+    firmware's tables; and remembered for this boot.
     """
     if not os.path.exists(FOUND):
         block = next(block for block in reversed(blocks(LOWER_TIER)) if not write(f"{block}/state", "offline"))
