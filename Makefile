@@ -18,6 +18,10 @@ setup: ## Make .venv from the hashed locks
 setup-fuse:
 	@scripts/setup fuse
 
+.PHONY: setup-kernel
+setup-kernel:
+	@scripts/setup kernel
+
 .PHONY: demo
 demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running; first time builds for minutes)
 	@$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
@@ -27,7 +31,7 @@ demo-hazards: setup-fuse ## Watch five engines go wrong, and what is said of eac
 	@$(BIN)/python -m tests.demo.hazards
 
 .PHONY: test
-test: verify test-unit test-apiserver test-demo coverage ## Everything that continuous integration runs
+test: verify test-unit test-apiserver test-kernel test-demo coverage ## Everything that continuous integration runs
 
 .PHONY: verify
 verify: setup ## Format, lint, types, import rules, generated files, tree rules (no tests)
@@ -38,7 +42,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
-	$(BIN)/python scripts/kernel_documents.py --check
+	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python scripts/check_tree.py
@@ -51,6 +55,14 @@ test-unit: setup-fuse ## Unit and property tests, the fake kernel's own among th
 test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd and kube-apiserver
 	$(BIN)/python -m tests.testbed build
 	$(PYTEST) --numprocesses 3 tests/apiserver
+
+# One process: there is one guest. The variables are for a kernel of your own: docs/testing-on-your-kernel.md.
+GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODULES)' GUEST_DCBM='$(DCBM)'
+.PHONY: test-kernel
+test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITRD=initrd DCBM=real: yours)
+	$(BIN)/python -m tests.testbed build
+	$(GUEST) $(BIN)/python -m tests.kernel prepare
+	$(GUEST) $(PYTEST) tests/kernel
 
 .PHONY: soak
 soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
@@ -96,7 +108,7 @@ generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
-	$(BIN)/python scripts/kernel_documents.py
+	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m tests.promises >docs/promises.md
 
 .PHONY: format

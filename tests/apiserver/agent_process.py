@@ -14,7 +14,7 @@ from typing import Any, Final
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, STATE_KIND, STATE_PLURAL
 from tests.fakekernel.host import FakeHost
-from tests.testbed.api import Json
+from tests.testbed.api import Api, Json
 from tests.testbed.controlplane import ControlPlane
 
 PROJECT: Final = Path(__file__).parents[2]
@@ -22,7 +22,36 @@ COLLECTION: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
 STOP_SECONDS_MAX: Final = 30
 
 
-class NodeUnderTest:
+class NodeState:
+    """A node's object: what an operator writes into it, and what its agent answers."""
+
+    def __init__(self, api: Api, name: str) -> None:
+        self.api, self.name = api, name
+        self._generation = 0
+
+    @property
+    def path(self) -> str:
+        return f"{COLLECTION}/{self.name}"
+
+    def push(self, **groups: Any) -> None:
+        """Write a spec as the operator does."""
+        spec = {"revision": spec_revision({"groups": groups}), "groups": groups}
+        document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.name}, "spec": spec}
+        stored = self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
+        self._generation = stored["metadata"]["generation"]
+
+    def until(self, predicate: Callable[[Json], bool]) -> Json:
+        """Return the status once it is about the last spec and satisfies `predicate`."""
+
+        def holds(state: Json) -> bool:
+            status = state.get("status", {})
+            return status.get("observedGeneration", 0) >= self._generation and predicate(status)
+
+        found: Json = self.api.watch_until(self.path, holds)["status"]
+        return found
+
+
+class NodeUnderTest(NodeState):
     """A node state, a mounted host, and the agent's process between them."""
 
     def __init__(
@@ -48,16 +77,12 @@ class NodeUnderTest:
             program: the agent's module, or ``tests.twin``, where its own pages move inside the fake kernel.
         """
         self._log, self._program = log, program
-        self.api, self.host, self.name = control_plane.api, host, name
+        super().__init__(control_plane.api, name)
+        self.host = host
         self._folder, self._server, self._ca = folder, server or control_plane.server, control_plane.ca
         self.token_file = folder / "token"
         self.token_file.write_text(control_plane.admin_token)
-        self._generation = 0
         self.agent: subprocess.Popen[bytes] | None = None
-
-    @property
-    def path(self) -> str:
-        return f"{COLLECTION}/{self.name}"
 
     def start(self, *flags: str) -> None:
         """Start the agent; `flags` beat those below."""
@@ -92,23 +117,6 @@ class NodeUnderTest:
         if self.agent is not None:
             self.agent.kill()
             self.agent.wait()
-
-    def push(self, **groups: Any) -> None:
-        """Write a spec as the operator does."""
-        spec = {"revision": spec_revision({"groups": groups}), "groups": groups}
-        document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.name}, "spec": spec}
-        stored = self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
-        self._generation = stored["metadata"]["generation"]
-
-    def until(self, predicate: Callable[[Json], bool]) -> Json:
-        """Return the status once it is about the last spec and satisfies `predicate`."""
-
-        def holds(state: Json) -> bool:
-            status = state.get("status", {})
-            return status.get("observedGeneration", 0) >= self._generation and predicate(status)
-
-        found: Json = self.api.watch_until(self.path, holds)["status"]
-        return found
 
 
 def group_state(status: Json, name: str = "offload") -> str:

@@ -36,7 +36,7 @@ BALANCING_MAX: Final = 4
 NORMAL, TIERING = 1, 2
 """Bits of numa_balancing."""
 
-OTHER_MODULE_LOCK: Final = "parameters of kvm_amd"
+OTHER_MODULE_LOCK: Final = "parameters of virtio_net"
 
 
 def _store_numa_balancing(state: KernelState, data: bytes, caller: Caller) -> None:
@@ -199,7 +199,7 @@ MAINLINE_ROWS: Final = (
         BUILT_IN_LOCK,
     ),
     parameter(
-        Row("/sys/module/kvm_amd/parameters/npt", 0o444, Kind.SYSFS, lambda _: b"Y\n"),
+        Row("/sys/module/virtio_net/parameters/csum", 0o444, Kind.SYSFS, lambda _: b"Y\n"),
         OTHER_MODULE_LOCK,
     ),
     Row(f"{SYSCTL}/osrelease", 0o444, Kind.SYSCTL, lambda state: f"{state.config.osrelease}\n".encode()),
@@ -209,7 +209,7 @@ MAINLINE_ROWS: Final = (
     *(_pressure(resource) for resource in PRESSURES),
 )
 """What every kernel here has, with or without the series. One parameter of printk, which is built in, and one of
-kvm_amd, which is loaded, show whom a blocked parameter blocks."""
+virtio_net, which is loaded, show whom a blocked parameter blocks."""
 
 
 def driver_rows(config: HostConfig) -> Iterator[Row]:

@@ -43,7 +43,7 @@ FOLIOS_PER_CALL: Final[dict[MigrationReason, int]] = {
     MigrationReason.MEMPOLICY_MBIND: UP_TO_CEILING,
     MigrationReason.NUMA_MISPLACED: 1,
     MigrationReason.CONTIG_RANGE: 32,
-    MigrationReason.LONGTERM_PIN: 1,
+    MigrationReason.LONGTERM_PIN: UP_TO_CEILING,
     MigrationReason.DEMOTION: 32,
     MigrationReason.DAMON: 475,
 }

@@ -63,7 +63,7 @@ from tests.fakekernel.layout import (
 )
 from tests.fakekernel.migration import Flow, end_batches, hand_over, let_time_pass, next_event, refill
 from tests.fakekernel.moves import Folios, Move, Moved
-from tests.fakekernel.parsing import KernelError
+from tests.fakekernel.parsing import KernelError, sysctl_bytes_taken
 from tests.fakekernel.series import SERIES
 from tests.fakekernel.state import NUMA_NODE_NAMES, CpuThreads, Dcbm, KernelState
 from tests.fakekernel.tree import SOUND, Fifo, File, Folder, Tree, parent
@@ -590,6 +590,8 @@ class FakeKernel:
         text = data.decode(errors="replace").removesuffix("\n")
         self.stores.append(Store(PurePosixPath(handle.path).name, text))
         row.store(self._state, data, handle.caller)
+        if row.kind is Kind.SYSCTL:
+            return sysctl_bytes_taken(data)
         return len(data) if row.returns is None else row.returns
 
     def create(self, path: str, caller: Caller = HOST_ROOT) -> None:

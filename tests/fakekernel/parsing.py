@@ -4,6 +4,7 @@
 Pure functions ``bytes -> value`` that raise ``KernelError``. They differ from what people and Python expect:
 
 * ``kstrtobool`` looks at one character, so ``10`` is true and ``01`` is false.
+  The ``e`` and ``d`` of "enabled" and "disabled" came after 6.12, which answers EINVAL (seen in the guest).
 * Base 0 means that ``010`` is eight and ``08`` is nothing.
 * Overflow is ERANGE for the ``kstrto*`` family, and EINVAL for sysctls and for ``reason_mask`` (where an overflown
   number falls through to the names).
@@ -116,6 +117,16 @@ def sysctl_int(data: bytes, lowest: int, highest: int) -> int:
     if not lowest <= value <= highest:
         raise KernelError(EINVAL)
     return value
+
+
+def sysctl_bytes_taken(data: bytes) -> int:
+    """Return what write(2) says of a sysctl's number: it counts up to what stands behind the blanks that follow."""
+    rest = data.lstrip(BLANKS)
+    found = _BASE_0.match(rest.removeprefix(b"-"))
+    if not found:
+        return len(data)
+    behind = rest.removeprefix(b"-")[found.end() :]
+    return len(data) - len(behind.lstrip(BLANKS))
 
 
 SYSCTL_ENDS: Final = frozenset({b" ", b"\t", b"\n"})

@@ -8,6 +8,7 @@ import errno
 import gzip
 import os
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -21,7 +22,22 @@ import msgspec
 
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.control import Advance, AwaitBlocked, Command, Load, ReadLog, Reply, TakeSnapshot, Unload
-from tests.fakekernel.seen import Attempt, Begin, Corrupted, Counted, Do, End, Lists, Logged, Read, Seen, Step, Write
+from tests.fakekernel.seen import (
+    COUNTERS,
+    Attempt,
+    Begin,
+    Corrupted,
+    Counted,
+    Do,
+    End,
+    Lists,
+    Logged,
+    Read,
+    Seen,
+    Step,
+    Within,
+    Write,
+)
 
 DCBM: Final = {Dialect.V5: "/sys/module/dcbm", Dialect.V6: "/sys/module/dcbm/parameters"}
 ANSWER_SECONDS_MAX: Final = 30.0
@@ -72,18 +88,21 @@ class Replay:
                 _expect(_errno_of(lambda: self.do(self._placed(command))), number, step)
             case Attempt(action, path, number):
                 _expect(_errno_of(lambda: ACTIONS[action](self, self._path(path))), number, step)
-            case Lists() | Counted() | Corrupted() | Logged():
+            case Lists() | Counted() | Within() | Corrupted() | Logged():
                 self._look(step)
             case _:
                 assert_never(step)
 
-    def _look(self, step: Lists | Counted | Corrupted | Logged) -> None:
+    def _look(self, step: Lists | Counted | Within | Corrupted | Logged) -> None:
         match step:
             case Lists(folder, has, lacks):
                 names = {entry.name for entry in self._path(folder).iterdir()}
                 _expect((set(has) - names, set(lacks) & names), (set(), set()), step)
             case Counted(name, by):
                 _expect(self._read_vmstat()[name] - self._vmstat[name], by, step)
+            case Within(file, least, most):
+                number = int(self._path(file).read_text())
+                _expect(number if not least <= number <= most else "within", "within", step)
             case Corrupted(pages):
                 snapshot = self.do(TakeSnapshot()).snapshot
                 _expect(snapshot and snapshot.corrupted_pages, pages, step)
@@ -124,7 +143,7 @@ class Replay:
             _expect(shown, f"{call.shows}\n", call)
 
     def _path(self, path: str) -> Path:
-        return self.root / path.replace("{dcbm}", DCBM[self.dialect]).lstrip("/")
+        return self.root / path.replace("{dcbm}", DCBM.get(self.dialect, "")).lstrip("/")
 
     def _placed(self, command: Command) -> Command:
         if isinstance(command, AwaitBlocked):
@@ -209,7 +228,7 @@ def _use_kept(replay: Replay, path: Path) -> None:
 
 def _kill_writer(replay: Replay, path: Path) -> None:
     script = "import os, sys; os.write(os.open(sys.argv[1], os.O_WRONLY), b'0')"
-    with subprocess.Popen([sys.executable, "-c", script, str(path)]) as writer:
+    with subprocess.Popen([sys.executable, "-ISc", script, str(path)]) as writer:
         replay.do(AwaitBlocked("/" + str(path.relative_to(replay.root))))
         writer.kill()
         _await_uninterruptible(writer.pid)
@@ -223,6 +242,31 @@ def _await_uninterruptible(pid: int) -> None:
     deadline = time.monotonic() + ANSWER_SECONDS_MAX
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "D":
         _expect(time.monotonic() < deadline, True, f"state D of {pid}")
+
+
+def _store_once(_replay: Replay, path: Path) -> None:
+    with _descriptor(path, os.O_WRONLY) as descriptor:
+        _expect((os.write(descriptor, b"2"), os.write(descriptor, b"3")), (1, 1), "writes")
+    _expect(path.read_text(), "2\n", "the second write")
+
+
+def _read_to_the_end(_replay: Replay, path: Path) -> None:
+    with _descriptor(path, os.O_RDONLY) as descriptor:
+        _expect((os.read(descriptor, 10), os.read(descriptor, 10)), (b"1\n", b""), "reads")
+
+
+def _is_pressure(_replay: Replay, path: Path) -> None:
+    found = [line.split() for line in path.read_text().splitlines()]
+    keys = [[part.partition("=")[0] for part in line] for line in found]
+    _expect(keys, [[kind, "avg10", "avg60", "avg300", "total"] for kind in ("some", "full")], "lines")
+
+
+def _expect_mode(mode: int) -> Callable[[Replay, Path], None]:
+    return lambda _, path: _expect(oct(stat.S_IMODE(path.stat().st_mode)), oct(mode), "mode")
+
+
+def _expect_name(name: str) -> Callable[[Replay, Path], None]:
+    return lambda _, path: _expect(name in [line.split()[0] for line in path.read_text().splitlines()], True, name)
 
 
 def _configured(_replay: Replay, path: Path) -> None:
@@ -246,5 +290,12 @@ ACTIONS: Final[dict[str, Callable[[Replay, Path], object]]] = {
     "use a descriptor held over an unload": _use_kept,
     "kill the writer of a turn-off": _kill_writer,
     "configured as a module": _configured,
+    "a second write of a descriptor does nothing": _store_once,
+    "a read after the end is empty": _read_to_the_end,
+    "is a pressure file": _is_pressure,
+    "is a link": lambda _, path: _expect(path.is_symlink(), True, "a link"),
+    "is driven by ptdma": lambda _, path: _expect(path.resolve().name, "ptdma", "driver"),
+    **{f"mode {mode:04o}": _expect_mode(mode) for mode in (0o200, 0o444, 0o644)},
+    **{f"tells {name}": _expect_name(name) for name in COUNTERS},
 }
 """What ``Attempt`` can do."""

