@@ -34,7 +34,7 @@ from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Spoiled, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, no_room, wish
+from tests.unit.agent_rig import OFFLOAD, TIMING, FakeSysfs, Rig, no_room, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -497,6 +497,19 @@ def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) 
     rig.kernel.drift(OFFLOADING, "1")
 
     ask(rig)
+
+    assert not rig.kernel.snapshot().offloading
+    assert rig.group()["reason"] == "CorruptionDetected"
+
+
+def test_a_corrupt_engine_that_somebody_turns_on_is_off_at_the_next_look(tmp_path: Path) -> None:
+    """Promise 15: the pause after a failed change is for what may be tried again."""
+    rig = Rig(tmp_path / "state", CORRUPT, timing=TIMING._replace(drift_check=1))
+    rig.settle()
+    ask(rig)
+    rig.kernel.drift(OFFLOADING, "1")
+
+    rig.pass_time(1.5)
 
     assert not rig.kernel.snapshot().offloading
     assert rig.group()["reason"] == "CorruptionDetected"
