@@ -40,23 +40,24 @@ def drivers(guest: Guest, hands: Hands) -> dict[str, Driver]:
     return drivers
 
 
-def _loaded(driver: Driver) -> Iterator[Driver]:
+def _loaded(driver: Driver, hands: Hands) -> Iterator[Driver]:
     driver.load()
     yield driver
     driver.at_rest()
     driver.unload()
+    assert hands.ask("splats") == []
 
 
 @pytest.fixture
-def v6(drivers: dict[str, Driver]) -> Iterator[Driver]:
+def v6(drivers: dict[str, Driver], hands: Hands) -> Iterator[Driver]:
     """The revision of June 2026, just loaded."""
-    yield from _loaded(drivers["v6"])
+    yield from _loaded(drivers["v6"], hands)
 
 
 @pytest.fixture
-def v5(drivers: dict[str, Driver]) -> Iterator[Driver]:
+def v5(drivers: dict[str, Driver], hands: Hands) -> Iterator[Driver]:
     """The revision of April 2026, just loaded."""
-    yield from _loaded(drivers["v5"])
+    yield from _loaded(drivers["v5"], hands)
 
 
 @pytest.fixture

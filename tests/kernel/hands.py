@@ -78,7 +78,7 @@ class Hands:
         number = self.ask("write", path, str(value))
         assert number == 0, f"{path}: errno {number} for {value!r}"
 
-    def until(self, path: str, wanted: str | Iterable[str], seconds: float = 20) -> str:
+    def until(self, path: str, wanted: str | Iterable[str], seconds: float = 40) -> str:
         """Return what a file says once it says what is wanted."""
         texts = [wanted] if isinstance(wanted, str) else list(wanted)
         found: str = self.ask("await", path, texts, seconds, seconds=seconds)

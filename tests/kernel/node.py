@@ -100,14 +100,14 @@ class GuestNode(NodeState):
         """End the agent as a kubelet does, and return its exit code and its log."""
         return self._end(signal.SIGTERM)
 
-    def kill(self) -> Done:
-        """End the agent without a word."""
-        return self._end(signal.SIGKILL)
+    def kill(self, seconds: float = STOP_SECONDS_MAX) -> Done:
+        """End the agent without a word; it goes when the kernel lets it, for which `seconds` are waited."""
+        return self._end(signal.SIGKILL, seconds)
 
-    def _end(self, number: signal.Signals) -> Done:
+    def _end(self, number: signal.Signals, seconds: float = STOP_SECONDS_MAX) -> Done:
         assert self.agent is not None
         self.agent.signal(number)
-        return self.agent.wait(STOP_SECONDS_MAX)
+        return self.agent.wait(seconds)
 
     def _hand_token(self, name: str, token: str) -> Path:
         path = self.guest.exchange / f"{name}.token"

@@ -128,6 +128,22 @@ def test_an_engine_that_has_come_to_do_nothing_is_told_by_own_pages(
 
     assert workload.ask("move", 0) == 2 * BATCH
 
-    status = node.until(lambda status: ("OffloadIneffective", "True") in told(status), seconds=60)
+    status = node.until(lambda status: ("OffloadIneffective", "True") in told(status))
     assert status["statistics"]["foliosMigrated"] == 0
     assert v6.counts("syscall_or_cpuset")["no_channel"] > 0
+
+
+def test_channels_that_another_client_holds_are_told_as_such_once_a_turn_off_has_shown_whose_they_are(
+    v6: Driver, node: GuestNode, workload: Hands
+) -> None:
+    """Promise 11: until then it is a stall, for channels are in use and nothing moves."""
+    turn_on(node)
+    v6.switch(taken=4)
+    assert workload.ask("move", 1) == 2 * BATCH
+    node.reason("EngineStalled")
+    node.until(lambda status: group_state(status) == "Ready" and status["offload"] != "Off")
+
+    assert workload.ask("move", 0) == 2 * BATCH
+
+    node.until(lambda status: ("ChannelsExhausted", "True") in told(status))
+    assert (v6.read("offloading"), v6.read("folios_migrated")) == ("1", "0")

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The agent with more time to move pages of its own: an emulated processor takes seconds for what takes 0.2 s.
 
-It reads the counters of each NUMA node each second instead of each minute. All else is as people install it, also how
-long an engine may hold others' pages: ``python -m tests.kernel.suite.agent`` and the agent's flags.
+It reads the counters of each NUMA node each second instead of each minute, and wonders after 5 s instead of 30 s why
+pages migrate and none goes through the engine. All else is as people install it, also how long an engine may hold
+others' pages: ``python -m tests.kernel.suite.agent`` and the agent's flags.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import sys
 from typing import Final
 
-from numamigration_agent import counting, effect, lanes, loop, verify
+from numamigration_agent import counting, effect, lanes, loop, verify, watch
 from numamigration_agent.__main__ import main
 from numamigration_agent.lanes import Lane
 
@@ -27,6 +28,7 @@ def adjust() -> None:
         (verify, "MOVING_SECONDS_MAX", MOVING_SECONDS_MAX),
         (loop, "WINDOW_SECONDS_MAX", WINDOW_SECONDS_MAX),
         (effect, "SECONDS_MAX", PROBE_SECONDS_MAX),
+        (watch, "INEFFECTIVE_SECONDS", 5.0),
         (counting, "NUMA_NODES_SECONDS", 1.0),
     ):
         getattr(module, name)  # there is such a name

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from typing import Any, Final
 
-from tests.kernel.suite import lib
+from tests.kernel.suite import kernellog, lib
 
 POLL_SECONDS: Final = 0.01
 """Kernel files tell nobody that they have changed."""
@@ -61,6 +61,7 @@ class Hands:
     def __init__(self, connect: Callable[[], socket.socket]) -> None:
         self._connect = connect
         self._memory = Memory(1, 0)
+        self._log = kernellog.Reader()
 
     def serve(self) -> None:
         """Answer until the other end is gone."""
@@ -94,6 +95,10 @@ class Hands:
 
     def do_vmstat(self) -> dict[str, int]:
         return lib.vmstat()
+
+    def do_splats(self) -> list[str]:
+        """Return what the kernel has complained of since this was last asked."""
+        return kernellog.splats(self._log.lines())
 
     def do_await(self, path: str, texts: list[str], seconds: float) -> str:
         """Return what a file says once that is one of `texts`, or when time is up."""
