@@ -492,12 +492,19 @@ def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_canno
 
 
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:
-    """Promise 15: it corrupts the pages of others right now."""
+    """Promise 15: before anything else is undone, which would open it to the pages of others."""
     rig = start(CORRUPT)
     rig.kernel.drift(OFFLOADING, "1")
 
     ask(rig)
 
+    assert [name for name, _ in rig.stores[1:]] == [
+        "nr_dma_chan",
+        "reason_mask",
+        "offloading",
+        "reason_mask",
+        "nr_dma_chan",
+    ]
     assert not rig.kernel.snapshot().offloading
     assert rig.group()["reason"] == "CorruptionDetected"
 
