@@ -452,6 +452,7 @@ def turn_off(switch: Knob, life: int | None, baselines: Baselines, fresh: frozen
 _ADVICE: Final = {
     Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
     Reason.NO_DMA_CHANNEL: "the driver found no DMA channel to take",
+    Reason.NOT_LOADED: "the driver is being unloaded, or was just loaded anew",
     Reason.PERMISSION_DENIED: "the agent must run as uid 0 with the capabilities that this file asks for",
     Reason.READ_ONLY_FILE_SYSTEM: "mount it writable into the agent's container",
     Reason.INVALID_VALUE: "this kernel does not take the value",

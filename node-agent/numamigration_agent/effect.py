@@ -16,6 +16,7 @@ Sources: Documentation/accounting/psi.rst; "[PATCH RFC v6 0/5]" of the batch cop
 from __future__ import annotations
 
 from random import Random
+from typing import Final
 
 from numamigration_agent.jobs import Moved
 from numamigration_agent.kernel.codecs import reason_names
@@ -25,6 +26,8 @@ from numamigration_agent.kernel.pages import Batch, MoveRequest
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.verify import CAUSABLE
 from numamigration_agent.watch import PROBE_PAGES, Probed
+
+SECONDS_MAX: Final = 2.0  # less than the watch waits before it calls the engine stalled
 
 
 def probe_request(facts: KernelFacts, rng: Random) -> MoveRequest | str:
@@ -38,7 +41,7 @@ def probe_request(facts: KernelFacts, rng: Random) -> MoveRequest | str:
     if len(nodes) < 2:
         return f"{len(nodes) or 'no'} NUMA node has memory, and pages of our own are moved between two"
     source, destination = nodes[:2]
-    return MoveRequest(reason, (Batch(source, destination, small=PROBE_PAGES),), rng.getrandbits(32))
+    return MoveRequest(reason, (Batch(source, destination, small=PROBE_PAGES),), rng.getrandbits(32), SECONDS_MAX)
 
 
 def _enabled_reasons(facts: KernelFacts) -> frozenset[str]:

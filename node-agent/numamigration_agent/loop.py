@@ -464,6 +464,10 @@ class Agent:
         if corrected:
             self._drifts.corrected(corrected, now)
             self._counting.corrected(len(corrected))
+        failure = self._changes.retries.failures.get(UNITS[SettingsGroup.OFFLOAD])
+        if failure and failure.reason is Reason.CORRUPTION_DETECTED:
+            # Nothing of it is tried again, and a pause would only delay turning off what somebody else turns on.
+            self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
 
     # --- reports -----------------------------------------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ ERRNO_REASONS: Final = {
     errno.EROFS: Reason.READ_ONLY_FILE_SYSTEM,
     errno.EINVAL: Reason.INVALID_VALUE,
     errno.ERANGE: Reason.INVALID_VALUE,
+    errno.ENODEV: Reason.NOT_LOADED,  # its driver is being unloaded; what else it may mean stands with the knob
 }
 """What an errno of a knob's file means; any other one is a KernelError."""
 

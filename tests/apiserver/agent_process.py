@@ -14,7 +14,7 @@ from typing import Any, Final
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import API_VERSION, OPERATOR_MANAGER, STATE_KIND, STATE_PLURAL
 from tests.fakekernel.host import FakeHost
-from tests.testbed.api import Api, Json
+from tests.testbed.api import WAIT_SECONDS_MAX, Api, Json
 from tests.testbed.controlplane import ControlPlane
 
 PROJECT: Final = Path(__file__).parents[2]
@@ -40,14 +40,14 @@ class NodeState:
         stored = self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
         self._generation = stored["metadata"]["generation"]
 
-    def until(self, predicate: Callable[[Json], bool]) -> Json:
-        """Return the status once it is about the last spec and satisfies `predicate`."""
+    def until(self, predicate: Callable[[Json], bool], *, seconds: float = WAIT_SECONDS_MAX) -> Json:
+        """Return the status once it is about the last spec and satisfies `predicate`, within `seconds`."""
 
         def holds(state: Json) -> bool:
             status = state.get("status", {})
             return status.get("observedGeneration", 0) >= self._generation and predicate(status)
 
-        found: Json = self.api.watch_until(self.path, holds)["status"]
+        found: Json = self.api.watch_until(self.path, holds, timeout=seconds)["status"]
         return found
 
 

@@ -16,6 +16,7 @@ from typing import Final, TypeVar
 import pytest
 
 from tests.kernel import store
+from tests.kernel.agent_bed import drivers, hands, node, rebooted, v5, v6  # noqa: F401 - fixtures
 from tests.kernel.choice import DCBM, read_choice
 from tests.kernel.collection import SUITE, GuestFile, GuestItem
 from tests.kernel.guest import Guest

@@ -45,6 +45,8 @@ def mover(call: Callable[[MoveOwnPages], Moved]) -> Mover:
                     return MoveAnswer(tuple(passages), error.errno or 0, str(error), seconds)
                 passages.append(Passage(*moved))
                 seconds += moved.seconds
+                if moved.wrong:
+                    return MoveAnswer(tuple(passages), seconds=seconds)
         return MoveAnswer(tuple(passages), seconds=seconds)
 
     return move

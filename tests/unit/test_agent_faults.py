@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from datetime import timedelta
-from errno import EROFS
+from errno import ENODEV, EROFS
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +21,7 @@ from numamigration_agent.jobs import Probe
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import Knob
 from numamigration_api.machinery.clock import parse_timestamp
-from tests.fakekernel.config import HostConfig
+from tests.fakekernel.config import HostConfig, Spoiled
 from tests.unit.agent_rig import APPLIED, OFFLOAD, START, FakeSysfs, Rig, no_room, wish
 
 PARAMETERS: Final = "/sys/module/dcbm/parameters"
@@ -452,6 +452,16 @@ def test_a_driver_unloaded_in_mid_change_is_unsupported_and_set_anew_when_it_is_
     assert rig.group()["state"] == "Ready"
     rig.wish({"offload": wish(OFFLOAD, mode="Restore")})
     assert rig.kernel.snapshot() == before
+
+
+def test_a_driver_that_is_just_being_unloaded_is_named(rig: Rig) -> None:
+    """Promise 11: its files are there until it has gone, and refuse; seen on 6.12."""
+    rig.kernel.spoil(f"{PARAMETERS}/offloading", Spoiled(write_error=ENODEV))
+
+    rig.wish({"offload": wish(OFFLOAD)})
+
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "NotLoaded")
+    assert "the driver is being unloaded, or was just loaded anew" in rig.group()["message"]
 
 
 def test_an_undo_that_failed_is_made_up_for_while_the_change_goes_on_failing(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from numamigration_agent.kernel.pages import (
     child_command,
     move_own_pages,
 )
-from numamigration_agent.verify import SHAPES
+from numamigration_agent.verify import MOVING_SECONDS_MAX, SHAPES, WINDOW_SECONDS_MAX
 
 PAGE = os.sysconf("SC_PAGESIZE")
 LIBC = Libc(os.uname().machine)
@@ -66,6 +66,21 @@ def test_every_byte_changes_with_each_turn() -> None:
         seen.append(bytes(pattern.bytes))
 
     assert all(len(set(column)) == len(seen) for column in zip(*seen, strict=True))
+
+
+def test_a_turn_of_the_beginning_alone_brings_no_byte_back_later() -> None:
+    """Promise 15: batches are of different length, and a longer one follows a shorter one."""
+    chunk, pages = 1 << 16, 40
+    pattern = Pattern(7, pages * PAGE)
+    first, last = [pattern.bytes[0]], [pattern.bytes[-1]]
+
+    for length in (chunk, pages * PAGE) * 4:
+        pattern.turn(length)
+        first.append(pattern.bytes[0])
+        if length > chunk:
+            last.append(pattern.bytes[-1])
+
+    assert (len(set(first)), len(set(last))) == (9, 5)
 
 
 def test_another_salt_is_another_pattern() -> None:
@@ -314,7 +329,7 @@ rules = [(0x20, 0, 0, 0), (0x15, 0, 1, SYSCALLS[os.uname().machine].mbind), (6, 
 code = ctypes.create_string_buffer(b"".join(struct.pack("HBBI", *rule) for rule in rules))
 program = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(rules), ctypes.addressof(code)))
 assert libc.prctl(38, 1, 0, 0, 0) == 0 and libc.prctl(22, 2, program) == 0
-answer = move(MoveRequest(SYSCALL_OR_CPUSET, (Batch({here}, {here}, 1),), 1))
+answer = move(MoveRequest(SYSCALL_OR_CPUSET, (Batch({here}, {here}, 1),), 1, 2.0))
 print(answer.errno, answer.cause)
 """
 """A program with a seccomp filter that answers EPERM to mbind(2), as container runtimes have it (seccomp(2))."""
@@ -338,6 +353,36 @@ def test_a_child_moves_the_pages_and_answers() -> None:
     assert [row.wrong for row in answer.passages] == [0, 0]
 
 
+def test_a_child_that_starts_late_begins_no_batch_after_the_requests_time(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Promise 15: on a busy node it would keep an untried engine on for longer, and the engine be called stalled."""
+    late = tmp_path / "late"
+    late.write_text(f'#!/bin/sh\nsleep 0.3\nexec {sys.executable} "$@"\n')
+    late.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(late))
+
+    answer = move_own_pages(request(seconds_max=0.2))
+
+    assert answer[:3] == ((), errno.ETIMEDOUT, "took longer than 0.2 s")
+
+
+def test_a_child_that_comes_to_nothing_is_ended_before_its_engine_is_called_stalled(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A container with a tenth of a processor: the engine holds nothing."""
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+
+    answer = move_own_pages(request(seconds_max=0.1))
+
+    assert answer[:2] == ((), errno.ETIMEDOUT)
+    assert "CPU limit of this container is low" in answer.cause
+    assert MOVING_SECONDS_MAX + pages.START_SECONDS_MAX < WINDOW_SECONDS_MAX
+
+
 def test_a_child_that_was_ended_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory, for one: the kernel takes the child, and the agent goes on."""
     monkeypatch.setattr(sys, "executable", "/bin/false")
@@ -357,7 +402,7 @@ def test_a_child_that_cannot_be_started_is_told_as_such(monkeypatch: pytest.Monk
 def test_a_child_that_does_not_answer_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Promise 10: one that only sleeps; one that the kernel holds goes once it is let go."""
     sleeper = tmp_path / "sleeper"
-    sleeper.write_text("#!/bin/sh\nexec sleep 600\n")
+    sleeper.write_text("#!/bin/sh\nprintf ' '; exec sleep 600\n")
     sleeper.chmod(0o755)
     monkeypatch.setattr(sys, "executable", str(sleeper))
     monkeypatch.setattr(pages, "CHILD_SECONDS_MAX", 0.01)

@@ -34,7 +34,7 @@ from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, MigrationReason, VerificationResult
 from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode, Spoiled, Workload
 from tests.twin import twin
-from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, no_room, wish
+from tests.unit.agent_rig import OFFLOAD, TIMING, FakeSysfs, Rig, no_room, wish
 
 OFFLOADING = "/sys/module/dcbm/parameters/offloading"
 CHANNELS = "/sys/module/dcbm/parameters/nr_dma_chan"
@@ -492,11 +492,31 @@ def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_canno
 
 
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:
-    """Promise 15: it corrupts the pages of others right now."""
+    """Promise 15: before anything else is undone, which would open it to the pages of others."""
     rig = start(CORRUPT)
     rig.kernel.drift(OFFLOADING, "1")
 
     ask(rig)
+
+    assert [name for name, _ in rig.stores[1:]] == [
+        "nr_dma_chan",
+        "reason_mask",
+        "offloading",
+        "reason_mask",
+        "nr_dma_chan",
+    ]
+    assert not rig.kernel.snapshot().offloading
+    assert rig.group()["reason"] == "CorruptionDetected"
+
+
+def test_a_corrupt_engine_that_somebody_turns_on_is_off_at_the_next_look(tmp_path: Path) -> None:
+    """Promise 15: the pause after a failed change is for what may be tried again."""
+    rig = Rig(tmp_path / "state", CORRUPT, timing=TIMING._replace(drift_check=1))
+    rig.settle()
+    ask(rig)
+    rig.kernel.drift(OFFLOADING, "1")
+
+    rig.pass_time(1.5)
 
     assert not rig.kernel.snapshot().offloading
     assert rig.group()["reason"] == "CorruptionDetected"

@@ -7,6 +7,7 @@
   hand all of it to the kernel at once, which cuts it into batches.
 * Sizes are asked for, never assumed: arm64 has pages of 4, 16 or 64 KiB. Where a huge page is larger than the memory
   bound, or the kernel has none, the folios are small ones, and the answer says how many were huge.
+* The first wrong byte ends it: who waits turns the engine off then.
 * It dies with the agent as soon as it can, and should memory run out, before the agent.
 
 Sources: move_pages(2), mbind(2), prctl(2), proc(5); mm/migrate.c, mm/mempolicy.c;
@@ -33,6 +34,7 @@ from numamigration_agent.kernel.pages import (
     BATCH_BYTES_MAX,
     BATCHES_MAX,
     MEMPOLICY_MBIND,
+    MOVES,
     SYSCALL_OR_CPUSET,
     Batch,
     MoveAnswer,
@@ -55,6 +57,7 @@ _MPOL_PREFERRED: Final = 1  # not MPOL_BIND: on a full NUMA node that one calls 
 _MPOL_MF_MOVE: Final = 2
 _PR_SET_PDEATHSIG: Final = 1
 _PAGE: Final = os.sysconf("SC_PAGESIZE")
+_CHUNK: Final = 1 << 16  # what is copied at once when the pattern turns
 _LANE: Final = 8
 """Bytes in which the pattern never repeats."""
 _THP_SIZE: Final = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
@@ -127,14 +130,16 @@ class Pattern:
             key = _mix(salt ^ page << 32) & ~0xFFFFFFFF | page << 16
             self.bytes += (plain ^ every_lane * key).to_bytes(_PAGE, "little")
         self._turn = 0
+        self._turns = [0] * -(-len(self.bytes) // _CHUNK)
 
-    def turn(self) -> None:
-        """Change every byte into one that it has not been before."""
-        change = self._turn ^ self._turn + 1
+    def turn(self, length: int = BATCH_BYTES_MAX) -> None:
+        """Change every byte into one that it has not been before; those beyond `length` have their turn later."""
         self._turn += 1
-        table = bytes(byte ^ change for byte in range(256))
-        for start in range(0, len(self.bytes), 1 << 16):
-            self.bytes[start : start + (1 << 16)] = self.bytes[start : start + (1 << 16)].translate(table)
+        tables = {turn: bytes(byte ^ turn ^ self._turn for byte in range(256)) for turn in set(self._turns)}
+        for index in range(min(len(self._turns), -(-length // _CHUNK))):
+            chunk = slice(index * _CHUNK, (index + 1) * _CHUNK)
+            self.bytes[chunk] = self.bytes[chunk].translate(tables[self._turns[index]])
+            self._turns[index] = self._turn
 
 
 def _mix(number: int) -> int:
@@ -243,9 +248,9 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
-def move(request: MoveRequest) -> MoveAnswer:
-    """Move pages in this process."""
-    began = time.monotonic()
+def move(request: MoveRequest, began: float | None = None) -> MoveAnswer:
+    """Move pages in this process; `began` is when the request was made, if not now (monotonic seconds)."""
+    began = time.monotonic() if began is None else began
     passages: list[Passage] = []
     try:
         _check(request)
@@ -296,6 +301,8 @@ def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadlin
             if time.monotonic() > deadline:
                 raise OSError(errno.ETIMEDOUT, f"took longer than {request.seconds_max:g} s")
             passages.append(_pass(libc, request.reason, region, pattern, way))
+            if passages[-1].wrong:  # nothing more is to be learned, and the engine goes off the sooner
+                return
 
 
 def _huge_size() -> int:
@@ -308,7 +315,7 @@ def _huge_size() -> int:
 
 def _pass(libc: Libc, reason: str, region: Region, pattern: Pattern, way: tuple[int, int]) -> Passage:
     source, destination = way
-    pattern.turn()
+    pattern.turn(region.length)
     region.fill(pattern)
     folios = region.folios()
     present = [folio for folio, holder in _held(libc, folios) if holder == source]
@@ -354,9 +361,11 @@ def main(arguments: Sequence[str]) -> int:
     if arguments:
         os.setsid()
         die_with(int(arguments[0]))
-    reason, batches, salt, seconds_max = json.load(sys.stdin)
+    reason, batches, salt, seconds_max, *began = json.load(sys.stdin)
+    sys.stdout.write(MOVES.decode())
+    sys.stdout.flush()
     request = MoveRequest(reason, tuple(Batch(*row) for row in batches), salt, seconds_max)
-    sys.stdout.write(json.dumps(move(request)))
+    sys.stdout.write(json.dumps(move(request, *began)))
     return 0
 
 

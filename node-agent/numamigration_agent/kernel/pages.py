@@ -16,8 +16,9 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import IO, Any, Final, NamedTuple
 
 SYSCALL_OR_CPUSET: Final = "syscall_or_cpuset"
 """Migration reason of move_pages(2)."""
@@ -28,9 +29,13 @@ BATCH_BYTES_MAX: Final = 4 << 20
 """Of one batch. With its copy on the other NUMA node and the pattern, three times this is held at once."""
 BATCHES_MAX: Final = 100  # two directions each, and the bytes of each direction are made in one of 255 ways
 CHILD_SECONDS_MAX: Final = 10.0  # to start and to end, beside the request's own; whoever waits has given up before
+START_SECONDS_MAX: Final = 0.3  # beyond the request's time, and well before whoever waits gives up
+MOVES: Final = b" "
+"""What the child says when it is about to move pages; its answer follows, and JSON takes no notice of a blank."""
 ANSWER_BYTES_MAX: Final = 1 << 16  # 200 rows of ten numbers
 
 _PACKAGES: Final = __file__.rsplit("/", 3)[0]
+_BUSY: Final = "the node is busy, or the CPU limit of this container is low"
 _PROGRAM: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
     "from numamigration_agent.kernel.mover import main; sys.exit(main(sys.argv[2:]))"
@@ -52,13 +57,13 @@ class MoveRequest(NamedTuple):
     Attributes:
         reason: a migration reason that we can cause, which decides the system call.
         salt: makes the bytes of this request unlike those of any other one.
-        seconds_max: after so long no further call is made; one under way takes as long as the kernel does.
+        seconds_max: so long after the request no further call is made; one under way takes as long as the kernel does.
     """
 
     reason: str
     batches: tuple[Batch, ...]
     salt: int
-    seconds_max: float = 2.0
+    seconds_max: float
 
 
 class Passage(NamedTuple):
@@ -113,10 +118,11 @@ Mover = Callable[[MoveRequest], MoveAnswer]
 def move_own_pages(request: MoveRequest) -> MoveAnswer:
     """Move pages in a child process; may block for as long as the child is where no signal reaches it."""
     try:
-        child, answered = _start(json.dumps(request).encode())
+        # A child that starts late, as on a busy node, has less time: it is the engine that must not be on for longer.
+        child, answered = _start(json.dumps([*request, time.monotonic()]).encode())
     except OSError as error:
         return MoveAnswer((), error.errno or errno.EIO, f"no process to move pages in: {error}")
-    return _outcome(child, answered, request.seconds_max + CHILD_SECONDS_MAX)
+    return _outcome(child, answered, request.seconds_max)
 
 
 def _start(request: bytes) -> tuple[int, int]:
@@ -143,19 +149,30 @@ def child_command(*arguments: str) -> list[str]:
 
 
 def _outcome(child: int, answered: int, seconds_max: float) -> MoveAnswer:
-    with os.fdopen(answered, "rb") as stream:
-        ready = select.select([stream], [], [], seconds_max)[0]
-        data = stream.read(ANSWER_BYTES_MAX) if ready else b""  # the child writes when it is over, and ends then
+    with os.fdopen(answered, "rb", buffering=0) as stream:
+        # Until it moves pages no engine holds it: it can be ended at once, and no engine is called stalled for it.
+        moves = _readable(stream, seconds_max + START_SECONDS_MAX)
+        if moves:
+            stream.read(len(MOVES))
+        ends = moves and _readable(stream, CHILD_SECONDS_MAX)
+        data = stream.read(ANSWER_BYTES_MAX) if ends else b""  # the child writes when it is over, and ends then
     if not data:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if not ready:
-        return MoveAnswer((), errno.ETIMEDOUT, f"the process that moves pages had not answered after {seconds_max:g} s")
+    if not moves:
+        return MoveAnswer((), errno.ETIMEDOUT, f"no page could be moved within {seconds_max:g} s; {_BUSY}")
+    if not ends:
+        waited = seconds_max + CHILD_SECONDS_MAX
+        return MoveAnswer((), errno.ETIMEDOUT, f"the process that moves pages had not answered after {waited:g} s")
     try:
         return _parse_answer(json.loads(data))
     except (ValueError, TypeError):
         how = f"was ended by signal {-code} (no memory left?)" if code < 0 else f"ended with code {code}"
         return MoveAnswer((), 0, f"the process that moves pages {how}")
+
+
+def _readable(stream: IO[bytes], seconds_max: float) -> bool:
+    return bool(select.select([stream], [], [], seconds_max)[0])
 
 
 def _parse_answer(document: Sequence[Any]) -> MoveAnswer:

@@ -11,6 +11,7 @@
  *   channels                    how many there are; 0: it has gone (surprise removal; a batch under way still ends)
  *   taken                       how many of them another client holds
  *   others                      somebody has called dmaengine_get(), as async_tx does: public channels are his then
+ *   no_channel                  gives none to a client that asks, and shows none in use
  *   refuse_permille             share of batches whose descriptors it does not take: the client sees EIO
  *   abort_permille              share of batches that it reports as aborted, not copied; a client that does not look
  *                               at the result takes that for success
@@ -69,6 +70,8 @@ module_param(reverse, bool, 0644);
 module_param(skip, bool, 0644);
 module_param(corrupt, bool, 0644);
 module_param(sysfs_counts, bool, 0644);
+static bool no_channel;
+module_param(no_channel, bool, 0644);
 static int victim;
 module_param(victim, int, 0644);
 
@@ -344,6 +347,8 @@ static int begin_batch(struct dma_chan *chan)
 
 	if (channel->gone)
 		return -ENXIO;	/* gone, and known to the core only because another channel is held */
+	if (READ_ONCE(no_channel))
+		return -EBUSY;
 	chan->cookie = chan->completed_cookie = DMA_MIN_COOKIE;
 	channel->fresh = true;
 	channel->refuses = happens(min(refuse_permille, 1000U), &refuse_carry);
