@@ -77,6 +77,10 @@ fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checke
 mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')
 
+.PHONY: test-host
+test-host: setup ## This machine's own kernel: only reads, unless ALLOW_WRITES=1 (which puts everything back)
+	@$(BIN)/python -m pytest -p no:cacheprovider -rsf tests/host
+
 .PHONY: test-demo
 test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo
