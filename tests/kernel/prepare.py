@@ -36,7 +36,7 @@ def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.
     kernel = _kernel(choice, progress, environ)
     disk = image.root_disk(progress, environ)
     initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)
-    modules = drivers.build(kernel, progress, environ) if choice.has_switches and drivers.SOURCES.is_dir() else None
+    modules = drivers.build(kernel, progress, environ) if choice.has_switches else None
     return Parts(qemu, kernel.image, initrd, disk, ROOT), modules
 
 
