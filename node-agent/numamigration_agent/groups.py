@@ -167,7 +167,8 @@ def _is_hidden(facts: KernelFacts, knob: Knob) -> bool:
 
 
 def _refused(case: Situation, refusal: Refusal, baselines: Baselines) -> GroupPlan:
-    if refusal.reason is Reason.NO_DMA_CHANNEL and any(knob.field in baselines.values for knob in case.facts.switches):
+    switches = (knob for knob in case.facts.switches if knob.turns_on(case.engine))
+    if refusal.reason is Reason.NO_DMA_CHANNEL and any(knob.field in baselines.values for knob in switches):
         # A node that never had one is just another kind of node; where offload has been set, something broke.
         refusal = refusal._replace(state=GroupState.FAILED, message=f"{refusal.message}; offload was set here before")
     unsupported = refusal.state is GroupState.UNSUPPORTED

@@ -500,6 +500,22 @@ def test_engines_that_complete_out_of_order_are_no_hazard_of_f_ext(tmp_path: Pat
     assert rig.group()["state"] == "Ready"
 
 
+@pytest.mark.parametrize(("loaded_anew", "state"), [(False, "Failed"), (True, "Unsupported")])
+def test_channels_have_gone_only_where_their_own_switch_was_set_before(
+    tmp_path: Path, loaded_anew: bool, state: str
+) -> None:
+    """Promise 11: that CPU threads were set here does not make a node without channels a broken one."""
+    rig = rig_of(tmp_path, V3, engines=(DmaEngine("dw_dmac", memcpy=False),))
+    rig.wish({"offload": wish({"engine": "Off"}, **EVERY_RISK)})
+    if loaded_anew:
+        rig.kernel.unload()
+        rig.kernel.load({})
+
+    rig.wish({"offload": wish({"engine": "DMA", "channels": 1}, **EVERY_RISK)})
+
+    assert (rig.group()["state"], rig.group()["reason"]) == (state, "NoDmaChannel")
+
+
 def test_a_driver_that_finds_no_channel_says_so(tmp_path: Path) -> None:
     """Promise 4: another client holds them all, so turning on is refused by the kernel and undone."""
     rig = rig_of(tmp_path, F_EXT, engines=(DmaEngine("ptdma", channels=4, taken=4),))
