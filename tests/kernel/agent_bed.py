@@ -36,6 +36,7 @@ def hands(guest: Guest) -> Iterator[Hands]:
 def drivers(guest: Guest, hands: Hands) -> dict[str, Driver]:
     """Both revisions; the engine is loaded, and none of them."""
     drivers = {name: Driver(guest, hands, name) for name in ("v5", "v6")}
+    drivers["v6"].unload_all()
     drivers["v6"].load_engine()
     return drivers
 

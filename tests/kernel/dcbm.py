@@ -38,6 +38,13 @@ class Driver:
         """Unload a module; offload has to be off."""
         self._do("rmmod", name)
 
+    def unload_all(self) -> None:
+        """Unload what other tests of this boot have left, with offload off."""
+        loaded = [line.split()[0] for line in self._hands.read("/proc/modules").splitlines()]
+        for name in ("dcbm", "softdma"):
+            if name in loaded:
+                self.unload(name)
+
     def switch(self, **values: object) -> None:
         """Set switches of the engine."""
         for name, value in values.items():
