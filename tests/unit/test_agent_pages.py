@@ -383,6 +383,15 @@ def test_a_child_that_comes_to_nothing_is_ended_before_its_engine_is_called_stal
     assert MOVING_SECONDS_MAX + pages.START_SECONDS_MAX < WINDOW_SECONDS_MAX
 
 
+def test_an_answer_may_come_in_pieces(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    teller = tmp_path / "teller"
+    teller.write_text("#!/bin/sh\nprintf ' [[], '; sleep 0.1; printf '0, \"told\"]'\n")
+    teller.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(teller))
+
+    assert move_own_pages(request()) == MoveAnswer((), 0, "told")
+
+
 def test_a_child_that_was_ended_is_told_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
     """Out of memory, for one: the kernel takes the child, and the agent goes on."""
     monkeypatch.setattr(sys, "executable", "/bin/false")

@@ -32,7 +32,7 @@ CHILD_SECONDS_MAX: Final = 10.0  # to start and to end, beside the request's own
 START_SECONDS_MAX: Final = 0.3  # beyond the request's time, and well before whoever waits gives up
 MOVES: Final = b" "
 """What the child says when it is about to move pages; its answer follows, and JSON takes no notice of a blank."""
-ANSWER_BYTES_MAX: Final = 1 << 16  # 200 rows of ten numbers
+_PIECE: Final = 1 << 16
 
 _PACKAGES: Final = __file__.rsplit("/", 3)[0]
 _BUSY: Final = "the node is busy, or the CPU limit of this container is low"
@@ -152,16 +152,13 @@ def _outcome(child: int, answered: int, seconds_max: float) -> MoveAnswer:
     with os.fdopen(answered, "rb", buffering=0) as stream:
         # Until it moves pages no engine holds it: it can be ended at once, and no engine is called stalled for it.
         moves = _readable(stream, seconds_max + START_SECONDS_MAX)
-        if moves:
-            stream.read(len(MOVES))
-        ends = moves and _readable(stream, CHILD_SECONDS_MAX)
-        data = stream.read(ANSWER_BYTES_MAX) if ends else b""  # the child writes when it is over, and ends then
+        data = _read_to_end(stream, CHILD_SECONDS_MAX) if moves else None
     if not data:
         os.kill(child, signal.SIGKILL)
     code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     if not moves:
         return MoveAnswer((), errno.ETIMEDOUT, f"no page could be moved within {seconds_max:g} s; {_BUSY}")
-    if not ends:
+    if data is None:
         waited = seconds_max + CHILD_SECONDS_MAX
         return MoveAnswer((), errno.ETIMEDOUT, f"the process that moves pages had not answered after {waited:g} s")
     try:
@@ -172,7 +169,18 @@ def _outcome(child: int, answered: int, seconds_max: float) -> MoveAnswer:
 
 
 def _readable(stream: IO[bytes], seconds_max: float) -> bool:
-    return bool(select.select([stream], [], [], seconds_max)[0])
+    return bool(select.select([stream], [], [], max(0.0, seconds_max))[0])
+
+
+def _read_to_end(stream: IO[bytes], seconds_max: float) -> bytes | None:
+    """Return all that the child has written, which may come in pieces; None when it has not ended in time."""
+    deadline, data = time.monotonic() + seconds_max, b""
+    while _readable(stream, deadline - time.monotonic()):
+        piece = stream.read(_PIECE)
+        if not piece:
+            return data
+        data += piece
+    return None
 
 
 def _parse_answer(document: Sequence[Any]) -> MoveAnswer:
