@@ -12,6 +12,7 @@ MODULES: Final = EXCHANGE / "modules"
 ENGINE: Final = "/sys/module/softdma/parameters"
 COUNTS: Final = "/sys/kernel/debug/dcbm_test/reasons"
 FOLDERS: Final = {"v5": "/sys/module/dcbm", "v6": "/sys/module/dcbm/parameters"}
+OFFLOADING: Final = " ".join(f"{folder}/offloading" for folder in FOLDERS.values())
 CHANNELS: Final = 4
 AT_REST: Final = {
     "hang": "N", "skip": "N", "corrupt": "N", "sysfs_counts": "N", "victim": "0", "batch_delay_ms": "0",
@@ -39,10 +40,11 @@ class Driver:
         self._do("rmmod", name)
 
     def unload_all(self) -> None:
-        """Unload what other tests of this boot have left, with offload off."""
+        """Unload what other tests of this boot have left, whatever it was told last."""
         loaded = [line.split()[0] for line in self._hands.read("/proc/modules").splitlines()]
         for name in ("dcbm", "softdma"):
             if name in loaded:
+                self._do("sh", "-c", f"for f in {OFFLOADING}; do if [ -e $f ]; then echo 0 >$f; fi; done")
                 self.unload(name)
 
     def switch(self, **values: object) -> None:
