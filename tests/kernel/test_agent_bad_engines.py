@@ -125,6 +125,7 @@ def test_an_engine_that_gives_no_channel_is_not_trusted_though_all_pages_come_ov
 def test_an_engine_that_has_come_to_do_nothing_is_told_by_own_pages(
     v6: Driver, node: GuestNode, workload: Hands
 ) -> None:
+    """Promise 11: pages migrate and nothing fails, so it is neither a stall nor a failure; nor is it fine."""
     turn_on(node)
     v6.switch(no_channel="Y")
     assert workload.ask("move", 1) == 2 * BATCH
