@@ -162,7 +162,7 @@ class Changes:
             if unit.failure is None:
                 corrected |= self._succeeded(unit)
             elif turned_off or not outdated:
-                self.retries.failed(unit.change.unit, unit.failure, now)
+                self.retries.failed(unit.change.unit, unit.failure, now, turns_off=turned_off)
         if corrected:
             log.warning("drift corrected", extra={"fields": ",".join(sorted(corrected))})
         return corrected

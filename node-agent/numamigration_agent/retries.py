@@ -46,13 +46,13 @@ class Retries:
         retry = self._units.get(unit)
         return retry.not_before if retry else 0.0
 
-    def failed(self, unit: str, failure: Failure, now: float) -> None:
-        """Note a failure and set the pause before the next try."""
+    def failed(self, unit: str, failure: Failure, now: float, *, turns_off: bool = False) -> None:
+        """Note a failure and set the pause before the next try, which does not grow for an engine that must go off."""
         before = self._units.get(unit)
         backoff = before.backoff if before else Backoff(RETRY_SECONDS_MIN, RETRY_SECONDS_MAX)
         # Each try of an engine that hangs holds up whoever migrates pages meanwhile.
         shortest = TRY_AGAIN_SECONDS if failure.reason is Reason.ENGINE_STALLED else RETRY_SECONDS_MIN
-        wait = backoff.next_wait(self._rng, shortest)
+        wait = RETRY_SECONDS_MIN if turns_off else backoff.next_wait(self._rng, shortest)
         self._units[unit] = Retry(failure, now + wait, backoff)
         log.warning(
             "change failed",
