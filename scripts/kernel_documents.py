@@ -64,6 +64,14 @@ HAZARDS_INTRODUCTION: Final = """\
 A hazard is refused unless the policy names it in `acceptedRisks`; the refusal says which name. Restore and turning off
 need no consent. Traps need none either: the agent walks round them, whatever is accepted.
 """
+OUTSIDE: Final = """
+## What no agent can prevent
+
+**Unloading a DMA engine's driver while pages migrate can crash the kernel.** A request for a channel that meets a
+provider on its way out takes it off dmaengine's list, and the unregistration takes it off once more (`find_candidate`
+and `dma_device_release` in drivers/dma/dmaengine.c). Seen on 6.12.117 with an engine in software, as a BUG and an oops.
+Turn offload off first, by `engine: Off` or the fleet switch, wherever such a driver is unloaded, unbound or updated.
+"""
 ENGINES_INTRODUCTION: Final = """
 ## DMA engines
 
@@ -181,6 +189,7 @@ def hazards() -> str:
                     for row in TRAPS
                 ),
             ),
+            OUTSIDE,
         )
     )
 
