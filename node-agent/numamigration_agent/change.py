@@ -25,7 +25,7 @@ Sources: fs/kernfs/file.c (a failed store keeps the old value); kernel/sysctl.c.
 from __future__ import annotations
 
 import errno
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from enum import Enum, auto
 from typing import Final, assert_never
 
@@ -273,15 +273,16 @@ class UnitRun:
             run.tried(failure)
             self._look_for_failure(run)
 
-    def not_opened(self, failure: Failure, *, owned: bool) -> None:
-        """Take in that it could not be opened in the file, so that nothing of it may be written.
+    def not_opened(self, failure: Failure, on_file: Container[str]) -> None:
+        """Take in that it could not be opened in the file: of it nothing may be written but that engines go off.
 
         Args:
             failure: why.
-            owned: the file has the value of before of its engine, which goes off if nobody has tried it.
+            on_file: fields whose values of before the file has all the same.
         """
         self.failure = failure
-        self._undo = self._turn_off() if owned else []
+        offs = [KnobRun(write) for write in self.change.writes if write.turns_off] or self._turn_off()
+        self._undo = [run for run in offs if run.knob.field in on_file]
 
     def _current(self) -> KnobRun | TrialRun | None:
         if self._undo is not None:
@@ -432,8 +433,7 @@ class Change:
         failure = Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
         for unit in self.units:
             if self._progress is Progress.SAVE:
-                window = unit.change.window
-                unit.not_opened(failure, owned=window is not None and window.engine.field in self.baselines.values)
+                unit.not_opened(failure, self.baselines.values)
             else:
                 unit.failure = unit.failure or failure
         self._progress = Progress.WRITE if self._progress is Progress.SAVE else Progress.OVER

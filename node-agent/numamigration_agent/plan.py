@@ -170,7 +170,7 @@ def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: froz
         gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
         forget = frozenset(gone).union(*(group.forget for group in members))
         window = next((group.window for group in members if group.window), None)
-        if window and any(write.knob == window.engine and write.target == write.knob.off for write in writes):
+        if window and any(write.knob == window.engine and write.turns_off for write in writes):
             window = None  # it is cycled, and tried when it goes on again
         if writes or captures or forget or window:
             named = frozenset(write.knob.field for write in asked)

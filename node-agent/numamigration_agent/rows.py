@@ -70,6 +70,11 @@ class KnobWrite(NamedTuple):
     target: Value
     life: int | None = None
 
+    @property
+    def turns_off(self) -> bool:
+        """Whether it turns an engine off."""
+        return self.knob.is_engine and self.target == self.knob.off
+
 
 def write_of(facts: KernelFacts, knob: Knob, target: Value) -> KnobWrite:
     """Return the write of a knob, of the driver that is there now."""

@@ -516,7 +516,8 @@ class Oracle:
             if spec and spec.get("revision") and not spec.get("isEdited") and group not in groups_of(spec):
                 for name in names:
                     self._origins.setdefault(name, set()).update({held[name]} if name in held else ())
-        if world.is_idle and self._live and not self._open_fields() and self._is_told(spec):
+        opened = self._file_gone or self._open_fields()  # a lost file may have had some
+        if world.is_idle and self._live and not opened and self._is_told(spec):
             self._rest(held)
 
     def _is_told(self, spec: Spec | None) -> bool:

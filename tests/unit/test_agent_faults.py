@@ -126,11 +126,11 @@ def test_a_full_state_folder_stops_every_write_until_there_is_room(rig: Rig) -> 
 
 
 def test_a_folder_that_became_full_keeps_what_it_has_and_says_so(rig: Rig) -> None:
-    """Promise 7."""
+    """Promises 7 and 17: of what it should give back, only the engine goes off at once."""
     rig.wish({"offload": wish(OFFLOAD)})
     with no_room():
         rig.wish({"offload": wish(OFFLOAD, mode="Restore")})
-        assert rig.kernel.snapshot().offloading
+        assert (rig.kernel.snapshot().offloading, rig.kernel.snapshot().nr_dma_chan) == (False, 4)
         assert rig.condition("Degraded")["reason"] == "BaselineNotSaved"
         assert on_file(rig).values["offload.channels"] == "1"
 

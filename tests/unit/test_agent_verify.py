@@ -491,6 +491,24 @@ def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_canno
         assert rig.kernel.snapshot().offloading is stays
 
 
+@pytest.mark.parametrize("settings", [{"engine": "Off"}, OFFLOAD], ids=["told to", "no channel any more"])
+def test_an_engine_goes_off_although_that_cannot_be_saved(start: Start, settings: Any) -> None:
+    """Promises 15 and 17: the file has its value of before, and a full state folder is no reason to stay on."""
+    rig = start()
+    ask(rig)
+    if settings is OFFLOAD:
+        rig.kernel.set_engines(())
+
+    with no_room():
+        rig.wish({"offload": wish(settings), "demotion": wish({"enabled": True})})
+
+        assert not rig.kernel.snapshot().offloading
+        assert (rig.group("demotion")["reason"], rig.knob("demotion.enabled")["observed"]) == (
+            "BaselineNotSaved",
+            "false",
+        )
+
+
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:
     """Promise 15: before anything else is undone, which would open it to the pages of others."""
     rig = start(CORRUPT)
