@@ -355,7 +355,8 @@ class Oracle:
         self.trust.refused(self._names[path])
         self._switched_on = False
         self._failed_since_rest = True
-        if not self._to_undo and self._is_one_change():
+        ends = self._crashed and self._names[path] in self._open_fields()  # what an earlier agent left open
+        if not self._to_undo and self._is_one_change() and not ends:
             self._to_undo = [name for name in self._written if group_of(name) == group]
         self._written = []
 
