@@ -11,8 +11,9 @@ from typing import Final, NamedTuple
 
 from numamigration_agent.kernel.probe import DriverState
 from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.control import Migrate
 from tests.fakekernel.replay import DCBM
-from tests.fakekernel.seen import SEEN, Attempt, Lists, Read, Seen, Step, Write
+from tests.fakekernel.seen import SEEN, Attempt, Counted, Do, Lists, Read, Seen, Step, Within, Write
 
 NOT_LOADABLE: Final = "the guest's driver is a module that is loaded; only a kernel built anew has it built in"
 
@@ -80,13 +81,13 @@ def guest_rows() -> tuple[GuestRow, ...]:
     )
 
 
-def needs_only_files(row: Seen) -> bool:
-    """Tell whether a row runs on any driver: it loads none, tells no engine anything, and migrates nothing."""
-    return not row.host and all(_takes_files(step) for step in row.steps)
+def needs_no_switches(row: Seen) -> bool:
+    """Tell whether a row runs on any driver: it loads none, and tells no engine anything but to copy."""
+    return not row.host and all(_runs_anywhere(step) for step in row.steps)
 
 
 def reason_not_to_run(row: GuestRow, dialect: Dialect, driver: DriverState) -> str:
-    """Return why a row that needs only files is not about a kernel with its own driver; empty: it is.
+    """Return why a row that needs no switches is not about a kernel with its own driver; empty: it is.
 
     Args:
         row: of the table.
@@ -102,11 +103,14 @@ def reason_not_to_run(row: GuestRow, dialect: Dialect, driver: DriverState) -> s
     return ""
 
 
-def _takes_files(step: Step) -> bool:
-    # A counter that nobody else moves is an assumption about the machine.
-    counts = isinstance(step, Read) and "folios_" in step.file
-    does_more = isinstance(step, Attempt) and step.action in MORE_THAN_FILES
-    return isinstance(step, Write | Read | Lists | Attempt) and not counts and not does_more
+def _runs_anywhere(step: Step) -> bool:
+    match step:
+        case Do(Migrate(workload=workload)):
+            return not workload.retried_share  # which our module alone can be told
+        case Attempt(action):
+            return action not in MORE_THAN_FILES
+        case _:
+            return isinstance(step, Write | Read | Lists | Counted | Within)
 
 
 def _place(step: Step) -> str:

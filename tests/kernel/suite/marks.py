@@ -37,7 +37,7 @@ class SkippedError(Exception):
 
 
 def needs_switches(test: Test) -> Test:
-    """Mark a test that asks our module to fail, hang or corrupt; no other driver can be asked for that."""
+    """Mark a test that loads our module, or asks it to fail, hang or corrupt; no other driver can be asked for that."""
     return needs_switches_where(lambda *_: True)(test)
 
 
