@@ -57,12 +57,12 @@ test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd an
 	$(PYTEST) --numprocesses 3 tests/apiserver
 
 # One process: there is one guest. The variables are for a kernel of your own: docs/testing-on-your-kernel.md.
-GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODULES)' GUEST_DCBM='$(DCBM)'
+GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODULES)' GUEST_LOAD='$(LOAD)' GUEST_DCBM='$(DCBM)'
 .PHONY: test-kernel
 test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITRD=initrd DCBM=real: yours)
 	$(BIN)/python -m tests.testbed build
 	$(GUEST) $(BIN)/python -m tests.kernel prepare
-	$(GUEST) $(PYTEST) tests/kernel
+	$(GUEST) $(PYTEST) $(if $(DCBM),--no-fold-skipped) tests/kernel
 
 .PHONY: soak
 soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guest by hand: ``python -m tests.kernel prepare`` and ``python -m tests.kernel run -- PROGRAM ARGUMENT...``.
+"""The guest by hand: ``python -m tests.kernel prepare``, ``… run -- PROGRAM ARGUMENT...``, ``… stand-in FOLDER``.
 
 Exit codes: 0 done, or what the program returned; 1 the guest failed; 2 wrong usage, or the machine lacks something;
 130 interrupted.
@@ -14,6 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from tests.kernel import standin
 from tests.kernel.choice import read_choice
 from tests.kernel.prepare import new_guest, prepare
 from tests.testbed.commands import run_command
@@ -26,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
     progress = Progress()
     if options.command == "prepare":
         return run_command(lambda: _prepare(progress))
+    if options.command == "stand-in":
+        return run_command(lambda: _stand_in(options.folder.absolute(), options.revision, progress))
     return run_command(lambda: _run(options.program, options.seconds, progress))
 
 
@@ -38,6 +41,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.add_argument("--seconds", type=float, default=60, help="bound of the program (default: 60)")
     run.add_argument("program", nargs="+")
+    stand_in = commands.add_parser(
+        "stand-in",
+        help="make an initrd for Debian's kernel that loads our modules, as a kernel with a driver of its own",
+    )
+    stand_in.add_argument("--revision", choices=("v5", "v6"), default="v6")
+    stand_in.add_argument("folder", type=Path)
     return parser
 
 
@@ -45,6 +54,12 @@ def _prepare(progress: Progress) -> int:
     parts, modules = prepare(read_choice(os.environ), progress)
     for name, value in {**parts._asdict(), "modules": modules}.items():
         print(f"{name}: {value}")
+    return 0
+
+
+def _stand_in(folder: Path, revision: str, progress: Progress) -> int:
+    kernel, initrd = standin.make(folder, revision, progress)
+    print(f"make test-kernel KERNEL={kernel} INITRD={initrd} DCBM=real")
     return 0
 
 

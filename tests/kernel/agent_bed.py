@@ -9,10 +9,11 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.apiserver.agent_process import group_state
-from tests.kernel.dcbm import OFFLOAD, Driver
+from tests.kernel.dcbm import OFFLOAD, Driver, OwnDriver
 from tests.kernel.guest import Guest
 from tests.kernel.hands import Hands
 from tests.kernel.node import GuestNode, install
+from tests.kernel.session import SESSION
 from tests.testbed.api import Json
 from tests.testbed.controlplane import ControlPlane
 from tests.unit.agent_rig import wish
@@ -33,9 +34,10 @@ def hands(guest: Guest) -> Iterator[Hands]:
 
 
 @pytest.fixture(scope="session")
-def drivers(guest: Guest, hands: Hands) -> dict[str, Driver]:
-    """Both revisions; the engine is loaded, and none of them."""
-    drivers = {name: Driver(guest, hands, name) for name in ("v5", "v6")}
+def drivers(guest: Guest, hands: Hands, pytestconfig: pytest.Config) -> dict[str, Driver]:
+    """Both revisions; the engine is loaded, and none of them, unless the kernel brings one itself."""
+    kind = Driver if pytestconfig.stash[SESSION].choice.has_switches else OwnDriver
+    drivers: dict[str, Driver] = {name: kind(guest, hands, name) for name in ("v5", "v6")}
     drivers["v6"].unload_all()
     drivers["v6"].load_engine()
     return drivers
@@ -78,10 +80,11 @@ def node(
 
 
 class Rebooted(NamedTuple):
-    """What stood before the reboot: the first boot's hello, and a node with a wish that was in force."""
+    """What stood before the reboot: the first boot's hello, a node with a wish that was in force, and on what."""
 
     hello: Json
     node: GuestNode
+    driver: type[Driver]
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +102,7 @@ def rebooted(
     node.start()
     node.push(offload=wish(OFFLOAD))
     node.until(lambda status: group_state(status) == "Ready")
-    found = Rebooted(guest.hello, node)
+    found = Rebooted(guest.hello, node, type(driver))
     hands.end()
     guest.reboot()
     return found

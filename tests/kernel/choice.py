@@ -16,6 +16,7 @@ KERNEL: Final = "GUEST_KERNEL"
 INITRD: Final = "GUEST_INITRD"
 MODULES: Final = "GUEST_MODULES"
 DCBM: Final = "GUEST_DCBM"
+LOAD: Final = "GUEST_LOAD"
 BOOT_SECONDS: Final = "GUEST_BOOT_SECONDS"
 
 BOOT_SECONDS_DEFAULT: Final = 100.0
@@ -34,6 +35,7 @@ class Choice(NamedTuple):
         modules: folder that holds ``lib/modules/RELEASE`` of `kernel`, for our initramfs.
         dcbm: ``ours``: our module stands in for the driver; ``real``: the kernel carries the series itself.
         boot_seconds: deadline of a boot.
+        load: names of modules in `modules` that our initramfs loads as well, in that order.
     """
 
     kernel: Path | None
@@ -41,6 +43,7 @@ class Choice(NamedTuple):
     modules: Path | None
     dcbm: str
     boot_seconds: float = BOOT_SECONDS_DEFAULT
+    load: tuple[str, ...] = ()
 
     @property
     def has_switches(self) -> bool:
@@ -66,7 +69,10 @@ def read_choice(environ: Mapping[str, str]) -> Choice:
         raise MissingNeedError(
             f"{KERNEL} and {DCBM}=real belong together: our module is built for Debian's kernel only"
         )
-    return Choice(kernel, initrd, modules, dcbm, _seconds(environ))
+    load = tuple(environ.get(LOAD, "").split())
+    if load and not modules:
+        raise MissingNeedError(f"{LOAD} names modules of {MODULES}: set that as well")
+    return Choice(kernel, initrd, modules, dcbm, _seconds(environ), load)
 
 
 def _path(environ: Mapping[str, str], name: str) -> Path | None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.kernel.guest import ANSWER_SECONDS
 from tests.kernel.session import SESSION
-from tests.kernel.suite.marks import Test, bound_of, rows_of
+from tests.kernel.suite.marks import Test, asks_switches, bound_of, rows_of
 from tests.testbed.errors import BedError
 
 SUITE: Final = Path(__file__).with_name("suite")
@@ -47,7 +47,7 @@ class GuestItem(pytest.Item):
         super().__init__(**rest)
         self.test = test
         self.case = case
-        if vars(test).get("needs_switches"):
+        if asks_switches(test, case):
             self.add_marker(pytest.mark.needs_switches)
         # The first test waits for the boot as well. Past these bounds there is a better message than pytest's own.
         boot_seconds = self.config.stash[SESSION].choice.boot_seconds
@@ -57,12 +57,10 @@ class GuestItem(pytest.Item):
         """Have the guest run it; what it tells of a failure becomes ours."""
         seconds = bound_of(self.test)
         question = {"module": self.test.__module__, "name": self.test.__name__, "case": self.case, "seconds": seconds}
-        answer = self.config.stash[SESSION].guest().ask("test", question, seconds=seconds)
+        session = self.config.stash[SESSION]
+        answer = session.guest().ask("test", question, seconds=seconds)
         self._add_sections(answer)
-        if answer["outcome"] != "passed":
-            raise GuestTestFailedError(answer["message"])
-        if answer["splats"]:
-            raise GuestTestFailedError("it passed, but the kernel complained:\n" + "\n".join(answer["splats"]))
+        judge(answer, may_skip=not session.choice.has_switches)
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
         """Show what the guest or the harness says, without our own frames."""
@@ -79,3 +77,21 @@ class GuestItem(pytest.Item):
             self.add_report_section("call", "output in the guest", answer["output"])
         if answer["kernel"]:
             self.add_report_section("call", "kernel log meanwhile", "\n".join(answer["kernel"][-KERNEL_LINES:]))
+
+
+def judge(answer: dict[str, Any], *, may_skip: bool) -> None:
+    """Make the guest's answer pytest's outcome.
+
+    Args:
+        answer: of the runner.
+        may_skip: whether a test may be about another kernel; with our module each is about this one.
+
+    Raises:
+        GuestTestFailedError: it did not pass, or the kernel complained meanwhile.
+    """
+    if answer["outcome"] == "skipped" and may_skip:
+        pytest.skip(answer["message"])
+    if answer["outcome"] != "passed":
+        raise GuestTestFailedError(answer["message"])
+    if answer["splats"]:
+        raise GuestTestFailedError("it passed, but the kernel complained:\n" + "\n".join(answer["splats"]))

@@ -29,7 +29,7 @@ Found = TypeVar("Found")
 ORDER: Final = {"own_machine": -1, "reboots_guest": 1, "ends_guest": 2}
 """Where tests stand that must not disturb the others; without such a mark it is 0."""
 
-NO_SWITCHES: Final = f"{DCBM}=real: no driver but ours can be asked to go wrong"
+NO_SWITCHES: Final = f"{DCBM}=real: no driver but ours can be loaded anew, or asked to go wrong"
 
 
 def pytest_configure(config: pytest.Config) -> None:

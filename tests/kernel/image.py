@@ -17,7 +17,7 @@ import lzma
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -69,12 +69,14 @@ DYNAMIC_LOADER: Final = b"/lib64/ld-linux"
 APPLETS: Final = ("sh", "mount", "insmod", "switch_root", "cat", "echo")
 
 
-def initramfs(kernel: Kernel, progress: Progress, environ: Mapping[str, str] = os.environ) -> Path:
-    """Return the initramfs for a kernel whose modules are at hand."""
+def initramfs(
+    kernel: Kernel, progress: Progress, environ: Mapping[str, str] = os.environ, *, load: Sequence[str] = ()
+) -> Path:
+    """Return the initramfs for a kernel whose modules are at hand; it loads those of `load` last."""
     if kernel.tree is None:
         raise MissingNeedError(f"{kernel.image}: no modules to make an initramfs of")
     busybox = Path(find_program("busybox", environ))
-    modules = module_files(kernel.tree, kernel.release, environ)
+    modules = module_files(kernel.tree, kernel.release, environ, (*DRIVERS, *load))
     program = busybox.read_bytes()
     if DYNAMIC_LOADER in program:
         raise MissingNeedError(f"{busybox} wants shared libraries, which an initramfs lacks: install busybox-static")
@@ -87,10 +89,10 @@ def initramfs(kernel: Kernel, progress: Progress, environ: Mapping[str, str] = o
     return store.made_once(target, make, needed_mib=50, progress=progress)
 
 
-def module_files(tree: Path, release: str, environ: Mapping[str, str]) -> list[Path]:
+def module_files(tree: Path, release: str, environ: Mapping[str, str], names: Sequence[str] = DRIVERS) -> list[Path]:
     """Return the module files that the guest needs, each after those it depends on."""
     found: dict[Path, None] = {}
-    for name in DRIVERS:
+    for name in names:
         try:
             shown = answer_of(["modprobe", "-d", str(tree), "-S", release, "--show-depends", name], environ)
         except MissingNeedError as error:

@@ -35,7 +35,7 @@ def prepare(choice: Choice, progress: Progress, environ: Mapping[str, str] = os.
     require_room(scratch, SCRATCH_MIB, free_mib(scratch))
     kernel = _kernel(choice, progress, environ)
     disk = image.root_disk(progress, environ)
-    initrd = choice.initrd or (image.initramfs(kernel, progress, environ) if kernel.tree else None)
+    initrd = choice.initrd or (image.initramfs(kernel, progress, environ, load=choice.load) if kernel.tree else None)
     modules = drivers.build(kernel, progress, environ) if choice.has_switches else None
     return Parts(qemu, kernel.image, initrd, disk, ROOT), modules
 

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from numamigration_agent.kernel.probe import DriverState
 from numamigration_api.vocabulary import Dialect
+from tests.fakekernel.control import Migrate
 from tests.fakekernel.replay import DCBM
-from tests.fakekernel.seen import SEEN, Read, Seen, Write
+from tests.fakekernel.seen import SEEN, Attempt, Counted, Do, Lists, Read, Seen, Step, Within, Write
 
 NOT_LOADABLE: Final = "the guest's driver is a module that is loaded; only a kernel built anew has it built in"
 
@@ -32,6 +34,22 @@ NOT_ON_THE_MODULE: Final = {
     "nothing outlasts a reboot": "all rows run in one boot; test_boots.py has the guest's reboot",
 }
 """Row by name, and why our module in the guest cannot show it."""
+
+MORE_THAN_FILES: Final = frozenset(
+    {
+        "use a descriptor held over an unload",
+        "kill the writer of a turn-off",
+        "configured as a module",
+        "is driven by ptdma",
+        "chmod 0600",  # nobody would put the mode back
+    }
+)
+"""Attempts of the table for which a driver has to be unloaded, an engine to be a certain one, or who is not undone."""
+
+WITHOUT_THE_SERIES: Final = frozenset({"without the series"})
+"""Rows of kernels without the series that one with it answers otherwise; the others are about what every kernel has."""
+
+MODULE_FOLDER: Final = "/sys/module/dcbm"
 
 
 class GuestRow(NamedTuple):
@@ -61,3 +79,47 @@ def guest_rows() -> tuple[GuestRow, ...]:
         for row in SEEN
         if dialect in row.dialects and row.id not in NOT_ON_THE_MODULE
     )
+
+
+def needs_no_switches(row: Seen) -> bool:
+    """Tell whether a row runs on any driver: it loads none, and tells no engine anything but to copy."""
+    return not row.host and all(_runs_anywhere(step) for step in row.steps)
+
+
+def reason_not_to_run(row: GuestRow, dialect: Dialect, driver: DriverState) -> str:
+    """Return why a row that needs no switches is not about a kernel with its own driver; empty: it is.
+
+    Args:
+        row: of the table.
+        dialect: that the agent's probe has found, one with the series.
+        driver: likewise.
+    """
+    if row.row.id in WITHOUT_THE_SERIES:
+        return "the kernel has the series"
+    if row.dialect not in {Dialect.NO_SERIES, dialect}:
+        return f"the kernel's driver is {dialect}"
+    if driver is DriverState.BUILT_IN and any(_place(step).startswith(MODULE_FOLDER) for step in row.row.steps):
+        return "the driver is built in, and has no module's files"
+    return ""
+
+
+def _runs_anywhere(step: Step) -> bool:
+    match step:
+        case Do(Migrate(workload=workload)):
+            return not workload.retried_share  # which our module alone can be told
+        case Attempt(action):
+            return action not in MORE_THAN_FILES
+        case _:
+            return isinstance(step, Write | Read | Lists | Counted | Within)
+
+
+def _place(step: Step) -> str:
+    match step:
+        case Write() | Read():
+            return step.file
+        case Lists():
+            return step.folder
+        case Attempt():
+            return step.path
+        case _:
+            return ""

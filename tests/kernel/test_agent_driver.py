@@ -12,13 +12,12 @@ from tests.kernel.hands import Hands
 from tests.kernel.node import GuestNode
 from tests.unit.agent_rig import wish
 
-pytestmark = pytest.mark.needs_switches
-
 NOBODY = 65534
 READ_ONLY = ("unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro /sys && exec "$0" "$@"')
 """Starts a program for which /sys is read-only, as container runtimes have it."""
 
 
+@pytest.mark.needs_switches
 def test_a_driver_that_is_unloaded_and_loaded_again_is_told_and_set_anew_and_given_back_as_it_was_loaded(
     v6: Driver, node: GuestNode, guest: Guest
 ) -> None:

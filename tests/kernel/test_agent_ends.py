@@ -13,8 +13,6 @@ from tests.kernel.hands import Hands
 from tests.kernel.node import GuestNode, install
 from tests.unit.agent_rig import wish
 
-pytestmark = pytest.mark.needs_switches
-
 WISHED = {"offloading": "1", "nr_dma_chan": "4", "reason_mask": "syscall_or_cpuset,mempolicy_mbind"}
 RESTORE = wish(OFFLOAD, mode="Restore")
 
@@ -38,6 +36,7 @@ def test_a_killed_agent_changes_nothing_and_the_next_one_restores_what_was_befor
     assert v6.knobs() == before
 
 
+@pytest.mark.needs_switches
 def test_an_agent_killed_while_the_kernel_keeps_its_turn_off_is_followed_by_one_that_restores_the_rest(
     v6: Driver, node: GuestNode, hands: Hands
 ) -> None:
@@ -67,6 +66,7 @@ def test_an_agent_killed_while_the_kernel_keeps_its_turn_off_is_followed_by_one_
     workload.end()
 
 
+@pytest.mark.needs_switches
 def test_an_agent_killed_in_a_trial_is_followed_by_one_that_tries_again(
     v6: Driver, node: GuestNode, hands: Hands
 ) -> None:
@@ -97,7 +97,7 @@ def test_after_a_reboot_the_wish_is_set_again_and_what_was_before_the_former_boo
     """Promises 1 and 7: the status has values of the former boot, which are nobody's values of before any more."""
     hands, node = Hands.start(guest), rebooted.node
     install(guest)
-    driver = Driver(guest, hands)
+    driver = rebooted.driver(guest, hands)
     driver.load_engine()
     driver.load()
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import signal
 
-from tests.kernel.suite.marks import cases, seconds_max
+from tests.kernel.suite.marks import SkippedError, cases, needs_switches, needs_switches_where, seconds_max
 
 
 def test_that_passes() -> None:
@@ -32,6 +32,21 @@ def test_that_hangs() -> None:
 
 def test_that_talks_too_much_when_it_fails() -> None:
     raise AssertionError("x" * 1_000_000)
+
+
+def test_that_is_about_another_kernel() -> None:
+    raise SkippedError("the kernel's driver is V5")
+
+
+@needs_switches
+def test_that_needs_switches() -> None:
+    pass
+
+
+@needs_switches_where(lambda number: number > 1)
+@cases(("small", 1), ("large", 10))
+def test_with_a_row_that_needs_switches(number: int) -> None:
+    assert number
 
 
 @cases(("small", 1, 2), ("large", 10, 11))

@@ -305,6 +305,15 @@ def test_a_kernel_without_a_driver_that_the_guest_needs_is_told_by_its_name(mach
         image.module_files(tmp_path, "6.12", machine.environ)
 
 
+def test_the_initramfs_loads_further_modules_too(machine: Machine, tmp_path: Path) -> None:
+    machine.install("busybox")
+    machine.install("modprobe", "for name; do :; done", "[ $name != dcbm ] || exit 1", "echo builtin $name")
+    kernel = Kernel("6.12", tmp_path / "vmlinuz", tmp_path)
+
+    with pytest.raises(MissingNeedError, match=r"^6\.12 has no dcbm, which the guest needs"):
+        image.initramfs(kernel, Progress(machine.shown), machine.environ, load=("engine", "dcbm"))
+
+
 def test_a_folder_of_modules_must_say_which_kernel_they_are_for(tmp_path: Path) -> None:
     (tmp_path / "lib/modules/6.12.1").mkdir(parents=True)
     assert image.only_release(tmp_path) == "6.12.1"
@@ -390,6 +399,12 @@ def test_a_kernel_with_its_own_driver_has_no_switches(tmp_path: Path) -> None:
     assert not read_choice(environ).has_switches
 
 
+def test_further_modules_are_loaded_in_the_order_that_is_asked_for(tmp_path: Path) -> None:
+    environ = {"GUEST_KERNEL": str(tmp_path), "GUEST_MODULES": str(tmp_path), "GUEST_LOAD": "engine dcbm"}
+
+    assert read_choice({**environ, "GUEST_DCBM": "real"}).load == ("engine", "dcbm")
+
+
 @pytest.mark.parametrize(
     ("environ", "message"),
     [
@@ -398,6 +413,7 @@ def test_a_kernel_with_its_own_driver_has_no_switches(tmp_path: Path) -> None:
         pytest.param({"GUEST_DCBM": "real"}, "GUEST_KERNEL and GUEST_DCBM=real belong together", id="no kernel"),
         pytest.param({"GUEST_KERNEL": "/"}, "GUEST_KERNEL and GUEST_DCBM=real belong together", id="no driver"),
         pytest.param({"GUEST_DCBM": "none"}, "GUEST_DCBM=none: 'real'", id="no such driver"),
+        pytest.param({"GUEST_LOAD": "dcbm"}, "set that as well", id="modules of no folder"),
         pytest.param({"GUEST_BOOT_SECONDS": "soon"}, "GUEST_BOOT_SECONDS=soon: a number of seconds", id="no number"),
         pytest.param(
             {"GUEST_KERNEL": "/", "GUEST_INITRD": "/", "GUEST_MODULES": "/", "GUEST_DCBM": "real"},

@@ -12,8 +12,12 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.collection import GuestTestFailedError, judge
 from tests.kernel.suite import kernellog
+from tests.kernel.suite.marks import asks_switches
 from tests.kernel.suite.runner import Runner, serve
+from tests.unit import guest_samples
+from tests.unit.guest_rig import PASSED
 
 SAMPLES = "tests.unit.guest_samples"
 
@@ -51,6 +55,27 @@ def test_a_failed_assertion_comes_with_its_place_and_the_variables_there() -> No
     assert "assert found == {" in answer["message"]
     assert "found = {'node': 7}" in answer["message"]
     assert "runner.py" not in answer["message"]
+
+
+def test_a_test_about_another_kernel_says_so() -> None:
+    answer = outcome("test_that_is_about_another_kernel")
+
+    assert (answer["outcome"], answer["message"]) == ("skipped", "the kernel's driver is V5")
+
+
+def test_a_row_needs_switches_where_its_mark_says_so() -> None:
+    assert asks_switches(guest_samples.test_that_needs_switches, 0)
+    assert not asks_switches(guest_samples.test_that_passes, 0)
+    assert [asks_switches(guest_samples.test_with_a_row_that_needs_switches, case) for case in (0, 1)] == [False, True]
+
+
+def test_a_skip_is_pytests_with_a_driver_of_the_kernels_own_and_a_failure_with_our_module() -> None:
+    answer = {**PASSED, "outcome": "skipped", "message": "the kernel's driver is V5"}
+
+    with pytest.raises(pytest.skip.Exception, match="driver is V5"):
+        judge(answer, may_skip=True)
+    with pytest.raises(GuestTestFailedError, match="driver is V5"):
+        judge(answer, may_skip=False)
 
 
 @pytest.mark.parametrize(

@@ -32,10 +32,29 @@ def seconds_max(seconds: float) -> Callable[[Test], Test]:
     return mark
 
 
+class SkippedError(Exception):
+    """Raised by a test that is about another kernel than the one that was given; with our module that is a failure."""
+
+
 def needs_switches(test: Test) -> Test:
-    """Mark a test that asks our module to fail, hang or corrupt; no other driver can be asked for that."""
-    vars(test)["needs_switches"] = True
-    return test
+    """Mark a test that loads our module, or asks it to fail, hang or corrupt; no other driver can be asked for that."""
+    return needs_switches_where(lambda *_: True)(test)
+
+
+def needs_switches_where(holds: Callable[..., bool]) -> Callable[[Test], Test]:
+    """Mark so those rows of a test for whose arguments `holds` is true."""
+
+    def mark(test: Test) -> Test:
+        vars(test)["needs_switches"] = holds
+        return test
+
+    return mark
+
+
+def asks_switches(test: Test, case: int) -> bool:
+    """Tell whether a row of a test needs our module's switches."""
+    holds: Callable[..., bool] = vars(test).get("needs_switches", lambda *_: False)
+    return holds(*rows_of(test)[case][1:])
 
 
 def rows_of(test: Test) -> tuple[tuple[Any, ...], ...]:

@@ -123,8 +123,7 @@ class RealHost:
             causes.see_sys_read_only()
         if not self._row.row.host.get("cap_sys_admin", True):
             causes.drop_sys_admin()
-        if causes.NEED_BLOCK & {command.workload.reason for command in migrations(self._row.row)}:
-            causes.movable_block()
+        self._find_block()
         self._log = Reader()
         return self
 
@@ -134,6 +133,13 @@ class RealHost:
         write(f"{ENGINE}/hang", "N")
         if error and modules.is_loaded("dcbm"):
             print(read(f"{TEST}/reasons"))
+        self._end_migrations()
+
+    def _find_block(self) -> None:
+        if causes.NEED_BLOCK & {command.workload.reason for command in migrations(self._row.row)}:
+            causes.movable_block()
+
+    def _end_migrations(self) -> None:
         write("/proc/sys/kernel/numa_balancing", "0")  # at once, for it marks pages of whoever runs next
         causes.end_children()
         for mover in self._movers:
@@ -203,6 +209,9 @@ class RealHost:
 
     def _migrate(self, workload: Workload, folios: int) -> None:
         must_write(f"{TEST}/again", str(round(folios * workload.retried_share)))
+        self._move(workload, folios)
+
+    def _move(self, workload: Workload, folios: int) -> None:
         movers = [Mover(work) for work in causes.works(workload, folios, self._pages)]
         self._movers += movers
         self._began, self._now = time.monotonic(), 0.0
@@ -340,13 +349,18 @@ def is_as_made(folder: str) -> bool:
 
 def rest_driver(folder: str) -> None:
     """Write a loaded driver's files as they are when it has just been loaded."""
-    fresh = {"offloading": "0", "nr_dma_chan": "1", "folios_migrated": "0", "folios_failures": "0"}
-    if os.path.exists(f"{folder}/reason_mask"):
-        fresh["reason_mask"] = "all"
-    for name, value in fresh.items():
-        must_write(f"{folder}/{name}", value)
+    rest_files(Path(folder))
     for name, value in {"other_migrator": "N", "cpu_delay_us": "0", "again": "0"}.items():
         must_write(f"{TEST}/{name}", value)
+
+
+def rest_files(folder: Path) -> None:
+    """Write the files that any driver has as they are when it has just been loaded; a write resets a counter."""
+    fresh = {"offloading": "0", "nr_dma_chan": "1", "folios_migrated": "0", "folios_failures": "0"}
+    if (folder / "reason_mask").exists():
+        fresh["reason_mask"] = "all"
+    for name, value in fresh.items():
+        must_write(str(folder / name), value)
 
 
 def be_quiet() -> None:

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from tests.kernel.suite import kernellog
-from tests.kernel.suite.marks import rows_of
+from tests.kernel.suite.marks import SkippedError, rows_of
 
 PORT_NAME: Final = b"numamigration.ask"
 PORTS: Final = "/sys/class/virtio-ports"
@@ -176,6 +176,8 @@ def _child(work: Callable[[], None], write_end: int, path: str) -> None:
     try:
         work()
         result: Json = {"outcome": "passed"}
+    except SkippedError as reason:
+        result = {"outcome": "skipped", "message": str(reason)}
     except BaseException as error:  # noqa: BLE001 - SystemExit of a test is a failure as well
         result = {"outcome": "failed", "message": _told(error)}
     sys.stdout.flush()

@@ -8,13 +8,14 @@ and a second notation of them could drift from the first. ``tests.kernel.session
 
 from __future__ import annotations
 
-from tests.kernel.suite.marks import cases, needs_switches
+from tests.kernel.suite.marks import cases, needs_switches_where
+from tests.kernel.suite.ownkernel import OwnHost, is_asked_for
 from tests.kernel.suite.realhost import RealHost
-from tests.kernel.table import GuestRow, guest_rows
+from tests.kernel.table import GuestRow, guest_rows, needs_no_switches
 
 
-@needs_switches
+@needs_switches_where(lambda row: not needs_no_switches(row.row))
 @cases(*((row.name, row) for row in guest_rows()))
 def test_the_kernel_answers_as_the_table_says(row: GuestRow) -> None:
-    with RealHost(row) as host:
+    with OwnHost(row) if is_asked_for() else RealHost(row) as host:
         host.replay()
