@@ -270,15 +270,20 @@ def _tried(case: Situation, plan: GroupPlan, record: Record) -> GroupPlan:
     turns_on = row is not None and any(write.knob == row.knob for write in plan.writes)
     if row is None or row.knob is None or not (turns_on or row.observed == row.target):
         return plan
-    if plan.state is GroupState.FAILED and row.baseline is None:
-        return plan  # nothing of it is captured, so nothing may be written either, not even to turn it off
     subject = _subject(case, plan.knobs)
     if not is_due(record, subject, case.wish.verification, turns_on=turns_on):
         return plan
     trial = make_trial(case.facts, subject, record.epoch)
+    masks = _masks(case, plan, trial)
     present = subject_of(case.facts, case.engine, _channels_set(case))
     untried = row.observed == row.target and is_due(record, present, case.wish.verification, turns_on=False)
-    window = TrialWindow(trial, row.knob, *_masks(case, plan, trial), untried=untried)
+    written = {row.field, *(mask.knob.field for mask in masks if mask)}
+    if plan.state is GroupState.FAILED and not written <= {row.field for row in plan.knobs if row.baseline is not None}:
+        # Nothing is captured of a group that failed, so a trial may not write. The engine alone may be ours already.
+        if row.knob.off is None or row.baseline is None or not untried:
+            return plan
+        return replace(plan, writes=(write_of(case.facts, row.knob, row.knob.off),))
+    window = TrialWindow(trial, row.knob, *masks, untried=untried)
     if plan.writes:
         return replace(plan, window=window)
     message = f"own pages are about to be copied by {subject}"

@@ -939,6 +939,24 @@ def test_an_engine_that_is_not_ours_is_not_turned_off_for_a_trial_that_cannot_be
     assert rig.group()["state"] == "Failed"
 
 
+def test_an_untried_engine_of_ours_goes_off_where_the_knobs_of_its_trial_cannot_be_captured(tmp_path: Path) -> None:
+    """Promises 1 and 15: its mask has no value of before that is safe, so it is not narrowed for a trial."""
+    rig = Rig(tmp_path / "state")
+    rig.kernel.drift(OFFLOADING, "1")
+    rig.holds = WriteKnob
+    rig.wish({"offload": wish({"engine": "Off"})})
+    rig.kernel.spoil(CHANNELS, Spoiled(read_error=errno.EACCES))
+    rig.held.clear()
+    rig.restart()
+    rig.holds = None
+
+    rig.wish({"offload": wish(OFFLOAD, verification="Always", acceptedRisks=[])})
+
+    assert rig.group()["state"] == "Failed"
+    assert [name for name, _ in rig.stores if name == "reason_mask"] == []
+    assert not rig.kernel.snapshot().offloading
+
+
 def test_an_engine_that_is_asked_for_and_refused_is_not_said_to_be_unasked(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "state", HostConfig(dialect=Dialect.V5))
 
