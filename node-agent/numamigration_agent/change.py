@@ -350,7 +350,7 @@ class Change:
             reported: those that the status is known to have; fewer when it was lost.
             fresh: fields captured by an earlier change that wrote nothing.
         """
-        self.baselines = baselines
+        self.baselines, self._on_file = baselines, on_file
         captures = {name: value for change in changes for name, value in change.captures.items()}
         opened = {change.unit: change.swaps for change in changes if change.swaps}
         self._opened = baselines.with_captures(captures).with_open(opened)
@@ -433,7 +433,7 @@ class Change:
         failure = Failure(Reason.BASELINE_NOT_SAVED, f"baseline not saved: {problem}")
         for unit in self.units:
             if self._progress is Progress.SAVE:
-                unit.not_opened(failure, self.baselines.values)
+                unit.not_opened(failure, self._on_file)
             else:
                 unit.failure = unit.failure or failure
         self._progress = Progress.WRITE if self._progress is Progress.SAVE else Progress.OVER

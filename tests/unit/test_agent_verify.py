@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from numamigration_agent.baseline import FILE_NAME as BASELINES
 from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone
 from numamigration_agent.jobs import MovePages
@@ -507,6 +508,20 @@ def test_an_engine_goes_off_although_that_cannot_be_saved(start: Start, settings
             "BaselineNotSaved",
             "false",
         )
+
+
+def test_an_engine_whose_value_of_before_the_full_folder_has_lost_is_left_as_it_is(start: Start) -> None:
+    """Promise 1: in the status alone it is not safe enough for a write, not even for this one."""
+    rig = start()
+    ask(rig)
+    (rig.folder / BASELINES).unlink()
+
+    with no_room():
+        rig.restart()
+        ask(rig, {"engine": "Off"})
+
+        assert rig.group()["reason"] == "BaselineNotSaved"
+        assert rig.kernel.snapshot().offloading
 
 
 def test_a_corrupt_engine_that_was_on_before_us_is_turned_off_too(start: Start) -> None:
