@@ -458,15 +458,21 @@ def test_the_next_boot_begins_anew(start: Start) -> None:
     assert rig.status["verification"]["result"] == "Passed"
 
 
+def tried(start: Start, then: str) -> Rig:
+    """Return a node whose engine was tried and is on; with another one in its place, unless `then` is empty."""
+    rig = start()
+    ask(rig)
+    if then:
+        rig.kernel.set_engines((DmaEngine(then, channels=4),))
+    return rig
+
+
 @pytest.mark.parametrize(("engine", "stays"), [("ae4dma", False), ("", True)])
 def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_cannot_begin(
     start: Start, engine: str, stays: bool
 ) -> None:
     """Promise 15: a knob that stands before the trial is not taken; what was tried as it is stays on."""
-    rig = start()
-    ask(rig)
-    if engine:
-        rig.kernel.set_engines((DmaEngine(engine, channels=4),))
+    rig = tried(start, then=engine)
     rig.kernel.spoil(CHANNELS, Spoiled(write_error=errno.EIO))
 
     ask(rig, {**OFFLOAD, "channels": 2})
@@ -480,10 +486,7 @@ def test_an_engine_that_came_in_place_of_a_tried_one_goes_off_if_its_trial_canno
     start: Start, engine: str, stays: bool
 ) -> None:
     """Promise 15: a full state folder keeps no engine on that nobody has tried."""
-    rig = start()
-    ask(rig)
-    if engine:
-        rig.kernel.set_engines((DmaEngine(engine, channels=4),))
+    rig = tried(start, then=engine)
 
     with no_room():
         ask(rig, {**OFFLOAD, "channels": 2})
