@@ -50,9 +50,18 @@ CONTROL_CONFIG_MAP: Final = "numamigration-control"
 """ConfigMap in the operator's namespace with which people stop the whole fleet; absent means ``run``."""
 FLEET_KEY: Final = "fleet"
 """Key of the control ConfigMap that holds a FleetSwitch."""
+HOLD_KEY_PREFIX: Final = "hold."
+"""With 16 hexadecimal digits: key of the control ConfigMap that holds one (hardware class, dialect, driver)."""
+
+POLICY_UID_LABEL: Final = f"{GROUP}/policy-uid"
+"""On a ControllerRevision: whose content it is."""
+CELL_ANNOTATION_PREFIX: Final = f"cell.{GROUP}/"
+"""With 16 hexadecimal digits, on a ControllerRevision: what became of it in one (dialect, hardware class)."""
 
 WORST_NODES_MAX: Final = 20  # keeps a policy's status below 20 kB (promise 12)
 PLANS_MAX: Final = 3  # keeps a node state below 10 kB (promise 12)
+RESERVED_MAX: Final = 128  # names in a policy's status; beside the longest names their bytes are bounded (promise 12)
+REVISIONS_MAX: Final = 10  # of a policy, as a DaemonSet keeps (apps/v1 revisionHistoryLimit)
 KNOBS_MAX: Final = 48  # every knob of the largest dialect (F-ext, about 25) and the mainline ones, with room
 CHANNELS_MAX: Final = 32  # F-ext takes 1..32, V2-V6 1..16 (dcbm drivers); the agent checks its dialect's own bound
 
@@ -290,6 +299,13 @@ class RolloutPhase(StrEnum):
     PAUSED = "Paused"
 
 
+class CellVerdict(StrEnum):
+    """What became of a revision in one (dialect, hardware class)."""
+
+    PROVEN = "Proven"
+    FAILED = "Failed"
+
+
 class VerificationResult(StrEnum):
     """What the copy of the agent's own pages showed."""
 
@@ -377,6 +393,12 @@ class Reason(StrEnum):
     FLEET_HOLD = "FleetHold"
     FLEET_OFF = "FleetOff"
     FLEET_RESTORE = "FleetRestore"
+    AWAITING_ROLLOUT = "AwaitingRollout"
+    SOAKING = "Soaking"
+    ROLLOUT_HALTED = "RolloutHalted"
+    ROLLING_BACK = "RollingBack"
+    CLASS_HELD = "ClassHeld"
+    CIRCUIT_BREAKER_OPEN = "CircuitBreakerOpen"
 
 
 REASON_MEANING: Final[dict[Reason, str]] = {
@@ -427,4 +449,10 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.FLEET_HOLD: "The fleet switch is hold: only safe changes are pushed. Set it to run to go on.",
     Reason.FLEET_OFF: "The fleet switch is off: offload is off on every node. Set it to run to go on.",
     Reason.FLEET_RESTORE: "The fleet switch is restore: the values of before are back. Set it to run to go on.",
+    Reason.AWAITING_ROLLOUT: "The rollout has not reached the node yet. Wait; status.rollout says for what.",
+    Reason.SOAKING: "The settings are in force and watched for rollout.canary.soakSeconds. Wait.",
+    Reason.ROLLOUT_HALTED: "The rollout failed and stands. Edit the policy to go on.",
+    Reason.ROLLING_BACK: "The revision failed; nodes go back to the last one that was proven. Wait.",
+    Reason.CLASS_HELD: "An engine of this class corrupted pages. Replace it, then remove the key from the ConfigMap.",
+    Reason.CIRCUIT_BREAKER_OPEN: "Too many nodes fail: nothing is pushed but what undoes. Mend them.",
 }

@@ -22,8 +22,8 @@ from numamigration_api.models.policy import NodeCounts
 from numamigration_api.models.settings import Settings
 
 SELECTOR_OPERATORS = ("In", "NotIn", "Exists", "DoesNotExist")  # Kubernetes' words, not ours
-# Names of fields, keys of condition lists, and a word of the control ConfigMap.
-NOT_IN_THE_CRD = {v.SettingsGroup, v.PolicyCondition, v.NodeCondition, v.FleetSwitch}
+# Names of fields, keys of condition lists, a word of the control ConfigMap, and one of annotations.
+NOT_IN_THE_CRD = {v.CellVerdict, v.SettingsGroup, v.PolicyCondition, v.NodeCondition, v.FleetSwitch}
 
 ENUMS = {
     member for _, member in inspect.getmembers(v, inspect.isclass) if issubclass(member, StrEnum) and member != StrEnum

@@ -27,16 +27,25 @@ def revision_hash(value: Mapping[str, Any]) -> str:
 
 
 def spec_revision(spec: Mapping[str, Any]) -> str:
-    """Return the revision of a node state's spec as JSON has it: of its groups and plans, whoever may write what else.
+    """Return the revision of a node state's spec as JSON has it: of what this release writes there, whoever may write
+    what else.
 
     The generations of the sources are left out: an edit of a policy that changes nothing here is no new revision.
     """
-    plain: dict[str, Any] = {}
+    plain: dict[str, Any] = {key: spec[key] for key in ("observe", "verifyEpoch") if spec.get(key)}
     if groups := spec.get("groups"):
         plain["groups"] = {name: _without_generation(wish) for name, wish in groups.items()}
     if plans := spec.get("plans"):
         plain["plans"] = [_without_generation(plan) for plan in plans]
     return revision_hash(plain)
+
+
+def wish_revision(wish: Mapping[str, Any]) -> str:
+    """Return the hash of one group's wish as JSON has it, by which operator and agent know what was soaked.
+
+    The mode is left out: a wish that was held for a while is the same one afterwards.
+    """
+    return revision_hash({key: value for key, value in _without_generation(wish).items() if key != "mode"})
 
 
 def _without_generation(wish: Mapping[str, Any]) -> dict[str, Any]:

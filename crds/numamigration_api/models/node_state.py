@@ -195,6 +195,9 @@ class GroupStatus(ApiModel):
     state: GroupState
     reason: Reason
     message: Annotated[str, Field(max_length=512)] | None = None
+    soaked_revision: Revision | None = None
+    """Hash of the wish (without its mode and its source's generation) that was in force for as long as
+    spec.observe.soakSeconds asked for. Kept over restarts and reboots until the wish is another one."""
 
 
 class GroupStatuses(ApiModel):
@@ -304,6 +307,11 @@ class WindowNumbers(ApiModel):
     batches_refused: Count | None = None
     pages_migrated: Count | None = None
     pages_migration_failed: Count | None = None
+    pages_offloaded: Count | None = None
+    """Base pages that engines copied, at most: engines count folios, taken as the largest this kernel makes.
+    Absent, like the next, where migrations of reasons that are not offloaded cannot be told apart."""
+    pages_not_offloaded: Count | None = None
+    """Base pages that migrated and surely were copied by the CPU although an engine was to copy them."""
     memory_pressure: DecimalText | None = None
     """At the end of the window, as in NodeStatistics."""
     cpu_pressure: DecimalText | None = None
@@ -315,6 +323,7 @@ class Window(ApiModel):
     revision: Revision
     before: WindowNumbers | None = None
     after: WindowNumbers | None = None
+    """There once the soak is over, or a guardrail of spec.observe is crossed."""
 
 
 class VerificationStatus(ApiModel):

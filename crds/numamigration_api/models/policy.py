@@ -28,6 +28,7 @@ from numamigration_api.models.base import (
 )
 from numamigration_api.models.settings import Settings
 from numamigration_api.vocabulary import (
+    RESERVED_MAX,
     WORST_NODES_MAX,
     AcceptedRisk,
     DriftPolicy,
@@ -255,8 +256,18 @@ class RolloutStatus(ApiModel):
     """Where the rollout of the current revision stands."""
 
     revision: Revision | None = None
+    """Hash of what the policy asks of a node: settings, risks, and how they are kept; not of where and how fast."""
+    generation: Count | None = None
+    """The policy's generation with which this revision began; an edit begins anew what has failed."""
     proven_revision: Revision | None = None
+    """The last revision that was proven everywhere it was pushed."""
     cursor: Count | None = None
+    """Nodes that were ever reserved for this revision."""
+    reserved: (
+        Annotated[list[Name], Field(max_length=RESERVED_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    """Nodes that may be pushed now. No other node is, and each counts as unproven. Written before the first push,
+    and only onto the status that it was decided from (resourceVersion)."""
     wave: Count | None = None
     waves: Count | None = None
     phase: RolloutPhase | None = None
@@ -264,6 +275,20 @@ class RolloutStatus(ApiModel):
     """Fencing token of whoever wrote this status; the API server refuses a smaller one."""
     started_at: Timestamp | None = None
     message: Text | None = None
+
+
+class PlanTotals(ApiModel):
+    """What a Plan policy would do, in nodes that were asked; each is in exactly one count."""
+
+    would_change: Count = 0
+    """At least one knob would get another value."""
+    equal: Count = 0
+    """All is as this policy wants it already."""
+    unsupported: Count = 0
+    refused: Count = 0
+    """A known hazard that this policy does not accept."""
+    blocked: Count = 0
+    """Another policy would win every group there."""
 
 
 class WorstNode(ApiModel):
@@ -294,6 +319,8 @@ class MigrationPolicyStatus(ApiModel):
     overlays: NodeOverlays | None = None
     rollout: RolloutStatus | None = None
     statistics: PolicyStatistics | None = None
+    plan: PlanTotals | None = None
+    """Mode Plan only."""
     conflicts: (
         Annotated[list[Conflict], Field(max_length=16, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None
