@@ -17,7 +17,7 @@ from typing import Protocol
 from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Decisions, WriteKey
 from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
-from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, StateObject
+from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, RevisionObject, StateObject
 from numamigration_operator.watch_check import WatchCheck
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,24 @@ class FleetLike(Protocol):
 
     def states_listed(self, names: frozenset[str], now: float) -> None:
         """These node states exist, and no others."""
+
+    def relisted(self, now: float) -> None:
+        """Nodes and node states were listed once more, by lists that began after the last decision that asked for it.
+
+        What they found was told before; a further decision that asks is answered by a further call.
+        """
+
+    def node_ready(self, name: str, ready: bool | None, now: float) -> None:
+        """A Node's Ready condition was read; None: it says Unknown or nothing, the Node is gone, or no answer came."""
+
+    def revision_changed(self, revision: RevisionObject, now: float) -> None:
+        """A ControllerRevision of a policy is as given."""
+
+    def revision_gone(self, name: str, now: float) -> None:
+        """A ControllerRevision was deleted."""
+
+    def revisions_listed(self, names: frozenset[str], now: float) -> None:
+        """These ControllerRevisions exist, and no others."""
 
     def decide(self, now: float, wall: datetime) -> Decisions:
         """What is to be done now."""

@@ -225,6 +225,8 @@ class World:
                 case WriteKind.POLICY_FINALIZER:
                     known = self.policies[write.key.name]["metadata"]["finalizers"]
                     self._store_finalizers(write.key.name, [*known, *document["metadata"]["finalizers"]])
+                case _:
+                    raise NotImplementedError(write.key)
 
     def _store_state(self, document: dict[str, Any]) -> None:
         name = document["metadata"]["name"]

@@ -15,6 +15,12 @@ class WriteKind(StrEnum):
     STATE_SPEC = "StateSpec"
     POLICY_STATUS = "PolicyStatus"
     POLICY_FINALIZER = "PolicyFinalizer"
+    REVISION = "Revision"
+    """A ControllerRevision in the operator's namespace, whole."""
+    REVISION_DELETION = "RevisionDeletion"
+    """Its end; the key's name is the ControllerRevision's, `patch` is DELETE."""
+    CLASS_HOLD = "ClassHold"
+    """One key of the control ConfigMap; the key's name is that key, ``hold.<16 hex>``."""
 
 
 class Patch(StrEnum):
@@ -25,6 +31,8 @@ class Patch(StrEnum):
     MERGE = "application/merge-patch+json"
     JSON = "application/json-patch+json"
     """With `test` operations: for what must go also where another field manager owns it too."""
+    DELETE = "application/json"
+    """No patch: the object goes, if the preconditions of the body (``metav1.DeleteOptions``) hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +79,12 @@ class Decisions:
         writes: in the order in which they should be started.
         events: to be posted, best effort.
         look_again: when time alone changes something (monotonic seconds); None when only events do.
+        readiness: names of the Nodes whose Ready condition is to be read now.
+        relist: Nodes and node states are to be listed once more, by lists that begin after this decision.
     """
 
     writes: tuple[Write, ...] = ()
     events: tuple[EventWish, ...] = ()
     look_again: float | None = None
+    readiness: tuple[str, ...] = ()
+    relist: bool = False

@@ -25,7 +25,7 @@ from numamigration_operator.core.classify import NodeFacts, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
-from numamigration_operator.core.objects import NodeObject, PolicyObject, Selector, StateObject
+from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.render import is_safe, render
@@ -259,6 +259,23 @@ class Fleet:
             self._departed[record.name] = record.spec
             if len(self._departed) > DEPARTED_MAX:
                 self._departed.popitem(last=False)
+
+    # Rollouts: nothing is made of these yet
+
+    def revision_changed(self, revision: RevisionObject, now: float) -> None:
+        """Take in one ControllerRevision."""
+
+    def revision_gone(self, name: str, now: float) -> None:
+        """Take in that a ControllerRevision is gone."""
+
+    def revisions_listed(self, names: Collection[str], now: float) -> None:
+        """Take in the end of a whole list: other ControllerRevisions are gone."""
+
+    def node_ready(self, name: str, ready: bool | None, now: float) -> None:
+        """Take in what a Node's Ready condition says."""
+
+    def relisted(self, now: float) -> None:
+        """Take in that Nodes and node states were listed once more, as asked."""
 
     # What became of writes
 

@@ -64,6 +64,12 @@ class StateMeta(Meta, frozen=True):
     managed_fields: tuple[ManagedFields, ...] = ()
 
 
+class RevisionMeta(Meta, frozen=True):
+    """Metadata of a ControllerRevision; of other kinds nobody reads annotations, which on Nodes are long."""
+
+    annotations: dict[str, str] = {}
+
+
 class NodeObject(Struct, frozen=True):
     """A Node, as PartialObjectMetadata."""
 
@@ -288,6 +294,17 @@ class StateObject(Struct, frozen=True):
         entries = self.metadata.managed_fields
         written = (one.time for one in entries if one.manager == AGENT_MANAGER and one.subresource)
         return max(written, default=self.status.reported_at)
+
+
+class RevisionObject(Struct, frozen=True):
+    """A ControllerRevision (apps/v1): one content of a policy, as it is pushed to nodes.
+
+    `data` never changes; `revision` is the number by which contents are ordered, and grows when an old one comes back.
+    """
+
+    metadata: RevisionMeta
+    data: dict[str, Any] = {}
+    revision: int = 0
 
 
 class ConfigMapObject(Struct, frozen=True):

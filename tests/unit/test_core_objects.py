@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+
+from numamigration_operator.core.objects import NodeObject, RevisionObject
+
+METADATA: dict[str, Any] = {
+    "name": "web-0123456789",
+    "uid": "revision-uid",
+    "labels": {"numamigration.dev/policy-uid": "policy-uid"},
+    "annotations": {"cell.numamigration.dev/0123456789abcdef": '{"verdict":"Proven"}'},
+    "ownerReferences": [{"apiVersion": "numamigration.dev/v1alpha1", "kind": "MigrationPolicy", "uid": "policy-uid"}],
+}
+
+
+def test_a_controller_revision_is_read_with_its_verdicts_and_its_content() -> None:
+    document = {"metadata": METADATA, "data": {"settings": {"demotion": {"enabled": True}}}, "revision": 3}
+
+    revision = msgspec.json.decode(json.dumps(document).encode(), type=RevisionObject)
+
+    assert revision.metadata.annotations == METADATA["annotations"]
+    assert [owner.uid for owner in revision.metadata.owner_references] == ["policy-uid"]
+    assert revision.data == {"settings": {"demotion": {"enabled": True}}}
+    assert revision.revision == 3
+
+
+def test_annotations_of_a_node_never_become_python() -> None:
+    """15,000 Nodes with kilobytes of annotations each are not in the operator's memory."""
+    node = msgspec.json.decode(json.dumps({"metadata": METADATA}).encode(), type=NodeObject)
+
+    assert not hasattr(node.metadata, "annotations")
