@@ -10,16 +10,25 @@ from typing import Any
 
 import msgspec
 
+from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch
-from numamigration_operator.core.decisions import Decisions, Patch, Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject
+from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, StateObject
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OFFLOAD: dict[str, Any] = {"engine": "DMA", "channels": 4}
 TIERING: dict[str, Any] = {"mode": "Tiering"}
+ALL_AT_ONCE: dict[str, Any] = {
+    "canary": {"nodes": 0, "soakSeconds": 0},
+    "maxUnproven": 10**6,
+    "failureThreshold": 10**6,
+}
+"""No canary, no bound and no threshold, as the schema would not take it: for what is not about rollouts."""
+LOOKS_MAX = 40  # each at what the last one led to
+DIALECT, HARDWARE_CLASS = "V6", "class-a"
 
 
 def policy(name: str = "p", *, meta: dict[str, Any] | None = None, status: Any = None, **spec: Any) -> PolicyObject:
@@ -33,7 +42,8 @@ def policy(name: str = "p", *, meta: dict[str, Any] | None = None, status: Any =
             "creationTimestamp": timestamp(START),
         }
         | (meta or {}),
-        "spec": {"nodeSelector": {}, "settings": {"offload": OFFLOAD}, "onDelete": "Keep"} | spec,
+        "spec": {"nodeSelector": {}, "settings": {"offload": OFFLOAD}, "onDelete": "Keep", "rollout": ALL_AT_ONCE}
+        | spec,
         "status": status or {},
     }
     return msgspec.convert(document, PolicyObject)
@@ -74,7 +84,7 @@ class World:
     """
 
     def __init__(self, settings: FleetSettings | None = None) -> None:
-        self.settings = settings or FleetSettings()
+        self.settings = settings or FleetSettings(reserve_interval_seconds=0.0)
         self.fleet = Fleet(self.settings)
         self.fleet.lead(1)
         self.now = 1000.0
@@ -82,6 +92,7 @@ class World:
         self.nodes: dict[str, NodeObject] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.control = Control()
+        self.revisions: dict[str, dict[str, Any]] = {}
         self.written: list[Write] = []
         self.version = 100
 
@@ -125,8 +136,18 @@ class World:
         if self.states.pop(name, None) is not None:
             self.fleet.state_gone(name, self.now)
 
-    def report(self, name: str, groups: dict[str, str | tuple[str, str]] | None = None, **status: Any) -> None:
-        """Let the agent report on its spec: a state by group, Ready where none is given (Restored for a restore)."""
+    def report(
+        self,
+        name: str,
+        groups: dict[str, str | tuple[str, str]] | None = None,
+        *,
+        soaked: bool = True,
+        **status: Any,
+    ) -> None:
+        """Let the agent report on its spec: a state by group, Ready where none is given (Restored for a restore).
+
+        What is ready has soaked, unless it is said not to have.
+        """
         spec = self.states[name]["spec"]
         results = {}
         for group, wish in spec.get("groups", {}).items():
@@ -134,10 +155,14 @@ class World:
             given = (groups or {}).get(group, default)
             word, reason = given if isinstance(given, tuple) else (given, "AsExpected")
             results[group] = {"state": word, "reason": reason, "message": f"{group} is {word}"}
+            if soaked and word in {"Ready", "Held"}:
+                results[group]["soakedRevision"] = wish_revision(wish)
         self.states[name]["status"] = {
             "observedGeneration": self.states[name]["metadata"]["generation"],
             "observedRevision": spec["revision"],
             "reportedAt": timestamp(self.wall),
+            "dialect": DIALECT,
+            "hardwareClass": HARDWARE_CLASS,
             "groups": results,
         } | status
         self.show_state(name)
@@ -150,6 +175,9 @@ class World:
 
     def show_state(self, name: str) -> None:
         self.fleet.state_changed(self.state(name), self.now, self.wall)
+
+    def show_revision(self, name: str) -> None:
+        self.fleet.revision_changed(msgspec.convert(self.revisions[name], RevisionObject), self.now)
 
     def policy(self, name: str) -> PolicyObject:
         return msgspec.convert(self.policies[name], PolicyObject)
@@ -174,6 +202,9 @@ class World:
         """Tell the fleet everything, as after a start."""
         self.fleet.control_changed(self.control, self.now)
         self.fleet.policies_listed([self.policy(name) for name in self.policies], self.now)
+        for name in self.revisions:
+            self.show_revision(name)
+        self.fleet.revisions_listed(self.revisions, self.now)
         for one in self.nodes.values():
             self.fleet.node_changed(one, self.now)
         self.fleet.nodes_listed(self.nodes, self.now)
@@ -190,15 +221,40 @@ class World:
         return self.fleet.decide(self.now, self.wall)
 
     def step(self, seconds: float = 0.0) -> Decisions:
-        """Look at what happened, let time pass, look again; store what was decided and show it."""
-        first = self.decide()
-        self.carry_out(first.writes)
+        """Look at what happened, let time pass, look again; store what was decided and show it.
+
+        Nothing is pushed before it is reserved, and nothing is reserved before its agent has told where it belongs: so
+        one look leads to the next, until nothing moves.
+        """
+        first = self._look()
         if not seconds:
             return first
         self.now += seconds
-        last = self.decide()
-        self.carry_out(last.writes)
+        last = self._look()
         return Decisions(first.writes + last.writes, first.events + last.events, last.look_again)
+
+    def _look(self) -> Decisions:
+        writes: tuple[Write, ...] = ()
+        events: tuple[EventWish, ...] = ()
+        for _ in range(LOOKS_MAX):
+            found = self.decide()
+            self.carry_out(found.writes)
+            writes, events = writes + found.writes, events + found.events
+            if found.relist:
+                self.relist()
+            elif not found.writes:
+                return Decisions(writes, events, found.look_again)
+        raise AssertionError(f"decides without end: {[write.key for write in found.writes]}")
+
+    def relist(self) -> None:
+        """List Nodes and node states once more."""
+        for one in self.nodes.values():
+            self.fleet.node_changed(one, self.now)
+        self.fleet.nodes_listed(self.nodes, self.now)
+        for name in self.states:
+            self.show_state(name)
+        self.fleet.states_listed(self.states, self.now)
+        self.fleet.relisted(self.now)
 
     def settle(self, *, agents: bool = True) -> None:
         """Decide, store and report until nothing moves any more."""
@@ -220,17 +276,41 @@ class World:
                 case WriteKind.STATE_SPEC:
                     self._store_state(document)
                 case WriteKind.POLICY_STATUS:
-                    self.policies[write.key.name]["status"] = document["status"]
-                    self.show_policy(write.key.name)
+                    self._store_status(write.key, document)
                 case WriteKind.POLICY_FINALIZER:
                     known = self.policies[write.key.name]["metadata"]["finalizers"]
                     self._store_finalizers(write.key.name, [*known, *document["metadata"]["finalizers"]])
+                case WriteKind.REVISION:
+                    self._store_revision(document)
+                case WriteKind.REVISION_DELETION:
+                    del self.revisions[write.key.name]
+                    self.fleet.revision_gone(write.key.name, self.now)
                 case _:
                     raise NotImplementedError(write.key)
 
+    def _store_status(self, key: WriteKey, document: dict[str, Any]) -> None:
+        known = self.policies[key.name]
+        if (
+            document["metadata"].get("resourceVersion", known["metadata"]["resourceVersion"])
+            != (known["metadata"]["resourceVersion"])
+        ):
+            self.fleet.write_failed(key)
+            return
+        known["status"] = document["status"]
+        self.show_policy(key.name)
+
+    def _store_revision(self, document: dict[str, Any]) -> None:
+        name = document["metadata"]["name"]
+        document["metadata"]["uid"] = f"revision-{name}"
+        self.revisions[name] = document
+        self.show_revision(name)
+
     def _store_state(self, document: dict[str, Any]) -> None:
         name = document["metadata"]["name"]
-        fresh: dict[str, Any] = {"metadata": {"name": name, "uid": f"state-{name}", "generation": 0}, "status": {}}
+        fresh: dict[str, Any] = {
+            "metadata": {"name": name, "uid": f"state-{name}", "generation": 0},
+            "status": {"dialect": DIALECT, "hardwareClass": HARDWARE_CLASS},  # as if its agent had said so, and no more
+        }
         known = self.states.setdefault(name, fresh)
         if known.get("spec") != document["spec"]:
             known["metadata"]["generation"] += 1
@@ -278,5 +358,5 @@ class World:
 
 
 def keys(decisions: Decisions) -> list[WriteKey]:
-    """Return where the writes go."""
-    return [write.key for write in decisions.writes]
+    """Return where the writes go; the stored revisions aside."""
+    return [write.key for write in decisions.writes if write.key.kind is not WriteKind.REVISION]

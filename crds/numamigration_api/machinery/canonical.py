@@ -43,9 +43,10 @@ def spec_revision(spec: Mapping[str, Any]) -> str:
 def wish_revision(wish: Mapping[str, Any]) -> str:
     """Return the hash of one group's wish as JSON has it, by which operator and agent know what was soaked.
 
-    The mode is left out: a wish that was held for a while is the same one afterwards.
+    What moves no knob is left out: a wish that was held for a while is the same one afterwards, however it will end.
     """
-    return revision_hash({key: value for key, value in _without_generation(wish).items() if key != "mode"})
+    moving = {key: value for key, value in _without_generation(wish).items() if key not in {"mode", "release"}}
+    return revision_hash(moving)
 
 
 def _without_generation(wish: Mapping[str, Any]) -> dict[str, Any]:

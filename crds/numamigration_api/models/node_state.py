@@ -196,7 +196,7 @@ class GroupStatus(ApiModel):
     reason: Reason
     message: Annotated[str, Field(max_length=512)] | None = None
     soaked_revision: Revision | None = None
-    """Hash of the wish (without its mode and its source's generation) that was in force for as long as
+    """Hash of the wish (without mode, release and its source's generation) that was in force for as long as
     spec.observe.soakSeconds asked for. Kept over restarts and reboots until the wish is another one."""
 
 

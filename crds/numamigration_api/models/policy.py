@@ -268,6 +268,11 @@ class RolloutStatus(ApiModel):
     ) = None
     """Nodes that may be pushed now. No other node is, and each counts as unproven. Written before the first push,
     and only onto the status that it was decided from (resourceVersion)."""
+    carried: (
+        Annotated[list[Name], Field(max_length=RESERVED_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
+    ) = None
+    """Nodes that an earlier revision or another leader had reserved, and whose write may still arrive: counted as
+    unproven, and not pushed, until it is known what they have."""
     wave: Count | None = None
     waves: Count | None = None
     phase: RolloutPhase | None = None

@@ -8,7 +8,7 @@ whose wish did not change keeps its result while another one changes, so an edit
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final, NamedTuple
 
 from numamigration_api.vocabulary import (
@@ -23,7 +23,14 @@ from numamigration_api.vocabulary import (
     Reason,
     SettingsGroup,
 )
-from numamigration_operator.core.objects import GroupResult, PlanView, StateStatus, Statistics
+from numamigration_operator.core.objects import (
+    GroupResult,
+    PlanView,
+    StateStatus,
+    Statistics,
+    VerificationView,
+    WindowView,
+)
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.wishes import Spec, means_same
 
@@ -45,10 +52,30 @@ class Report(NamedTuple):
     plans: tuple[PlanView, ...]
     drifted: bool
     statistics: Statistics
+    verification: VerificationView
+    window: WindowView
 
     def group(self, group: SettingsGroup) -> GroupResult | None:
         """Return the result of one group, or None."""
         return next((result for name, result in self.groups if name is group), None)
+
+
+class Progress(NamedTuple):
+    """How far the rollout of one policy is on one node.
+
+    Attributes:
+        behind: why the node has not what the policy asks for now; None when it has.
+        soaking: it has it, and is being watched.
+        tripped: which guardrail was crossed; empty when none was.
+    """
+
+    behind: Reason | None = None
+    message: str = ""
+    soaking: bool = False
+    tripped: str = ""
+
+
+ARRIVED: Final = Progress()
 
 
 class NodeFacts(NamedTuple):
@@ -66,6 +93,7 @@ class NodeFacts(NamedTuple):
         skew: why the API server could not store the spec as it was decided; empty when it could.
         switch: where the fleet switch stands.
         withheld: groups that the switch keeps from being as the policies want them.
+        progress: by policy uid, how far its rollout is here; absent means that it has arrived.
     """
 
     agent_expected: bool
@@ -79,6 +107,7 @@ class NodeFacts(NamedTuple):
     skew: str = ""
     switch: FleetSwitch = FleetSwitch.RUN
     withheld: frozenset[SettingsGroup] = frozenset()
+    progress: Mapping[str, Progress] = {}
 
 
 Result = GroupResult | PlanView
@@ -110,6 +139,8 @@ def report_of(status: StateStatus) -> Report | None:
         plans=status.plans,
         drifted=drifted,
         statistics=status.statistics,
+        verification=status.verification,
+        window=status.window,
     )
 
 
@@ -122,17 +153,19 @@ class Case(NamedTuple):
         results: by group, or of the plan; None where the agent says nothing yet. Nothing at all while its report is
             about another spec.
         restoring: the same for groups that the policy gave up and that are not restored yet.
+        progress: how far the policy's rollout is on the node.
     """
 
     policy: PolicyFacts
     node: NodeFacts
     results: Results
     restoring: Results
+    progress: Progress = ARRIVED
 
 
 def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
     """Return the count that `node`, selected by `policy`, belongs to."""
-    case = Case(policy, node, *_said(policy, node))
+    case = Case(policy, node, *_said(policy, node), node.progress.get(policy.uid, ARRIVED))
     return next((verdict for check in CHECKS if (verdict := check(case)) is not None), None) or _ready(case)
 
 
@@ -170,7 +203,21 @@ def _unreachable(case: Case) -> Verdict | None:
     return Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE, f"no report for {deadline} s or longer")
 
 
+def _awaiting(case: Case) -> Verdict | None:
+    """What the node says is about settings that the policy does not ask for any more."""
+    if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
+        return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
+    return _behind(case) if case.progress.behind is Reason.AWAITING_ROLLOUT else None
+
+
+def _behind(case: Case) -> Verdict | None:
+    behind = case.progress.behind
+    return None if behind is None else Verdict(NodeBucket.PENDING, behind, case.progress.message)
+
+
 def _failed(case: Case) -> Verdict | None:
+    if case.progress.tripped:
+        return Verdict(NodeBucket.FAILED, Reason.GUARDRAIL_TRIPPED, case.progress.tripped)
     return _first((*case.results, *case.restoring), GroupState.FAILED, NodeBucket.FAILED)
 
 
@@ -179,12 +226,16 @@ def _refused(case: Case) -> Verdict | None:
 
 
 def _pending(case: Case) -> Verdict | None:
-    return _under_way(case) or _withheld(case)
+    return _under_way(case) or _withheld(case) or _behind(case) or _soaking(case)
+
+
+def _soaking(case: Case) -> Verdict | None:
+    seconds = case.policy.rollout.canary.soak_seconds
+    text = f"in force, and watched for {seconds} s"
+    return Verdict(NodeBucket.PENDING, Reason.SOAKING, text) if case.progress.soaking else None
 
 
 def _under_way(case: Case) -> Verdict | None:
-    if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
-        return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
     if case.node.skew:
         return Verdict(NodeBucket.PENDING, Reason.VERSION_SKEW, case.node.skew)
     if case.node.reported is None:
@@ -228,6 +279,7 @@ CHECKS: Final[tuple[Callable[[Case], Verdict | None], ...]] = (
     _no_agent,
     _unsupported,
     _unreachable,
+    _awaiting,
     _failed,
     _refused,
     _pending,

@@ -14,22 +14,26 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.conditions import shorten
-from numamigration_api.vocabulary import Reason, Release, SettingsGroup
-from numamigration_operator.core.classify import NodeFacts, classify
+from numamigration_api.vocabulary import POLICY_UID_LABEL, FleetSwitch, NodeBucket, Reason, Release, SettingsGroup
+from numamigration_operator.core.classify import NodeFacts, Verdict, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
+from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
-from numamigration_operator.core.render import is_safe, render
+from numamigration_operator.core.progress import Case, observe_of, place_of, progress_of, switch_stop, turn_of
+from numamigration_operator.core.render import Turn, is_safe, observed, render
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
+from numamigration_operator.core.revisions import Revision, read_revision
+from numamigration_operator.core.rollout import NOWHERE, Place, Stage
 from numamigration_operator.core.selectors import selects
 from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import Spec, revision_of, spec_document, spec_replacement
@@ -38,6 +42,7 @@ TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ign
 DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may be back on the same boot
 NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
 ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
+NO_TURN: Final = Turn()
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class FleetSettings:
     status_interval_seconds: float = 5.0
     statistics_interval_seconds: float = 60.0
     restore_deadline_seconds: float = 600.0
+    reserve_interval_seconds: float = 1.0
 
 
 class FleetSnapshot(NamedTuple):
@@ -66,7 +72,9 @@ class Fleet:
 
     def __init__(self, settings: FleetSettings) -> None:
         self._settings = settings
-        self._pace = Pace(settings.status_interval_seconds, settings.statistics_interval_seconds)
+        self._pace = Pace(
+            settings.status_interval_seconds, settings.statistics_interval_seconds, settings.reserve_interval_seconds
+        )
         self._pools = Pools()
         self._policies: dict[str, PolicyRecord] = {}
         self._uids: dict[str, str] = {}
@@ -82,7 +90,9 @@ class Fleet:
         self._alarms: list[tuple[float, str]] = []
         self._epoch = 0  # none: this process does not lead
         self._control = Control()
-        self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
+        self._listed = {"control": False, "policies": False, "nodes": False, "states": False, "revisions": False}
+        self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
+        self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
     # The fleet switch
 
@@ -129,6 +139,7 @@ class Fleet:
             self._add_policy(policy)
         elif record.take(policy, now):
             self._edited[uid] = None
+        self._take_ledger(self._policies[uid])
 
     def policy_gone(self, uid: str, now: float) -> None:  # noqa: ARG002 - every event of the fleet has its time
         """Take in that a policy is deleted for good; a late event cannot bring it back."""
@@ -141,6 +152,9 @@ class Fleet:
         uid = policy.metadata.uid
         record = self._policies[uid] = PolicyRecord(policy, self._pace)
         record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
+        for owner, revision in self._revisions.values():
+            if owner == uid:
+                record.rollout.take_revision(revision)
         self._uids[policy.metadata.name] = uid
         self._edited[uid] = None
 
@@ -151,6 +165,7 @@ class Fleet:
         del self._uids[record.facts.name]
         for node in self._nodes.values():
             node.contributions.pop(uid, None)
+            node.places.pop(uid, None)
         self._edited[uid] = None
 
     # Nodes
@@ -178,6 +193,7 @@ class Fleet:
         self._unmatched.pop(name, None)
         self._dirty.pop(name, None)
         self._contribute(record, {})
+        self._stand(record, {})
         self._hold(record, frozenset())
         self._forget_if_empty(record)
 
@@ -260,22 +276,73 @@ class Fleet:
             if len(self._departed) > DEPARTED_MAX:
                 self._departed.popitem(last=False)
 
-    # Rollouts: nothing is made of these yet
+    # Rollouts
 
-    def revision_changed(self, revision: RevisionObject, now: float) -> None:
+    def revision_changed(self, revision: RevisionObject, now: float) -> None:  # noqa: ARG002
         """Take in one ControllerRevision."""
+        name, uid = revision.metadata.name, revision.metadata.labels.get(POLICY_UID_LABEL, "")
+        read = read_revision(revision)
+        if read is None:
+            return
+        self._revisions[name] = (uid, read)
+        policy = self._policies.get(uid)
+        if policy is not None and policy.rollout.take_revision(read):
+            self._mark_all_of(policy)
 
-    def revision_gone(self, name: str, now: float) -> None:
+    def revision_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a ControllerRevision is gone."""
+        uid, _ = self._revisions.pop(name, ("", None))
+        policy = self._policies.get(uid)
+        if policy is not None and policy.rollout.drop_revision(name):
+            self._mark_all_of(policy)
 
     def revisions_listed(self, names: Collection[str], now: float) -> None:
         """Take in the end of a whole list: other ControllerRevisions are gone."""
+        known = set(names)
+        for name in [name for name in self._revisions if name not in known]:
+            self.revision_gone(name, now)
+        self._listed["revisions"] = True
 
-    def node_ready(self, name: str, ready: bool | None, now: float) -> None:
+    def node_ready(self, name: str, ready: bool | None, now: float) -> None:  # noqa: ARG002
         """Take in what a Node's Ready condition says."""
+        record = self._nodes.get(name)
+        if record is not None and record.ready is not ready:
+            record.ready = ready
+            self._mark(record)
 
-    def relisted(self, now: float) -> None:
-        """Take in that Nodes and node states were listed once more, as asked."""
+    def relisted(self, now: float) -> None:  # noqa: ARG002
+        """Take in that Nodes and node states were listed once more, as asked: nothing of a predecessor is unseen.
+
+        What it had reserved may still be on its way to the API server. Written once more, with our epoch, a node is
+        closed to it.
+        """
+        for policy in (self._policies.get(uid) for uid in self._relisting or ()):
+            if policy is None or not policy.rollout.claimed:
+                continue
+            policy.rollout.fresh = True
+            for name in policy.rollout.ledger.carried:
+                record = self._nodes.get(name)
+                if record is not None and not self._is_fenced(name):
+                    self._write_again(record)
+            self._mark_all_of(policy)
+        self._relisting = None
+
+    def _is_fenced(self, name: str) -> bool:
+        record = self._nodes.get(name)
+        return record is None or record.uid is None or record.leader_epoch == self._epoch
+
+    def _mark_all_of(self, policy: PolicyRecord) -> None:
+        """Decide all nodes of a policy anew; what its rollout says of them has changed."""
+        policy.touched = True
+        for record in self._nodes.values():
+            if policy.facts.uid in record.matched or policy.facts.uid in record.holds:
+                self._mark(record)
+
+    def _take_ledger(self, policy: PolicyRecord) -> None:
+        for name in policy.rollout.take_status(policy.stored.rollout, self._epoch):
+            record = self._nodes.get(name)
+            if record is not None:
+                self._mark(record)
 
     # What became of writes
 
@@ -293,6 +360,10 @@ class Fleet:
             if node is not None:
                 node.forget_open_write()
                 self._mark(node)
+            return
+        if key.kind in {WriteKind.REVISION, WriteKind.REVISION_DELETION}:
+            for one in self._policies.values():
+                one.rollout.forget_open_revision(key.name)
             return
         policy = self._policies.get(self._uids.get(key.name, ""))
         if policy is None:
@@ -316,6 +387,8 @@ class Fleet:
     def lead(self, epoch: int) -> None:
         """Take in that this process leads; everything it writes carries `epoch`."""
         self._epoch = epoch
+        for policy in self._policies.values():
+            self._take_ledger(policy)
 
     @property
     def greatest_epoch(self) -> int:
@@ -354,6 +427,7 @@ class Fleet:
         events: list[EventWish] = []
         look_again = self._alarms[0][0] if self._alarms else math.inf
         for policy in self._policies.values():
+            finalizers.extend(policy.rollout.revision_writes(policy.tally.matched, wall))
             look_again = min(look_again, self._finalize(policy, now, wall, finalizers, events))
             look_again = min(look_again, self._show(policy, now, wall, statuses, events))
         specs.sort(key=lambda write: not write.safe)
@@ -361,7 +435,16 @@ class Fleet:
             writes=(*finalizers, *specs, *statuses),
             events=tuple(events),
             look_again=None if math.isinf(look_again) else look_again,
+            relist=self._wants_lists(),
         )
+
+    def _wants_lists(self) -> bool:
+        """Ask for lists that begin now, once, for policies whose ledger another leader has written before us."""
+        if self._relisting is not None:
+            return False
+        stale = (uid for uid, policy in self._policies.items() if policy.rollout.claimed and not policy.rollout.fresh)
+        self._relisting = frozenset(stale) or None
+        return self._relisting is not None
 
     def _match(self) -> None:
         """Find the policies of nodes, and the nodes of policies, that changed."""
@@ -402,13 +485,19 @@ class Fleet:
         if record.uid is None:
             return None
         resolution = record.resolution if record.selected else NOTHING_WISHED
-        wished = render(resolution, record.base, record.restored)
-        wanted = self._pools.spec(under_switch(self._control.switch, record.base, wished, record.restored))
+        turns = {uid: turn_of(record, self._policies[uid].rollout) for uid in resolution.won}
+        before, switch = record.base, self._control.switch
+        wished = render(resolution, before, record.restored, lambda policy: turns[policy.uid])
+        switched = under_switch(switch, before, wished, record.restored)
+        observe = observe_of(
+            {u: t for u, t in turns.items() if t.admitted}, {one.uid: one for one in resolution.policies}
+        )
+        wanted = self._pools.spec(observed(before, switched, observe))
         revision = revision_of(wanted)
         write = self._open_write(record, wanted, revision)
         held = (*record.spec.groups, *record.base.groups)
         self._hold(record, frozenset(wish.source.uid for _, wish in held))
-        self._count(record, wished, wanted, now)
+        self._count(record, wished, wanted, turns, now)
         self._set_alarm(record, now)
         return write
 
@@ -428,7 +517,8 @@ class Fleet:
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=self._epoch)
         return Write(key, body, safe=safe)
 
-    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, now: float) -> None:
+    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, turns: Mapping[str, Turn], now: float) -> None:
+        cases = {case.rollout.facts.uid: case for case in self._cases(record, wanted, turns)}
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
@@ -441,8 +531,32 @@ class Fleet:
             skew=record.skew,
             switch=self._control.switch,
             withheld=withheld(wished, wanted),
+            progress={uid: progress_of(case) for uid, case in cases.items()},
         )
-        self._contribute(record, {one.uid: self._contribution(one, facts) for one in record.resolution.policies})
+        contributions = {one.uid: self._contribution(one, facts) for one in record.resolution.policies}
+        self._contribute(record, contributions)
+        silent = Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
+        verdicts = {uid: one.verdict for uid, one in contributions.items()}
+        self._stand(record, {uid: place_of(case, verdicts.get(uid, silent)) for uid, case in cases.items()})
+
+    def _cases(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn]) -> Iterator[Case]:
+        """Yield the policies that win something on a node, or have something there that has not soaked."""
+        unproven, stop = record.unproven_sources(), switch_stop(self._control.switch)
+        for uid in turns.keys() | unproven:
+            policy = self._policies.get(uid)
+            if policy is not None:
+                won = record.resolution.won.get(uid, ()) if uid in turns else ()
+                yield Case(record, policy.rollout, turns.get(uid, NO_TURN), won, wanted, uid in unproven, stop)
+
+    def _stand(self, record: NodeRecord, places: dict[str, Place]) -> None:
+        """Count by difference where a node stands in each rollout."""
+        before, record.places = record.places, places
+        for uid in before.keys() | places.keys():
+            old, new = before.get(uid, NOWHERE), places.get(uid, NOWHERE)
+            policy = self._policies.get(uid)
+            if old != new and policy is not None:
+                policy.rollout.book.replace(record.name, old, new)
+                policy.touched = True
 
     def _contribution(self, policy: PolicyFacts, node: NodeFacts) -> Contribution:
         resolution, report = node.resolution, node.report
@@ -528,9 +642,13 @@ class Fleet:
         """Write the status when it is due; return when to look again."""
         if policy.is_leaving:
             return math.inf
+        rollout, matched = policy.rollout, policy.tally.matched
+        ledger = rollout.next_ledger(self._stand_of(policy), now, wall)
+        if ledger != rollout.ledger:
+            policy.touched = True
         due = policy.status_due(now)
-        if due > now:
-            return due
+        if due > now and not rollout.has_news(ledger):
+            return min(due, rollout.ledger_due(now))
         uid = policy.facts.uid
         standing = Standing(
             policy=policy.facts,
@@ -538,14 +656,30 @@ class Fleet:
             verdict=lambda name: self._nodes[name].contributions[uid].verdict,
             holders=frozenset(policy.holders),
             control=self._control,
+            rollout=rollout.view(ledger, matched, wall),
+            unproven=len(rollout.book.unproven | ledger.names),
         )
         status = policy_status(standing, policy.known_status, wall)
-        write = policy.status_write(status, now, self._epoch)
+        write = policy.status_write(status, ledger, now, self._epoch)
         if write is not None:
             writes.append(write)
             event = policy.ready_event(status)
             events.extend([event] if event is not None else [])
-        return policy.status_due(now)
+        return min(policy.status_due(now), rollout.ledger_due(now))
+
+    def _stand_of(self, policy: PolicyRecord) -> Stand:
+        uid = policy.facts.uid
+        queues = {Stage.WAITING, Stage.JOINING}
+        return Stand(
+            matched=policy.tally.matched,
+            may_reserve=self._control.switch is FleetSwitch.RUN and not policy.facts.deleting,
+            is_open=lambda name: name in self._nodes and self._nodes[name].is_open,
+            is_waiting=lambda name: name in self._nodes and self._place(name, uid).stage in queues,
+            is_fenced=self._is_fenced,
+        )
+
+    def _place(self, name: str, uid: str) -> Place:
+        return self._nodes[name].places.get(uid, NOWHERE)
 
 
 def _not_restored(names: Collection[str]) -> str:

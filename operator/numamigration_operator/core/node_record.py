@@ -7,6 +7,7 @@ it will say, not from what the watch still shows; else a policy deleted meanwhil
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
@@ -16,20 +17,33 @@ from numamigration_api.vocabulary import GroupState, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject
 from numamigration_operator.core.pool import Pool
+from numamigration_operator.core.render import is_safe_wish
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
+from numamigration_operator.core.revisions import Cell
+from numamigration_operator.core.rollout import ZONE_LABEL, Place
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, Wish, observed_spec, revision_of, unchanged
+from numamigration_operator.core.wishes import (
+    Spec,
+    Wish,
+    means_same,
+    moving_revision,
+    observed_spec,
+    revision_of,
+    unchanged,
+)
 
 OPEN_REVISIONS_MAX: Final = 32  # an event of an open write is no foreign edit; a watch lags by a few of them
+UNCHANGED: Final = frozenset({GroupState.REFUSED, GroupState.UNSUPPORTED})
 RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
 
 
 class Pools:
-    """What nodes share: label pairs, wishes, whole specs, group results."""
+    """What nodes share: cells, label pairs, wishes, whole specs, group results."""
 
-    __slots__ = ("labels", "results", "specs", "wishes")
+    __slots__ = ("cells", "labels", "results", "specs", "wishes")
 
     def __init__(self) -> None:
+        self.cells: Pool[Cell] = Pool()
         self.labels: Pool[tuple[str, str]] = Pool()
         self.wishes: Pool[Wish] = Pool()
         self.specs: Pool[Spec] = Pool()
@@ -42,7 +56,9 @@ class Pools:
 
     def report(self, report: Report | None) -> Report | None:
         """Return the report, made of shared results."""
-        return report and report._replace(groups=tuple(self.results(result) for result in report.groups))
+        if report is None:
+            return None
+        return report._replace(groups=tuple(self.results(result) for result in report.groups))
 
 
 class NodeRecord:
@@ -61,13 +77,18 @@ class NodeRecord:
         silent_since: monotonic seconds of the agent's last report.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
+        cell: where it belongs; None while its agent has not told.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         holds: uids of policies that have a group in the spec, shown or open.
+        places: by policy uid, where the node stands in its rollout; absent is nowhere.
+        ready: what the Node's Ready condition said when it was read last; None when it was not.
+        ready_at: when that was asked for, monotonic seconds.
     """
 
     __slots__ = (
         "_labels",
         "alarm",
+        "cell",
         "contributions",
         "generation",
         "holds",
@@ -77,6 +98,9 @@ class NodeRecord:
         "open_revisions",
         "open_spec",
         "owners",
+        "places",
+        "ready",
+        "ready_at",
         "report",
         "reported",
         "reported_at",
@@ -101,6 +125,9 @@ class NodeRecord:
         self.resolution: Resolution = NOTHING_WISHED
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()
+        self.places: dict[str, Place] = {}
+        self.ready: bool | None = None
+        self.ready_at = -math.inf
         self.alarm: float | None = None
         self.spec = Spec()
         self.open_spec: Spec | None = None
@@ -122,6 +149,7 @@ class NodeRecord:
         self.report: Report | None = None
         self.reported: Spec | None = None
         self.reported_at: str | None = None
+        self.cell: Cell | None = None
         self.silent_since = 0.0
         self.skew = ""
         self.try_again = False
@@ -141,6 +169,39 @@ class NodeRecord:
     def base(self) -> Spec:
         """What the spec says, or will say once the open write is through."""
         return self.spec if self.open_spec is None else self.open_spec
+
+    @property
+    def zone(self) -> str:
+        """The zone that its labels name."""
+        return next((value for key, value in self._labels if key == ZONE_LABEL), "")
+
+    @property
+    def is_open(self) -> bool:
+        """A write of it is on its way."""
+        return bool(self.open_revisions)
+
+    def unproven_sources(self) -> frozenset[str]:
+        """Return the uids of policies that have something here, shown or on its way, that has not soaked."""
+        specs = (self.spec,) if self.open_spec is None else (self.spec, self.open_spec)
+        return frozenset(
+            wish.source.uid
+            for spec in specs
+            for group, wish in spec.groups
+            if not is_safe_wish(group, wish) and not self._is_settled(group, wish)
+        )
+
+    def has_soaked(self, group: SettingsGroup, wish: Wish) -> bool:
+        """Return whether a wish was in force here for as long as was asked for."""
+        result = self.report.group(group) if self.report is not None else None
+        return result is not None and result.soaked_revision == moving_revision(wish)
+
+    def _is_settled(self, group: SettingsGroup, wish: Wish) -> bool:
+        """Return whether a wish has soaked here, or the agent let it be without a change."""
+        result = self.report.group(group) if self.report is not None else None
+        if result is None or self.has_soaked(group, wish):
+            return result is not None
+        about = self.reported is not None and means_same(self.reported.wish(group), wish)
+        return about and result.state in UNCHANGED
 
     @property
     def restored(self) -> frozenset[SettingsGroup]:
@@ -175,6 +236,8 @@ class NodeRecord:
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - _age(state.status_stored_at, wall)
+        cell = Cell(state.status.dialect, state.status.hardware_class)
+        self.cell = pools.cells(cell) if cell.dialect else None
         self.report = pools.report(report_of(state.status))
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
             # Of a revision that came back, an old report may still stand there: the agent may be at what came between.

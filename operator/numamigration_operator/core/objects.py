@@ -17,6 +17,8 @@ from numamigration_api.vocabulary import (
     DriftPolicy,
     GroupMode,
     GroupState,
+    GuardrailMetric,
+    OnFailure,
     PolicyMode,
     Reason,
     Release,
@@ -91,10 +93,30 @@ class Selector(Struct, frozen=True):
     match_expressions: tuple[Requirement, ...] = ()
 
 
-class Rollout(Struct, frozen=True):
-    """The part of ``spec.rollout`` that is used."""
+class Canary(Struct, frozen=True):
+    """``spec.rollout.canary``."""
 
+    nodes: int = 1
+    soak_seconds: int = 300
+
+
+class Guardrail(Struct, frozen=True):
+    """A limit on what is measured on unproven nodes."""
+
+    metric: GuardrailMetric
+    max: str
+    min_folios: int = 512
+
+
+class Rollout(Struct, frozen=True):
+    """``spec.rollout``."""
+
+    canary: Canary = Canary()
+    max_unproven: int | str = "10%"
+    failure_threshold: int | str = "5%"
+    guardrails: tuple[Guardrail, ...] = ()
     node_deadline_seconds: int = 900
+    on_failure: OnFailure = OnFailure.ROLLBACK
 
 
 class PolicySpec(Struct, frozen=True):
@@ -126,9 +148,10 @@ class NodeCounts(Struct, frozen=True):
 
 
 class Overlays(Struct, frozen=True):
-    """``status.overlays``, the part that is counted by now; the API server's default for the rest is not read."""
+    """``status.overlays``: counts that lie over the partition."""
 
     drifted: int = 0
+    unproven: int = 0
 
 
 class Statistics(Struct, frozen=True):
@@ -169,9 +192,20 @@ class WorstNode(Struct, frozen=True, omit_defaults=True):
 
 
 class RolloutView(Struct, frozen=True, omit_defaults=True):
-    """``status.rollout``, the part that is used."""
+    """``status.rollout``. See ``core.ledger`` for what in it is a promise to other leaders."""
 
+    revision: str | None = None
+    generation: int | None = None
+    proven_revision: str | None = None
+    cursor: int | None = None
+    reserved: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    wave: int | None = None
+    waves: int | None = None
+    phase: str | None = None
     leader_epoch: int | None = None
+    started_at: str | None = None
+    message: str | None = None
 
 
 class PolicyStatusView(Struct, frozen=True, omit_defaults=True):
@@ -231,11 +265,20 @@ class PlanWishView(Struct, frozen=True):
     accepted_risks: tuple[AcceptedRisk, ...] = ()
 
 
+class Observe(Struct, frozen=True):
+    """What the agent watches after a change."""
+
+    soak_seconds: int = 0
+    guardrails: tuple[Guardrail, ...] = ()
+
+
 class StateSpec(Struct, frozen=True):
     """A node state's spec."""
 
     revision: str | None = None
     leader_epoch: int | None = None
+    verify_epoch: int | None = None
+    observe: Observe | None = None
     groups: dict[SettingsGroup, WishView] = {}
     plans: tuple[PlanWishView, ...] = ()
 
@@ -246,6 +289,7 @@ class GroupResult(Struct, frozen=True):
     state: GroupState
     reason: Reason
     message: str = ""
+    soaked_revision: str | None = None
 
 
 class PlanView(Struct, frozen=True):
@@ -266,12 +310,32 @@ class ConditionView(Struct, frozen=True):
     status: str
 
 
+class VerificationView(Struct, frozen=True):
+    """What the trial of the engine showed."""
+
+    result: str = ""
+    epoch: int = 0
+    driver: str = ""
+
+
+class WindowView(Struct, frozen=True):
+    """Numbers before and after the change to one revision; `before` and `after` stay raw until they are judged."""
+
+    revision: str = ""
+    before: msgspec.Raw | None = None
+    after: msgspec.Raw | None = None
+
+
 class StateStatus(Struct, frozen=True):
     """A node state's status, the part that is used."""
 
     observed_generation: int = 0
     observed_revision: str | None = None
     reported_at: str | None = None
+    dialect: str = ""
+    hardware_class: str = ""
+    verification: VerificationView = VerificationView()
+    window: WindowView = WindowView()
     groups: dict[SettingsGroup, GroupResult] = {}
     conditions: tuple[ConditionView, ...] = ()
     statistics: Statistics = Statistics()

@@ -29,6 +29,7 @@ from numamigration_api.vocabulary import (
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
+from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Tally
@@ -38,10 +39,17 @@ CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING})
 
 
 class Pace(NamedTuple):
-    """How often one policy's status may be written, in seconds: at all, and for its sums alone."""
+    """How often one policy's status may be written, in seconds.
+
+    Attributes:
+        status_seconds: because what it says has changed.
+        sums_seconds: because of its sums alone.
+        reserve_seconds: to reserve nodes for its rollout: those are no news for people, but nothing is pushed before.
+    """
 
     status_seconds: float
     sums_seconds: float
+    reserve_seconds: float
 
 
 class PolicyRecord:
@@ -50,6 +58,7 @@ class PolicyRecord:
     Attributes:
         facts: what decisions need.
         tally: its counts.
+        rollout: its revisions and where its nodes stand.
         holders: nodes whose spec has a group of this policy.
         stored: the status that was read.
         open_status: the status that is on its way, until it is seen.
@@ -70,6 +79,7 @@ class PolicyRecord:
         "facts",
         "holders",
         "open_status",
+        "rollout",
         "stored",
         "sums_moved",
         "tally",
@@ -80,6 +90,7 @@ class PolicyRecord:
         self._object = policy
         self._pace = pace
         self.facts: PolicyFacts = policy_facts(policy)
+        self.rollout = PolicyRollout(self.facts, pace.reserve_seconds)
         self.tally = Tally()
         self.holders: set[str] = set()
         self.stored: PolicyStatusView = policy.status
@@ -117,6 +128,7 @@ class PolicyRecord:
         )
         if not changed:
             self.facts = was
+        self.rollout.facts = self.facts
         self.touched = self.touched or changed
         return changed
 
@@ -203,23 +215,30 @@ class PolicyRecord:
             moved = max(self._touched_at + COLLECT_SECONDS, self._written_at + self._pace.status_seconds)
         return min(moved, self._sums_due())
 
-    def status_write(self, status: PolicyStatusView, now: float, leader_epoch: int) -> Write | None:
+    def status_write(self, status: PolicyStatusView, ledger: Ledger, now: float, leader_epoch: int) -> Write | None:
         """Return the write of `status`, unless it is what stands there; sums alone count only when they are due.
 
-        The epoch goes with every write and is a reason for none.
+        The epoch goes with every write and is a reason for none. What reserves nodes, or is this leader's first, goes
+        onto the status that was seen or nowhere.
         """
         known = self.known_status
-        status = msgspec.structs.replace(status, rollout=known.rollout)
+        epoch = known.rollout.leader_epoch if known.rollout is not None else None
+        rollout = status.rollout if status.rollout is not None else RolloutView()
+        status = msgspec.structs.replace(status, rollout=msgspec.structs.replace(rollout, leader_epoch=epoch))
         sums_due = self._sums_due() <= now
         compared = status if sums_due else msgspec.structs.replace(status, statistics=known.statistics)
         self.touched, self._touched_at = False, None
         self.sums_moved = self.sums_moved and not sums_due
-        if compared == known:
+        if compared == known and not self.rollout.has_news(ledger):
             return None
-        status = msgspec.structs.replace(status, rollout=RolloutView(leader_epoch))
-        self.open_status, self.sums_moved = status, False
+        rollout = msgspec.structs.replace(rollout, leader_epoch=leader_epoch)
+        self.open_status, self.sums_moved = msgspec.structs.replace(status, rollout=rollout), False
         self._written_at = self._sums_at = now
-        return self._write(WriteKind.POLICY_STATUS, {"metadata": self._identity(), "status": status})
+        identity = self._identity()
+        if self.rollout.needs_precondition(ledger):
+            identity |= {"resourceVersion": self._object.metadata.resource_version}
+            self.rollout.ledger_written(ledger, now)
+        return self._write(WriteKind.POLICY_STATUS, {"metadata": identity, "status": self.open_status})
 
     def _sums_due(self) -> float:
         if not self.sums_moved or self._sums_at is None:
@@ -229,6 +248,7 @@ class PolicyRecord:
     def forget_open_status(self) -> None:
         """Take in that the write of the status did not stick."""
         self.open_status, self.touched = None, True
+        self.rollout.forget_open_ledger()
 
     # Events
 

@@ -26,7 +26,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.classify import SWITCH_REASONS, Verdict
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import Conflict, NodeCounts, Overlays, PolicyStatusView, WorstNode
+from numamigration_operator.core.objects import Conflict, NodeCounts, Overlays, PolicyStatusView, RolloutView, WorstNode
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.tally import Tally
 
@@ -41,7 +41,16 @@ WORST_FIRST: Final = (
 WORST_MESSAGE_LENGTH_MAX: Final = 160  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
 CONFLICTS_MAX: Final = 16  # six groups, and the winners that matter most; bound of the schema
 
-FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *SWITCH_REASONS.values()})
+FOR_A_PERSON: Final = frozenset(
+    {
+        Reason.VERSION_SKEW,
+        Reason.ROLLED_BACK,
+        Reason.ROLLOUT_HALTED,
+        Reason.CLASS_HELD,
+        Reason.CIRCUIT_BREAKER_OPEN,
+        *SWITCH_REASONS.values(),
+    }
+)
 """Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
@@ -56,6 +65,8 @@ class Standing(NamedTuple):
         verdict: why a node, by name, is in its count.
         holders: nodes whose spec still has a group of this policy.
         control: the fleet switch.
+        rollout: what the status says of it, but for the epoch; None when nothing is rolled out.
+        unproven: nodes that count in its budget.
     """
 
     policy: PolicyFacts
@@ -63,6 +74,8 @@ class Standing(NamedTuple):
     verdict: Callable[[str], Verdict]
     holders: frozenset[str]
     control: Control = Control()
+    rollout: RolloutView | None = None
+    unproven: int = 0
 
 
 def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -> PolicyStatusView:
@@ -80,7 +93,8 @@ def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -
         summary=_summary(standing),
         conditions=tuple(conditions),
         nodes=NodeCounts(matched=tally.matched, **{bucket: tally.buckets[bucket] for bucket in NodeBucket}),
-        overlays=Overlays(drifted=tally.drifted),
+        overlays=Overlays(drifted=tally.drifted, unproven=standing.unproven),
+        rollout=standing.rollout,
         statistics=tally.statistics(),
         conflicts=_conflicts(tally),
         worst_nodes=tuple(_worst_nodes(standing)),

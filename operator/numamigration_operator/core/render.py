@@ -3,6 +3,9 @@
 
 * A wish that ended is rewritten with mode Restore when its `release` says so, and dropped once the agent has confirmed
   it; with Keep it is dropped at once (docs/decisions/0005).
+* What moves a knob waits for the rollout of the policy that wins the group; until then what is there stays, unless
+  the policy whose wish that was is gone.
+* What moves none is not held back: a release that changed, a pause and its end.
 * A paused policy holds what is there: settings edited meanwhile do not reach nodes where it sources the group already.
 * Until a winner's finalizer is seen, its groups stay as they are (promise 7: who pushes without it may never restore).
 
@@ -11,46 +14,84 @@ Rendering its own result again changes nothing.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from functools import lru_cache
+from typing import Final, NamedTuple
 
 import msgspec
 
 from numamigration_api.vocabulary import Engine, GroupMode, PolicyMode, Release, SettingsGroup
+from numamigration_operator.core.objects import Observe
+from numamigration_operator.core.policy_rollout import KEEP, Goal
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
-from numamigration_operator.core.wishes import Spec, Wish, means_same
+from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same
+
+SETTINGS_CACHED: Final = 4096
 
 
-def render(resolution: Resolution, now: Spec, restored: Collection[SettingsGroup]) -> Spec:
+class Turn(NamedTuple):
+    """What the rollout of one policy says of one node.
+
+    Attributes:
+        goal: what the node shall have.
+        admitted: it may be pushed now.
+    """
+
+    goal: Goal = KEEP
+    admitted: bool = False
+
+
+def render(
+    resolution: Resolution, now: Spec, restored: Collection[SettingsGroup], turn: Callable[[PolicyFacts], Turn]
+) -> Spec:
     """Return the spec that a node shall have.
 
     Args:
         resolution: who wins what there.
         now: what the spec says, or will say once the open write is through.
         restored: groups of `now` whose restore the agent has confirmed.
+        turn: what each winner's rollout says of this node.
     """
-    wishes = (
-        (group, _wish(resolution.winners.get(group), group, now.wish(group), restored)) for group in SettingsGroup
-    )
-    return Spec(
-        tuple((group, wish) for group, wish in wishes if wish is not None),
-        tuple(policy.plan for policy in resolution.plans),
-    )
+    sources = {policy.uid for policy in resolution.policies}
+    groups = []
+    for group in SettingsGroup:
+        winner, wish = resolution.winners.get(group), now.wish(group)
+        after = wish if winner is None else _wish(winner, group, wish, turn(winner))
+        if after is wish and wish is not None and (winner is None or _is_over(wish, sources)):
+            after = _end(wish, done=group in restored)
+        if after is not None:
+            groups.append((group, after))
+    return now._replace(groups=tuple(groups), plans=tuple(policy.plan for policy in resolution.plans))
 
 
-def _wish(
-    winner: PolicyFacts | None, group: SettingsGroup, now: Wish | None, restored: Collection[SettingsGroup]
-) -> Wish | None:
-    if winner is None:
-        return None if now is not None and now.release is Release.KEEP else ended(now, done=group in restored)
+def _is_over(wish: Wish, sources: Collection[str]) -> bool:
+    return wish.source.uid not in sources or wish.mode is GroupMode.RESTORE
+
+
+def _wish(winner: PolicyFacts, group: SettingsGroup, now: Wish | None, turn: Turn) -> Wish | None:
     if not winner.armed:
         return now
-    if winner.mode is PolicyMode.PAUSED and now is not None and _sourced(now, winner):
-        return msgspec.structs.replace(now, mode=GroupMode.HOLD, release=winner.release)
-    return winner.wishes[group]
+    sourced = now is not None and now.source.uid == winner.uid and now.mode is not GroupMode.RESTORE
+    if winner.mode is PolicyMode.PAUSED:
+        return msgspec.structs.replace(now, mode=GroupMode.HOLD, release=winner.release) if sourced and now else now
+    if turn.goal.wishes is None:
+        return _unpaused(now) if sourced else now
+    goal = turn.goal.wishes.get(group)
+    if goal is None:
+        return _end(now, done=False) if sourced else now  # the next look drops it, once it is restored
+    if turn.admitted or is_safe_wish(group, goal) or (sourced and moves_same(now, goal)):
+        return goal
+    return _unpaused(now) if sourced else now
 
 
-def _sourced(now: Wish, winner: PolicyFacts) -> bool:
-    return now.source.uid == winner.uid and now.mode is not GroupMode.RESTORE
+def _unpaused(now: Wish | None) -> Wish | None:
+    held = now is not None and now.mode is GroupMode.HOLD
+    return msgspec.structs.replace(now, mode=GroupMode.APPLY) if held and now is not None else now
+
+
+def _end(now: Wish | None, *, done: bool) -> Wish | None:
+    keeps = now is not None and now.release is Release.KEEP and now.mode is not GroupMode.RESTORE
+    return None if keeps else ended(now, done=done)
 
 
 def ended(now: Wish | None, *, done: bool) -> Wish | None:
@@ -60,6 +101,15 @@ def ended(now: Wish | None, *, done: bool) -> Wish | None:
     if now.mode is GroupMode.RESTORE:
         return None if done else now
     return msgspec.structs.replace(now, mode=GroupMode.RESTORE)
+
+
+def observed(before: Spec, after: Spec, observe: Observe | None) -> Spec:
+    """Return `after` with what the agent shall watch: a new one only together with a wish that moves something."""
+    pushed = any(
+        not is_safe_wish(group, wish) and not moves_same(before.wish(group), wish) for group, wish in after.groups
+    )
+    watched = observe if pushed else before.observe
+    return after._replace(observe=watched if after.groups else None)
 
 
 def is_safe(before: Spec, after: Spec) -> bool:
@@ -72,4 +122,9 @@ def is_safe_wish(group: SettingsGroup, wish: Wish | None) -> bool:
     """Return whether a wish, or the lack of one, only restores, holds, releases, or turns offload off."""
     if wish is None or wish.mode is not GroupMode.APPLY:
         return True
-    return group is SettingsGroup.OFFLOAD and bool(msgspec.json.decode(wish.settings).get("engine") == Engine.OFF)
+    return group is SettingsGroup.OFFLOAD and _engine(wish.settings) == Engine.OFF
+
+
+@lru_cache(maxsize=SETTINGS_CACHED)
+def _engine(settings: bytes) -> str:
+    return str(msgspec.json.decode(settings).get("engine"))

@@ -18,13 +18,13 @@ from numamigration_api.machinery.canonical import canonical_json
 from numamigration_api.vocabulary import (
     PLANS_MAX,
     RESTORE_FINALIZER,
-    GroupMode,
     PolicyMode,
     Release,
     SettingsGroup,
     UnsupportedPolicy,
 )
-from numamigration_operator.core.objects import PolicyObject, Selector, SourceView
+from numamigration_operator.core.objects import PolicyObject, Rollout, Selector, SourceView
+from numamigration_operator.core.revisions import content_of, revision_id, wishes_of
 from numamigration_operator.core.wishes import PlanWish, Wish
 
 
@@ -35,7 +35,10 @@ class PolicyFacts:
     Attributes:
         rank: sorts the policy that wins first.
         armed: nodes may be pushed, since the finalizer that a restore at deletion needs is seen on the object.
-        wishes: per group what a node shall have that this policy wins.
+        revision: the hash of what reaches nodes.
+        content: that, as canonical JSON (``revisions``).
+        wishes: per group what a node shall have that this policy wins, once the rollout admits it.
+        rollout: how carefully.
     """
 
     name: str
@@ -46,11 +49,19 @@ class PolicyFacts:
     mode: PolicyMode
     release: Release
     strict: bool
-    deadline_seconds: int
     armed: bool
     deleting: bool
+    source: SourceView
+    revision: str
+    content: bytes
+    rollout: Rollout
     wishes: Mapping[SettingsGroup, Wish]
     plan: PlanWish
+
+    @property
+    def deadline_seconds(self) -> int:
+        """After how long a silent node is unreachable."""
+        return self.rollout.node_deadline_seconds
 
 
 class Loss(NamedTuple):
@@ -85,6 +96,7 @@ def policy_facts(policy: PolicyObject) -> PolicyFacts:
     """Return what decisions need of a policy."""
     meta, spec = policy.metadata, policy.spec
     source = SourceView(policy=meta.name, uid=meta.uid, generation=meta.generation)
+    content = content_of(spec)
     return PolicyFacts(
         name=meta.name,
         uid=meta.uid,
@@ -94,10 +106,13 @@ def policy_facts(policy: PolicyObject) -> PolicyFacts:
         mode=spec.mode,
         release=spec.on_delete,
         strict=spec.unsupported is UnsupportedPolicy.STRICT,
-        deadline_seconds=spec.rollout.node_deadline_seconds,
         armed=spec.on_delete is Release.KEEP or RESTORE_FINALIZER in meta.finalizers,
         deleting=meta.deletion_timestamp is not None,
-        wishes={group: _wish(policy, source, group) for group in SettingsGroup if group in spec.settings},
+        source=source,
+        revision=revision_id(content),
+        content=content,
+        rollout=spec.rollout,
+        wishes=wishes_of(content, source),
         plan=PlanWish(
             source=source,
             settings=canonical_json(spec.settings),
@@ -121,17 +136,3 @@ def resolve(policies: Iterable[PolicyFacts]) -> Resolution:
     won = {one.uid: tuple(group for group, winner in winners.items() if winner is one) for one in winners.values()}
     plans = [policy for policy in ranked if policy.mode is PolicyMode.PLAN]
     return Resolution(ranked, winners, won, losses, tuple(plans[:PLANS_MAX]))
-
-
-def _wish(policy: PolicyObject, source: SourceView, group: SettingsGroup) -> Wish:
-    spec = policy.spec
-    return Wish(
-        source=source,
-        mode=GroupMode.HOLD if spec.mode is PolicyMode.PAUSED else GroupMode.APPLY,
-        settings=canonical_json(spec.settings[group]),
-        release=spec.on_delete,
-        drift=spec.drift,
-        unsupported=spec.unsupported,
-        verification=spec.verification,
-        accepted_risks=tuple(sorted(spec.accepted_risks)),
-    )

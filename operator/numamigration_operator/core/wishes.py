@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.machinery.canonical import canonical_json, spec_revision
+from numamigration_api.machinery.canonical import canonical_json, spec_revision, wish_revision
 from numamigration_api.vocabulary import (
     API_VERSION,
     STATE_KIND,
@@ -26,7 +26,7 @@ from numamigration_api.vocabulary import (
     UnsupportedPolicy,
     Verification,
 )
-from numamigration_operator.core.objects import PlanWishView, SourceView, StateSpec, Struct, WishView
+from numamigration_operator.core.objects import Observe, PlanWishView, SourceView, StateSpec, Struct, WishView
 
 REVISIONS_CACHED: Final = 4096  # distinct specs of a fleet: combinations of policies, not nodes
 
@@ -55,10 +55,12 @@ class PlanWish(Struct, frozen=True):
 
 
 class Spec(NamedTuple):
-    """A node state's spec without revision and epochs; groups in the order of ``SettingsGroup``."""
+    """A node state's spec without revision and leader epoch; groups in the order of ``SettingsGroup``."""
 
     groups: tuple[tuple[SettingsGroup, Wish], ...] = ()
     plans: tuple[PlanWish, ...] = ()
+    observe: Observe | None = None
+    verify_epoch: int = 0
 
     def wish(self, group: SettingsGroup) -> Wish | None:
         """Return the wish for one group, or None."""
@@ -69,8 +71,23 @@ def means_same(one: Wish | None, other: Wish | None) -> bool:
     """Return whether two wishes differ in nothing but the generation of their source."""
     if one is None or other is None:
         return one is other
+    if one is other:
+        return True
     same_source = one.source.uid == other.source.uid
     return same_source and msgspec.structs.replace(one, source=other.source) == other
+
+
+def moves_same(one: Wish | None, other: Wish | None) -> bool:
+    """Return whether two wishes of one source ask the same of the kernel, held or not and however they will end."""
+    if one is None or other is None:
+        return one is other
+    return one is other or moving_revision(one) == moving_revision(other)
+
+
+@lru_cache(maxsize=REVISIONS_CACHED)
+def moving_revision(wish: Wish) -> str:
+    """Return the hash by which an agent says that a wish has soaked."""
+    return wish_revision(_plain(wish))
 
 
 def unchanged(before: Spec, after: Spec) -> Spec:
@@ -83,6 +100,8 @@ def observed_spec(spec: StateSpec) -> Spec:
     return Spec(
         tuple((group, _observed_wish(spec.groups[group])) for group in SettingsGroup if group in spec.groups),
         tuple(_observed_plan(plan) for plan in spec.plans),
+        spec.observe,
+        spec.verify_epoch or 0,
     )
 
 
@@ -99,6 +118,10 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         plain["groups"] = {group: _plain(wish) for group, wish in spec.groups}
     if spec.plans:
         plain["plans"] = [_plain(plan) for plan in spec.plans]
+    if spec.observe is not None:
+        plain["observe"] = msgspec.to_builtins(spec.observe)
+    if spec.verify_epoch:
+        plain["verifyEpoch"] = spec.verify_epoch
     return plain
 
 

@@ -1,0 +1,466 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rollout of one policy: its revisions, where its nodes stand, and the ledger in its status.
+
+The ledger is what leaders promise each other (docs/decisions/0025):
+
+* `reserved` names the nodes that may be pushed; it is written before any of them is, and only onto the status that it
+  was decided from (``metadata.resourceVersion``). A node counts from there until it is proven.
+* A node is admitted when the stored ledger of this leader names it, and none that is on its way drops it.
+* A name stays until its push is seen, so a crash in between leaves nobody uncounted.
+* A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
+  the carried ones written once more: so nothing that its predecessor sent is unseen or can still arrive.
+
+A failed revision is said on its ControllerRevision before anything is done about it; else the nodes that went back
+would look like nodes that wait for it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+from numamigration_api.machinery.clock import parse_timestamp, timestamp
+from numamigration_api.machinery.conditions import shorten
+from numamigration_api.vocabulary import (
+    RESERVED_MAX,
+    CellVerdict,
+    OnFailure,
+    PolicyMode,
+    RolloutPhase,
+    SettingsGroup,
+)
+from numamigration_operator.core.decisions import Write
+from numamigration_operator.core.objects import RolloutView
+from numamigration_operator.core.resolve import PolicyFacts
+from numamigration_operator.core.revisions import (
+    Cell,
+    CellRecord,
+    Revision,
+    deletion_write,
+    expendable,
+    name_of,
+    revision_write,
+    wishes_of,
+)
+from numamigration_operator.core.rollout import Book, Failure, Turn, budget, judge, next_nodes, proven_cells, waves_of
+from numamigration_operator.core.wishes import Wish
+
+NAMES_BYTES_MAX: Final = 6000  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
+NAME_BYTES: Final = 3  # quotes and comma
+FAILED_NAMES_SHOWN: Final = 3
+FAILED_PHASES: Final = frozenset({RolloutPhase.HALTED, RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK})
+
+
+class Ledger(NamedTuple):
+    """The part of a policy's status that other leaders go by."""
+
+    revision: str = ""
+    generation: int = 0
+    cursor: int = 0
+    reserved: tuple[str, ...] = ()
+    carried: tuple[str, ...] = ()
+    started_at: str = ""
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All nodes that count because they are named."""
+        return frozenset(self.reserved) | frozenset(self.carried)
+
+
+NO_LEDGER: Final = Ledger()
+
+
+def ledger_of(view: RolloutView | None) -> Ledger:
+    """Return the ledger in a status."""
+    if view is None:
+        return Ledger()
+    return Ledger(
+        view.revision or "",
+        view.generation or 0,
+        view.cursor or 0,
+        view.reserved,
+        view.carried,
+        view.started_at or "",
+    )
+
+
+class Goal(NamedTuple):
+    """What a node shall have of a policy.
+
+    Attributes:
+        wishes: by group; None: what is there stays.
+        revision: of these wishes.
+        soak: whether they are watched.
+        undoing: they are what was there before the revision that failed.
+    """
+
+    wishes: Mapping[SettingsGroup, Wish] | None
+    revision: str = ""
+    soak: bool = True
+    undoing: bool = False
+
+
+KEEP: Final = Goal(None)
+
+
+class Stand(NamedTuple):
+    """What `PolicyRollout.step` has to know of the rest of the fleet.
+
+    Attributes:
+        matched: nodes that the policy selects.
+        may_reserve: nothing stops the fleet.
+        is_open: whether a write of a node is on its way.
+        is_waiting: whether a node still has to be pushed.
+        is_fenced: whether nothing of an earlier leader can arrive at a node any more.
+    """
+
+    matched: int
+    may_reserve: bool
+    is_open: Callable[[str], bool]
+    is_waiting: Callable[[str], bool]
+    is_fenced: Callable[[str], bool]
+
+
+class PolicyRollout:
+    """The rollout of one policy.
+
+    Attributes:
+        book: where its nodes stand.
+        revisions: those that are stored, by name.
+        ledger: the stored one.
+        claimed: the stored ledger carries this leader's epoch.
+        fresh: all nodes were listed after it was claimed.
+        phase_stored: what the status says of the phase.
+    """
+
+    __slots__ = (
+        "_looked_at",
+        "_open_ledger",
+        "_open_revisions",
+        "_reserve_seconds",
+        "_reserved",
+        "book",
+        "claimed",
+        "facts",
+        "fresh",
+        "ledger",
+        "phase_stored",
+        "revisions",
+    )
+
+    def __init__(self, facts: PolicyFacts, reserve_seconds: float) -> None:
+        self.facts = facts
+        self._reserve_seconds = reserve_seconds
+        self.book = Book()
+        self.revisions: dict[str, Revision] = {}
+        self.ledger = Ledger()
+        self.claimed = self.fresh = False
+        self.phase_stored = ""
+        self._open_ledger: Ledger | None = None
+        self._open_revisions: dict[str, Revision] = {}
+        self._reserved: frozenset[str] = frozenset()
+        self._looked_at = -math.inf
+
+    # What the API server shows
+
+    def take_status(self, view: RolloutView | None, epoch: int) -> frozenset[str]:
+        """Take in the stored ledger; return the nodes that it admits or drops."""
+        before, was = self._admitted(), self.ledger
+        self.ledger = ledger_of(view)
+        self._reserved = frozenset(self.ledger.reserved)
+        claimed = bool(epoch) and view is not None and view.leader_epoch == epoch
+        # Where no leader ever reserved, there is nothing of a predecessor to be seen.
+        self.fresh = claimed and (self.fresh or (not self.claimed and was == NO_LEDGER))
+        self.claimed = claimed
+        self.phase_stored = (view.phase or "") if view is not None else ""
+        if self.ledger == self._open_ledger:
+            self._open_ledger = None
+        return before ^ self._admitted()
+
+    def forget_open_ledger(self) -> None:
+        """Take in that the write of the status did not stick."""
+        self._open_ledger = None
+
+    def take_revision(self, revision: Revision) -> bool:
+        """Take in a stored revision; return whether nodes have to be decided anew."""
+        before = self.revisions.get(revision.name)
+        self.revisions[revision.name] = revision
+        if self._open_revisions.get(revision.name) == revision._replace(uid=""):
+            del self._open_revisions[revision.name]
+        return before is None or before.cells != revision.cells
+
+    def drop_revision(self, name: str) -> bool:
+        """Take in that a revision is gone; return whether nodes have to be decided anew."""
+        self._open_revisions.pop(name, None)
+        return self.revisions.pop(name, None) is not None
+
+    def forget_open_revision(self, name: str) -> None:
+        """Take in that the write of a revision did not stick."""
+        self._open_revisions.pop(name, None)
+
+    # Revisions
+
+    @property
+    def current(self) -> Revision | None:
+        """The stored revision that the policy asks for."""
+        return next((one for one in self.revisions.values() if one.id == self.facts.revision), None)
+
+    def is_proven(self, cell: Cell) -> bool:
+        """Return whether the policy's revision went well in a cell."""
+        current = self.current
+        return current is not None and current.is_proven(cell)
+
+    @property
+    def failures(self) -> tuple[CellRecord, ...]:
+        """Where the policy's revision failed, since the policy was last edited."""
+        current, generation = self.current, self.facts.generation
+        records = current.cells.values() if current is not None else ()
+        return tuple(one for one in records if one.verdict is CellVerdict.FAILED and one.generation >= generation)
+
+    @property
+    def has_failed(self) -> bool:
+        """The policy's revision failed, and nobody has edited the policy since.
+
+        The status says so too, for revisions that somebody deleted.
+        """
+        told = self.ledger.revision == self.facts.revision and self.ledger.generation == self.facts.generation
+        return bool(self.failures) or (told and self.phase_stored in FAILED_PHASES)
+
+    def way_back(self, cell: Cell) -> Revision | None:
+        """Return the last revision that went well in a cell, other than the policy's own."""
+        others = (one for one in self.revisions.values() if one.id != self.facts.revision and one.is_proven(cell))
+        good = (one for one in others if all(r.verdict is CellVerdict.PROVEN for r in one.cells.values()))
+        return max(good, key=lambda one: one.number, default=None)
+
+    def goal(self, cell: Cell | None, *, has_content: bool) -> Goal:
+        """Return what a node of a cell shall have.
+
+        Args:
+            cell: where it is.
+            has_content: it has something of this policy.
+        """
+        if self.facts.mode is not PolicyMode.APPLY or cell is None:
+            return KEEP
+        if self.has_failed:
+            return self._goal_after_failure(cell, has_content=has_content)
+        back = None if has_content or self.is_proven(cell) else self.way_back(cell)
+        if back is not None:
+            return Goal(wishes_of(back.content, self.facts.source), back.id)
+        return Goal(self.facts.wishes, self.facts.revision) if self.current is not None else KEEP
+
+    def _goal_after_failure(self, cell: Cell, *, has_content: bool) -> Goal:
+        if has_content and self.facts.rollout.on_failure is OnFailure.HALT:
+            return KEEP
+        back = self.way_back(cell)
+        if back is not None:
+            return Goal(wishes_of(back.content, self.facts.source), back.id, soak=not has_content, undoing=has_content)
+        return Goal({}, undoing=True) if has_content else KEEP
+
+    # Admission
+
+    def admits(self, name: str) -> bool:
+        """Return whether a node may be pushed now."""
+        if not self.fresh or self.ledger.revision != self.facts.revision or name not in self._reserved:
+            return False
+        return self._open_ledger is None or name in self._open_ledger.reserved
+
+    def _admitted(self) -> frozenset[str]:
+        return frozenset(name for name in self._reserved if self.admits(name))
+
+    @property
+    def counted(self) -> frozenset[str]:
+        """Nodes that are reserved or unproven."""
+        open_names = self._open_ledger.names if self._open_ledger is not None else frozenset()
+        return self.ledger.names | open_names | self.book.unproven
+
+    # Decisions
+
+    def revision_writes(self, matched: int, wall: datetime) -> Iterator[Write]:
+        """Yield what has to be stored or deleted of the revisions."""
+        wanted = self._wanted_revision(matched, wall)
+        if wanted is not None and self._known(wanted.name) != wanted._replace(uid=""):
+            self._open_revisions[wanted.name] = wanted._replace(uid="")
+            yield revision_write(self.facts.name, self.facts.uid, wanted)
+        needed = frozenset({self.facts.revision, self.ledger.revision})
+        for one in expendable(self.revisions.values(), needed):
+            del self.revisions[one.name]
+            yield deletion_write(one)
+
+    def _known(self, name: str) -> Revision | None:
+        stored = self.revisions.get(name)
+        return self._open_revisions.get(name) or (stored and stored._replace(uid=""))
+
+    def _wanted_revision(self, matched: int, wall: datetime) -> Revision | None:
+        """Return the policy's revision as it shall be stored; None when nothing is pushed by this policy."""
+        facts = self.facts
+        if facts.mode is PolicyMode.PLAN or not facts.wishes or facts.deleting:
+            return None
+        name = name_of(facts.name, facts.uid, facts.revision)
+        latest = max((one.number for one in self.revisions.values()), default=0)
+        known = self._open_revisions.get(name) or self.revisions.get(name)
+        if known is None:
+            return Revision(facts.revision, latest + 1, name, "", facts.content, {})
+        number = known.number if known.number >= latest else latest + 1
+        return known._replace(number=number, cells=self._verdicts(known, matched, wall))
+
+    def _verdicts(self, known: Revision, matched: int, wall: datetime) -> Mapping[Cell, CellRecord]:
+        verdicts = dict(known.cells)
+        failure = None if self.has_failed else self._judged(matched)
+        if failure is not None:
+            text = shorten(self.failure_text(failure))
+            for cell in failure.cells:
+                verdicts[cell] = CellRecord(*cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), text)
+        for cell in proven_cells(self.book, self.facts.rollout):
+            record = verdicts.get(cell)
+            if record is None or (record.verdict is CellVerdict.FAILED and record.generation < self.facts.generation):
+                verdicts[cell] = CellRecord(*cell, CellVerdict.PROVEN, self.facts.generation, timestamp(wall))
+        return verdicts
+
+    def failure_text(self, failure: Failure) -> str:
+        """Return why a revision failed, in a line."""
+        names = ", ".join(failure.nodes[:FAILED_NAMES_SHOWN])
+        what = "canary" if failure.canary else f"{len(failure.nodes)} of {failure.pushed} nodes"
+        return f"{what} failed in {', '.join(map(str, failure.cells))}: {names}"
+
+    def next_ledger(self, stand: Stand, now: float, wall: datetime) -> Ledger:
+        """Return the ledger that the next write of the status shall have.
+
+        Nothing of it differs from the stored one but when a reservation is due, and when this leader writes it first.
+        """
+        if self._open_ledger is not None:
+            return self._open_ledger
+        if not self.claimed and self.ledger != NO_LEDGER:
+            return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
+        if now < self._looked_at + self._reserve_seconds:
+            return self.ledger
+        if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
+            self._looked_at = now
+        return self._wanted_ledger(stand, wall)
+
+    def has_news(self, ledger: Ledger) -> bool:
+        """Return whether a ledger is worth a write of its own, which only succeeds onto the status as it was seen."""
+        if self._open_ledger is not None:
+            return False
+        if not self.claimed and self.ledger != NO_LEDGER:
+            return bool(self.ledger.names) or self.book.waiting > 0
+        new = frozenset(ledger.reserved) - self._reserved
+        return bool(new) or (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
+
+    def needs_precondition(self, ledger: Ledger) -> bool:
+        """Return whether a status with this ledger may only replace the status that was seen."""
+        return not self.claimed or ledger != self.ledger
+
+    def ledger_due(self, now: float) -> float:
+        """Return when a ledger may be written again, monotonic seconds; infinity when nobody waits for one."""
+        due = self._looked_at + self._reserve_seconds
+        waits = self.book.waiting or self.ledger.names or self.ledger.revision != self.facts.revision
+        return due if waits and due > now else math.inf
+
+    def _wanted_ledger(self, stand: Stand, wall: datetime) -> Ledger:
+        known, facts = self.ledger, self.facts
+        if self.current is None and known == NO_LEDGER and not self.book.waiting:
+            return known
+        if known.revision != facts.revision or (
+            known.generation != facts.generation and self.phase_stored in FAILED_PHASES
+        ):
+            open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
+            known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
+        kept = tuple(name for name in known.reserved if stand.is_open(name) or stand.is_waiting(name))
+        carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
+        known = known._replace(reserved=kept, carried=carried)
+        if not stand.may_reserve or not (self.fresh or self.ledger == NO_LEDGER) or self.is_failing(stand.matched):
+            return known
+        chosen = tuple(self._choose(known, stand))
+        return known._replace(reserved=(*kept, *chosen), cursor=known.cursor + len(chosen))
+
+    def is_failing(self, matched: int) -> bool:
+        """Return whether the revision has failed, and nothing says so yet where it lasts."""
+        return not self.has_failed and self._judged(matched) is not None
+
+    def _judged(self, matched: int) -> Failure | None:
+        current = self.current
+        return judge(self.book, self.facts.rollout, matched, self.is_proven) if current is not None else None
+
+    def _choose(self, known: Ledger, stand: Stand) -> Iterator[str]:
+        counted = self.book.unproven | known.names
+        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        turn = Turn(self.facts.revision, self.facts.rollout, counted, frozenset(known.reserved), room, self.is_proven)
+        free = NAMES_BYTES_MAX - sum(len(name) + NAME_BYTES for name in known.names)
+        for number, name in enumerate(next_nodes(self.book, turn), start=len(known.reserved) + 1):
+            free -= len(name) + NAME_BYTES
+            if number > RESERVED_MAX or free < 0:
+                return
+            yield name
+
+    def ledger_written(self, ledger: Ledger, now: float) -> None:
+        """Take in that a ledger is on its way."""
+        self._open_ledger, self._looked_at = ledger, now
+
+    # For people
+
+    def view(self, ledger: Ledger, stand_matched: int, wall: datetime) -> RolloutView | None:
+        """Return ``status.rollout`` without the epoch."""
+        facts = self.facts
+        if facts.mode is PolicyMode.PLAN or (not facts.wishes and ledger == Ledger()):
+            return None
+        wave, waves = waves_of(self.book, facts.rollout, stand_matched)
+        return RolloutView(
+            revision=ledger.revision or None,
+            generation=ledger.generation or None,
+            proven_revision=self._last_proven(),
+            cursor=ledger.cursor,
+            reserved=ledger.reserved,
+            carried=ledger.carried,
+            wave=wave,
+            waves=waves,
+            phase=self.phase(wall),
+            started_at=ledger.started_at or None,
+            message=self.message() or None,
+        )
+
+    def _last_proven(self) -> str | None:
+        good = (one for one in self.revisions.values() if any(map(one.is_proven, one.cells)))
+        newest = max(good, key=lambda one: one.number, default=None)
+        return newest.id if newest is not None else None
+
+    def phase(self, wall: datetime) -> RolloutPhase:
+        """Return where the rollout stands."""
+        if self.facts.mode is PolicyMode.PAUSED:
+            return RolloutPhase.PAUSED
+        if self.has_failed:
+            if self.facts.rollout.on_failure is OnFailure.HALT:
+                return RolloutPhase.HALTED
+            return RolloutPhase.ROLLING_BACK if self._goes_back(wall) else RolloutPhase.ROLLED_BACK
+        if self.book.waiting or self.ledger.names or (self.current is None and self.book.settling):
+            may_wait = self.book.settling and not self.ledger.reserved
+            return RolloutPhase.SOAKING if may_wait else RolloutPhase.PROGRESSING
+        return RolloutPhase.SOAKING if self.book.settling else RolloutPhase.COMPLETE
+
+    def _goes_back(self, wall: datetime) -> bool:
+        """Return whether nodes still have the failed revision, and time is left for them."""
+        if not self.book.at_revision:
+            return False
+        return self.rollback_ends(wall) > 0
+
+    def rollback_ends(self, wall: datetime) -> float:
+        """Return the seconds until a rollback counts as ended whatever nodes do; infinity when none is under way."""
+        moments = [one.at for one in self.failures if one.at]
+        if not moments:
+            return math.inf
+        try:
+            begun = parse_timestamp(min(moments))
+        except ValueError:
+            return 0.0
+        return self.facts.rollout.node_deadline_seconds - (wall - begun).total_seconds()
+
+    def message(self) -> str:
+        """Return why it stands where it stands; empty when there is nothing to say."""
+        texts = sorted({one.message for one in self.failures})
+        return shorten("; ".join(texts)) if texts else ""
+
+
+def _named(names: Iterable[str]) -> tuple[str, ...]:
+    """Return names, each once, in order."""
+    return tuple(dict.fromkeys(names))

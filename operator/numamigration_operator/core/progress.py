@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the rollout of a policy is to one node: whether it is its turn, where it stands, and what is said of it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple
+
+import msgspec
+
+from numamigration_api.machinery.guardrails import crossed
+from numamigration_api.vocabulary import (
+    FleetSwitch,
+    GroupMode,
+    GuardrailMetric,
+    NodeBucket,
+    OnFailure,
+    PolicyMode,
+    Reason,
+    SettingsGroup,
+)
+from numamigration_operator.core.classify import ARRIVED, SWITCH_REASONS, Progress, Verdict
+from numamigration_operator.core.node_record import NodeRecord
+from numamigration_operator.core.objects import Guardrail, Observe, WindowView
+from numamigration_operator.core.policy_rollout import Goal, PolicyRollout
+from numamigration_operator.core.render import Turn, is_safe_wish
+from numamigration_operator.core.resolve import PolicyFacts
+from numamigration_operator.core.rollout import Place, Stage
+from numamigration_operator.core.wishes import Spec, Wish, moves_same
+
+NO_NUMBERS: Final[Mapping[str, Any]] = {}
+
+
+class Stop(NamedTuple):
+    """What keeps new pushes from a node, whatever its rollout says.
+
+    Attributes:
+        reason: why; None when nothing does.
+        message: more of it.
+    """
+
+    reason: Reason | None = None
+    message: str = ""
+
+
+GO_ON: Final = Stop()
+
+
+def switch_stop(switch: FleetSwitch) -> Stop:
+    """Return what the fleet switch keeps from nodes."""
+    if switch is FleetSwitch.RUN:
+        return GO_ON
+    return Stop(SWITCH_REASONS[switch], f"the fleet switch is {switch}")
+
+
+def turn_of(record: NodeRecord, rollout: PolicyRollout) -> Turn:
+    """Return what a rollout says of a node that its policy wins something on."""
+    goal = rollout.goal(record.cell, has_content=_has_content(record.base, rollout.facts.uid))
+    if goal.wishes is None:
+        return Turn(goal)
+    free = goal.undoing and record.name in rollout.book.unproven
+    watched = watches_readiness(rollout.facts)
+    return Turn(goal, free or (rollout.admits(record.name) and (record.ready is True or not watched)))
+
+
+def _has_content(spec: Spec, uid: str) -> bool:
+    return any(wish.source.uid == uid and wish.mode is not GroupMode.RESTORE for _, wish in spec.groups)
+
+
+def watches_readiness(policy: PolicyFacts) -> bool:
+    """Return whether a policy wants to know of the readiness of its Nodes."""
+    return any(guardrail.metric is GuardrailMetric.NODE_NOT_READY for guardrail in policy.rollout.guardrails)
+
+
+def observe_of(turns: Mapping[str, Turn], policies: Mapping[str, PolicyFacts]) -> Observe | None:
+    """Return what an agent shall watch once it has what these turns admit: the longest soak, the narrowest limits.
+
+    Args:
+        turns: by uid of the policies that win something on the node.
+        policies: these.
+    """
+    rollouts = [policies[uid].rollout for uid, turn in turns.items() if turn.goal.wishes and turn.goal.soak]
+    if not rollouts:
+        return None
+    narrowest: dict[GuardrailMetric, Guardrail] = {}
+    for guardrail in (one for rollout in rollouts for one in rollout.guardrails):
+        known = narrowest.get(guardrail.metric)
+        if known is None or float(guardrail.max) < float(known.max):
+            narrowest[guardrail.metric] = guardrail
+    guardrails = tuple(narrowest[metric] for metric in GuardrailMetric if metric in narrowest)
+    return Observe(max(rollout.canary.soak_seconds for rollout in rollouts), guardrails)
+
+
+class Case(NamedTuple):
+    """One policy on one node, after it was decided what the node shall have.
+
+    Attributes:
+        won: the groups that the policy wins there.
+        spec: what the node has, or will have.
+        unproven: something of the policy there counts in its budget, whoever is silent.
+        stop: what keeps pushes from the node.
+    """
+
+    record: NodeRecord
+    rollout: PolicyRollout
+    turn: Turn
+    won: tuple[SettingsGroup, ...]
+    spec: Spec
+    unproven: bool
+    stop: Stop
+
+    @property
+    def has_revision(self) -> bool:
+        """The node has what the policy asks for now."""
+        return all(_has(self.spec.wish(group), self.rollout.facts.wishes[group]) for group in self.won)
+
+    @property
+    def has_goal(self) -> bool:
+        """The node has what it shall have."""
+        wishes = self.turn.goal.wishes
+        return wishes is not None and all(_has(self.spec.wish(group), wishes.get(group)) for group in self.won)
+
+
+def _has(now: Wish | None, wanted: Wish | None) -> bool:
+    if wanted is None:
+        return now is None or now.mode is GroupMode.RESTORE
+    return now is not None and now.mode is not GroupMode.RESTORE and moves_same(now, wanted)
+
+
+def progress_of(case: Case) -> Progress:
+    """Return how far a rollout is on a node."""
+    facts = case.rollout.facts
+    if not case.won or facts.mode is PolicyMode.PLAN:
+        return ARRIVED
+    if case.has_revision:
+        return Progress(soaking=case.unproven, tripped=_tripped(case) if case.unproven else "")
+    if facts.mode is PolicyMode.PAUSED:
+        held = _has_content(case.spec, facts.uid)
+        return ARRIVED if held else Progress(Reason.PAUSED, "the policy was paused before it came here")
+    if case.rollout.has_failed:
+        return Progress(_after_failure(case), case.rollout.message())
+    if case.stop.reason is not None:
+        return Progress(case.stop.reason, case.stop.message)
+    return Progress(Reason.AWAITING_ROLLOUT, "the rollout has not reached it yet")
+
+
+def _after_failure(case: Case) -> Reason:
+    if case.rollout.facts.rollout.on_failure is OnFailure.HALT:
+        return Reason.ROLLOUT_HALTED
+    return Reason.ROLLED_BACK if case.has_goal or case.turn.goal.wishes is None else Reason.ROLLING_BACK
+
+
+def _tripped(case: Case) -> str:
+    record, guardrails = case.record, case.rollout.facts.rollout.guardrails
+    if not guardrails:
+        return ""
+    if record.ready is False and watches_readiness(case.rollout.facts):
+        return "nodeNotReady: the Node is not ready since it was changed"
+    window = record.report.window if record.report is not None else WindowView()
+    if window.after is None or window.revision != record.shown:
+        return ""
+    before, after = (_numbers(raw) for raw in (window.before, window.after))
+    for guardrail in guardrails:
+        value = crossed(msgspec.to_builtins(guardrail), before, after)
+        if value is not None:
+            return f"{guardrail.metric} is {value}, and {guardrail.max} is allowed"
+    return ""
+
+
+def _numbers(raw: msgspec.Raw | None) -> Mapping[str, Any]:
+    if raw is None:
+        return NO_NUMBERS
+    numbers = msgspec.json.decode(raw)
+    return numbers if isinstance(numbers, dict) else NO_NUMBERS
+
+
+def place_of(case: Case, verdict: Verdict) -> Place:
+    """Return where a node stands in a rollout."""
+    record, rollout = case.record, case.rollout
+    here = Place(
+        cell=record.cell,
+        zone=record.zone,
+        unproven=case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE,
+        at_revision=bool(case.won) and case.has_revision,
+    )
+    if record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+        return here
+    goal = case.turn.goal
+    if here.at_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
+        return here._replace(stage=_outcome(case, verdict))
+    if goal.wishes is None or case.has_goal or _is_kept_away(case):
+        return here
+    return here._replace(stage=_queue(goal, rollout))
+
+
+def _is_kept_away(case: Case) -> bool:
+    unready = case.record.ready is False and watches_readiness(case.rollout.facts)
+    return not case.rollout.facts.armed or bool(case.record.skew) or unready or case.stop.reason is not None
+
+
+def _queue(goal: Goal, rollout: PolicyRollout) -> Stage:
+    return Stage.WAITING if goal.revision == rollout.facts.revision else Stage.JOINING
+
+
+def _outcome(case: Case, verdict: Verdict) -> Stage:
+    if verdict.bucket is NodeBucket.FAILED:
+        return Stage.FAILED
+    if case.unproven or verdict.bucket is NodeBucket.PENDING:
+        return Stage.SETTLING
+    if verdict.bucket is NodeBucket.READY:
+        return Stage.PROVEN
+    changed = any(
+        case.record.has_soaked(group, wish)
+        for group, wish in case.spec.groups
+        if group in case.won and not is_safe_wish(group, wish)
+    )
+    return Stage.PROVEN if changed else Stage.PASSED
