@@ -93,6 +93,7 @@ class World:
         self.states: dict[str, dict[str, Any]] = {}
         self.control = Control()
         self.revisions: dict[str, dict[str, Any]] = {}
+        self.cells: dict[str, tuple[str, str]] = {}  # by node, where it is not the usual one
         self.written: list[Write] = []
         self.version = 100
 
@@ -157,15 +158,21 @@ class World:
             results[group] = {"state": word, "reason": reason, "message": f"{group} is {word}"}
             if soaked and word in {"Ready", "Held"}:
                 results[group]["soakedRevision"] = wish_revision(wish)
-        self.states[name]["status"] = {
-            "observedGeneration": self.states[name]["metadata"]["generation"],
-            "observedRevision": spec["revision"],
-            "reportedAt": timestamp(self.wall),
-            "dialect": DIALECT,
-            "hardwareClass": HARDWARE_CLASS,
-            "groups": results,
-        } | status
+        self.states[name]["status"] = (
+            {
+                "observedGeneration": self.states[name]["metadata"]["generation"],
+                "observedRevision": spec["revision"],
+                "reportedAt": timestamp(self.wall),
+                "groups": results,
+            }
+            | self._cell(name)
+            | status
+        )
         self.show_state(name)
+
+    def _cell(self, name: str) -> dict[str, Any]:
+        dialect, hardware_class = self.cells.get(name, (DIALECT, HARDWARE_CLASS))
+        return {"dialect": dialect, "hardwareClass": hardware_class}
 
     # What the API server shows
 
@@ -212,9 +219,10 @@ class World:
             self.show_state(name)
         self.fleet.states_listed(self.states, self.now)
 
-    def restart(self) -> None:
+    def restart(self, epoch: int = 1) -> None:
+        """A new leader; with the same epoch, one that nobody can tell from the last."""
         self.fleet = Fleet(self.settings)
-        self.fleet.lead(1)
+        self.fleet.lead(epoch)
         self.sync()
 
     def decide(self) -> Decisions:
@@ -309,7 +317,7 @@ class World:
         name = document["metadata"]["name"]
         fresh: dict[str, Any] = {
             "metadata": {"name": name, "uid": f"state-{name}", "generation": 0},
-            "status": {"dialect": DIALECT, "hardwareClass": HARDWARE_CLASS},  # as if its agent had said so, and no more
+            "status": self._cell(name),  # as if its agent had said so, and no more
         }
         known = self.states.setdefault(name, fresh)
         if known.get("spec") != document["spec"]:

@@ -243,7 +243,8 @@ def _under_way(case: Case) -> Verdict | None:
     if case.restoring:
         return Verdict(NodeBucket.PENDING, Reason.RESTORING, "values of before are being put back")
     for name, result in case.results:
-        if name in case.node.withheld and not _told(case.node, name):
+        waits = name in case.node.withheld or case.progress.behind is not None
+        if waits and not _told(case.node, name):
             continue
         if result is None:
             return Verdict(NodeBucket.PENDING, Reason.APPLYING, f"{name}: {NOT_REPORTED}")

@@ -495,6 +495,9 @@ class Fleet:
         wanted = self._pools.spec(observed(before, switched, observe))
         revision = revision_of(wanted)
         write = self._open_write(record, wanted, revision)
+        if write is not None and not write.safe:
+            for uid in (uid for uid, turn in turns.items() if turn.admitted):
+                self._policies[uid].rollout.pushed(record.name)
         held = (*record.spec.groups, *record.base.groups)
         self._hold(record, frozenset(wish.source.uid for _, wish in held))
         self._count(record, wished, wanted, turns, now)

@@ -319,11 +319,11 @@ class VerificationView(Struct, frozen=True):
 
 
 class WindowView(Struct, frozen=True):
-    """Numbers before and after the change to one revision; `before` and `after` stay raw until they are judged."""
+    """Numbers before and after the change to one revision; raw until they are judged, and empty where there are none."""
 
     revision: str = ""
-    before: msgspec.Raw | None = None
-    after: msgspec.Raw | None = None
+    before: msgspec.Raw = msgspec.Raw()
+    after: msgspec.Raw = msgspec.Raw()
 
 
 class StateStatus(Struct, frozen=True):

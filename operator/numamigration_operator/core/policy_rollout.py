@@ -21,6 +21,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
+import msgspec
+
 from numamigration_api.machinery.clock import parse_timestamp, timestamp
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import (
@@ -136,9 +138,11 @@ class PolicyRollout:
     """
 
     __slots__ = (
+        "_chosen",
         "_looked_at",
         "_open_ledger",
         "_open_revisions",
+        "_pushed",
         "_reserve_seconds",
         "_reserved",
         "book",
@@ -161,6 +165,8 @@ class PolicyRollout:
         self._open_ledger: Ledger | None = None
         self._open_revisions: dict[str, Revision] = {}
         self._reserved: frozenset[str] = frozenset()
+        self._pushed: set[str] = set()
+        self._chosen: frozenset[str] = frozenset()
         self._looked_at = -math.inf
 
     # What the API server shows
@@ -170,6 +176,7 @@ class PolicyRollout:
         before, was = self._admitted(), self.ledger
         self.ledger = ledger_of(view)
         self._reserved = frozenset(self.ledger.reserved)
+        self._pushed &= self._reserved
         claimed = bool(epoch) and view is not None and view.leader_epoch == epoch
         # Where no leader ever reserved, there is nothing of a predecessor to be seen.
         self.fresh = claimed and (self.fresh or (not self.claimed and was == NO_LEDGER))
@@ -246,9 +253,9 @@ class PolicyRollout:
         if self.has_failed:
             return self._goal_after_failure(cell, has_content=has_content)
         back = None if has_content or self.is_proven(cell) else self.way_back(cell)
-        if back is not None:
+        if back is not None and back.is_complete(cell):
             return Goal(wishes_of(back.content, self.facts.source), back.id)
-        return Goal(self.facts.wishes, self.facts.revision) if self.current is not None else KEEP
+        return Goal(self.facts.wishes, self.facts.revision)
 
     def _goal_after_failure(self, cell: Cell, *, has_content: bool) -> Goal:
         if has_content and self.facts.rollout.on_failure is OnFailure.HALT:
@@ -264,10 +271,16 @@ class PolicyRollout:
         """Return whether a node may be pushed now."""
         if not self.fresh or self.ledger.revision != self.facts.revision or name not in self._reserved:
             return False
+        if self.current is None or name in self._pushed:  # there would be no way back to it; it had its push
+            return False
         return self._open_ledger is None or name in self._open_ledger.reserved
 
     def _admitted(self) -> frozenset[str]:
         return frozenset(name for name in self._reserved if self.admits(name))
+
+    def pushed(self, name: str) -> None:
+        """Take in that a node is being pushed: a reservation is good for one push."""
+        self._pushed.add(name)
 
     @property
     def counted(self) -> frozenset[str]:
@@ -311,11 +324,15 @@ class PolicyRollout:
         if failure is not None:
             text = shorten(self.failure_text(failure))
             for cell in failure.cells:
-                verdicts[cell] = CellRecord(*cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), text)
+                verdicts[cell] = CellRecord(
+                    *cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), message=text
+                )
         for cell in proven_cells(self.book, self.facts.rollout):
-            record = verdicts.get(cell)
+            record, complete = verdicts.get(cell), self.book.cells[cell].is_complete
             if record is None or (record.verdict is CellVerdict.FAILED and record.generation < self.facts.generation):
-                verdicts[cell] = CellRecord(*cell, CellVerdict.PROVEN, self.facts.generation, timestamp(wall))
+                verdicts[cell] = CellRecord(*cell, CellVerdict.PROVEN, self.facts.generation, timestamp(wall), complete)
+            elif record.verdict is CellVerdict.PROVEN and complete and not record.complete:
+                verdicts[cell] = msgspec.structs.replace(record, complete=True)
         return verdicts
 
     def failure_text(self, failure: Failure) -> str:
@@ -367,12 +384,17 @@ class PolicyRollout:
         ):
             open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
             known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
-        kept = tuple(name for name in known.reserved if stand.is_open(name) or stand.is_waiting(name))
+        kept = tuple(
+            name
+            for name in known.reserved
+            if stand.is_open(name) or (stand.is_waiting(name) and name not in self._pushed)
+        )
         carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
         known = known._replace(reserved=kept, carried=carried)
         if not stand.may_reserve or not (self.fresh or self.ledger == NO_LEDGER) or self.is_failing(stand.matched):
             return known
         chosen = tuple(self._choose(known, stand))
+        self._chosen = frozenset(chosen)
         return known._replace(reserved=(*kept, *chosen), cursor=known.cursor + len(chosen))
 
     def is_failing(self, matched: int) -> bool:
@@ -397,6 +419,7 @@ class PolicyRollout:
     def ledger_written(self, ledger: Ledger, now: float) -> None:
         """Take in that a ledger is on its way."""
         self._open_ledger, self._looked_at = ledger, now
+        self._pushed -= self._chosen
 
     # For people
 

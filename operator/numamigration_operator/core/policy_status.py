@@ -41,16 +41,9 @@ WORST_FIRST: Final = (
 WORST_MESSAGE_LENGTH_MAX: Final = 160  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
 CONFLICTS_MAX: Final = 16  # six groups, and the winners that matter most; bound of the schema
 
-FOR_A_PERSON: Final = frozenset(
-    {
-        Reason.VERSION_SKEW,
-        Reason.ROLLED_BACK,
-        Reason.ROLLOUT_HALTED,
-        Reason.CLASS_HELD,
-        Reason.CIRCUIT_BREAKER_OPEN,
-        *SWITCH_REASONS.values(),
-    }
-)
+ROLLOUT_STOPPED: Final = (Reason.ROLLED_BACK, Reason.ROLLOUT_HALTED, Reason.CLASS_HELD, Reason.CIRCUIT_BREAKER_OPEN)
+"""Why a rollout does not go on by itself, the first that holds first."""
+FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
 """Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
@@ -150,6 +143,11 @@ def _stalled(standing: Standing) -> Condition:
         waits = any(of is NodeBucket.PENDING and why is reason for of, why in tally.names)
         problem = f"; {standing.control.problem}" if standing.control.problem else ""
         return Condition(PolicyCondition.STALLED, TRUE if waits else FALSE, reason, f"fleet switch: {switch}{problem}")
+    waiting = {why for of, why in tally.names if of is NodeBucket.PENDING}
+    for reason in ROLLOUT_STOPPED:
+        if reason in waiting:
+            message = standing.rollout.message if standing.rollout is not None else None
+            return Condition(PolicyCondition.STALLED, TRUE, reason, message or _share(standing, NodeBucket.PENDING))
     only_refused = tally.buckets[NodeBucket.REFUSED] and not (
         tally.buckets[NodeBucket.PENDING] or tally.buckets[NodeBucket.FAILED]
     )

@@ -157,7 +157,7 @@ def _tripped(case: Case) -> str:
     if record.ready is False and watches_readiness(case.rollout.facts):
         return "nodeNotReady: the Node is not ready since it was changed"
     window = record.report.window if record.report is not None else WindowView()
-    if window.after is None or window.revision != record.shown:
+    if not window.after or window.revision != record.shown:
         return ""
     before, after = (_numbers(raw) for raw in (window.before, window.after))
     for guardrail in guardrails:
@@ -167,10 +167,8 @@ def _tripped(case: Case) -> str:
     return ""
 
 
-def _numbers(raw: msgspec.Raw | None) -> Mapping[str, Any]:
-    if raw is None:
-        return NO_NUMBERS
-    numbers = msgspec.json.decode(raw)
+def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
+    numbers = msgspec.json.decode(raw) if raw else NO_NUMBERS
     return numbers if isinstance(numbers, dict) else NO_NUMBERS
 
 

@@ -67,6 +67,7 @@ class CellRecord(Struct, frozen=True):
     Attributes:
         generation: of the policy at that time; a failure counts until the policy is edited.
         at: when, as a timestamp.
+        complete: every node of the cell that could have it had it once; before that, nobody joins it.
     """
 
     dialect: str
@@ -74,6 +75,7 @@ class CellRecord(Struct, frozen=True):
     verdict: CellVerdict
     generation: int = 0
     at: str = ""
+    complete: bool = False
     message: str = ""
 
     @property
@@ -104,6 +106,11 @@ class Revision(NamedTuple):
         """Return whether it went well in a cell."""
         record = self.cells.get(cell)
         return record is not None and record.verdict is CellVerdict.PROVEN
+
+    def is_complete(self, cell: Cell) -> bool:
+        """Return whether it went well on all nodes of a cell."""
+        record = self.cells.get(cell)
+        return record is not None and record.complete
 
 
 class Content(Struct, frozen=True):

@@ -109,6 +109,11 @@ class CellBook:
             case Stage.OUT:
                 pass
 
+    @property
+    def is_complete(self) -> bool:
+        """Every node that could have the revision has it, and it went well."""
+        return not (self.waiting or self.settling or self.failed)
+
     def takes_all(self, canaries: int) -> bool:
         """Return whether its canaries went well."""
         return self.resolved >= min(canaries, self.size)
@@ -204,19 +209,18 @@ def _candidates(book: Book, turn: Turn) -> Iterator[str]:
         is_open = turn.proven(cell) or nodes.takes_all(turn.rollout.canary.nodes)
         (waves if is_open else canaries).append((cell, nodes))
     for _, nodes in canaries:
-        yield from _spread(_free(nodes.waiting, turn), turn, turn.rollout.canary.nodes - _outstanding(nodes, turn))
+        missing = turn.rollout.canary.nodes - nodes.resolved - _outstanding(nodes, turn)
+        yield from _spread(_free(nodes.waiting, turn), turn, missing)
     for cell in sorted(book.cells):
         yield from _ordered(_free(book.cells[cell].joining, turn), turn)
-    for cell, nodes in waves:
-        limit = _wave(nodes, turn, is_proven=turn.proven(cell))
+    for _, nodes in waves:
+        limit = _wave(nodes, turn.rollout)
         yield from _ordered(_free(nodes.waiting, turn), turn)[: max(0, limit - _outstanding(nodes, turn))]
 
 
-def _wave(nodes: CellBook, turn: Turn, *, is_proven: bool) -> int:
+def _wave(nodes: CellBook, rollout: Rollout) -> int:
     """Return how many nodes of a cell may be unproven at a time, beside the budget."""
-    if (is_proven and not nodes.failed) or not turn.rollout.canary.soak_seconds:
-        return nodes.size
-    return max(turn.rollout.canary.nodes, nodes.resolved)
+    return max(rollout.canary.nodes, nodes.resolved) if rollout.canary.soak_seconds else nodes.size
 
 
 def _outstanding(nodes: CellBook, turn: Turn) -> int:

@@ -1,0 +1,750 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Rollouts as a fleet lives them: what is pushed when, what is remembered, and how far it goes when it fails."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from numamigration_api.vocabulary import FleetSwitch
+from numamigration_operator.core.decisions import WriteKind
+from numamigration_operator.core.fleet import FleetSettings
+from tests.unit.builders import OFFLOAD, World, keys, policy
+
+SOAK = 60
+ZONE = "topology.kubernetes.io/zone"
+FAILED = ("Failed", "PermissionDenied")
+
+
+def rollout(nodes: int = 1, soak: int = SOAK, unproven: int | str = "100%", **more: Any) -> dict[str, Any]:
+    return {"canary": {"nodes": nodes, "soakSeconds": soak}, "maxUnproven": unproven} | more
+
+
+def channels(number: int) -> dict[str, Any]:
+    return {"offload": OFFLOAD | {"channels": number}}
+
+
+class Rollout(World):
+    """A world whose nodes have agents, and one policy `p`."""
+
+    def __init__(self, nodes: int = 8, zones: int = 1, **cells: tuple[str, str]) -> None:
+        super().__init__(FleetSettings())
+        for number in range(nodes):
+            self.add_node(f"n{number:02}", **{ZONE: f"z{number % zones}"})
+        self.cells |= cells
+        self.sync()
+        self.step()
+        self.answer()
+
+    def begin(self, **changes: Any) -> None:
+        self.add_policy(policy("p", **{"rollout": rollout()} | changes))
+        self.pass_time()
+
+    def pass_time(self, seconds: float = 7.0) -> None:
+        """Long enough for the next reservation and the next status, and no agent says a word."""
+        self.step(seconds)
+
+    def answer(self, *, soaked: bool = False, failed: tuple[str, ...] = ()) -> None:
+        """Every agent reports; nodes in `failed` could not apply offload."""
+        for name in self.states:
+            self.report(name, {"offload": FAILED} if name in failed and self.offload(name) else None, soaked=soaked)
+        self.pass_time()
+
+    def report_all_but(self, silent: str) -> None:
+        for name in self.states:
+            if name != silent:
+                self.report(name, soaked=False)
+        self.pass_time()
+
+    def soak(self, **how: Any) -> None:
+        """Agents apply, watch for as long as they are told, and say so."""
+        self.answer(**how)
+        self.now += SOAK
+        self.answer(soaked=True, **how)
+
+    def offload(self, name: str) -> int | None:
+        """Channels that the node shall have; None without offload, 0 while it is being restored."""
+        wish = self.groups(name).get("offload")
+        if wish is None:
+            return None
+        found: int = 0 if wish["mode"] == "Restore" else wish["settings"]["channels"]
+        return found
+
+    def having(self, number: int | None) -> list[str]:
+        return [name for name in sorted(self.states) if self.offload(name) == number]
+
+    @property
+    def stand(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.status("p")["rollout"]
+        return found
+
+    def finish(self) -> None:
+        for _ in range(12):
+            self.soak()
+
+
+def test_one_canary_is_pushed_and_the_rest_waits_until_it_has_soaked() -> None:
+    world = Rollout(nodes=8)
+
+    world.begin()
+    world.answer()
+
+    assert len(world.having(4)) == 1
+    assert world.stand["phase"] == "Soaking"
+    world.soak()
+    assert len(world.having(4)) == 2
+
+
+def test_a_wave_is_as_large_as_what_went_well_before() -> None:
+    world, sizes = Rollout(nodes=20), []
+    world.begin()
+
+    for _ in range(5):
+        sizes.append(len(world.having(4)))
+        world.soak()
+
+    assert sizes == [1, 2, 4, 8, 16]
+
+
+def test_without_a_soak_the_rest_follows_the_canary_at_once() -> None:
+    world = Rollout(nodes=20)
+    world.begin(rollout=rollout(soak=0))
+
+    assert len(world.having(4)) == 1
+    world.answer(soaked=True)
+
+    assert len(world.having(4)) == 20
+
+
+def test_each_kind_of_node_has_its_own_canaries() -> None:
+    world = Rollout(nodes=8, n00=("V5", "a"), n01=("V5", "a"), n02=("V6", "b"), n03=("V6", "b"))
+    world.begin()
+
+    pushed = world.having(4)
+
+    assert len(pushed) == 3
+    assert len({world.cells.get(name) for name in pushed}) == 3
+
+
+def test_canaries_are_spread_over_zones() -> None:
+    world = Rollout(nodes=30, zones=3)
+
+    world.begin(rollout=rollout(nodes=3))
+
+    assert {world.nodes[name].metadata.labels[ZONE] for name in world.having(4)} == {"z0", "z1", "z2"}
+
+
+def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=2))
+    world.answer()
+    first, second = world.having(4)
+    world.now += SOAK
+
+    world.report(first, soaked=True)
+    world.pass_time()
+
+    assert world.having(4) == [first, second]
+
+
+def test_a_canary_wave_larger_than_the_fleet_is_the_fleet() -> None:
+    world = Rollout(nodes=3)
+
+    world.begin(rollout=rollout(nodes=50))
+
+    assert len(world.having(4)) == 3
+    world.soak()
+    assert world.stand["phase"] == "Complete"
+
+
+@pytest.mark.parametrize(("unproven", "number"), [(1, 1), ("10%", 2), ("11%", 3), (5, 5), ("100%", 20)])
+def test_no_more_nodes_are_unproven_than_the_policy_allows(unproven: int | str, number: int) -> None:
+    """Promise 8: a percentage of the matched nodes rounds up, and is at least one."""
+    world = Rollout(nodes=20)
+
+    world.begin(rollout=rollout(nodes=20, unproven=unproven))
+    world.answer()
+
+    assert len(world.having(4)) == number
+    assert world.status("p")["overlays"]["unproven"] == number
+
+
+def test_nothing_is_pushed_before_its_reservation_is_stored() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=4)
+    world.add_policy(policy("p", rollout=rollout()))
+
+    first = world.decide()
+    world.carry_out(write for write in first.writes if write.key.kind is WriteKind.REVISION)
+    again = world.decide()
+
+    assert WriteKind.STATE_SPEC not in {key.kind for key in keys(first) + keys(again)}
+    reservation = next(write for write in first.writes if write.key.kind is WriteKind.POLICY_STATUS)
+    assert len(json.loads(reservation.body)["status"]["rollout"]["reserved"]) == 1
+
+
+def test_nothing_is_pushed_before_its_revision_is_stored() -> None:
+    world = Rollout(nodes=4)
+    world.add_policy(policy("p", rollout=rollout()))
+
+    first = world.decide()
+    world.carry_out(write for write in first.writes if write.key.kind is WriteKind.POLICY_STATUS)
+    world.now += 2
+    again = world.decide()
+
+    assert WriteKind.STATE_SPEC not in {key.kind for key in keys(again)}
+
+
+def test_a_reservation_goes_onto_the_status_that_was_seen_or_nowhere() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=4)
+    world.add_policy(policy("p", rollout=rollout()))
+    first = world.decide()
+
+    world.edit_policy("p", priority=7)
+    world.carry_out(first.writes)
+
+    assert world.status("p") == {}
+
+
+def test_a_node_that_was_pushed_is_named_until_its_push_is_seen() -> None:
+    """Promise 8: a crash in between leaves nobody uncounted."""
+    world = Rollout(nodes=4)
+    world.add_policy(policy("p", rollout=rollout()))
+    world.step()
+    (name,) = world.having(4)
+    world.carry_out = lambda writes: None  # type: ignore[method-assign]
+
+    world.now += 2
+    held = world.decide()
+
+    assert world.stand["reserved"] == [name]
+    assert WriteKind.POLICY_STATUS in {key.kind for key in keys(held)} or world.stand["reserved"] == [name]
+
+
+def test_a_finished_rollout_says_so_and_waits_for_nothing() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+
+    world.finish()
+
+    assert world.stand["phase"] == "Complete"
+    assert world.status("p")["overlays"]["unproven"] == 0
+    assert "reserved" not in world.stand
+    assert world.condition("p", "Ready")["status"] == "True"
+
+
+def test_nodes_that_wait_or_soak_are_pending_and_say_why() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.answer()
+    world.pass_time(10)
+
+    reasons = {one["node"]: one["reason"] for one in world.status("p")["worstNodes"]}
+
+    (canary,) = world.having(4)
+    assert reasons.pop(canary) == "Soaking"
+    assert set(reasons.values()) == {"AwaitingRollout"}
+    assert world.condition("p", "Ready")["reason"] == "Applying"
+
+
+# Edits
+
+
+def test_an_edit_in_mid_rollout_begins_with_a_canary_again() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.soak()
+
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+
+    assert len(world.having(2)) == 1
+    assert len(world.having(4)) <= 2
+
+
+def test_an_edit_takes_a_node_first_that_is_unproven_already() -> None:
+    """Promise 8: it takes no new room."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(unproven=1))
+    world.answer()
+    (canary,) = world.having(4)
+
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+
+    assert world.having(2) == [canary]
+
+
+def test_an_edit_that_moves_no_knob_waits_for_nobody() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+
+    world.edit_policy("p", onDelete="Keep", drift="Correct", priority=9)
+    world.pass_time()
+
+    assert len(world.having(4)) == 8
+    assert world.stand["phase"] == "Complete"
+
+
+def test_turning_offload_off_waits_for_nobody() -> None:
+    """Promise 17."""
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+
+    world.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    world.step()
+
+    engines = {world.groups(name)["offload"]["settings"]["engine"] for name in world.states}
+    assert engines == {"Off"}
+
+
+def test_a_paused_rollout_stands_and_goes_on_where_it_stood() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.soak()
+
+    world.edit_policy("p", mode="Paused")
+    world.soak()
+    stood = len(world.having(4))
+    world.edit_policy("p", mode="Apply")
+    world.soak()
+
+    assert stood == 2
+    assert len(world.having(4)) == 4
+
+
+# New nodes
+
+
+def test_a_new_node_in_a_proven_cell_joins_at_once() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+
+    world.add_node("new")
+    world.pass_time()
+
+    assert world.offload("new") == 4
+    assert world.status("p")["overlays"]["unproven"] == 1
+
+
+def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+
+    world.add_node("new")
+    world.pass_time()
+
+    assert world.offload("new") == 4
+    world.finish()
+    assert world.offload("new") == 2
+
+
+def test_a_new_kind_of_node_is_its_own_canary() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+    world.cells |= {"new1": ("V5", "b"), "new2": ("V5", "b")}
+
+    world.add_node("new1")
+    world.add_node("new2")
+    world.pass_time()
+
+    assert sorted([world.offload("new1"), world.offload("new2")], key=str) == [4, None]
+
+
+def test_a_node_whose_agent_never_spoke_is_not_pushed() -> None:
+    world = Rollout(nodes=2)
+    world.cells["dumb"] = ("", "")
+    world.add_node("dumb")
+
+    world.begin()
+    world.finish()
+
+    assert world.offload("dumb") is None
+
+
+def test_a_reboot_makes_nobody_unproven() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+
+    world.report("n00", soaked=True, bootID="another")
+    world.pass_time()
+
+    assert world.status("p")["overlays"]["unproven"] == 0
+
+
+# Silence
+
+
+def test_a_silent_canary_blocks_for_as_long_as_the_deadline_and_then_another_is_taken() -> None:
+    world = Rollout(nodes=3)
+    world.begin()
+    (silent,) = world.having(4)
+
+    world.pass_time(600)
+    world.report_all_but(silent)
+    assert world.having(4) == [silent]
+    world.pass_time(400)
+    world.report_all_but(silent)
+
+    assert len(world.having(4)) == 2
+    assert world.stand["phase"] in {"Progressing", "Soaking"}
+
+
+def test_an_unreachable_node_is_not_pushed() -> None:
+    world = Rollout(nodes=3)
+    world.now += 1000
+    for name in ("n00", "n01"):
+        world.report(name)
+
+    world.begin(rollout=rollout(nodes=3))
+
+    assert world.having(4) == ["n00", "n01"]
+
+
+# Failure
+
+
+def test_a_failed_canary_halts_the_rollout() -> None:
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(onFailure="Halt"))
+    (canary,) = world.having(4)
+
+    world.soak(failed=(canary,))
+    world.soak(failed=(canary,))
+
+    assert world.having(4) == [canary]
+    assert world.stand["phase"] == "Halted"
+    assert canary in world.stand["message"]
+    assert world.condition("p", "Stalled")["reason"] == "RolloutHalted"
+
+
+def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -> None:
+    world = Rollout(nodes=8)
+    world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})
+    (canary,) = world.having(4)
+
+    world.answer(failed=(canary,))
+    assert world.having(0) == [canary]
+    world.answer()
+
+    assert world.having(None) == sorted(world.states)
+    assert world.stand["phase"] == "RolledBack"
+    assert world.condition("p", "Ready")["reason"] == "RolledBack"
+
+
+def test_a_failed_revision_is_taken_back_to_the_last_proven_one() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    (canary,) = world.having(2)
+
+    world.answer(failed=(canary,))
+    world.finish()
+
+    assert world.having(4) == sorted(world.states)
+    assert world.stand["phase"] == "RolledBack"
+    assert world.stand["revision"] != world.stand["provenRevision"]
+
+
+def test_a_rollback_takes_nodes_of_other_cells_back_too() -> None:
+    world = Rollout(nodes=8, n00=("V5", "b"), n01=("V5", "b"))
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    bad = next(name for name in world.having(2) if name in {"n00", "n01"})
+
+    for _ in range(3):
+        world.soak(failed=(bad,) if world.offload(bad) == 2 else ())
+    world.finish()
+
+    assert world.having(4) == sorted(world.states)
+
+
+def test_nothing_is_taken_back_before_the_verdict_is_stored() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    (canary,) = world.having(4)
+    world.report(canary, {"offload": FAILED})
+
+    first = world.decide()
+
+    assert WriteKind.REVISION in {write.key.kind for write in first.writes}
+    assert WriteKind.STATE_SPEC not in {write.key.kind for write in first.writes}
+
+
+def test_a_failed_revision_is_not_tried_again_by_another_operator() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    world.finish()
+
+    world.restart(epoch=2)
+    world.finish()
+
+    assert world.having(4) == []
+
+
+def test_a_failed_revision_is_not_tried_again_when_somebody_deletes_its_record() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    world.finish()
+
+    for name in list(world.revisions):
+        del world.revisions[name]
+        world.fleet.revision_gone(name, world.now)
+    world.finish()
+
+    assert world.having(4) == []
+
+
+def test_an_edit_of_the_policy_tries_a_failed_revision_again() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    world.finish()
+
+    world.edit_policy("p", rollout=rollout(unproven="50%"))
+    world.finish()
+
+    assert len(world.having(4)) == 8
+    assert world.stand["phase"] == "Complete"
+
+
+def test_after_the_canaries_so_many_failed_nodes_are_borne() -> None:
+    world = Rollout(nodes=20)
+    world.begin(rollout=rollout(soak=0, failureThreshold=2, onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.report(canary)
+    world.pass_time()
+    one, two = [name for name in world.having(4) if name != canary][:2]
+
+    world.answer(soaked=True, failed=(one,))
+    borne = world.stand["phase"]
+    world.answer(soaked=True, failed=(one, two))
+
+    assert borne != "Halted"
+    assert world.stand["phase"] == "Halted"
+
+
+def test_failed_nodes_that_use_up_the_budget_fail_the_rollout() -> None:
+    world = Rollout(nodes=20)
+    world.begin(rollout=rollout(soak=0, unproven=1, failureThreshold="100%", onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.report(canary)
+    world.pass_time()
+    (second,) = [name for name in world.having(4) if name != canary]
+
+    world.answer(soaked=True, failed=(second,))
+    world.pass_time()
+
+    assert world.stand["phase"] == "Halted"
+
+
+def test_a_node_that_refuses_takes_no_room_and_proves_nothing() -> None:
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(unproven=1))
+    (canary,) = world.having(4)
+
+    world.report(canary, {"offload": ("Refused", "RiskNotAccepted")})
+    world.pass_time()
+
+    assert len(world.having(4)) == 2
+    assert "Proven" not in json.dumps(world.revisions)
+
+
+# Leaders
+
+
+def test_a_new_leader_pushes_nothing_before_it_has_claimed_and_listed_anew() -> None:
+    """Promise 8: what its predecessor did between our list and our claim would be unseen."""
+    world = Rollout(nodes=8)
+    world.begin()
+    world.soak()
+    world.restart(epoch=2)
+    world.now += 10
+
+    claim = world.decide()
+    world.carry_out(claim.writes)
+    world.now += 10
+    waiting = world.decide()
+
+    assert [key.kind for key in keys(claim)] == [WriteKind.POLICY_STATUS]
+    assert waiting.relist
+    assert WriteKind.STATE_SPEC not in {key.kind for key in keys(waiting)}
+
+
+def test_what_the_predecessor_reserved_counts_until_it_can_arrive_no_more() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(unproven=1)))
+    first = world.decide()
+    world.carry_out(first.writes)  # reserved, and nothing is pushed: the leader dies here
+    (name,) = world.stand["reserved"]
+    world.restart(epoch=2)
+    world.now += 10
+
+    world.carry_out(world.decide().writes)
+
+    assert world.stand["carried"] == [name]
+    assert "reserved" not in world.stand
+    world.step(10)
+    world.step(10)
+    assert world.having(4) == [name]
+    assert "carried" not in world.stand
+
+
+def test_a_restart_in_mid_rollout_goes_on_without_a_new_canary() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.soak()
+    assert len(world.having(4)) == 2
+
+    world.restart(epoch=2)
+    world.pass_time(10)
+    world.soak()
+
+    assert len(world.having(4)) == 4
+
+
+# Several policies
+
+
+def test_each_policy_has_its_own_budget_on_nodes_that_two_of_them_select() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=10)
+    world.begin(rollout=rollout(nodes=10, unproven=2))
+    world.add_policy(policy("q", settings={"demotion": {"enabled": True}}, rollout=rollout(nodes=10, unproven=3)))
+
+    world.pass_time()
+    world.answer()
+
+    demoted = [name for name in world.states if "demotion" in world.groups(name)]
+    assert (len(world.having(4)), len(demoted)) == (2, 3)
+
+
+def test_a_push_of_one_policy_makes_nobody_unproven_for_another() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+
+    world.add_policy(policy("q", settings={"demotion": {"enabled": True}}, rollout=rollout()))
+    world.pass_time()
+    for name in world.states:
+        world.report(name)
+    world.pass_time()
+
+    assert world.status("p")["overlays"]["unproven"] == 0
+
+
+def test_a_group_that_is_lost_stays_as_it_is_until_the_winner_comes() -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+
+    world.add_policy(policy("q", priority=900, settings=channels(8), rollout=rollout()))
+    world.pass_time()
+
+    assert (len(world.having(8)), len(world.having(4))) == (1, 3)
+
+
+def test_what_a_deleted_policy_leaves_is_restored_where_the_next_winner_has_to_wait() -> None:
+    world = Rollout(nodes=4)
+    world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})
+    world.finish()
+    world.add_policy(policy("low", priority=1, settings=channels(8), rollout=rollout()))
+    world.pass_time()
+
+    world.delete_policy("p")
+    world.step()
+
+    assert (len(world.having(0)), len(world.having(8))) == (3, 1)
+
+
+# The switch
+
+
+def test_under_the_fleet_switch_nothing_is_reserved() -> None:
+    world = Rollout(nodes=4)
+    world.turn(FleetSwitch.HOLD)
+
+    world.begin()
+
+    assert world.having(4) == []
+    assert "reserved" not in world.stand
+
+
+def test_back_at_run_settings_are_rolled_out_anew() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+    world.turn(FleetSwitch.OFF)
+    world.answer()
+
+    world.turn(FleetSwitch.RUN)
+    world.pass_time()
+
+    on = [name for name in world.states if world.groups(name)["offload"]["settings"]["engine"] == "DMA"]
+    assert len(on) == 1
+
+
+# Guardrails
+
+
+def test_a_crossed_guardrail_fails_the_canary() -> None:
+    world = Rollout(nodes=4)
+    guardrails = [{"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}]
+    world.begin(rollout=rollout(guardrails=guardrails, onFailure="Halt"))
+    (canary,) = world.having(4)
+    numbers = {"seconds": "30", "foliosMigrated": 900, "foliosFailed": 100}
+
+    world.report(canary, soaked=False, window={"revision": world.states[canary]["spec"]["revision"], "after": numbers})
+    world.pass_time()
+    world.pass_time()
+
+    assert world.stand["phase"] == "Halted"
+    assert world.status("p")["worstNodes"][0]["reason"] == "GuardrailTripped"
+
+
+def test_agents_are_told_what_to_watch_with_the_push() -> None:
+    world = Rollout(nodes=4)
+    guardrails = [{"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}]
+
+    world.begin(rollout=rollout(guardrails=guardrails))
+
+    (canary,) = world.having(4)
+    assert world.states[canary]["spec"]["observe"] == {"soakSeconds": SOAK, "guardrails": guardrails}
+
+
+# History
+
+
+def test_history_is_bounded_and_keeps_the_way_back() -> None:
+    world = Rollout(nodes=2)
+    world.begin()
+    world.finish()
+    proven = next(iter(world.revisions))
+
+    for number in range(1, 16):
+        world.edit_policy("p", settings=channels(number))
+        world.pass_time()
+
+    assert len(world.revisions) <= 11
+    assert proven in world.revisions
