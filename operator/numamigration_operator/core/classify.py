@@ -172,12 +172,17 @@ def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
 def _overridden(case: Case) -> Verdict | None:
     policy, resolution = case.policy, case.node.resolution
     if policy.mode is PolicyMode.PLAN:
+        if policy.uid in resolution.blocked:
+            return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, _losses(resolution, policy))
         room = policy in resolution.plans
         return None if room else Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, f"only {PLANS_MAX} plans per node")
     if not policy.wishes or policy.uid in resolution.won:
         return None
-    losses = resolution.losses[policy.uid]
-    return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, ", ".join(f"{group}: {name}" for group, name in losses))
+    return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, _losses(resolution, policy))
+
+
+def _losses(resolution: Resolution, policy: PolicyFacts) -> str:
+    return ", ".join(f"{group}: {name}" for group, name in resolution.losses[policy.uid])
 
 
 def _no_agent(case: Case) -> Verdict | None:
@@ -309,6 +314,20 @@ def _plan_result(policy: PolicyFacts, report: Report, planned: frozenset[tuple[s
     """Return the result about the plan as the spec has it: an edit that changes no setting is not pushed again."""
     mine = (plan for plan in report.plans if plan.uid == policy.uid)
     return next((plan for plan in mine if (plan.uid, plan.generation) in planned), None)
+
+
+def plan_outcome(policy: PolicyFacts, node: NodeFacts, verdict: Verdict) -> str | None:
+    """Return in which field of ``status.plan`` a node of a Plan policy counts; None when it has not answered."""
+    if policy.mode is not PolicyMode.PLAN or verdict.reason is Reason.NO_AGENT:
+        return None
+    if policy.uid in node.resolution.blocked:
+        return "blocked"
+    if verdict.bucket in {NodeBucket.UNSUPPORTED, NodeBucket.REFUSED}:
+        return str(verdict.bucket)
+    found = _plan_result(policy, node.report, node.planned) if node.report is not None else None
+    if verdict.bucket is not NodeBucket.READY or found is None:
+        return None
+    return "would_change" if found.would_change else "equal"
 
 
 def _first(results: Results, state: GroupState, bucket: NodeBucket) -> Verdict | None:

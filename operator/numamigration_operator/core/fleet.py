@@ -14,14 +14,15 @@ from __future__ import annotations
 import heapq
 import math
 from collections import OrderedDict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import POLICY_UID_LABEL, FleetSwitch, NodeBucket, Reason, Release, SettingsGroup
-from numamigration_operator.core.classify import NodeFacts, Verdict, classify
+from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, hold_write, read_hold
+from numamigration_operator.core.classify import NodeFacts, Verdict, classify, plan_outcome
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
@@ -29,7 +30,16 @@ from numamigration_operator.core.objects import NodeObject, PolicyObject, Revisi
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
-from numamigration_operator.core.progress import Case, observe_of, place_of, progress_of, switch_stop, turn_of
+from numamigration_operator.core.progress import (
+    Case,
+    Stop,
+    observe_of,
+    place_of,
+    progress_of,
+    stop_of,
+    turn_of,
+    watches_readiness,
+)
 from numamigration_operator.core.render import Turn, is_safe, observed, render
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
 from numamigration_operator.core.revisions import Revision, read_revision
@@ -42,6 +52,7 @@ TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ign
 DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may be back on the same boot
 NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
 ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
+READINESS_SECONDS: Final = 15.0  # between two reads of one Node; kubelets report every 10 s, and leases every 10 s
 NO_TURN: Final = Turn()
 
 
@@ -54,6 +65,8 @@ class FleetSettings:
     statistics_interval_seconds: float = 60.0
     restore_deadline_seconds: float = 600.0
     reserve_interval_seconds: float = 1.0
+    breaker_percent: int = 20
+    breaker_nodes_min: int = 10
 
 
 class FleetSnapshot(NamedTuple):
@@ -90,8 +103,13 @@ class Fleet:
         self._alarms: list[tuple[float, str]] = []
         self._epoch = 0  # none: this process does not lead
         self._control = Control()
+        self._holds_shown: dict[str, Hold] = {}
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False, "revisions": False}
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
+        self._failed: set[str] = set()  # nodes that failed for any policy
+        self._reporting: set[str] = set()
+        self._breaker = ""  # why the circuit breaker is open
+        self._open_holds: dict[str, Hold] = {}  # decided and not shown yet, by key
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
     # The fleet switch
@@ -102,6 +120,9 @@ class Fleet:
         if control == self._control:
             return
         self._control = control
+        self._holds_shown = {key: hold for key, text in control.holds if (hold := read_hold(text)) is not None}
+        for key in self._holds_shown:
+            self._open_holds.pop(key, None)
         for record in self._nodes.values():
             self._mark(record)
         for policy in self._policies.values():
@@ -194,6 +215,8 @@ class Fleet:
         self._dirty.pop(name, None)
         self._contribute(record, {})
         self._stand(record, {})
+        self._failed.discard(name)
+        self._reporting.discard(name)
         self._hold(record, frozenset())
         self._forget_if_empty(record)
 
@@ -361,6 +384,11 @@ class Fleet:
                 node.forget_open_write()
                 self._mark(node)
             return
+        if key.kind is WriteKind.CLASS_HOLD:
+            self._open_holds.pop(key.name, None)
+            for record in self._nodes.values():
+                self._mark(record)
+            return
         if key.kind in {WriteKind.REVISION, WriteKind.REVISION_DELETION}:
             for one in self._policies.values():
                 one.rollout.forget_open_revision(key.name)
@@ -420,14 +448,16 @@ class Fleet:
             return Decisions()
         self._match()
         self._ring(now)
-        specs = [write for name in self._dirty if (write := self._settle(self._nodes[name], now)) is not None]
-        self._dirty.clear()
-        finalizers: list[Write] = []
-        statuses: list[Write] = []
         events: list[EventWish] = []
-        look_again = self._alarms[0][0] if self._alarms else math.inf
+        finalizers: list[Write] = []
+        for record, hold in self._new_holds():
+            finalizers.append(hold_write(hold))
+            events.extend(self._tell_of_hold(record, hold))
+        specs = self._settle_all(now)
+        statuses: list[Write] = []
+        look_again = min(self._alarms[0][0] if self._alarms else math.inf, self._readiness_due(now))
         for policy in self._policies.values():
-            finalizers.extend(policy.rollout.revision_writes(policy.tally.matched, wall))
+            finalizers.extend(policy.rollout.revision_writes(policy.tally.matched, wall, self._explain(policy)))
             look_again = min(look_again, self._finalize(policy, now, wall, finalizers, events))
             look_again = min(look_again, self._show(policy, now, wall, statuses, events))
         specs.sort(key=lambda write: not write.safe)
@@ -435,8 +465,37 @@ class Fleet:
             writes=(*finalizers, *specs, *statuses),
             events=tuple(events),
             look_again=None if math.isinf(look_again) else look_again,
+            readiness=tuple(self._unread(now)),
             relist=self._wants_lists(),
         )
+
+    def _unread(self, now: float) -> Iterator[str]:
+        """Yield Nodes whose readiness somebody waits for: reserved and unproven ones of policies that ask for it."""
+        for policy in self._policies.values():
+            if not watches_readiness(policy.facts):
+                continue
+            for name in policy.rollout.counted:
+                record = self._nodes.get(name)
+                if record is not None and record.uid is not None and record.ready_at + READINESS_SECONDS <= now:
+                    record.ready_at = now
+                    yield name
+
+    def _settle_all(self, now: float) -> list[Write]:
+        """Decide all nodes anew that something happened to, and all of them once more when that moves the breaker."""
+        writes: dict[str, Write] = {}
+        while self._dirty:
+            names = list(self._dirty)
+            self._dirty.clear()
+            for name in names:
+                write = self._settle(self._nodes[name], now)
+                if write is not None:
+                    writes[name] = write
+            self._judge_fleet()
+        return list(writes.values())
+
+    def _readiness_due(self, now: float) -> float:
+        waits = any(watches_readiness(one.facts) and one.rollout.counted for one in self._policies.values())
+        return now + READINESS_SECONDS if waits else math.inf
 
     def _wants_lists(self) -> bool:
         """Ask for lists that begin now, once, for policies whose ledger another leader has written before us."""
@@ -485,14 +544,16 @@ class Fleet:
         if record.uid is None:
             return None
         resolution = record.resolution if record.selected else NOTHING_WISHED
-        turns = {uid: turn_of(record, self._policies[uid].rollout) for uid in resolution.won}
+        stop = stop_of(self._control, self._breaker, self._hold_of(record))
+        turns = {uid: turn_of(record, self._policies[uid].rollout, won, stop) for uid, won in resolution.won.items()}
         before, switch = record.base, self._control.switch
         wished = render(resolution, before, record.restored, lambda policy: turns[policy.uid])
         switched = under_switch(switch, before, wished, record.restored)
         observe = observe_of(
             {u: t for u, t in turns.items() if t.admitted}, {one.uid: one for one in resolution.policies}
         )
-        wanted = self._pools.spec(observed(before, switched, observe))
+        watched = observed(before, switched, observe)._replace(verify_epoch=self._verify_epoch(record))
+        wanted = self._pools.spec(watched)
         revision = revision_of(wanted)
         write = self._open_write(record, wanted, revision)
         if write is not None and not write.safe:
@@ -500,7 +561,7 @@ class Fleet:
                 self._policies[uid].rollout.pushed(record.name)
         held = (*record.spec.groups, *record.base.groups)
         self._hold(record, frozenset(wish.source.uid for _, wish in held))
-        self._count(record, wished, wanted, turns, now)
+        self._count(record, wished, wanted, turns, stop, now)
         self._set_alarm(record, now)
         return write
 
@@ -520,8 +581,10 @@ class Fleet:
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=self._epoch)
         return Write(key, body, safe=safe)
 
-    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, turns: Mapping[str, Turn], now: float) -> None:
-        cases = {case.rollout.facts.uid: case for case in self._cases(record, wanted, turns)}
+    def _count(
+        self, record: NodeRecord, wished: Spec, wanted: Spec, turns: Mapping[str, Turn], stop: Stop, now: float
+    ) -> None:
+        cases = {case.rollout.facts.uid: case for case in self._cases(record, wanted, turns, stop)}
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
@@ -538,18 +601,77 @@ class Fleet:
         )
         contributions = {one.uid: self._contribution(one, facts) for one in record.resolution.policies}
         self._contribute(record, contributions)
+        self._note_health(record)
         silent = Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
         verdicts = {uid: one.verdict for uid, one in contributions.items()}
         self._stand(record, {uid: place_of(case, verdicts.get(uid, silent)) for uid, case in cases.items()})
 
-    def _cases(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn]) -> Iterator[Case]:
+    def _cases(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn], stop: Stop) -> Iterator[Case]:
         """Yield the policies that win something on a node, or have something there that has not soaked."""
-        unproven, stop = record.unproven_sources(), switch_stop(self._control.switch)
+        unproven = record.unproven_sources()
         for uid in turns.keys() | unproven:
             policy = self._policies.get(uid)
             if policy is not None:
                 won = record.resolution.won.get(uid, ()) if uid in turns else ()
                 yield Case(record, policy.rollout, turns.get(uid, NO_TURN), won, wanted, uid in unproven, stop)
+
+    # Held classes and the circuit breaker
+
+    def _hold_of(self, record: NodeRecord) -> Hold | None:
+        if not self._holds_shown and not self._open_holds:
+            return None
+        holds = (*self._holds_shown.values(), *self._open_holds.values())
+        return next((hold for hold in holds if hold.concerns(record)), None)
+
+    def _verify_epoch(self, record: NodeRecord) -> int:
+        """Return with which epoch a node shall verify: in a held class all of them anew, and the corrupt one is noted."""
+        hold = next((hold for hold in self._holds_shown.values() if hold.concerns(record)), None)
+        if hold is None:
+            return record.base.verify_epoch
+        corrupt = fresh_corruption(record)
+        return max(record.base.verify_epoch, hold.verify_epoch, 0 if corrupt is None else corrupt + 1)
+
+    def _new_hold(self, record: NodeRecord) -> Hold | None:
+        """Return the hold that a node's report asks for, unless its class is held already."""
+        epoch = fresh_corruption(record)
+        if epoch is None or record.uid is None or self._hold_of(record) is not None:
+            return None
+        peers = (one.base.verify_epoch for one in self._nodes.values() if one.cell == record.cell)
+        hold = hold_of(record, 1 + max(epoch, *peers))
+        self._open_holds[hold.key] = hold
+        for one in self._nodes.values():
+            if hold.concerns(one):
+                self._mark(one)
+        return hold
+
+    def _new_holds(self) -> list[tuple[NodeRecord, Hold]]:
+        suspects = [self._nodes[name] for name in self._dirty]
+        found = ((record, self._new_hold(record)) for record in suspects)
+        return [(record, hold) for record, hold in found if hold is not None]
+
+    def _tell_of_hold(self, record: NodeRecord, hold: Hold) -> Iterator[EventWish]:
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
+        policy = self._policies.get(winner.uid) if winner is not None else None
+        if policy is not None:
+            yield policy.event(
+                Reason.CORRUPTION_DETECTED, f"{hold}. Its class is held until the key is removed", warning=True
+            )
+
+    def _note_health(self, record: NodeRecord) -> None:
+        failed = any(one.verdict.bucket is NodeBucket.FAILED for one in record.contributions.values())
+        (self._failed.add if failed else self._failed.discard)(record.name)
+        (self._reporting.add if record.report is not None else self._reporting.discard)(record.name)
+
+    def _judge_fleet(self) -> None:
+        """Open or close the circuit breaker; it concerns every node."""
+        failed, reporting = len(self._failed), len(self._reporting)
+        share = self._settings.breaker_percent
+        is_open = failed >= self._settings.breaker_nodes_min and failed * 100 >= share * reporting
+        text = f"{share} % of the fleet's nodes or more have failed" if is_open else ""
+        if text != self._breaker:
+            self._breaker = text
+            for record in self._nodes.values():
+                self._mark(record)
 
     def _stand(self, record: NodeRecord, places: dict[str, Place]) -> None:
         """Count by difference where a node stands in each rollout."""
@@ -565,9 +687,12 @@ class Fleet:
         resolution, report = node.resolution, node.report
         losses = resolution.losses.get(policy.uid, ())
         if report is None:
-            return Contribution(classify(policy, node), losses=losses)
+            verdict = classify(policy, node)
+            return Contribution(verdict, losses=losses, plan=plan_outcome(policy, node, verdict))
+        verdict = classify(policy, node)
         return Contribution(
-            verdict=classify(policy, node),
+            verdict=verdict,
+            plan=plan_outcome(policy, node, verdict),
             drifted=report.drifted and policy.uid in resolution.won,
             losses=losses,
             statistics=report.statistics if resolution.winners.get(SettingsGroup.OFFLOAD) is policy else None,
@@ -666,16 +791,31 @@ class Fleet:
         write = policy.status_write(status, ledger, now, self._epoch)
         if write is not None:
             writes.append(write)
-            event = policy.ready_event(status)
-            events.extend([event] if event is not None else [])
-        return min(policy.status_due(now), rollout.ledger_due(now))
+            events.extend(policy.news(status))
+        return min(policy.status_due(now), rollout.ledger_due(now), self._rollback_due(policy, now, wall))
+
+    def _rollback_due(self, policy: PolicyRecord, now: float, wall: datetime) -> float:
+        """Return when a rollback counts as ended, whatever its nodes do."""
+        if not policy.rollout.is_going_back(wall):
+            return math.inf
+        policy.touched = True
+        return now + max(1.0, policy.rollout.rollback_ends(wall))
+
+    def _explain(self, policy: PolicyRecord) -> Callable[[str], str]:
+        """Return what says why a node failed for a policy."""
+
+        def explain(name: str) -> str:
+            verdict = self._nodes[name].contributions[policy.facts.uid].verdict
+            return f"{verdict.reason}: {verdict.message}" if verdict.message else str(verdict.reason)
+
+        return explain
 
     def _stand_of(self, policy: PolicyRecord) -> Stand:
         uid = policy.facts.uid
         queues = {Stage.WAITING, Stage.JOINING}
         return Stand(
             matched=policy.tally.matched,
-            may_reserve=self._control.switch is FleetSwitch.RUN and not policy.facts.deleting,
+            may_reserve=self._control.switch is FleetSwitch.RUN and not self._breaker and not policy.facts.deleting,
             is_open=lambda name: name in self._nodes and self._nodes[name].is_open,
             is_waiting=lambda name: name in self._nodes and self._place(name, uid).stage in queues,
             is_fenced=self._is_fenced,

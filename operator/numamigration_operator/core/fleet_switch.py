@@ -11,19 +11,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from typing import Final, NamedTuple
 
 import msgspec
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, Engine, FleetSwitch, GroupMode, SettingsGroup
+from numamigration_operator.core.class_hold import HOLD_KEY, read_hold
 from numamigration_operator.core.objects import ConfigMapObject
 from numamigration_operator.core.render import ended, is_safe_wish
 from numamigration_operator.core.wishes import Spec, Wish, means_same
 
-CLASS_HOLD: Final = re.compile(r"hold\.[0-9a-f]{16}")
-"""Key that holds one (hardware class, dialect, driver)."""
 ENGINE_OFF: Final = msgspec.json.encode({"engine": Engine.OFF})
 SHOWN_CHARACTERS_MAX: Final = 40  # of what somebody wrote into the ConfigMap
 
@@ -33,24 +31,29 @@ class Control(NamedTuple):
 
     Attributes:
         problem: why the switch is at hold although nobody wrote so; empty when somebody did, or it is not at hold.
+        holds: values of the keys that each hold a class, by key.
     """
 
     switch: FleetSwitch = FleetSwitch.RUN
     problem: str = ""
+    holds: tuple[tuple[str, str], ...] = ()
 
 
 def read_control(config_map: ConfigMapObject | None) -> Control:
     """Return what the control ConfigMap says; None is an absent one."""
     if config_map is None:
         return Control()
-    for key in sorted({*config_map.data, *config_map.binary_data} - {FLEET_KEY}):
-        what = "this release cannot hold a class alone" if CLASS_HOLD.fullmatch(key) else "not a key of it"
-        return unreadable(f"{_shown(key)}: {what}")
+    holds = tuple(sorted((key, value) for key, value in config_map.data.items() if HOLD_KEY.fullmatch(key)))
+    for key in sorted({*config_map.data, *config_map.binary_data} - {FLEET_KEY, *dict(holds)}):
+        return unreadable(f"{_shown(key)}: not a key of it")
+    for key, value in holds:
+        if read_hold(value) is None:
+            return unreadable(f"{key}: its value cannot be understood; remove the key to end the hold")
     if FLEET_KEY in config_map.binary_data:
         return unreadable(f"{FLEET_KEY}: is in binaryData, not in data")
     word = config_map.data.get(FLEET_KEY, "").strip()
     try:
-        return Control(FleetSwitch(word.lower())) if word else Control()
+        return Control(FleetSwitch(word.lower()) if word else FleetSwitch.RUN, holds=holds)
     except ValueError:
         return unreadable(f"{FLEET_KEY}: {_shown(word)} is none of {', '.join(FleetSwitch)}")
 

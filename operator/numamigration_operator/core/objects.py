@@ -174,6 +174,16 @@ class PolicyStatistics(Statistics, frozen=True, omit_defaults=True):
     nodes: int | None = None
 
 
+class PlanTotals(Struct, frozen=True):
+    """``status.plan``: nodes by what a Plan policy would do there."""
+
+    would_change: int = 0
+    equal: int = 0
+    unsupported: int = 0
+    refused: int = 0
+    blocked: int = 0
+
+
 class Conflict(Struct, frozen=True):
     """A group that the policy lost, and to whom."""
 
@@ -221,6 +231,7 @@ class PolicyStatusView(Struct, frozen=True, omit_defaults=True):
     nodes: NodeCounts | None = None
     overlays: Overlays | None = None
     statistics: PolicyStatistics | None = None
+    plan: PlanTotals | None = None
     conflicts: tuple[Conflict, ...] = ()
     worst_nodes: tuple[WorstNode, ...] = ()
     rollout: RolloutView | None = None

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -17,6 +18,7 @@ import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json
 from numamigration_api.machinery.clock import parse_timestamp
+from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import (
     API_VERSION,
     POLICY_KIND,
@@ -25,6 +27,7 @@ from numamigration_api.vocabulary import (
     PolicyMode,
     Reason,
     Release,
+    RolloutPhase,
 )
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
@@ -35,7 +38,13 @@ from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Tally
 
 COLLECT_SECONDS: Final = 0.25  # one edit moves many nodes; a person still sees it at once
-CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING})
+CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING, Reason.PAUSED})
+PHASE_REASONS: Final[Mapping[str | None, Reason]] = {
+    RolloutPhase.HALTED: Reason.ROLLOUT_HALTED,
+    RolloutPhase.ROLLING_BACK: Reason.ROLLING_BACK,
+    RolloutPhase.ROLLED_BACK: Reason.ROLLED_BACK,
+}
+"""Turns of a rollout that are told as Events."""
 
 
 class Pace(NamedTuple):
@@ -69,6 +78,7 @@ class PolicyRecord:
 
     __slots__ = (
         "_announced",
+        "_announced_phase",
         "_object",
         "_open_finalizer",
         "_pace",
@@ -103,6 +113,7 @@ class PolicyRecord:
         self._written_at = -math.inf
         self._sums_at: float | None = None
         self._announced = find_ready(policy.status.conditions)
+        self._announced_phase = policy.status.rollout.phase if policy.status.rollout is not None else None
 
     # What the API server shows
 
@@ -252,16 +263,18 @@ class PolicyRecord:
 
     # Events
 
-    def ready_event(self, status: PolicyStatusView) -> EventWish | None:
-        """Return the Event for a Ready condition whose status or reason moved, once."""
-        ready = find_ready(status.conditions)
-        if ready is None or ready == self._announced:
-            return None
-        self._announced = ready
-        message = next(c["message"] for c in status.conditions if c["type"] == "Ready")
-        bad = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
-        warning = bad or ready[1] in INEFFECTIVE
-        return self.event(Reason(ready[1]), message, warning=warning)
+    def news(self, status: PolicyStatusView) -> Iterator[EventWish]:
+        """Yield the Events of a status: a Ready condition whose status or reason moved, and a rollout that turned."""
+        ready, rollout = find_ready(status.conditions), status.rollout
+        phase = rollout.phase if rollout is not None else None
+        if ready is not None and ready != self._announced:
+            message = next(c["message"] for c in status.conditions if c["type"] == "Ready")
+            bad = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
+            yield self.event(Reason(ready[1]), message, warning=bad or ready[1] in INEFFECTIVE)
+        if phase != self._announced_phase and rollout is not None and phase in PHASE_REASONS:
+            text = f"revision {rollout.revision}: {rollout.message or 'no node is left to be pushed'}"
+            yield self.event(PHASE_REASONS[phase], shorten(text), warning=True)
+        self._announced, self._announced_phase = ready, phase
 
     def event(self, reason: Reason, message: str, *, warning: bool) -> EventWish:
         """Return an Event on this policy."""

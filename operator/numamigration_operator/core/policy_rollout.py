@@ -51,7 +51,6 @@ from numamigration_operator.core.wishes import Wish
 
 NAMES_BYTES_MAX: Final = 6000  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
-FAILED_NAMES_SHOWN: Final = 3
 FAILED_PHASES: Final = frozenset({RolloutPhase.HALTED, RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK})
 
 
@@ -290,9 +289,9 @@ class PolicyRollout:
 
     # Decisions
 
-    def revision_writes(self, matched: int, wall: datetime) -> Iterator[Write]:
-        """Yield what has to be stored or deleted of the revisions."""
-        wanted = self._wanted_revision(matched, wall)
+    def revision_writes(self, matched: int, wall: datetime, why: Callable[[str], str]) -> Iterator[Write]:
+        """Yield what has to be stored or deleted of the revisions; `why` says why a node failed."""
+        wanted = self._wanted_revision(matched, wall, why)
         if wanted is not None and self._known(wanted.name) != wanted._replace(uid=""):
             self._open_revisions[wanted.name] = wanted._replace(uid="")
             yield revision_write(self.facts.name, self.facts.uid, wanted)
@@ -305,7 +304,7 @@ class PolicyRollout:
         stored = self.revisions.get(name)
         return self._open_revisions.get(name) or (stored and stored._replace(uid=""))
 
-    def _wanted_revision(self, matched: int, wall: datetime) -> Revision | None:
+    def _wanted_revision(self, matched: int, wall: datetime, why: Callable[[str], str]) -> Revision | None:
         """Return the policy's revision as it shall be stored; None when nothing is pushed by this policy."""
         facts = self.facts
         if facts.mode is PolicyMode.PLAN or not facts.wishes or facts.deleting:
@@ -316,13 +315,15 @@ class PolicyRollout:
         if known is None:
             return Revision(facts.revision, latest + 1, name, "", facts.content, {})
         number = known.number if known.number >= latest else latest + 1
-        return known._replace(number=number, cells=self._verdicts(known, matched, wall))
+        return known._replace(number=number, cells=self._verdicts(known, matched, wall, why))
 
-    def _verdicts(self, known: Revision, matched: int, wall: datetime) -> Mapping[Cell, CellRecord]:
+    def _verdicts(
+        self, known: Revision, matched: int, wall: datetime, why: Callable[[str], str]
+    ) -> Mapping[Cell, CellRecord]:
         verdicts = dict(known.cells)
         failure = None if self.has_failed else self._judged(matched)
         if failure is not None:
-            text = shorten(self.failure_text(failure))
+            text = shorten(_failure_text(failure, why))
             for cell in failure.cells:
                 verdicts[cell] = CellRecord(
                     *cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), message=text
@@ -334,12 +335,6 @@ class PolicyRollout:
             elif record.verdict is CellVerdict.PROVEN and complete and not record.complete:
                 verdicts[cell] = msgspec.structs.replace(record, complete=True)
         return verdicts
-
-    def failure_text(self, failure: Failure) -> str:
-        """Return why a revision failed, in a line."""
-        names = ", ".join(failure.nodes[:FAILED_NAMES_SHOWN])
-        what = "canary" if failure.canary else f"{len(failure.nodes)} of {failure.pushed} nodes"
-        return f"{what} failed in {', '.join(map(str, failure.cells))}: {names}"
 
     def next_ledger(self, stand: Stand, now: float, wall: datetime) -> Ledger:
         """Return the ledger that the next write of the status shall have.
@@ -440,7 +435,7 @@ class PolicyRollout:
             waves=waves,
             phase=self.phase(wall),
             started_at=ledger.started_at or None,
-            message=self.message() or None,
+            message=self._told(wall) or None,
         )
 
     def _last_proven(self) -> str | None:
@@ -455,33 +450,43 @@ class PolicyRollout:
         if self.has_failed:
             if self.facts.rollout.on_failure is OnFailure.HALT:
                 return RolloutPhase.HALTED
-            return RolloutPhase.ROLLING_BACK if self._goes_back(wall) else RolloutPhase.ROLLED_BACK
+            return RolloutPhase.ROLLING_BACK if self.is_going_back(wall) else RolloutPhase.ROLLED_BACK
         if self.book.waiting or self.ledger.names or (self.current is None and self.book.settling):
             may_wait = self.book.settling and not self.ledger.reserved
             return RolloutPhase.SOAKING if may_wait else RolloutPhase.PROGRESSING
         return RolloutPhase.SOAKING if self.book.settling else RolloutPhase.COMPLETE
 
-    def _goes_back(self, wall: datetime) -> bool:
-        """Return whether nodes still have the failed revision, and time is left for them."""
-        if not self.book.at_revision:
-            return False
-        return self.rollback_ends(wall) > 0
+    def is_going_back(self, wall: datetime) -> bool:
+        """Return whether nodes still have a failed revision, and time is left for them."""
+        undoes = self.has_failed and self.facts.rollout.on_failure is OnFailure.ROLLBACK
+        return undoes and bool(self.book.at_revision) and self.rollback_ends(wall) > 0
 
     def rollback_ends(self, wall: datetime) -> float:
-        """Return the seconds until a rollback counts as ended whatever nodes do; infinity when none is under way."""
-        moments = [one.at for one in self.failures if one.at]
-        if not moments:
-            return math.inf
+        """Return the seconds until a rollback counts as ended, whatever nodes do."""
         try:
-            begun = parse_timestamp(min(moments))
-        except ValueError:
+            begun = parse_timestamp(min((one.at for one in self.failures), default=""))
+        except ValueError:  # somebody edited or deleted the record
             return 0.0
         return self.facts.rollout.node_deadline_seconds - (wall - begun).total_seconds()
 
     def message(self) -> str:
         """Return why it stands where it stands; empty when there is nothing to say."""
-        texts = sorted({one.message for one in self.failures})
-        return shorten("; ".join(texts)) if texts else ""
+        return shorten("; ".join(sorted({one.message for one in self.failures if one.message})))
+
+    def _told(self, wall: datetime) -> str:
+        """Return the message, with the nodes that a rollback could not reach."""
+        left = self.book.at_revision if self.phase(wall) is RolloutPhase.ROLLED_BACK else ()
+        if not left:
+            return self.message()
+        return shorten(f"{self.message()}; {len(left)} nodes still have it, for example {min(left)}")
+
+
+def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
+    """Return why a revision failed, in a line: who, why, and where."""
+    first, others = failure.nodes[0], len(failure.nodes) - 1
+    who = f"canary {first}" if failure.canary else f"{len(failure.nodes)} of {failure.pushed} nodes, {first} first"
+    more = f" and {others} more" if failure.canary and others else ""
+    return f"{who}{more} failed: {why(first)} ({', '.join(map(str, failure.cells))})"
 
 
 def _named(names: Iterable[str]) -> tuple[str, ...]:

@@ -10,7 +10,7 @@ Source: sigs.k8s.io/cli-utils pkg/kstatus README, "The abnormal-true pattern".
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -23,10 +23,19 @@ from numamigration_api.vocabulary import (
     PolicyCondition,
     PolicyMode,
     Reason,
+    RolloutPhase,
 )
 from numamigration_operator.core.classify import SWITCH_REASONS, Verdict
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import Conflict, NodeCounts, Overlays, PolicyStatusView, RolloutView, WorstNode
+from numamigration_operator.core.objects import (
+    Conflict,
+    NodeCounts,
+    Overlays,
+    PlanTotals,
+    PolicyStatusView,
+    RolloutView,
+    WorstNode,
+)
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.tally import Tally
 
@@ -89,6 +98,7 @@ def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -
         overlays=Overlays(drifted=tally.drifted, unproven=standing.unproven),
         rollout=standing.rollout,
         statistics=tally.statistics(),
+        plan=PlanTotals(**tally.plans) if standing.policy.mode is PolicyMode.PLAN else None,
         conflicts=_conflicts(tally),
         worst_nodes=tuple(_worst_nodes(standing)),
     )
@@ -185,9 +195,20 @@ def _ending(standing: Standing) -> tuple[Condition, ...]:
     )
 
 
+PHASE_WORDS: Final[Mapping[str, str]] = {
+    RolloutPhase.HALTED: "halted",
+    RolloutPhase.ROLLING_BACK: "rolling back",
+    RolloutPhase.ROLLED_BACK: "rolled back",
+}
+"""Phases that are said in front of everything else."""
+
+
 def _summary(standing: Standing) -> str:
-    switch = standing.control.switch
-    return _counts(standing) if switch is FleetSwitch.RUN else f"fleet {switch}: {_counts(standing)}"
+    switch, phase = standing.control.switch, standing.rollout.phase if standing.rollout is not None else None
+    if switch is not FleetSwitch.RUN:
+        return f"fleet {switch}: {_counts(standing)}"
+    word = PHASE_WORDS.get(phase or "")
+    return f"{word}: {_counts(standing)}" if word and not standing.policy.deleting else _counts(standing)
 
 
 def _counts(standing: Standing) -> str:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -19,7 +19,9 @@ from numamigration_api.vocabulary import (
     Reason,
     SettingsGroup,
 )
+from numamigration_operator.core.class_hold import Hold
 from numamigration_operator.core.classify import ARRIVED, SWITCH_REASONS, Progress, Verdict
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.objects import Guardrail, Observe, WindowView
 from numamigration_operator.core.policy_rollout import Goal, PolicyRollout
@@ -37,27 +39,43 @@ class Stop(NamedTuple):
     Attributes:
         reason: why; None when nothing does.
         message: more of it.
+        offload_only: other groups are pushed.
     """
 
     reason: Reason | None = None
     message: str = ""
+    offload_only: bool = False
+
+    def holds(self, goal: Goal, won: Collection[SettingsGroup]) -> bool:
+        """Return whether it keeps a goal from a node where these groups are won."""
+        if self.reason is None or goal.wishes is None:
+            return False
+        held = (SettingsGroup.OFFLOAD,) if self.offload_only else won
+        return any(group in won and not is_safe_wish(group, goal.wishes.get(group)) for group in held)
 
 
 GO_ON: Final = Stop()
 
 
-def switch_stop(switch: FleetSwitch) -> Stop:
-    """Return what the fleet switch keeps from nodes."""
-    if switch is FleetSwitch.RUN:
-        return GO_ON
-    return Stop(SWITCH_REASONS[switch], f"the fleet switch is {switch}")
+def stop_of(control: Control, breaker: str, hold: Hold | None) -> Stop:
+    """Return what keeps pushes from a node: the fleet switch, then the circuit breaker, then a held class.
+
+    Args:
+        breaker: why the circuit breaker is open; empty when it is not.
+        hold: of the node's class.
+    """
+    if control.switch is not FleetSwitch.RUN:
+        return Stop(SWITCH_REASONS[control.switch], f"the fleet switch is {control.switch}")
+    if breaker:
+        return Stop(Reason.CIRCUIT_BREAKER_OPEN, breaker)
+    return Stop(Reason.CLASS_HELD, str(hold), offload_only=True) if hold is not None else GO_ON
 
 
-def turn_of(record: NodeRecord, rollout: PolicyRollout) -> Turn:
-    """Return what a rollout says of a node that its policy wins something on."""
+def turn_of(record: NodeRecord, rollout: PolicyRollout, won: Collection[SettingsGroup], stop: Stop) -> Turn:
+    """Return what a rollout says of a node on which its policy wins these groups."""
     goal = rollout.goal(record.cell, has_content=_has_content(record.base, rollout.facts.uid))
-    if goal.wishes is None:
-        return Turn(goal)
+    if goal.wishes is None or stop.holds(goal, won):
+        return Turn(goal, stopped=stop.reason is not None)
     free = goal.undoing and record.name in rollout.book.unproven
     watched = watches_readiness(rollout.facts)
     return Turn(goal, free or (rollout.admits(record.name) and (record.ready is True or not watched)))
@@ -139,7 +157,7 @@ def progress_of(case: Case) -> Progress:
         return ARRIVED if held else Progress(Reason.PAUSED, "the policy was paused before it came here")
     if case.rollout.has_failed:
         return Progress(_after_failure(case), case.rollout.message())
-    if case.stop.reason is not None:
+    if case.stop.holds(case.turn.goal, case.won):
         return Progress(case.stop.reason, case.stop.message)
     return Progress(Reason.AWAITING_ROLLOUT, "the rollout has not reached it yet")
 
@@ -193,7 +211,7 @@ def place_of(case: Case, verdict: Verdict) -> Place:
 
 def _is_kept_away(case: Case) -> bool:
     unready = case.record.ready is False and watches_readiness(case.rollout.facts)
-    return not case.rollout.facts.armed or bool(case.record.skew) or unready or case.stop.reason is not None
+    return not case.rollout.facts.armed or bool(case.record.skew) or unready or case.turn.stopped
 
 
 def _queue(goal: Goal, rollout: PolicyRollout) -> Stage:

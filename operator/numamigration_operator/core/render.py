@@ -35,10 +35,12 @@ class Turn(NamedTuple):
     Attributes:
         goal: what the node shall have.
         admitted: it may be pushed now.
+        stopped: nothing is turned on there for now, whatever the rollout says.
     """
 
     goal: Goal = KEEP
     admitted: bool = False
+    stopped: bool = False
 
 
 def render(
@@ -61,7 +63,7 @@ def render(
             after = _end(wish, done=group in restored)
         if after is not None:
             groups.append((group, after))
-    return now._replace(groups=tuple(groups), plans=tuple(policy.plan for policy in resolution.plans))
+    return now._replace(groups=tuple(groups), plans=resolution.plan_wishes)
 
 
 def _is_over(wish: Wish, sources: Collection[str]) -> bool:
@@ -74,14 +76,14 @@ def _wish(winner: PolicyFacts, group: SettingsGroup, now: Wish | None, turn: Tur
     sourced = now is not None and now.source.uid == winner.uid and now.mode is not GroupMode.RESTORE
     if winner.mode is PolicyMode.PAUSED:
         return msgspec.structs.replace(now, mode=GroupMode.HOLD, release=winner.release) if sourced and now else now
+    kept = _unpaused(now) if sourced and not turn.stopped else now
     if turn.goal.wishes is None:
-        return _unpaused(now) if sourced else now
+        return kept
     goal = turn.goal.wishes.get(group)
     if goal is None:
         return _end(now, done=False) if sourced else now  # the next look drops it, once it is restored
-    if turn.admitted or is_safe_wish(group, goal) or (sourced and moves_same(now, goal)):
-        return goal
-    return _unpaused(now) if sourced else now
+    same = sourced and moves_same(now, goal) and not (turn.stopped and now is not None and now.mode is GroupMode.HOLD)
+    return goal if turn.admitted or same or is_safe_wish(group, goal) else kept
 
 
 def _unpaused(now: Wish | None) -> Wish | None:

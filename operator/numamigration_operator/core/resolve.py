@@ -10,9 +10,11 @@ Source: Gateway API, GEP-713, "Conflict resolution".
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json
 from numamigration_api.vocabulary import (
@@ -80,6 +82,8 @@ class Resolution(NamedTuple):
         won: the same by policy uid.
         losses: by policy uid.
         plans: the Plan policies that find room in the node state.
+        plan_wishes: what is asked for them, in the same order; without the groups that they would not win.
+        blocked: uids of Plan policies that would win nothing.
     """
 
     policies: tuple[PolicyFacts, ...]
@@ -87,6 +91,8 @@ class Resolution(NamedTuple):
     won: Mapping[str, tuple[SettingsGroup, ...]]
     losses: Mapping[str, tuple[Loss, ...]]
     plans: tuple[PolicyFacts, ...]
+    plan_wishes: tuple[PlanWish, ...] = ()
+    blocked: frozenset[str] = frozenset()
 
 
 NOTHING_WISHED = Resolution((), {}, {}, {}, ())
@@ -134,5 +140,41 @@ def resolve(policies: Iterable[PolicyFacts]) -> Resolution:
         for loser in setters[1:]:
             losses[loser.uid] = (*losses.get(loser.uid, ()), Loss(group, setters[0].name))
     won = {one.uid: tuple(group for group, winner in winners.items() if winner is one) for one in winners.values()}
-    plans = [policy for policy in ranked if policy.mode is PolicyMode.PLAN]
-    return Resolution(ranked, winners, won, losses, tuple(plans[:PLANS_MAX]))
+    plans: list[tuple[PolicyFacts, PlanWish]] = []
+    for policy in (policy for policy in ranked if policy.mode is PolicyMode.PLAN):
+        blocked = _blocked(policy, rivals)
+        losses |= {policy.uid: blocked} if blocked else {}
+        wish = _plan(policy, {loss.group for loss in blocked})
+        if wish is not None:
+            plans.append((policy, wish))
+    shown = plans[:PLANS_MAX]
+    blocked_plans = {one.uid for one in ranked if one.mode is PolicyMode.PLAN} - {one.uid for one, _ in plans}
+    return Resolution(
+        policies=ranked,
+        winners=winners,
+        won=won,
+        losses=losses,
+        plans=tuple(policy for policy, _ in shown),
+        plan_wishes=tuple(wish for _, wish in shown),
+        blocked=frozenset(blocked_plans),
+    )
+
+
+def _blocked(plan: PolicyFacts, rivals: Iterable[PolicyFacts]) -> tuple[Loss, ...]:
+    """Return the groups that a Plan policy would not win.
+
+    Equal priority does not block: a plan beside the live policy shows what an edit of that one would change.
+    """
+    higher = [rival for rival in rivals if rival.rank[0] < plan.rank[0]]
+    winners = ((group, next((one for one in higher if group in one.wishes), None)) for group in plan.wishes)
+    return tuple(Loss(group, winner.name) for group, winner in winners if winner is not None)
+
+
+def _plan(policy: PolicyFacts, blocked: Collection[SettingsGroup]) -> PlanWish | None:
+    """Return what of a plan a node is asked for; None when nothing is left of it."""
+    if not blocked:
+        return policy.plan
+    settings = {
+        group: msgspec.json.decode(wish.settings) for group, wish in policy.wishes.items() if group not in blocked
+    }
+    return msgspec.structs.replace(policy.plan, settings=canonical_json(settings)) if settings else None

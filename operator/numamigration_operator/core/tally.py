@@ -29,12 +29,14 @@ class Contribution(NamedTuple):
         drifted: somebody else changed a knob there.
         losses: groups the policy lost there.
         statistics: the node's counters, when the policy sets offload there; None otherwise.
+        plan: the field of ``status.plan`` that it counts in; None for none.
     """
 
     verdict: Verdict
     drifted: bool = False
     losses: tuple[Loss, ...] = ()
     statistics: Statistics | None = None
+    plan: str | None = None
 
 
 class Tally:
@@ -45,15 +47,17 @@ class Tally:
         names: names of the nodes of which there is something to say, by count and reason; no entry is empty.
         drifted: nodes where somebody else changed a knob.
         losses: nodes by lost group and winner; no entry is 0.
+        plans: nodes by field of ``status.plan``.
     """
 
-    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "names")
+    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "names", "plans")
 
     def __init__(self) -> None:
         self.buckets: Counter[NodeBucket] = Counter()
         self.names: dict[tuple[NodeBucket, Reason], set[str]] = {}
         self.drifted = 0
         self.losses: Counter[Loss] = Counter()
+        self.plans: Counter[str] = Counter()
         self._reporting = 0
         self._nodes_with: Counter[str] = Counter()
         self._sums: dict[str, Decimal] = dict.fromkeys(COUNTERS, Decimal(0))
@@ -87,6 +91,8 @@ class Tally:
     def _add(self, one: Contribution, sign: int) -> None:
         self.buckets[one.verdict.bucket] += sign
         self.drifted += sign * one.drifted
+        if one.plan is not None:
+            self.plans[one.plan] += sign
         for loss in one.losses:
             self.losses[loss] += sign
             if not self.losses[loss]:
