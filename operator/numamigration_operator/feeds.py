@@ -5,6 +5,9 @@ Policies come by two ways. kopf's watch is quick, and says neither when its list
 list, again and again, is the truth, and is a moment old when it arrives. What the watch told while a list was open is
 newer than the list, or will be repeated by the watch: it wins over the list. Otherwise a policy that was deleted
 meanwhile would come back, and be pushed to nodes.
+
+Answers to our own writes are told too, since a watch may be late. One that could be older than what is known by other
+ways is left out: the object may have been deleted since, and what is true will be told by list or watch.
 """
 
 from __future__ import annotations
@@ -200,6 +203,48 @@ class StateFeed:
         self._clock.changed()
 
 
+class RevisionFeed:
+    """ControllerRevisions for the fleet, from list and watch and from answers to our own writes."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._listing = True
+        self._told = 0  # greatest resource version that list or watch told, deletions included
+
+    def upsert(self, item: RevisionObject) -> None:
+        """A ControllerRevision exists."""
+        self._heard(item.metadata.resource_version)
+        self._fleet.revision_changed(item, self._clock.now())
+        self._clock.changed()
+
+    def gone(self, item: AnyObject) -> None:
+        """A ControllerRevision was deleted."""
+        self._heard(item.metadata.resource_version)
+        self._fleet.revision_gone(item.metadata.name, self._clock.now())
+        self._clock.changed()
+
+    def list_begun(self) -> None:
+        """Versions count from here: after a restored backup of etcd they begin again below what was seen."""
+        self._listing, self._told = True, 0
+
+    def listed(self, names: frozenset[str]) -> None:
+        """Only these ControllerRevisions exist."""
+        self._listing = False
+        self._fleet.revisions_listed(names, self._clock.now())
+        self._clock.changed()
+
+    def stored(self, item: RevisionObject) -> None:
+        """A ControllerRevision that we applied was answered with this."""
+        version = item.metadata.resource_version
+        if not self._listing and version.isdecimal() and int(version) > self._told:
+            self._fleet.revision_changed(item, self._clock.now())
+            self._clock.changed()
+
+    def _heard(self, version: str) -> None:
+        self._told = max(self._told, int(version) if version.isdecimal() else 0)
+
+
 class PolicyFeed:
     """Policies for the fleet, from lists and from kopf's watch.
 
@@ -214,6 +259,7 @@ class PolicyFeed:
         self._on_listed = on_listed
         self._list: dict[str, PolicyObject] | None = None
         self._watched: dict[str, PolicyObject | None] = {}
+        self._known: set[str] = set()
 
     def list_begun(self) -> None:
         """A list is open from now on."""
@@ -233,7 +279,9 @@ class PolicyFeed:
         versions = {uid: policy.metadata.resource_version for uid, policy in (self._list or {}).items()}
         merged = {**(self._list or {}), **self._watched}
         self._list, self._watched = None, {}
-        self._fleet.policies_listed([policy for policy in merged.values() if policy is not None], self._clock.now())
+        existing = [policy for policy in merged.values() if policy is not None]
+        self._known = {policy.metadata.uid for policy in existing}
+        self._fleet.policies_listed(existing, self._clock.now())
         self._clock.changed()
         self._on_listed(self._check.is_blind(versions))
 
@@ -244,6 +292,7 @@ class PolicyFeed:
     def watch_changed(self, policy: PolicyObject) -> None:
         """The watch told that a policy is so."""
         self._check.told(policy.metadata.uid, policy.metadata.resource_version)
+        self._known.add(policy.metadata.uid)
         self._remember(policy.metadata.uid, policy)
         self._fleet.policy_changed(policy, self._clock.now())
         self._clock.changed()
@@ -251,9 +300,16 @@ class PolicyFeed:
     def watch_gone(self, uid: str) -> None:
         """The watch told that a policy was deleted."""
         self._check.told_gone(uid)
+        self._known.discard(uid)
         self._remember(uid, None)
         self._fleet.policy_gone(uid, self._clock.now())
         self._clock.changed()
+
+    def stored(self, policy: PolicyObject) -> None:
+        """A status that we wrote was answered with this policy."""
+        if self._list is None and policy.metadata.uid in self._known:
+            self._fleet.policy_changed(policy, self._clock.now())
+            self._clock.changed()
 
     def _remember(self, uid: str, policy: PolicyObject | None) -> None:
         if self._list is not None:

@@ -266,6 +266,18 @@ class ConditionView(Struct, frozen=True):
     status: str
 
 
+class NodeStatus(Struct, frozen=True):
+    """A Node's status, the part that is used."""
+
+    conditions: tuple[ConditionView, ...] = ()
+
+
+class NodeBody(Struct, frozen=True):
+    """A Node whose body was asked for; of the others only metadata is read."""
+
+    status: NodeStatus = NodeStatus()
+
+
 class StateStatus(Struct, frozen=True):
     """A node state's status, the part that is used."""
 
