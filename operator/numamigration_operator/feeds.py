@@ -13,17 +13,25 @@ ways is left out: the object may have been deleted since, and what is true will 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from numamigration_operator.cluster.informer import AnyObject
-from numamigration_operator.core.decisions import Decisions, WriteKey
+from numamigration_operator.core.decisions import Decisions, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
 from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, RevisionObject, StateObject
 from numamigration_operator.watch_check import WatchCheck
 
 log = logging.getLogger(__name__)
+
+_ANSWERS: Final[Mapping[WriteKind, msgspec.json.Decoder[AnyObject | PolicyObject | RevisionObject]]] = {
+    WriteKind.STATE_SPEC: msgspec.json.Decoder(AnyObject),
+    WriteKind.POLICY_STATUS: msgspec.json.Decoder(PolicyObject),
+    WriteKind.REVISION: msgspec.json.Decoder(RevisionObject),
+}
 
 
 class FleetLike(Protocol):
@@ -76,7 +84,7 @@ class FleetLike(Protocol):
     def relisted(self, now: float) -> None:
         """Nodes and node states were listed once more, by lists that began after the last decision that asked for it.
 
-        What they found was told before; a further decision that asks is answered by a further call.
+        What they found was told before. Of several decisions that ask the last one counts: ask once, and wait.
         """
 
     def node_ready(self, name: str, ready: bool | None, now: float) -> None:
@@ -314,3 +322,31 @@ class PolicyFeed:
     def _remember(self, uid: str, policy: PolicyObject | None) -> None:
         if self._list is not None:
             self._watched[uid] = policy
+
+
+class AnswerFeed:
+    """Answers to our own writes for the fleet, of those kinds for which the next decision waits."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock, policies: PolicyFeed, revisions: RevisionFeed) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._policies = policies
+        self._revisions = revisions
+
+    def stored(self, write: Write, body: bytes) -> None:
+        """A write was stored; `body` is its object as it is now."""
+        decoder = _ANSWERS.get(write.key.kind)
+        if decoder is None:
+            return
+        try:
+            stored = decoder.decode(body)
+        except msgspec.DecodeError:  # no API server answers so, or one of a newer release; the watch will tell
+            return
+        match stored:
+            case PolicyObject():
+                self._policies.stored(stored)
+            case RevisionObject():
+                self._revisions.stored(stored)
+            case AnyObject():
+                self._fleet.write_stored(write.key, stored.metadata.generation)
+                self._clock.changed()

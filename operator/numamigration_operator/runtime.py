@@ -16,7 +16,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
@@ -43,8 +43,15 @@ from numamigration_operator.cluster.lease import Durations, LeaseHolder
 from numamigration_operator.cluster.lease_driver import LeaseDriver, NotLeadingError
 from numamigration_operator.cluster.readiness import ReadinessReader
 from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
-from numamigration_operator.core.objects import PolicyObject, RevisionObject
-from numamigration_operator.feeds import ControlFeed, FleetLike, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
+from numamigration_operator.feeds import (
+    AnswerFeed,
+    ControlFeed,
+    FleetLike,
+    NodeFeed,
+    PolicyFeed,
+    RevisionFeed,
+    StateFeed,
+)
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
 from numamigration_operator.health import Facts, ReaderFacts, serve_health
 from numamigration_operator.settings import OperatorSettings
@@ -61,12 +68,6 @@ EXIT_CRASHED: Final = 1
 EXIT_NOT_LEADING: Final = 3
 
 _metadata: Final = msgspec.json.Decoder(AnyObject)
-_STORED: Final[Mapping[WriteKind, msgspec.json.Decoder[AnyObject | PolicyObject | RevisionObject]]] = {
-    WriteKind.STATE_SPEC: msgspec.json.Decoder(AnyObject),
-    WriteKind.POLICY_STATUS: msgspec.json.Decoder(PolicyObject),
-    WriteKind.REVISION: msgspec.json.Decoder(RevisionObject),
-}
-"""What is read of the answers to writes: what the next decision waits for."""
 
 
 class Pulse:
@@ -145,18 +146,19 @@ class Operator:
         self._leading_since: float | None = None
         self._synced = False
         self._events = EventPoster(client, self._pulse.wall, instance=identity, may_send=self._lease.holds)
+        self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
+        revisions = RevisionFeed(fleet, self._pulse)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
         self._applies = ApplyDriver(
             client,
             Applier(limits, rng),
             home=settings.home_namespace,
-            on_stored=self._write_stored,
+            on_stored=AnswerFeed(fleet, self._pulse, self._policies, revisions).stored,
             on_failure=self._write_failed,
             on_skew=self._write_skewed,
             on_fenced=self._lease.lose,
             may_send=self._lease.holds,
         )
-        self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
         self._watch = WatchSupervisor(
             lambda deliver: WatchThread(policy_registry(client, deliver)),
             on_begin=self._policies.watch_begun,
@@ -164,14 +166,13 @@ class Operator:
             on_gone=self._policies.watch_gone,
             rng=rng,
         )
-        self._revisions = RevisionFeed(fleet, self._pulse)
         self._readiness = ReadinessReader(client, self._readiness_read)
         control = ControlFeed(fleet, self._pulse)
         self._readers: dict[str, Informer[Any]] = {
             "fleet switch": Informer(
                 client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
             ),
-            "revisions": Informer(client, revisions_resource(settings.home_namespace), self._revisions, rng),
+            "revisions": Informer(client, revisions_resource(settings.home_namespace), revisions, rng),
             "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
             "node states": Informer(client, STATES, StateFeed(fleet, self._pulse), rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),
@@ -250,23 +251,6 @@ class Operator:
 
     def _policies_listed(self, blind: bool) -> None:
         self._watch.policies_listed(blind)
-
-    def _write_stored(self, write: Write, body: bytes) -> None:
-        decoder = _STORED.get(write.key.kind)
-        if decoder is None:  # nothing waits for it: what the watch tells is soon enough
-            return
-        try:
-            stored = decoder.decode(body)
-        except msgspec.DecodeError:  # no API server answers so, or one of a newer release; the watch will tell
-            return
-        match stored:
-            case PolicyObject():
-                self._policies.stored(stored)
-            case RevisionObject():
-                self._revisions.stored(stored)
-            case AnyObject():
-                self._fleet.write_stored(write.key, stored.metadata.generation)
-                self._pulse.changed()
 
     def _write_failed(self, key: WriteKey) -> None:
         self._fleet.write_failed(key)

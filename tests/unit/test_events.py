@@ -82,6 +82,15 @@ def test_what_is_remembered_is_bounded_and_the_oldest_goes_first() -> None:
     assert notes == [WISH.message, *(one.message for one in others), WISH.message]
 
 
+def test_what_was_said_again_is_not_the_oldest_any_more() -> None:
+    others = [dataclasses.replace(WISH, message=str(number)) for number in range(SAID_MAX)]
+    again = REPEAT_SECONDS + 1.0
+
+    notes = posted([*((1.0, one) for one in (WISH, *others[1:])), (again, WISH), (again, others[0]), (again, WISH)])
+
+    assert notes.count(WISH.message) == 2
+
+
 def test_what_found_no_room_counts_as_dropped_and_may_be_said_later() -> None:
     poster = EventPoster(cast("Client", None), lambda: WALL, instance="i", may_send=lambda: True, clock=lambda: 1.0)
     for number in range(QUEUE_MAX):

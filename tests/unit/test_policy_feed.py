@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from numamigration_operator.cluster.informer import AnyObject
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import (
     Meta,
     NodeObject,
@@ -17,7 +18,7 @@ from numamigration_operator.core.objects import (
     StateMeta,
     StateObject,
 )
-from numamigration_operator.feeds import NodeFeed, PolicyFeed, RevisionFeed, StateFeed
+from numamigration_operator.feeds import AnswerFeed, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -283,3 +284,56 @@ def test_after_a_restored_backup_versions_count_from_the_next_list(recorder: Rec
     revisions.stored(revision("4"))
 
     assert changes(recorder)[-1] == ("revision_changed", "4")
+
+
+# --- answers, by the kind of what was written ---------------------------------------------------------------------
+
+
+STORED = (
+    b'{"metadata": {"name": "a", "uid": "a", "resourceVersion": "11", "generation": 3}, "spec": {"nodeSelector": {}}}'
+)
+
+
+@pytest.fixture
+def answers(recorder: Recorder, feed: PolicyFeed, revisions: RevisionFeed) -> AnswerFeed:
+    """A feed after one policy and one ControllerRevision were heard of."""
+    feed.watch_changed(policy("a", 1))
+    recorder.told.clear()
+    recorder.changes = 0
+    return AnswerFeed(recorder, recorder, feed, revisions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        pytest.param(WriteKind.STATE_SPEC, "write_stored", id="spec of a node"),
+        pytest.param(WriteKind.POLICY_STATUS, "policy_changed", id="status of a policy"),
+        pytest.param(WriteKind.REVISION, "revision_changed", id="content of a policy"),
+        pytest.param(WriteKind.POLICY_FINALIZER, None, id="finalizer"),
+        pytest.param(WriteKind.CLASS_HOLD, None, id="hold of a class"),
+    ],
+)
+def test_the_fleet_is_told_what_became_of_what_it_waits_for(
+    recorder: Recorder, answers: AnswerFeed, kind: WriteKind, told: str | None
+) -> None:
+    answers.stored(Write(WriteKey(kind, "a"), b"{}"), STORED)
+
+    assert [one[0] for one in recorder.told] == ([] if told is None else [told])
+    assert recorder.changes == len(recorder.told)
+
+
+def test_the_generation_of_a_stored_spec_is_told(recorder: Recorder, answers: AnswerFeed) -> None:
+    key = WriteKey(WriteKind.STATE_SPEC, "a")
+
+    answers.stored(Write(key, b"{}"), STORED)
+
+    assert recorder.told == [("write_stored", key, 3)]
+
+
+@pytest.mark.parametrize("kind", [WriteKind.STATE_SPEC, WriteKind.POLICY_STATUS, WriteKind.REVISION])
+def test_an_answer_that_cannot_be_read_is_left_to_the_watch(
+    recorder: Recorder, answers: AnswerFeed, kind: WriteKind
+) -> None:
+    answers.stored(Write(WriteKey(kind, "a"), b"{}"), b"<html>")
+
+    assert recorder.told == []
