@@ -5,22 +5,33 @@ Policies come by two ways. kopf's watch is quick, and says neither when its list
 list, again and again, is the truth, and is a moment old when it arrives. What the watch told while a list was open is
 newer than the list, or will be repeated by the watch: it wins over the list. Otherwise a policy that was deleted
 meanwhile would come back, and be pushed to nodes.
+
+Answers to our own writes are told too, since a watch may be late. One that could be older than what is known by other
+ways is left out: the object may have been deleted since, and what is true will be told by list or watch.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
+
+import msgspec
 
 from numamigration_operator.cluster.informer import AnyObject
-from numamigration_operator.core.decisions import Decisions, WriteKey
+from numamigration_operator.core.decisions import Decisions, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
 from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, RevisionObject, StateObject
 from numamigration_operator.watch_check import WatchCheck
 
 log = logging.getLogger(__name__)
+
+_ANSWERS: Final[Mapping[WriteKind, msgspec.json.Decoder[AnyObject | PolicyObject | RevisionObject]]] = {
+    WriteKind.STATE_SPEC: msgspec.json.Decoder(AnyObject),
+    WriteKind.POLICY_STATUS: msgspec.json.Decoder(PolicyObject),
+    WriteKind.REVISION: msgspec.json.Decoder(RevisionObject),
+}
 
 
 class FleetLike(Protocol):
@@ -73,7 +84,7 @@ class FleetLike(Protocol):
     def relisted(self, now: float) -> None:
         """Nodes and node states were listed once more, by lists that began after the last decision that asked for it.
 
-        What they found was told before; a further decision that asks is answered by a further call.
+        What they found was told before. Of several decisions that ask the last one counts: ask once, and wait.
         """
 
     def node_ready(self, name: str, ready: bool | None, now: float) -> None:
@@ -200,6 +211,48 @@ class StateFeed:
         self._clock.changed()
 
 
+class RevisionFeed:
+    """ControllerRevisions for the fleet, from list and watch and from answers to our own writes."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._listing = True
+        self._told = 0  # greatest resource version that list or watch told, deletions included
+
+    def upsert(self, item: RevisionObject) -> None:
+        """A ControllerRevision exists."""
+        self._heard(item.metadata.resource_version)
+        self._fleet.revision_changed(item, self._clock.now())
+        self._clock.changed()
+
+    def gone(self, item: AnyObject) -> None:
+        """A ControllerRevision was deleted."""
+        self._heard(item.metadata.resource_version)
+        self._fleet.revision_gone(item.metadata.name, self._clock.now())
+        self._clock.changed()
+
+    def list_begun(self) -> None:
+        """Versions count from here: after a restored backup of etcd they begin again below what was seen."""
+        self._listing, self._told = True, 0
+
+    def listed(self, names: frozenset[str]) -> None:
+        """Only these ControllerRevisions exist."""
+        self._listing = False
+        self._fleet.revisions_listed(names, self._clock.now())
+        self._clock.changed()
+
+    def stored(self, item: RevisionObject) -> None:
+        """A ControllerRevision that we applied was answered with this."""
+        version = item.metadata.resource_version
+        if not self._listing and version.isdecimal() and int(version) > self._told:
+            self._fleet.revision_changed(item, self._clock.now())
+            self._clock.changed()
+
+    def _heard(self, version: str) -> None:
+        self._told = max(self._told, int(version) if version.isdecimal() else 0)
+
+
 class PolicyFeed:
     """Policies for the fleet, from lists and from kopf's watch.
 
@@ -214,6 +267,7 @@ class PolicyFeed:
         self._on_listed = on_listed
         self._list: dict[str, PolicyObject] | None = None
         self._watched: dict[str, PolicyObject | None] = {}
+        self._known: set[str] = set()
 
     def list_begun(self) -> None:
         """A list is open from now on."""
@@ -233,7 +287,9 @@ class PolicyFeed:
         versions = {uid: policy.metadata.resource_version for uid, policy in (self._list or {}).items()}
         merged = {**(self._list or {}), **self._watched}
         self._list, self._watched = None, {}
-        self._fleet.policies_listed([policy for policy in merged.values() if policy is not None], self._clock.now())
+        existing = [policy for policy in merged.values() if policy is not None]
+        self._known = {policy.metadata.uid for policy in existing}
+        self._fleet.policies_listed(existing, self._clock.now())
         self._clock.changed()
         self._on_listed(self._check.is_blind(versions))
 
@@ -244,6 +300,7 @@ class PolicyFeed:
     def watch_changed(self, policy: PolicyObject) -> None:
         """The watch told that a policy is so."""
         self._check.told(policy.metadata.uid, policy.metadata.resource_version)
+        self._known.add(policy.metadata.uid)
         self._remember(policy.metadata.uid, policy)
         self._fleet.policy_changed(policy, self._clock.now())
         self._clock.changed()
@@ -251,10 +308,45 @@ class PolicyFeed:
     def watch_gone(self, uid: str) -> None:
         """The watch told that a policy was deleted."""
         self._check.told_gone(uid)
+        self._known.discard(uid)
         self._remember(uid, None)
         self._fleet.policy_gone(uid, self._clock.now())
         self._clock.changed()
 
+    def stored(self, policy: PolicyObject) -> None:
+        """A status that we wrote was answered with this policy."""
+        if self._list is None and policy.metadata.uid in self._known:
+            self._fleet.policy_changed(policy, self._clock.now())
+            self._clock.changed()
+
     def _remember(self, uid: str, policy: PolicyObject | None) -> None:
         if self._list is not None:
             self._watched[uid] = policy
+
+
+class AnswerFeed:
+    """Answers to our own writes for the fleet, of those kinds for which the next decision waits."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock, policies: PolicyFeed, revisions: RevisionFeed) -> None:
+        self._fleet = fleet
+        self._clock = clock
+        self._policies = policies
+        self._revisions = revisions
+
+    def stored(self, write: Write, body: bytes) -> None:
+        """A write was stored; `body` is its object as it is now."""
+        decoder = _ANSWERS.get(write.key.kind)
+        if decoder is None:
+            return
+        try:
+            stored = decoder.decode(body)
+        except msgspec.DecodeError:  # no API server answers so, or one of a newer release; the watch will tell
+            return
+        match stored:
+            case PolicyObject():
+                self._policies.stored(stored)
+            case RevisionObject():
+                self._revisions.stored(stored)
+            case AnyObject():
+                self._fleet.write_stored(write.key, stored.metadata.generation)
+                self._clock.changed()

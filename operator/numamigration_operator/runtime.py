@@ -16,7 +16,7 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from datetime import UTC, datetime
 from random import Random
 from typing import Any, Final
@@ -30,11 +30,28 @@ from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client
 from numamigration_operator.cluster.events import EventPoster
-from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, control_resource
+from numamigration_operator.cluster.informer import (
+    NODES,
+    POLICIES,
+    STATES,
+    AnyObject,
+    Informer,
+    control_resource,
+    revisions_resource,
+)
 from numamigration_operator.cluster.lease import Durations, LeaseHolder
 from numamigration_operator.cluster.lease_driver import LeaseDriver, NotLeadingError
+from numamigration_operator.cluster.readiness import ReadinessReader
 from numamigration_operator.core.decisions import EventWish, Write, WriteKey, WriteKind
-from numamigration_operator.feeds import ControlFeed, FleetLike, NodeFeed, PolicyFeed, StateFeed
+from numamigration_operator.feeds import (
+    AnswerFeed,
+    ControlFeed,
+    FleetLike,
+    NodeFeed,
+    PolicyFeed,
+    RevisionFeed,
+    StateFeed,
+)
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
 from numamigration_operator.health import Facts, ReaderFacts, serve_health
 from numamigration_operator.settings import OperatorSettings
@@ -95,6 +112,25 @@ async def decide_again_and_again(pulse: Pulse, decide: Callable[[], float | None
         await pulse.rest(min(REST_PER_COST * (pulse.now() - begun), REST_SECONDS_MAX))
 
 
+class Relists:
+    """Lists of several readers that are asked for together."""
+
+    def __init__(self, readers: Collection[Informer[Any]]) -> None:
+        self._readers = readers
+        self._awaited: list[tuple[Informer[Any], int]] = []
+
+    def ask(self) -> None:
+        """Let each reader list once more; of several calls the last one counts."""
+        self._awaited = [(reader, reader.relist()) for reader in self._readers]
+
+    def are_over(self) -> bool:
+        """Return, once after each call, that lists which began after it are complete."""
+        over = bool(self._awaited) and all(reader.list_ended >= number for reader, number in self._awaited)
+        if over:
+            self._awaited = []
+        return over
+
+
 class Operator:
     """Everything between the API server and the fleet."""
 
@@ -110,17 +146,19 @@ class Operator:
         self._leading_since: float | None = None
         self._synced = False
         self._events = EventPoster(client, self._pulse.wall, instance=identity, may_send=self._lease.holds)
+        self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
+        revisions = RevisionFeed(fleet, self._pulse)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
         self._applies = ApplyDriver(
             client,
             Applier(limits, rng),
-            on_stored=self._write_stored,
+            home=settings.home_namespace,
+            on_stored=AnswerFeed(fleet, self._pulse, self._policies, revisions).stored,
             on_failure=self._write_failed,
             on_skew=self._write_skewed,
             on_fenced=self._lease.lose,
             may_send=self._lease.holds,
         )
-        self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
         self._watch = WatchSupervisor(
             lambda deliver: WatchThread(policy_registry(client, deliver)),
             on_begin=self._policies.watch_begun,
@@ -128,15 +166,18 @@ class Operator:
             on_gone=self._policies.watch_gone,
             rng=rng,
         )
+        self._readiness = ReadinessReader(client, self._readiness_read)
         control = ControlFeed(fleet, self._pulse)
         self._readers: dict[str, Informer[Any]] = {
             "fleet switch": Informer(
                 client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
             ),
+            "revisions": Informer(client, revisions_resource(settings.home_namespace), revisions, rng),
             "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
             "node states": Informer(client, STATES, StateFeed(fleet, self._pulse), rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),
         }
+        self._relists = Relists([self._readers["nodes"], self._readers["node states"]])
 
     async def run(self) -> int:
         """Run until a signal comes, the Lease is lost or a task ends by itself; return the exit code."""
@@ -146,6 +187,7 @@ class Operator:
             "decisions": self._lead,
             "applier": self._applies.run,
             "events": self._events.run,
+            "readiness": self._readiness.run,
         }
         code = await supervise(
             [
@@ -191,19 +233,24 @@ class Operator:
         await decide_again_and_again(self._pulse, self._decide)
 
     def _decide(self) -> float | None:
+        if self._relists.are_over():
+            self._fleet.relisted(self._pulse.now())
         decisions = self._fleet.decide(self._pulse.now(), self._pulse.wall())
         if decisions.writes:
             self._applies.submit(decisions.writes)
+        if decisions.relist:
+            self._relists.ask()
+        self._readiness.ask(decisions.readiness)
         for wish in decisions.events:
             self._events.post(wish)
         return decisions.look_again
 
+    def _readiness_read(self, name: str, ready: bool | None) -> None:
+        self._fleet.node_ready(name, ready, self._pulse.now())
+        self._pulse.changed()
+
     def _policies_listed(self, blind: bool) -> None:
         self._watch.policies_listed(blind)
-
-    def _write_stored(self, key: WriteKey, generation: int) -> None:
-        self._fleet.write_stored(key, generation)
-        self._pulse.changed()
 
     def _write_failed(self, key: WriteKey) -> None:
         self._fleet.write_failed(key)

@@ -27,6 +27,8 @@ API_VERSION: Final = "numamigration.dev/v1alpha1"
 POLICIES: Final = f"/apis/{API_VERSION}/migrationpolicies"
 STATES: Final = f"/apis/{API_VERSION}/nodemigrationstates"
 FINALIZER: Final = "numamigration.dev/restore"
+NAMESPACES: Final = "/api/v1/namespaces"
+REVISIONS: Final = "/apis/apps/v1/namespaces/default/controllerrevisions"
 OTHER_UID: Final = "00000000-0000-0000-0000-000000000000"
 
 UniqueName = Callable[[str], str]
@@ -36,7 +38,7 @@ pytestmark = pytest.mark.usefixtures("crds")
 class Told(NamedTuple):
     """What the driver told its owner, and what it counted."""
 
-    stored: list[tuple[WriteKey, int]]
+    stored: list[tuple[WriteKey, Json]]
     failures: list[WriteKey]
     skews: list[str]
     fenced: list[str]
@@ -56,20 +58,21 @@ class CountingApplier(Applier):
         return verdict
 
 
-def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = None) -> Told:
+def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = None, home: str = "default") -> Told:
     """Hand `writes` to a driver; return when so many requests were answered (one each)."""
 
     async def run() -> Told:
         client = await Client.connect(Access(control_plane.kubeconfig))
         applier = CountingApplier()
-        stored: list[tuple[WriteKey, int]] = []
+        stored: list[tuple[WriteKey, Json]] = []
         failures: list[WriteKey] = []
         skews: list[str] = []
         fenced: list[str] = []
         driver = ApplyDriver(
             client,
             applier,
-            on_stored=lambda key, generation: stored.append((key, generation)),
+            home=home,
+            on_stored=lambda write, body: stored.append((write.key, json.loads(body))),
             on_failure=failures.append,
             on_skew=lambda _write, message: skews.append(message),
             on_fenced=fenced.append,
@@ -97,8 +100,8 @@ def policy(api: Api, name: str, **spec: Any) -> Json:
     return api.create(POLICIES, body)
 
 
-def status_write(name: str, uid: str, status: Json) -> Write:
-    metadata = {"name": name, "uid": uid}
+def status_write(name: str, uid: str, status: Json, *, version: str | None = None) -> Write:
+    metadata = {"name": name, "uid": uid} | ({} if version is None else {"resourceVersion": version})
     body = {"apiVersion": API_VERSION, "kind": "MigrationPolicy", "metadata": metadata, "status": status}
     return Write(WriteKey(WriteKind.POLICY_STATUS, name), json.dumps(body).encode())
 
@@ -156,7 +159,7 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
 
     after = api.get(f"{STATES}/{name}")
     assert after["spec"] == {"revision": shown["spec"]["revision"], "leaderEpoch": 2}
-    assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after["metadata"]["generation"])]
+    assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after)]
 
 
 def test_the_finalizer_is_added_and_dropped_and_nothing_else_changes(
@@ -327,3 +330,191 @@ def test_the_api_server_refuses_an_apply_without_the_uid_guard_differently(api: 
 
     with pytest.raises(ApiError, match="spec: Required value"):
         api.apply(f"{POLICIES}/{name}", body, "numamigration-finalizer", force=True)
+
+
+# --- reservations: a status that is written only over what was seen -----------------------------------------------
+
+
+def reservation(shown: Json, *, epoch: int = 1) -> Write:
+    """Write a status over the policy that was shown, and over no other."""
+    metadata = shown["metadata"]
+    status = {"summary": "rolling out", "rollout": {"leaderEpoch": epoch}}
+    return status_write(metadata["name"], metadata["uid"], status, version=metadata["resourceVersion"])
+
+
+def test_a_reservation_over_the_policy_that_was_seen_is_stored_and_told_with_the_policy(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("policy")
+
+    told = drive(control_plane, reservation(policy(api, name)))
+
+    shown = api.get(f"{POLICIES}/{name}")
+    assert shown["status"]["rollout"]["leaderEpoch"] == 1
+    assert told.counts == {Verdict.DONE: 1}
+    assert told.stored == [(WriteKey(WriteKind.POLICY_STATUS, name), shown)]
+
+
+@pytest.mark.parametrize("before", [False, True], ids=["that says something new", "that says what stands there"])
+def test_a_reservation_over_a_policy_that_changed_since_is_refused_and_decided_anew(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, before: bool
+) -> None:
+    """Promise 8: an edit, or a reservation of another leader, was not seen by whoever decided this one."""
+    name = unique_name("policy")
+    seen = policy(api, name)
+    if before:
+        drive(control_plane, reservation(seen))
+        seen = api.get(f"{POLICIES}/{name}")
+    edited = api.merge_patch(f"{POLICIES}/{name}", {"spec": {"priority": 101}})
+
+    told = drive(control_plane, reservation(seen))
+
+    assert told.counts == {Verdict.DECIDE_ANEW: 1}
+    assert told.failures == [WriteKey(WriteKind.POLICY_STATUS, name)]
+    assert api.get(f"{POLICIES}/{name}") == edited
+
+
+@pytest.mark.parametrize(
+    ("stale", "verdict"),
+    [
+        pytest.param(False, Verdict.FENCED, id="over what was seen"),
+        pytest.param(True, Verdict.DECIDE_ANEW, id="over an older policy, which is noticed first"),
+    ],
+)
+def test_a_reservation_of_a_deposed_leader_changes_nothing(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, stale: bool, verdict: Verdict
+) -> None:
+    """Promise 8."""
+    name = unique_name("policy")
+    created = policy(api, name)
+    drive(control_plane, reservation(created, epoch=2))
+    claimed = api.get(f"{POLICIES}/{name}")
+
+    told = drive(control_plane, reservation(created if stale else claimed, epoch=1))
+
+    assert told.counts == {verdict: 1}
+    assert api.get(f"{POLICIES}/{name}") == claimed
+
+
+# --- contents of policies -----------------------------------------------------------------------------------------
+
+
+def revision_write(name: str, *, annotations: Json, enabled: bool = True, revision: int = 1) -> Write:
+    body = {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": {
+            "name": name,
+            "labels": {"numamigration.dev/policy-uid": OTHER_UID},
+            "annotations": annotations,
+            "ownerReferences": [{"apiVersion": API_VERSION, "kind": "MigrationPolicy", "name": "p", "uid": OTHER_UID}],
+        },
+        "data": {"settings": {"demotion": {"enabled": enabled}}},
+        "revision": revision,
+    }
+    return Write(WriteKey(WriteKind.REVISION, name), json.dumps(body).encode())
+
+
+def deletion(name: str, uid: str) -> Write:
+    body = json.dumps({"preconditions": {"uid": uid}}).encode()
+    return Write(WriteKey(WriteKind.REVISION_DELETION, name), body, patch=Patch.DELETE)
+
+
+def test_a_controller_revision_is_stored_and_its_verdicts_and_number_replaced(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("revision")
+    drive(control_plane, revision_write(name, annotations={"cell.numamigration.dev/a": "x"}))
+
+    told = drive(control_plane, revision_write(name, annotations={"cell.numamigration.dev/b": "y"}, revision=2))
+
+    shown = api.get(f"{REVISIONS}/{name}")
+    assert shown["metadata"]["annotations"] == {"cell.numamigration.dev/b": "y"}
+    assert shown["revision"] == 2
+    assert shown["data"] == {"settings": {"demotion": {"enabled": True}}}
+    assert told.stored == [(WriteKey(WriteKind.REVISION, name), shown)]
+
+
+def test_the_content_of_a_controller_revision_never_changes(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("revision")
+    drive(control_plane, revision_write(name, annotations={}))
+
+    told = drive(control_plane, revision_write(name, annotations={}, enabled=False))
+
+    assert told.counts == {Verdict.GIVEN_UP: 1}
+    assert told.failures == [WriteKey(WriteKind.REVISION, name)]
+    assert api.get(f"{REVISIONS}/{name}")["data"] == {"settings": {"demotion": {"enabled": True}}}
+
+
+def test_a_controller_revision_is_deleted_by_uid_and_that_it_is_gone_is_no_trouble(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    name = unique_name("revision")
+    drive(control_plane, revision_write(name, annotations={}))
+    uid = api.get(f"{REVISIONS}/{name}")["metadata"]["uid"]
+
+    other = drive(control_plane, deletion(name, OTHER_UID))
+    assert (other.counts, other.failures) == ({Verdict.DECIDE_ANEW: 1}, [deletion(name, uid).key])
+    assert api.get(f"{REVISIONS}/{name}")
+
+    assert drive(control_plane, deletion(name, uid)).counts == {Verdict.DONE: 1}
+    assert api.get_if_exists(f"{REVISIONS}/{name}") == {}
+    again = drive(control_plane, deletion(name, uid))
+    assert (again.counts, again.stored) == ({Verdict.DONE: 1}, [])
+
+
+def test_without_the_namespace_a_controller_revision_waits_for_a_person(
+    control_plane: ControlPlane, unique_name: UniqueName
+) -> None:
+    told = drive(control_plane, revision_write("r", annotations={}), home=unique_name("nowhere"))
+
+    assert told.counts == {Verdict.NO_RIGHT: 1}
+
+
+# --- holds of classes ---------------------------------------------------------------------------------------------
+
+HOLD_A, HOLD_B = "hold.000000000000000a", "hold.000000000000000b"
+
+
+@pytest.fixture
+def home(api: Api, unique_name: UniqueName) -> str:
+    """A namespace without a control ConfigMap."""
+    name = unique_name("home")
+    api.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    return name
+
+
+def control_path(home: str) -> str:
+    return f"{NAMESPACES}/{home}/configmaps/numamigration-control"
+
+
+def hold(key: str, value: str = "{}") -> Write:
+    metadata = {"name": "numamigration-control"}
+    body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {key: value}}
+    return Write(WriteKey(WriteKind.CLASS_HOLD, key), json.dumps(body).encode())
+
+
+def test_holds_of_classes_leave_each_other_and_what_people_wrote(
+    control_plane: ControlPlane, api: Api, home: str
+) -> None:
+    """Promise 15: else the second class that copies wrong would set the first one free."""
+    drive(control_plane, hold(HOLD_A, "a"), home=home)
+    api.merge_patch(control_path(home), {"data": {"fleet": "run"}})
+
+    told = drive(control_plane, hold(HOLD_B, "b"), hold(HOLD_A, "a2"), home=home)
+
+    assert told.counts == {Verdict.DONE: 2}
+    assert api.get(control_path(home))["data"] == {"fleet": "run", HOLD_A: "a2", HOLD_B: "b"}
+
+
+def test_a_hold_that_a_person_removed_stays_removed_whatever_hold_comes_next(
+    control_plane: ControlPlane, api: Api, home: str
+) -> None:
+    drive(control_plane, hold(HOLD_A), hold(HOLD_B), home=home)
+    api.merge_patch(control_path(home), {"data": {HOLD_A: None}})
+
+    drive(control_plane, hold(HOLD_B, "again"), home=home)
+
+    assert api.get(control_path(home))["data"] == {HOLD_B: "again"}

@@ -28,6 +28,12 @@ A = WriteKey(WriteKind.STATE_SPEC, "node-a")
 B = WriteKey(WriteKind.STATE_SPEC, "node-b")
 STATUS = WriteKey(WriteKind.POLICY_STATUS, "policy")
 FINALIZER = WriteKey(WriteKind.POLICY_FINALIZER, "policy")
+REVISION = WriteKey(WriteKind.REVISION, "policy-0123456789")
+HOLD = WriteKey(WriteKind.CLASS_HOLD, "hold.0123456789abcdef")
+DELETION = Write(
+    WriteKey(WriteKind.REVISION_DELETION, "policy-0123456789"), b'{"preconditions": {"uid": "u"}}', patch=Patch.DELETE
+)
+OURS = "/apis/numamigration.dev/v1alpha1"
 UNDECLARED = (
     "failed to create typed patch object (/p1; numamigration.dev/v1alpha1): .spec.foo: field not declared in schema"
 )
@@ -59,16 +65,37 @@ def answer(machine: Applier, send: Send, status: int, message: str = "", *, now:
 @pytest.mark.parametrize(
     ("key", "path", "manager"),
     [
-        pytest.param(A, "/nodemigrationstates/node-a", "numamigration-operator", id="state"),
-        pytest.param(STATUS, "/migrationpolicies/policy/status", "numamigration-operator", id="status"),
-        pytest.param(FINALIZER, "/migrationpolicies/policy", "numamigration-finalizer", id="finalizer"),
+        pytest.param(A, f"{OURS}/nodemigrationstates/node-a", "numamigration-operator", id="state"),
+        pytest.param(STATUS, f"{OURS}/migrationpolicies/policy/status", "numamigration-operator", id="status"),
+        pytest.param(FINALIZER, f"{OURS}/migrationpolicies/policy", "numamigration-finalizer", id="finalizer"),
+        pytest.param(
+            REVISION,
+            "/apis/apps/v1/namespaces/home/controllerrevisions/policy-0123456789",
+            "numamigration-operator",
+            id="revision",
+        ),
+        pytest.param(
+            HOLD,
+            "/api/v1/namespaces/home/configmaps/numamigration-control",
+            "numamigration-hold-0123456789abcdef",
+            id="hold of a class, each of which has a field manager of its own",
+        ),
     ],
 )
 def test_each_kind_of_write_has_its_path_and_field_manager(key: WriteKey, path: str, manager: str) -> None:
     send = Send(Write(key, b"{}"))
 
-    assert send.path == f"/apis/numamigration.dev/v1alpha1{path}"
+    assert (send.method, send.path("home")) == ("PATCH", path)
     assert send.query == {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+
+
+def test_each_hold_of_a_class_has_a_field_manager_of_its_own() -> None:
+    """Promise 15: else an apply of the second hold would take the first one away, and its class be turned on."""
+    keys = [WriteKey(WriteKind.CLASS_HOLD, f"hold.{digit * 16}") for digit in "ab"]
+
+    managers = {Send(Write(key, b"{}")).query["fieldManager"] for key in keys}
+
+    assert managers == {"numamigration-hold-aaaaaaaaaaaaaaaa", "numamigration-hold-bbbbbbbbbbbbbbbb"}
 
 
 def test_a_write_is_sent_as_it_says() -> None:
@@ -79,6 +106,17 @@ def test_a_write_is_sent_as_it_says() -> None:
 
     assert send.patch is Patch.JSON
     assert send.query == {"fieldManager": "numamigration-finalizer", "fieldValidation": "Warn"}
+
+
+def test_a_deletion_is_sent_as_one() -> None:
+    machine = applier()
+    machine.submit([DELETION], 0.0)
+
+    send = sent(machine)
+
+    assert send.method == "DELETE"
+    assert send.path("home") == "/apis/apps/v1/namespaces/home/controllerrevisions/policy-0123456789"
+    assert send.query == {}
 
 
 def test_a_json_patch_whose_test_failed_is_decided_anew_soon() -> None:
@@ -135,6 +173,14 @@ def test_safe_direction_goes_first_then_policies_then_node_states() -> None:
     assert [sent(machine).write.key for _ in range(3)] == [B, STATUS, A]
 
 
+def test_a_hold_goes_first_a_revision_before_policies_and_what_is_tidied_away_last() -> None:
+    """Promise 17: a class whose engine copies wrong is held before anything else is done."""
+    machine = applier()
+    machine.submit([DELETION, Write(A, b"on"), Write(STATUS, b"s"), Write(REVISION, b"r"), Write(HOLD, b"h")], 0.0)
+
+    assert [sent(machine).write.key for _ in range(5)] == [HOLD, REVISION, STATUS, A, DELETION.key]
+
+
 def test_a_waiting_write_that_becomes_safe_overtakes_the_others() -> None:
     machine = applier()
     machine.submit([Write(B, b"on"), Write(A, b"on"), Write(A, b"off", safe=True)], 0.0)
@@ -179,7 +225,14 @@ VERDICTS = [
         FINALIZER, 422, "metadata.uid: field is immutable", Verdict.DECIDE_ANEW, id="a namesake took its place"
     ),
     pytest.param(STATUS, 404, "not found", Verdict.GONE, id="status of a deleted policy"),
+    pytest.param(
+        STATUS, 409, "the object has been modified", Verdict.DECIDE_ANEW, id="a reservation from a stale policy"
+    ),
     pytest.param(A, 404, "page not found", Verdict.NO_RIGHT, id="CRD missing"),
+    pytest.param(REVISION, 404, 'namespaces "home" not found', Verdict.NO_RIGHT, id="namespace missing"),
+    pytest.param(REVISION, 403, "because it is being terminated", Verdict.NO_RIGHT, id="namespace going"),
+    pytest.param(REVISION, 422, "data: field is immutable", Verdict.GIVEN_UP, id="another content in its place"),
+    pytest.param(HOLD, 404, 'namespaces "home" not found', Verdict.NO_RIGHT, id="nowhere to put a hold"),
     pytest.param(A, 403, "forbidden", Verdict.NO_RIGHT, id="no right"),
     pytest.param(A, 401, "unauthorized", Verdict.NO_RIGHT, id="token expired"),
     pytest.param(A, 422, "Too long", Verdict.GIVEN_UP, id="value refused"),
@@ -199,6 +252,18 @@ VERDICTS = [
 @pytest.mark.parametrize(("key", "status", "message", "verdict"), VERDICTS)
 def test_answers_have_their_meaning(key: WriteKey, status: int, message: str, verdict: Verdict) -> None:
     assert judge(Send(Write(key, b"{}")), status, message) is verdict
+
+
+@pytest.mark.parametrize(
+    ("status", "verdict"),
+    [
+        pytest.param(200, Verdict.DONE, id="deleted"),
+        pytest.param(404, Verdict.DONE, id="another one was quicker"),
+        pytest.param(409, Verdict.DECIDE_ANEW, id="a namesake took its place"),
+    ],
+)
+def test_answers_to_a_deletion_have_their_meaning(status: int, verdict: Verdict) -> None:
+    assert judge(Send(DELETION, Patch.DELETE), status, "") is verdict
 
 
 def test_a_replacement_that_meets_the_fence_is_fenced_and_not_decided_anew() -> None:

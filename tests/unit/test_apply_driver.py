@@ -14,7 +14,7 @@ from numamigration_operator.cluster import apply_driver
 from numamigration_operator.cluster.applier import Applier, Limits
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.client import Client, Response
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 
 STORED = Response(200, b'{"metadata": {"name": "n", "generation": 1}}')
 FENCED = Response(422, b'{"message": "' + FENCE_MESSAGE.encode() + b'"}')
@@ -37,11 +37,18 @@ class Server:
         return self._answer
 
 
-def driver(server: Server, *, leads: bool = True, fenced: list[str] | None = None) -> ApplyDriver:
+def driver(
+    server: Server,
+    *,
+    leads: bool = True,
+    fenced: list[str] | None = None,
+    stored: list[tuple[Write, bytes]] | None = None,
+) -> ApplyDriver:
     return ApplyDriver(
         cast("Client", server),
         Applier(Limits(), Random(0)),
-        on_stored=lambda *_: None,
+        home="home",
+        on_stored=lambda *told: (stored if stored is not None else []).append(told),
         on_failure=lambda *_: None,
         on_skew=lambda *_: None,
         on_fenced=(fenced if fenced is not None else []).append,
@@ -84,6 +91,32 @@ def test_a_fenced_write_is_told_with_the_object_and_the_servers_words() -> None:
         return fenced
 
     assert asyncio.run(inner()) == [f"node-a: {FENCE_MESSAGE}"]
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        pytest.param(WRITE, [(WRITE, STORED.body)], id="an apply"),
+        pytest.param(Write(WRITE.key, b"{}", patch=Patch.MERGE), [], id="a merge patch, which drops what is unknown"),
+        pytest.param(Write(WRITE.key, b"{}", patch=Patch.DELETE), [], id="a deletion"),
+    ],
+)
+def test_what_was_stored_as_it_was_decided_is_told_with_the_answer(
+    write: Write, told: list[tuple[Write, bytes]]
+) -> None:
+    async def inner() -> list[tuple[Write, bytes]]:
+        server, stored = Server(), list[tuple[Write, bytes]]()
+        server.may_answer.set()
+        made = driver(server, stored=stored)
+        made.submit([write])
+        task = asyncio.create_task(made.run())
+        await server.asked.wait()
+        await turns()
+        task.cancel()
+        await asyncio.wait([task])
+        return stored
+
+    assert asyncio.run(inner()) == told
 
 
 @pytest.mark.parametrize("answers", [True, False], ids=["answered in time", "not answered"])

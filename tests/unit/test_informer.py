@@ -24,6 +24,7 @@ from numamigration_operator.cluster.informer import (
     Named,
     Resource,
     control_resource,
+    revisions_resource,
 )
 
 Script = list[Any]
@@ -64,10 +65,15 @@ class ScriptedClient:
         yield lines(answer)
 
 
+SILENCE = "nothing more comes"
+
+
 async def lines(script: list[Any]) -> AsyncIterator[bytes]:
     for line in script:
         if isinstance(line, Exception):
             raise line
+        if line is SILENCE:
+            await asyncio.Event().wait()
         yield line
 
 
@@ -119,11 +125,39 @@ class Clock:
         return self.now
 
 
-def run(script: Script, resource: Resource[Any] = NODES, relist: float | None = None) -> tuple[Heard, ScriptedClient]:
+class Asking(Heard):
+    """Asks for a list when it hears of an object called ``ask``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.informer: Informer[Any]
+        self.numbers: list[int] = []
+        self.ended: list[int] = []
+
+    def upsert(self, item: Named) -> None:
+        super().upsert(item)
+        if item.metadata.name == "ask":
+            self.ask()
+
+    def listed(self, names: frozenset[str]) -> None:
+        super().listed(names)
+        self.ended.append(self.informer.list_ended)
+
+    def ask(self) -> None:
+        self.numbers.append(self.informer.relist())
+
+
+def run(
+    script: Script, resource: Resource[Any] = NODES, relist: float | None = None, heard: Heard | None = None
+) -> tuple[Heard, ScriptedClient]:
+    sink = heard or Heard()
+
     async def inner() -> tuple[Heard, ScriptedClient]:
-        heard, client, clock = Heard(), ScriptedClient(list(script)), Clock()
+        heard, client, clock = sink, ScriptedClient(list(script)), Clock()
         informer: Informer[Any] = Informer(client, resource, heard, Random(0), relist, clock)  # type: ignore[arg-type]
         informer.machine.backoff.cap_seconds = 0.01
+        if isinstance(heard, Asking):
+            heard.informer = informer
         if resource is CONTROL:
             informer.on_forbidden = lambda message: heard.told.append(("forbidden", message))
         task = asyncio.create_task(informer.run())
@@ -304,3 +338,81 @@ def test_lists_alone_come_again_and_again_without_a_watch() -> None:
 
     assert [told for told in heard.told if told[0] == "listed"] == [("listed", {"a"}), ("listed", {"b"})]
     assert all("watch" not in request for request in client.requests)
+
+
+# --- a list that is asked for -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        pytest.param(SILENCE, id="of a watch that is silent"),
+        pytest.param(event("ADDED", named("late", "12")), id="before an event that has come already"),
+        pytest.param(NoAnswerError("cut"), id="of a watch that is cut"),
+    ],
+)
+def test_a_list_that_is_asked_for_begins_at_once_in_place_of_the_watch(later: Any) -> None:
+    """Promise 8: what another leader wrote last is seen before anything is reserved, however late the watch is."""
+    heard = Asking()
+    _, client = run([page(), [event("ADDED", named("ask", "11")), later], page(named("b"))], heard=heard)
+
+    assert client.requests[2] == {"limit": "500"}
+    assert heard.told[-1] == ("listed", {"b"})
+    assert heard.numbers == [2]
+    assert heard.ended == [1, 2]
+
+
+def test_two_calls_in_a_row_are_answered_by_one_list() -> None:
+    class AskingTwice(Asking):
+        def ask(self) -> None:
+            super().ask()
+            asyncio.get_running_loop().call_soon(super().ask)
+
+    heard = AskingTwice()
+    run([page(), [event("ADDED", named("ask", "11")), SILENCE], page(named("b"))], heard=heard)
+
+    assert heard.numbers == [2, 2]
+    assert heard.ended == [1, 2]
+
+
+def test_a_list_that_was_open_when_one_was_asked_for_does_not_count() -> None:
+    """Promise 8: its first page may be older than what has to be seen."""
+    heard = Asking()
+    run([page(named("ask"), token="more"), page(named("a")), page(named("b"))], heard=heard)
+
+    assert [told for told in heard.told if told[0] != "upsert"] == [
+        *(("begun", None), ("listed", {"ask", "a"})),
+        *(("begun", None), ("listed", {"b"})),
+    ]
+    assert heard.numbers == [2]
+    assert heard.ended == [1, 2]
+
+
+def test_an_open_list_that_has_to_start_over_is_the_one_that_was_asked_for() -> None:
+    heard = Asking()
+    run([page(named("ask"), token="more"), status(410), page(named("b"))], heard=heard)
+
+    assert heard.numbers == [2]
+    assert heard.ended == [2]
+    assert heard.told[-1] == ("listed", {"b"})
+
+
+def test_a_pause_between_lists_is_cut_off_as_a_watch_is() -> None:
+    class AskingAfterLists(Asking):
+        def listed(self, names: frozenset[str]) -> None:
+            super().listed(names)
+            asyncio.get_running_loop().call_soon(self.informer.relist)
+
+    heard = AskingAfterLists()
+    run([page(), page(named("b"))], relist=1000.0, heard=heard)
+
+    assert heard.ended == [1, 2]
+
+
+# --- contents of policies -----------------------------------------------------------------------------------------
+
+
+def test_only_controller_revisions_of_policies_are_asked_for() -> None:
+    _, client = run([page()], revisions_resource("home"))
+
+    assert [request["labelSelector"] for request in client.requests] == ["numamigration.dev/policy-uid"] * 2

@@ -8,8 +8,17 @@ import msgspec
 import pytest
 
 from numamigration_operator.cluster.informer import AnyObject
-from numamigration_operator.core.objects import Meta, NodeObject, PolicyObject, StateMeta, StateObject
-from numamigration_operator.feeds import NodeFeed, PolicyFeed, StateFeed
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.objects import (
+    Meta,
+    NodeObject,
+    PolicyObject,
+    RevisionMeta,
+    RevisionObject,
+    StateMeta,
+    StateObject,
+)
+from numamigration_operator.feeds import AnswerFeed, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -159,3 +168,172 @@ def test_a_watch_that_tells_nothing_of_what_lists_show_is_blind(feed: PolicyFeed
         feed.upsert(policy("a"))
         feed.listed(frozenset({"a"}))
         assert recorder.told[-1] == ("on_listed", blind)
+
+
+# --- answers to our own writes ------------------------------------------------------------------------------------
+
+
+def changes(recorder: Recorder) -> list[tuple[str, str]]:
+    return [(told[0], told[1].metadata.resource_version) for told in recorder.told if told[0].endswith("_changed")]
+
+
+def test_a_status_that_was_stored_is_told_without_waiting_for_the_watch(recorder: Recorder, feed: PolicyFeed) -> None:
+    feed.watch_changed(policy("a", 1))
+
+    feed.stored(policy("a", 2))
+
+    assert changes(recorder) == [("policy_changed", "1"), ("policy_changed", "2")]
+    assert recorder.changes == 2
+
+
+def test_a_late_answer_does_not_bring_back_a_policy_that_a_list_lacks(recorder: Recorder, feed: PolicyFeed) -> None:
+    """Promise 13: what the fleet knows no more, it would push."""
+    feed.watch_changed(policy("a", 1))
+    feed.list_begun()
+    feed.listed(frozenset())
+
+    feed.stored(policy("a", 2))
+
+    assert changes(recorder) == [("policy_changed", "1")]
+
+
+def test_a_late_answer_does_not_bring_back_a_policy_that_the_watch_told_gone(
+    recorder: Recorder, feed: PolicyFeed
+) -> None:
+    feed.watch_changed(policy("a", 1))
+    feed.watch_gone("a")
+
+    feed.stored(policy("a", 2))
+
+    assert changes(recorder) == [("policy_changed", "1")]
+
+
+def test_an_answer_while_a_list_is_open_is_left_to_list_and_watch(recorder: Recorder, feed: PolicyFeed) -> None:
+    """The list may be older, and would take it back."""
+    feed.watch_changed(policy("a", 1))
+    feed.list_begun()
+
+    feed.stored(policy("a", 2))
+
+    assert changes(recorder) == [("policy_changed", "1")]
+
+
+# --- contents of policies -----------------------------------------------------------------------------------------
+
+
+def revision(version: str) -> RevisionObject:
+    return RevisionObject(RevisionMeta("r", resource_version=version))
+
+
+@pytest.fixture
+def revisions(recorder: Recorder) -> RevisionFeed:
+    """A feed that has listed one ControllerRevision of version 10."""
+    feed = RevisionFeed(recorder, recorder)
+    feed.list_begun()
+    feed.upsert(revision("10"))
+    feed.listed(frozenset({"r"}))
+    return feed
+
+
+def test_controller_revisions_are_told_as_they_come_and_go(recorder: Recorder, revisions: RevisionFeed) -> None:
+    revisions.gone(AnyObject(Meta("r", resource_version="11")))
+
+    assert recorder.told == [
+        ("revision_changed", revision("10"), 7.0),
+        ("revisions_listed", frozenset({"r"}), 7.0),
+        ("revision_gone", "r", 7.0),
+    ]
+    assert recorder.changes == 3
+
+
+def test_a_controller_revision_that_was_stored_is_told_without_waiting_for_the_watch(
+    recorder: Recorder, revisions: RevisionFeed
+) -> None:
+    revisions.stored(revision("11"))
+
+    assert changes(recorder) == [("revision_changed", "10"), ("revision_changed", "11")]
+    assert recorder.changes == 3
+
+
+def test_an_answer_that_comes_after_what_the_watch_told_is_left_out(
+    recorder: Recorder, revisions: RevisionFeed
+) -> None:
+    """A deleted one would come back, and be rolled back to."""
+    revisions.gone(AnyObject(Meta("r", resource_version="12")))
+
+    revisions.stored(revision("11"))
+
+    assert changes(recorder) == [("revision_changed", "10")]
+
+
+def test_an_answer_while_controller_revisions_are_listed_is_left_to_list_and_watch(
+    recorder: Recorder, revisions: RevisionFeed
+) -> None:
+    revisions.list_begun()
+
+    revisions.stored(revision("11"))
+
+    assert changes(recorder) == [("revision_changed", "10")]
+
+
+def test_after_a_restored_backup_versions_count_from_the_next_list(recorder: Recorder, revisions: RevisionFeed) -> None:
+    revisions.list_begun()
+    revisions.upsert(revision("3"))
+    revisions.listed(frozenset({"r"}))
+
+    revisions.stored(revision("4"))
+
+    assert changes(recorder)[-1] == ("revision_changed", "4")
+
+
+# --- answers, by the kind of what was written ---------------------------------------------------------------------
+
+
+STORED = (
+    b'{"metadata": {"name": "a", "uid": "a", "resourceVersion": "11", "generation": 3}, "spec": {"nodeSelector": {}}}'
+)
+
+
+@pytest.fixture
+def answers(recorder: Recorder, feed: PolicyFeed, revisions: RevisionFeed) -> AnswerFeed:
+    """A feed after one policy and one ControllerRevision were heard of."""
+    feed.watch_changed(policy("a", 1))
+    recorder.told.clear()
+    recorder.changes = 0
+    return AnswerFeed(recorder, recorder, feed, revisions)
+
+
+@pytest.mark.parametrize(
+    ("kind", "told"),
+    [
+        pytest.param(WriteKind.STATE_SPEC, "write_stored", id="spec of a node"),
+        pytest.param(WriteKind.POLICY_STATUS, "policy_changed", id="status of a policy"),
+        pytest.param(WriteKind.REVISION, "revision_changed", id="content of a policy"),
+        pytest.param(WriteKind.POLICY_FINALIZER, None, id="finalizer"),
+        pytest.param(WriteKind.CLASS_HOLD, None, id="hold of a class"),
+    ],
+)
+def test_the_fleet_is_told_what_became_of_what_it_waits_for(
+    recorder: Recorder, answers: AnswerFeed, kind: WriteKind, told: str | None
+) -> None:
+    answers.stored(Write(WriteKey(kind, "a"), b"{}"), STORED)
+
+    assert [one[0] for one in recorder.told] == ([] if told is None else [told])
+    assert recorder.changes == len(recorder.told)
+
+
+def test_the_generation_of_a_stored_spec_is_told(recorder: Recorder, answers: AnswerFeed) -> None:
+    key = WriteKey(WriteKind.STATE_SPEC, "a")
+
+    answers.stored(Write(key, b"{}"), STORED)
+
+    assert recorder.told == [("write_stored", key, 3)]
+
+
+@pytest.mark.parametrize("kind", [WriteKind.STATE_SPEC, WriteKind.POLICY_STATUS, WriteKind.REVISION])
+def test_an_answer_that_cannot_be_read_is_left_to_the_watch(
+    recorder: Recorder, answers: AnswerFeed, kind: WriteKind
+) -> None:
+    answers.stored(Write(WriteKey(kind, "a"), b"{}"), b"<html>")
+
+    assert recorder.told == []

@@ -6,14 +6,16 @@ import logging
 import os
 import signal
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pytest
 
 from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.events import event_body
+from numamigration_operator.cluster.informer import Informer
 from numamigration_operator.cluster.lease_driver import NotLeadingError
 from numamigration_operator.core.decisions import EventWish
-from numamigration_operator.runtime import REST_SECONDS_MAX, Pulse, decide_again_and_again, supervise
+from numamigration_operator.runtime import REST_SECONDS_MAX, Pulse, Relists, decide_again_and_again, supervise
 
 
 async def for_ever() -> None:
@@ -100,6 +102,45 @@ def test_an_event_fits_the_bounds_of_the_api() -> None:
     assert body["eventTime"] == "2026-01-02T00:00:00.000000Z"
     assert body["type"] == "Warning"
     assert body["regarding"]["uid"] == "uid"
+
+
+class Reader:
+    """A reader whose lists end when a test says so."""
+
+    def __init__(self) -> None:
+        self.list_ended = 1
+
+    def relist(self) -> int:
+        return 3  # the second list is open
+
+
+def relists(*readers: Reader) -> Relists:
+    return Relists([cast("Informer[Any]", reader) for reader in readers])
+
+
+def test_lists_that_were_asked_for_are_over_once_all_have_ended_that_began_later() -> None:
+    """Promise 8: what one of them has not told yet may have been written by the leader of before."""
+    nodes, states = Reader(), Reader()
+    made = relists(nodes, states)
+    made.ask()
+
+    nodes.list_ended = 4
+    states.list_ended = 2
+    assert not made.are_over()
+
+    states.list_ended = 3
+    assert made.are_over()
+
+
+def test_that_lists_are_over_is_said_once_and_never_when_nobody_asked() -> None:
+    reader = Reader()
+    made = relists(reader)
+    assert not made.are_over()
+
+    made.ask()
+    reader.list_ended = 3
+
+    assert [made.are_over(), made.are_over()] == [True, False]
 
 
 class VirtualPulse(Pulse):

@@ -6,8 +6,9 @@ A driver submits writes, asks ``next(now)`` what to do, does it, and tells the m
 * Nothing is lost: a write leaves only when it was answered, when a newer one for its place came, or when the answer
   says that no repetition can help.
 * One request a place at a time; of several writes for a place the latest is sent, after the open one.
-* Safe-direction writes go first, then policies, which are few and what people look at, then node states. A write that
-  replaces a waiting one takes its turn, or a place that changes often would never come up.
+* Safe-direction writes and holds of classes go first, then what is stored before a push, then policies, which are few
+  and what people look at, then node states; what is only tidied away goes last. A write that replaces a waiting one
+  takes its turn, or a place that changes often would never come up.
 * All are paced by a token bucket and a bound on open requests.
 * Retry-After holds everything back, since the server speaks of itself and not of one object.
 * What the server refused is not sent again with the same bytes before a growing wait is over, so a decision that is
@@ -15,11 +16,13 @@ A driver submits writes, asks ``next(now)`` what to do, does it, and tells the m
 
 What the answers mean (all tried on kube-apiserver 1.37):
 
-* 409: a precondition failed. An apply with metadata.uid for an object that is gone answers so too, and creates
-  nothing; for one that was created anew under the same name it is a 422 that names metadata.uid.
+* 409: a precondition failed: metadata.resourceVersion of an apply, also to the status, or a deletion's uid. An apply
+  with metadata.uid for an object that is gone answers so too, and creates nothing; for one that was created anew under
+  the same name it is a 422 that names metadata.uid.
 * 422 with FENCE_MESSAGE: the object was written by a newer leader. Nothing is sent any more.
 * Any other 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
-* 404: status of a deleted object, or, for what apply would create, a CRD that is not there.
+* 404: status of a deleted object; for what apply would create, a CRD or namespace that is not there; to a deletion,
+  that another one was quicker.
 * 500 "failed to create typed patch object ...: field not declared in schema": the CRD is older than this program;
   repeating never helps. A merge patch drops the field and stores the rest.
 
@@ -41,8 +44,10 @@ from typing import Final, NamedTuple
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.vocabulary import (
     API_VERSION,
+    CONTROL_CONFIG_MAP,
     FENCE_MESSAGE,
     FINALIZER_MANAGER,
+    HOLD_KEY_PREFIX,
     OPERATOR_MANAGER,
     POLICY_PLURAL,
     STATE_PLURAL,
@@ -63,23 +68,31 @@ class Target(NamedTuple):
     """Where writes of one kind go.
 
     Attributes:
+        path: with {home} for the operator's namespace and {name} for the key's name.
+        manager: field manager, with {digits} for those of a class hold's key.
         creates: an apply creates the object when there is none, so a 404 means that the resource is missing.
-        rank: smaller goes first; 0 is kept for the safe direction.
+        rank: smaller goes first; 0 is the safe direction.
     """
 
-    collection: str
-    subresource: str
+    path: str
     manager: str
     creates: bool
     rank: int
 
 
-_POLICIES: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}"
-_STATES: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
+_POLICY: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}/{{name}}"
+_STATE: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}/{{name}}"
+_REVISION: Final = "/apis/apps/v1/namespaces/{home}/controllerrevisions/{name}"
+_CONTROL: Final = f"/api/v1/namespaces/{{home}}/configmaps/{CONTROL_CONFIG_MAP}"
+_HOLD_MANAGER: Final = "numamigration-hold-{digits}"
+"""A field manager for each hold: applying one leaves the other keys as they are, whoever wrote them."""
 TARGETS: Final[dict[WriteKind, Target]] = {
-    WriteKind.STATE_SPEC: Target(_STATES, "", OPERATOR_MANAGER, creates=True, rank=2),
-    WriteKind.POLICY_STATUS: Target(_POLICIES, "/status", OPERATOR_MANAGER, creates=False, rank=1),
-    WriteKind.POLICY_FINALIZER: Target(_POLICIES, "", FINALIZER_MANAGER, creates=False, rank=1),
+    WriteKind.CLASS_HOLD: Target(_CONTROL, _HOLD_MANAGER, creates=True, rank=0),
+    WriteKind.REVISION: Target(_REVISION, OPERATOR_MANAGER, creates=True, rank=1),
+    WriteKind.POLICY_STATUS: Target(f"{_POLICY}/status", OPERATOR_MANAGER, creates=False, rank=2),
+    WriteKind.POLICY_FINALIZER: Target(_POLICY, FINALIZER_MANAGER, creates=False, rank=2),
+    WriteKind.STATE_SPEC: Target(_STATE, OPERATOR_MANAGER, creates=True, rank=3),
+    WriteKind.REVISION_DELETION: Target(_REVISION, OPERATOR_MANAGER, creates=False, rank=4),
 }
 
 
@@ -91,15 +104,22 @@ class Send:
     patch: Patch = Patch.APPLY
 
     @property
-    def path(self) -> str:
-        """Path of the object or its subresource."""
-        target = TARGETS[self.write.key.kind]
-        return f"{target.collection}/{self.write.key.name}{target.subresource}"
+    def method(self) -> str:
+        """HTTP method of the request."""
+        return "DELETE" if self.patch is Patch.DELETE else "PATCH"
+
+    def path(self, home: str) -> str:
+        """Return the path of the object or its subresource; `home` is the operator's namespace."""
+        key = self.write.key
+        return TARGETS[key.kind].path.format(home=home, name=key.name)
 
     @property
     def query(self) -> dict[str, str]:
         """Query of the request."""
-        query = {"fieldManager": TARGETS[self.write.key.kind].manager}
+        if self.patch is Patch.DELETE:
+            return {}
+        key = self.write.key
+        query = {"fieldManager": TARGETS[key.kind].manager.format(digits=key.name.removeprefix(HOLD_KEY_PREFIX))}
         if self.patch is Patch.APPLY:
             return {**query, "force": "true", "fieldValidation": "Strict"}
         return {**query, "fieldValidation": "Warn"}
@@ -366,6 +386,8 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     if status in {401, 403}:
         return Verdict.NO_RIGHT
     if status == 404:
+        if sent.patch is Patch.DELETE:
+            return Verdict.DONE
         creates = TARGETS[sent.write.key.kind].creates and sent.patch is not Patch.JSON
         return Verdict.NO_RIGHT if creates else Verdict.GONE
     if status == 500 and SCHEMA_MARK in message:

@@ -4,23 +4,18 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import math
 import time
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
-import msgspec
-
 from numamigration_api.vocabulary import Reason
 from numamigration_operator.cluster.applier import Applier, Send, Verdict
 from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client, NoAnswerError
-from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 
-_stored: Final = msgspec.json.Decoder(AnyObject)
 log = logging.getLogger(__name__)
 
 _SAID: Final[dict[Verdict, tuple[int, str, str]]] = {
@@ -47,13 +42,16 @@ DRAIN_SECONDS_MAX: Final = 2.0
 """For the answers to open requests when the process stops."""
 _FAILED: Final = frozenset({Verdict.DECIDE_ANEW, Verdict.GIVEN_UP})
 """What the decision must know of; the rest is done, or in the applier's own hands."""
+_STORES_NOT_ALL: Final = frozenset({Patch.MERGE, Patch.DELETE})
+"""A merge patch stores what the CRD can hold, a deletion nothing."""
 
 
 class ApplyDriver:
     """Runs the applier on the event loop.
 
     Args:
-        on_stored: told of each write that was stored, with the generation of its object.
+        home: the operator's namespace, where its own objects are.
+        on_stored: told of each write that was stored as it is, with the answer: the object as it is now.
         on_failure: told of each write that will not be stored as it was decided.
         on_skew: told of writes of which a field was dropped, with the server's message: of every node state, and now
             and then of policies.
@@ -69,7 +67,8 @@ class ApplyDriver:
         client: Client,
         applier: Applier,
         *,
-        on_stored: Callable[[WriteKey, int], None],
+        home: str,
+        on_stored: Callable[[Write, bytes], None],
         on_failure: Callable[[WriteKey], None],
         on_skew: Callable[[Write, str], None],
         on_fenced: Callable[[str], None],
@@ -79,6 +78,7 @@ class ApplyDriver:
         self.drained = True
         self._client = client
         self._applier = applier
+        self._home = home
         self._on_stored = on_stored
         self._on_failure = on_failure
         self._on_skew = on_skew
@@ -123,7 +123,7 @@ class ApplyDriver:
             return
         try:
             answer = await self._client.request(
-                "PATCH", send.path, query=send.query, body=send.write.body, content_type=send.patch
+                send.method, send.path(self._home), query=send.query, body=send.write.body, content_type=send.patch
             )
         except NoAnswerError:  # said once by the client
             self._applier.unanswered(send, self._clock())
@@ -131,13 +131,9 @@ class ApplyDriver:
             message = answer.message if answer.status >= 300 else ""
             verdict = self._applier.answered(send, answer.status, message, answer.retry_after, self._clock())
             self._report(send, verdict, answer.status, message)
-            if verdict is Verdict.DONE and send.patch is not Patch.MERGE:  # which stores what the CRD can hold
-                self._tell_stored(send.write.key, answer.body)
+            if verdict is Verdict.DONE and send.patch not in _STORES_NOT_ALL:
+                self._on_stored(send.write, answer.body)
         self._bell.ring()
-
-    def _tell_stored(self, key: WriteKey, body: bytes) -> None:
-        with contextlib.suppress(msgspec.DecodeError):  # whatever answers so is not the API server; the watch will tell
-            self._on_stored(key, _stored.decode(body).metadata.generation)
 
     def _report(self, send: Send, verdict: Verdict, status: int, message: str) -> None:
         key = send.write.key

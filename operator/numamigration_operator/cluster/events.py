@@ -4,6 +4,10 @@
 Best effort: conditions tell the truth, Events only tell when. So the queue is bounded, nothing is tried twice, and
 what does not fit is counted and dropped.
 
+What was said within REPEAT_SECONDS is not said again. events.k8s.io would count it in the `series` of the first Event;
+that takes the right to patch, and a right in `default` cannot be bound to names that are made up as we go: it would
+reach the Events of every Node. How often a condition came and went is not worth that; when it moved last, it says.
+
 Events of cluster-scoped objects live in the namespace ``default``.
 
 Sources: k8s.io/api events/v1 (required fields and their bounds); kubernetes/kubernetes
@@ -14,7 +18,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import secrets
+import time
+from collections import OrderedDict
 from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
@@ -31,6 +38,8 @@ log = logging.getLogger(__name__)
 
 EVENTS_PATH: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
 QUEUE_MAX: Final = 64  # some per policy in a burst; more is noise
+REPEAT_SECONDS: Final = 600.0  # as long as client-go's aggregation of like Events (tools/record)
+SAID_MAX: Final = 1024  # what was said longest ago may be said again; some hundred kB
 NOTE_CHARACTERS_MAX: Final = 1024 // 4  # the API's bound is 1,024 bytes, and a character may have four
 INSTANCE_CHARACTERS_MAX: Final = 128
 NAME_CHARACTERS_MAX: Final = 253
@@ -76,13 +85,20 @@ class EventPoster:
         wall: the time of day.
         instance: who says it.
         may_send: asked right before each request; after a no nothing is sent.
+        clock: monotonic seconds.
 
     Attributes:
         dropped: wishes that found the queue full.
     """
 
     def __init__(
-        self, client: Client, wall: Callable[[], datetime], *, instance: str, may_send: Callable[[], bool]
+        self,
+        client: Client,
+        wall: Callable[[], datetime],
+        *,
+        instance: str,
+        may_send: Callable[[], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.dropped = 0
         self._client = client
@@ -90,13 +106,26 @@ class EventPoster:
         self._may_send = may_send
         self._queue: asyncio.Queue[EventWish] = asyncio.Queue(QUEUE_MAX)
         self._instance = instance
+        self._clock = clock
+        self._said: OrderedDict[EventWish, float] = OrderedDict()
 
     def post(self, wish: EventWish) -> None:
         """Take a wish; returns at once."""
+        now = self._clock()
+        if now - self._said.get(wish, -math.inf) < REPEAT_SECONDS:
+            return
         try:
             self._queue.put_nowait(wish)
         except asyncio.QueueFull:
             self.dropped += 1
+        else:
+            self._remember(wish, now)
+
+    def _remember(self, wish: EventWish, now: float) -> None:
+        self._said[wish] = now
+        self._said.move_to_end(wish)
+        if len(self._said) > SAID_MAX:
+            self._said.popitem(last=False)
 
     async def run(self) -> None:
         """Post for ever."""

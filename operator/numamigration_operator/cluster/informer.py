@@ -6,6 +6,7 @@
 * An object that this version cannot read (a CRD of a newer release) is left as it was known, and said once. Where a
   missing object would be taken for a wish that ended (policies), the whole list is refused instead: better no
   decision than one from half a list.
+* A list can be asked for at any time: what was stored before that is then told, however late the watch is.
 * A missing CRD or right is said once, with what to do, tried again with back-off, and said again when it works.
 
 Sources: Kubernetes API concepts, "Efficient detection of changes" and "Metadata-only fetches".
@@ -16,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Generic, Protocol, TypeVar
@@ -24,7 +25,14 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 import msgspec
 
 from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
-from numamigration_api.vocabulary import API_VERSION, CONTROL_CONFIG_MAP, GROUP, POLICY_PLURAL, STATE_PLURAL
+from numamigration_api.vocabulary import (
+    API_VERSION,
+    CONTROL_CONFIG_MAP,
+    GROUP,
+    POLICY_PLURAL,
+    POLICY_UID_LABEL,
+    STATE_PLURAL,
+)
 from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, StatusError
 from numamigration_operator.core.objects import (
     ConfigMapObject,
@@ -32,6 +40,7 @@ from numamigration_operator.core.objects import (
     Meta,
     NodeObject,
     PolicyObject,
+    RevisionObject,
     StateObject,
     StatusObject,
     Struct,
@@ -96,6 +105,7 @@ class Resource(Generic[Item]):
         watch_accept: what is asked for in watches.
         whole: a list with an object that cannot be read is no list.
         field_selector: of the objects that are read; empty for all.
+        label_selector: likewise.
     """
 
     name: str
@@ -105,11 +115,13 @@ class Resource(Generic[Item]):
     watch_accept: str = JSON
     whole: bool = False
     field_selector: str = ""
+    label_selector: str = ""
 
     @property
     def query(self) -> dict[str, str]:
         """What lists and watches have in common."""
-        return {"fieldSelector": self.field_selector} if self.field_selector else {}
+        selectors = {"fieldSelector": self.field_selector, "labelSelector": self.label_selector}
+        return {key: selector for key, selector in selectors.items() if selector}
 
 
 NODES: Final = Resource(
@@ -143,6 +155,16 @@ def control_resource(namespace: str) -> Resource[ConfigMapObject]:
     )
 
 
+def revisions_resource(namespace: str) -> Resource[RevisionObject]:
+    """Return the ControllerRevisions that are contents of policies."""
+    return Resource(
+        name=f"controllerrevisions.apps in {namespace}",
+        path=f"/apis/apps/v1/namespaces/{namespace}/controllerrevisions",
+        decoder=msgspec.json.Decoder(RevisionObject),
+        label_selector=POLICY_UID_LABEL,
+    )
+
+
 class Sink(Protocol[Heard_contra]):
     """Who hears of the objects."""
 
@@ -170,6 +192,8 @@ class Informer(Generic[Item]):
     Attributes:
         relist_seconds: list only, again after so long; None means watch.
         on_forbidden: told, with the server's words, that we have no right to read; a list tells when that is over.
+        lists_begun: number of lists so far, with those that were given up and begun anew.
+        list_ended: which of them was complete last; 0 before the first.
     """
 
     client: Client
@@ -179,7 +203,12 @@ class Informer(Generic[Item]):
     relist_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     on_forbidden: Callable[[str], None] | None = None
+    lists_begun: int = field(default=0, init=False)
+    list_ended: int = field(default=0, init=False)
     machine: ListWatch = field(init=False)
+    _list_asked: bool = False
+    _list_open: bool = False
+    _rest: asyncio.Timeout | None = None
     _names: set[str] = field(default_factory=set)
     _unreadable: set[str] = field(default_factory=set)
     _trouble: str = ""
@@ -187,19 +216,42 @@ class Informer(Generic[Item]):
     def __post_init__(self) -> None:
         self.machine = ListWatch(self.rng)
 
+    def relist(self) -> int:
+        """Begin a list at once, or right after the open one; returns its number.
+
+        What was stored before this call has been told once `list_ended` is not below that number.
+        """
+        if self._rest is not None and not self._list_asked:
+            self._rest.reschedule(0.0)
+        self._list_asked = True
+        return self.lists_begun + 1
+
     async def run(self) -> None:
         """Read for ever."""
         while True:
+            if self._list_asked and not self._list_open:
+                self.machine.list_again()
             match self.machine.next(self.clock()):
                 case Wait(until=until):
                     await asyncio.sleep(max(0.0, until - self.clock()))
                 case ListPage() as page:
                     await self._guarded(self._list_page(page))
                 case Watch() as watch if self.relist_seconds is None:
-                    await self._guarded(self._watch(watch))
+                    await self._until_asked(self._guarded(self._watch(watch)))
                 case Watch():
-                    await asyncio.sleep(self.relist_seconds or 0.0)
+                    await self._until_asked(asyncio.sleep(self.relist_seconds or 0.0))
                     self.machine.list_again()
+
+    async def _until_asked(self, step: Awaitable[None]) -> None:
+        """Do a step, and cut it off when a list is asked for."""
+        try:
+            async with asyncio.timeout(None) as self._rest:
+                await step
+        except TimeoutError:
+            if not self._list_asked:
+                raise
+        finally:
+            self._rest = None
 
     async def _guarded(self, step: Any) -> None:
         try:
@@ -220,6 +272,8 @@ class Informer(Generic[Item]):
     async def _list_page(self, step: ListPage) -> None:
         if not step.continue_token:
             self._names.clear()
+            self._list_asked, self._list_open = False, True
+            self.lists_begun += 1
             self.sink.list_begun()
         query = {**self.resource.query, "limit": str(step.limit)}
         if step.continue_token:
@@ -230,6 +284,7 @@ class Informer(Generic[Item]):
             self.sink.upsert(item)
         meta = page.metadata
         if self.machine.page_read(self.clock(), resource_version=meta.resource_version, continue_token=meta.continue_):
+            self._list_open, self.list_ended = False, self.lists_begun
             self.sink.listed(frozenset(self._names))
             self._say_well()
 

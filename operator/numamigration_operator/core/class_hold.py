@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Corruption stops a class: one engine that copied wrong, and nothing is turned on where the same could happen.
 
-* A class is a hardware class, a dialect and a driver of DMA engines. Its hold is a key of the control ConfigMap, written
-  by the operator and removed by a person; the three names are in its value.
+* A class is a hardware class, a dialect and a driver of DMA engines. Its hold is a key of the control ConfigMap, put
+  there by the operator and removed by a person; the three names are in its value.
 * Every node of the class verifies again at once: ``spec.verifyEpoch`` of each is raised to the one in the hold.
 * An agent keeps a corrupt engine off for the whole boot, whatever the epoch. So a spec whose epoch is greater than that
   of the report says that the report was taken in, and a key that a person removed does not come back.

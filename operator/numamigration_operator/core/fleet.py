@@ -624,7 +624,7 @@ class Fleet:
         return next((hold for hold in holds if hold.concerns(record)), None)
 
     def _verify_epoch(self, record: NodeRecord) -> int:
-        """Return with which epoch a node shall verify: in a held class all of them anew, and the corrupt one is noted."""
+        """Return the epoch with which a node shall verify: in a held class anew, and the corrupt one is noted."""
         hold = next((hold for hold in self._holds_shown.values() if hold.concerns(record)), None)
         if hold is None:
             return record.base.verify_epoch

@@ -330,11 +330,23 @@ class VerificationView(Struct, frozen=True):
 
 
 class WindowView(Struct, frozen=True):
-    """Numbers before and after the change to one revision; raw until they are judged, and empty where there are none."""
+    """Numbers before and after the change to one revision: raw until they are judged, empty where there are none."""
 
     revision: str = ""
     before: msgspec.Raw = msgspec.Raw()
     after: msgspec.Raw = msgspec.Raw()
+
+
+class NodeStatus(Struct, frozen=True):
+    """A Node's status, the part that is used."""
+
+    conditions: tuple[ConditionView, ...] = ()
+
+
+class NodeBody(Struct, frozen=True):
+    """A Node whose body was asked for; of the others only metadata is read."""
+
+    status: NodeStatus = NodeStatus()
 
 
 class StateStatus(Struct, frozen=True):
