@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             status_interval_seconds=settings.status_interval_seconds,
             statistics_interval_seconds=settings.statistics_interval_seconds,
             restore_deadline_seconds=settings.restore_deadline_seconds,
+            breaker_percent=settings.circuit_breaker_percent,
+            breaker_nodes_min=settings.circuit_breaker_nodes_min,
         )
     )
     try:

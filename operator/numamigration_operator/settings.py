@@ -150,6 +150,20 @@ class OperatorSettings(BaseSettings):
     gives nodes that are down a chance to come back; the deletion waits for them that long.
     """
 
+    circuit_breaker_percent: int = Field(default=20, ge=1, le=100)
+    """Share of the nodes with agents that have failed, for whatever policy, at which the circuit breaker opens.
+
+    Unit: percent. Default: 20. Then nothing is pushed by any policy but what turns offload off, releases or restores,
+    until fewer have failed. Also see circuit_breaker_nodes_min.
+    """
+
+    circuit_breaker_nodes_min: int = Field(default=10, ge=1, le=100_000)
+    """So many failed nodes it takes at least to open the circuit breaker.
+
+    Unit: nodes. Default: 10. Less lets a few nodes of a small fleet stop all policies; those are the rollouts' own
+    business.
+    """
+
     lease_identity: str = Field(default="", max_length=200)
     """Who holds the Lease, for people who look at it.
 

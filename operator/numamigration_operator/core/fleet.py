@@ -20,8 +20,8 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.conditions import shorten
-from numamigration_api.vocabulary import POLICY_UID_LABEL, FleetSwitch, NodeBucket, Reason, Release, SettingsGroup
-from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, hold_write, read_hold
+from numamigration_api.vocabulary import POLICY_UID_LABEL, NodeBucket, Reason, Release, SettingsGroup
+from numamigration_operator.core.class_hold import Hold, hold_write
 from numamigration_operator.core.classify import NodeFacts, Verdict, classify, plan_outcome
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
@@ -32,11 +32,9 @@ from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.progress import (
     Case,
-    Stop,
     observe_of,
     place_of,
     progress_of,
-    stop_of,
     turn_of,
     watches_readiness,
 )
@@ -45,6 +43,7 @@ from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Res
 from numamigration_operator.core.revisions import Revision, read_revision
 from numamigration_operator.core.rollout import NOWHERE, Place, Stage
 from numamigration_operator.core.selectors import selects
+from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import Spec, revision_of, spec_document, spec_replacement
 
@@ -102,14 +101,9 @@ class Fleet:
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._alarms: list[tuple[float, str]] = []
         self._epoch = 0  # none: this process does not lead
-        self._control = Control()
-        self._holds_shown: dict[str, Hold] = {}
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False, "revisions": False}
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
-        self._failed: set[str] = set()  # nodes that failed for any policy
-        self._reporting: set[str] = set()
-        self._breaker = ""  # why the circuit breaker is open
-        self._open_holds: dict[str, Hold] = {}  # decided and not shown yet, by key
+        self._stops = Stops(settings.breaker_percent, settings.breaker_nodes_min)
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
     # The fleet switch
@@ -117,12 +111,9 @@ class Fleet:
     def control_changed(self, control: Control, now: float) -> None:  # noqa: ARG002 - every event has its time
         """Take in what the control ConfigMap says; a switch that moved concerns every node and every policy."""
         self._listed["control"] = True
-        if control == self._control:
+        if control == self._stops.control:
             return
-        self._control = control
-        self._holds_shown = {key: hold for key, text in control.holds if (hold := read_hold(text)) is not None}
-        for key in self._holds_shown:
-            self._open_holds.pop(key, None)
+        self._stops.take_control(control)
         for record in self._nodes.values():
             self._mark(record)
         for policy in self._policies.values():
@@ -215,8 +206,7 @@ class Fleet:
         self._dirty.pop(name, None)
         self._contribute(record, {})
         self._stand(record, {})
-        self._failed.discard(name)
-        self._reporting.discard(name)
+        self._stops.forget(name)
         self._hold(record, frozenset())
         self._forget_if_empty(record)
 
@@ -356,10 +346,8 @@ class Fleet:
 
     def _mark_all_of(self, policy: PolicyRecord) -> None:
         """Decide all nodes of a policy anew; what its rollout says of them has changed."""
-        policy.touched = True
-        for record in self._nodes.values():
-            if policy.facts.uid in record.matched or policy.facts.uid in record.holds:
-                self._mark(record)
+        policy.touched, uid = True, policy.facts.uid
+        self._mark_if(lambda record: uid in record.matched or uid in record.holds)
 
     def _take_ledger(self, policy: PolicyRecord) -> None:
         for name in policy.rollout.take_status(policy.stored.rollout, self._epoch):
@@ -385,9 +373,8 @@ class Fleet:
                 self._mark(node)
             return
         if key.kind is WriteKind.CLASS_HOLD:
-            self._open_holds.pop(key.name, None)
-            for record in self._nodes.values():
-                self._mark(record)
+            self._stops.forget_open_hold(key.name)
+            self._mark_if(lambda _: True)
             return
         if key.kind in {WriteKind.REVISION, WriteKind.REVISION_DELETION}:
             for one in self._policies.values():
@@ -490,7 +477,8 @@ class Fleet:
                 write = self._settle(self._nodes[name], now)
                 if write is not None:
                     writes[name] = write
-            self._judge_fleet()
+            if self._stops.judge():
+                self._mark_if(lambda _: True)
         return list(writes.values())
 
     def _readiness_due(self, now: float) -> float:
@@ -544,26 +532,41 @@ class Fleet:
         if record.uid is None:
             return None
         resolution = record.resolution if record.selected else NOTHING_WISHED
-        stop = stop_of(self._control, self._breaker, self._hold_of(record))
+        stop = self._stops.stop(record)
         turns = {uid: turn_of(record, self._policies[uid].rollout, won, stop) for uid, won in resolution.won.items()}
-        before, switch = record.base, self._control.switch
-        wished = render(resolution, before, record.restored, lambda policy: turns[policy.uid])
-        switched = under_switch(switch, before, wished, record.restored)
-        observe = observe_of(
-            {u: t for u, t in turns.items() if t.admitted}, {one.uid: one for one in resolution.policies}
-        )
-        watched = observed(before, switched, observe)._replace(verify_epoch=self._verify_epoch(record))
-        wanted = self._pools.spec(watched)
-        revision = revision_of(wanted)
-        write = self._open_write(record, wanted, revision)
+        wished = render(resolution, record.base, record.restored, lambda policy: turns[policy.uid])
+        wanted = self._wanted(record, wished, turns)
+        write = self._open_write(record, wanted, revision_of(wanted))
         if write is not None and not write.safe:
             for uid in (uid for uid, turn in turns.items() if turn.admitted):
                 self._policies[uid].rollout.pushed(record.name)
         held = (*record.spec.groups, *record.base.groups)
         self._hold(record, frozenset(wish.source.uid for _, wish in held))
-        self._count(record, wished, wanted, turns, stop, now)
+        unproven = record.unproven_sources()
+        cases = [
+            Case(
+                record,
+                policy.rollout,
+                turns.get(uid, NO_TURN),
+                resolution.won.get(uid, ()),
+                wanted,
+                uid in unproven,
+                stop,
+            )
+            for uid in turns.keys() | unproven
+            if (policy := self._policies.get(uid)) is not None
+        ]
+        self._count(record, wished, wanted, cases, now)
         self._set_alarm(record, now)
         return write
+
+    def _wanted(self, record: NodeRecord, wished: Spec, turns: Mapping[str, Turn]) -> Spec:
+        """Return what a node shall have once all that stands above policies has had its say."""
+        before = record.base
+        switched = under_switch(self._stops.control.switch, before, wished, record.restored)
+        admitted = [self._policies[uid].facts for uid, turn in turns.items() if turn.admitted and turn.goal.soak]
+        watched = observed(before, switched, observe_of(admitted))
+        return self._pools.spec(watched._replace(verify_epoch=self._stops.verify_epoch(record)))
 
     def _open_write(self, record: NodeRecord, wanted: Spec, revision: str) -> Write | None:
         if record.uid is None or not record.needs(revision):
@@ -581,10 +584,7 @@ class Fleet:
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=self._epoch)
         return Write(key, body, safe=safe)
 
-    def _count(
-        self, record: NodeRecord, wished: Spec, wanted: Spec, turns: Mapping[str, Turn], stop: Stop, now: float
-    ) -> None:
-        cases = {case.rollout.facts.uid: case for case in self._cases(record, wanted, turns, stop)}
+    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, cases: list[Case], now: float) -> None:
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
@@ -595,82 +595,37 @@ class Fleet:
             silent_since=record.silent_since,
             now=now,
             skew=record.skew,
-            switch=self._control.switch,
+            switch=self._stops.control.switch,
             withheld=withheld(wished, wanted),
-            progress={uid: progress_of(case) for uid, case in cases.items()},
+            progress={case.uid: progress_of(case) for case in cases},
         )
         contributions = {one.uid: self._contribution(one, facts) for one in record.resolution.policies}
         self._contribute(record, contributions)
-        self._note_health(record)
+        self._stops.note(record)
         silent = Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
         verdicts = {uid: one.verdict for uid, one in contributions.items()}
-        self._stand(record, {uid: place_of(case, verdicts.get(uid, silent)) for uid, case in cases.items()})
+        self._stand(record, {case.uid: place_of(case, verdicts.get(case.uid, silent)) for case in cases})
 
-    def _cases(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn], stop: Stop) -> Iterator[Case]:
-        """Yield the policies that win something on a node, or have something there that has not soaked."""
-        unproven = record.unproven_sources()
-        for uid in turns.keys() | unproven:
-            policy = self._policies.get(uid)
-            if policy is not None:
-                won = record.resolution.won.get(uid, ()) if uid in turns else ()
-                yield Case(record, policy.rollout, turns.get(uid, NO_TURN), won, wanted, uid in unproven, stop)
+    # Held classes
 
-    # Held classes and the circuit breaker
-
-    def _hold_of(self, record: NodeRecord) -> Hold | None:
-        if not self._holds_shown and not self._open_holds:
-            return None
-        holds = (*self._holds_shown.values(), *self._open_holds.values())
-        return next((hold for hold in holds if hold.concerns(record)), None)
-
-    def _verify_epoch(self, record: NodeRecord) -> int:
-        """Return the epoch with which a node shall verify: in a held class anew, and the corrupt one is noted."""
-        hold = next((hold for hold in self._holds_shown.values() if hold.concerns(record)), None)
-        if hold is None:
-            return record.base.verify_epoch
-        corrupt = fresh_corruption(record)
-        return max(record.base.verify_epoch, hold.verify_epoch, 0 if corrupt is None else corrupt + 1)
-
-    def _new_hold(self, record: NodeRecord) -> Hold | None:
-        """Return the hold that a node's report asks for, unless its class is held already."""
-        epoch = fresh_corruption(record)
-        if epoch is None or record.uid is None or self._hold_of(record) is not None:
-            return None
-        peers = (one.base.verify_epoch for one in self._nodes.values() if one.cell == record.cell)
-        hold = hold_of(record, 1 + max(epoch, *peers))
-        self._open_holds[hold.key] = hold
-        for one in self._nodes.values():
-            if hold.concerns(one):
-                self._mark(one)
-        return hold
-
-    def _new_holds(self) -> list[tuple[NodeRecord, Hold]]:
-        suspects = [self._nodes[name] for name in self._dirty]
-        found = ((record, self._new_hold(record)) for record in suspects)
-        return [(record, hold) for record, hold in found if hold is not None]
+    def _new_holds(self) -> Iterator[tuple[NodeRecord, Hold]]:
+        """Hold the classes of nodes that have just found their engines corrupt."""
+        for record in [self._nodes[name] for name in self._dirty]:
+            hold = self._stops.new_hold(record, self._nodes.values())
+            if hold is not None:
+                self._mark_if(hold.concerns)
+                yield record, hold
 
     def _tell_of_hold(self, record: NodeRecord, hold: Hold) -> Iterator[EventWish]:
         winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
         policy = self._policies.get(winner.uid) if winner is not None else None
         if policy is not None:
-            yield policy.event(
-                Reason.CORRUPTION_DETECTED, f"{hold}. Its class is held until the key is removed", warning=True
-            )
+            text = f"{hold}. Nothing of this class is turned on until a person removes the key"
+            yield policy.event(Reason.CORRUPTION_DETECTED, text, warning=True)
 
-    def _note_health(self, record: NodeRecord) -> None:
-        failed = any(one.verdict.bucket is NodeBucket.FAILED for one in record.contributions.values())
-        (self._failed.add if failed else self._failed.discard)(record.name)
-        (self._reporting.add if record.report is not None else self._reporting.discard)(record.name)
-
-    def _judge_fleet(self) -> None:
-        """Open or close the circuit breaker; it concerns every node."""
-        failed, reporting = len(self._failed), len(self._reporting)
-        share = self._settings.breaker_percent
-        is_open = failed >= self._settings.breaker_nodes_min and failed * 100 >= share * reporting
-        text = f"{share} % of the fleet's nodes or more have failed" if is_open else ""
-        if text != self._breaker:
-            self._breaker = text
-            for record in self._nodes.values():
+    def _mark_if(self, concerns: Callable[[NodeRecord], bool]) -> None:
+        for record in self._nodes.values():
+            if concerns(record):
                 self._mark(record)
 
     def _stand(self, record: NodeRecord, places: dict[str, Place]) -> None:
@@ -783,7 +738,7 @@ class Fleet:
             tally=policy.tally,
             verdict=lambda name: self._nodes[name].contributions[uid].verdict,
             holders=frozenset(policy.holders),
-            control=self._control,
+            control=self._stops.control,
             rollout=rollout.view(ledger, matched, wall),
             unproven=len(rollout.book.unproven | ledger.names),
         )
@@ -815,7 +770,7 @@ class Fleet:
         queues = {Stage.WAITING, Stage.JOINING}
         return Stand(
             matched=policy.tally.matched,
-            may_reserve=self._control.switch is FleetSwitch.RUN and not self._breaker and not policy.facts.deleting,
+            may_reserve=not self._stops.all_stand and not policy.facts.deleting,
             is_open=lambda name: name in self._nodes and self._nodes[name].is_open,
             is_waiting=lambda name: name in self._nodes and self._place(name, uid).stage in queues,
             is_fenced=self._is_fenced,

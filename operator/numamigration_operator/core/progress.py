@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the rollout of a policy is to one node: whether it is its turn, where it stands, and what is said of it. Pure."""
+"""What the rollout of a policy is to one node: whether it is its turn, where it stands, what is said of it. Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import msgspec
 
 from numamigration_api.machinery.guardrails import crossed
 from numamigration_api.vocabulary import (
-    FleetSwitch,
     GroupMode,
     GuardrailMetric,
     NodeBucket,
@@ -19,56 +18,17 @@ from numamigration_api.vocabulary import (
     Reason,
     SettingsGroup,
 )
-from numamigration_operator.core.class_hold import Hold
-from numamigration_operator.core.classify import ARRIVED, SWITCH_REASONS, Progress, Verdict
-from numamigration_operator.core.fleet_switch import Control
+from numamigration_operator.core.classify import ARRIVED, Progress, Verdict
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.objects import Guardrail, Observe, WindowView
 from numamigration_operator.core.policy_rollout import Goal, PolicyRollout
 from numamigration_operator.core.render import Turn, is_safe_wish
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.rollout import Place, Stage
+from numamigration_operator.core.stops import Stop
 from numamigration_operator.core.wishes import Spec, Wish, moves_same
 
 NO_NUMBERS: Final[Mapping[str, Any]] = {}
-
-
-class Stop(NamedTuple):
-    """What keeps new pushes from a node, whatever its rollout says.
-
-    Attributes:
-        reason: why; None when nothing does.
-        message: more of it.
-        offload_only: other groups are pushed.
-    """
-
-    reason: Reason | None = None
-    message: str = ""
-    offload_only: bool = False
-
-    def holds(self, goal: Goal, won: Collection[SettingsGroup]) -> bool:
-        """Return whether it keeps a goal from a node where these groups are won."""
-        if self.reason is None or goal.wishes is None:
-            return False
-        held = (SettingsGroup.OFFLOAD,) if self.offload_only else won
-        return any(group in won and not is_safe_wish(group, goal.wishes.get(group)) for group in held)
-
-
-GO_ON: Final = Stop()
-
-
-def stop_of(control: Control, breaker: str, hold: Hold | None) -> Stop:
-    """Return what keeps pushes from a node: the fleet switch, then the circuit breaker, then a held class.
-
-    Args:
-        breaker: why the circuit breaker is open; empty when it is not.
-        hold: of the node's class.
-    """
-    if control.switch is not FleetSwitch.RUN:
-        return Stop(SWITCH_REASONS[control.switch], f"the fleet switch is {control.switch}")
-    if breaker:
-        return Stop(Reason.CIRCUIT_BREAKER_OPEN, breaker)
-    return Stop(Reason.CLASS_HELD, str(hold), offload_only=True) if hold is not None else GO_ON
 
 
 def turn_of(record: NodeRecord, rollout: PolicyRollout, won: Collection[SettingsGroup], stop: Stop) -> Turn:
@@ -90,14 +50,9 @@ def watches_readiness(policy: PolicyFacts) -> bool:
     return any(guardrail.metric is GuardrailMetric.NODE_NOT_READY for guardrail in policy.rollout.guardrails)
 
 
-def observe_of(turns: Mapping[str, Turn], policies: Mapping[str, PolicyFacts]) -> Observe | None:
-    """Return what an agent shall watch once it has what these turns admit: the longest soak, the narrowest limits.
-
-    Args:
-        turns: by uid of the policies that win something on the node.
-        policies: these.
-    """
-    rollouts = [policies[uid].rollout for uid, turn in turns.items() if turn.goal.wishes and turn.goal.soak]
+def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
+    """Return what an agent shall watch once it has what these policies push: the longest soak, the narrowest limits."""
+    rollouts = [policy.rollout for policy in policies]
     if not rollouts:
         return None
     narrowest: dict[GuardrailMetric, Guardrail] = {}
@@ -126,6 +81,11 @@ class Case(NamedTuple):
     spec: Spec
     unproven: bool
     stop: Stop
+
+    @property
+    def uid(self) -> str:
+        """Of the policy."""
+        return self.rollout.facts.uid
 
     @property
     def has_revision(self) -> bool:
