@@ -443,7 +443,7 @@ class Agent:
         return baselines.without(lost).with_lives(lives)
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
-        self._corruption = self._trials.veto(spec.verify_epoch)
+        self._corruption = self._trials.veto
         known = Known(
             baselines,
             contended=self._drifts.contended(now),

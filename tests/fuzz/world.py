@@ -310,18 +310,20 @@ class World:
         """Write a spec, as the operator does."""
         self.make_state()
         if self.object is not None:
-            spec = {"groups": copy.deepcopy(dict(groups)), "plans": []}
+            spec = {"groups": copy.deepcopy(dict(groups)), "plans": [], "verifyEpoch": self._epoch}
             self.object["metadata"]["generation"] += 1
-            epoch = {"verifyEpoch": self._epoch} if self._epoch else {}
-            self.object["spec"] = {"revision": spec_revision(spec), **spec, **epoch}
+            self.object["spec"] = {"revision": spec_revision(spec), **spec}
             self._show()
 
     def verify_anew(self) -> None:
         """Ask for another trial, as the operator does when an engine of this kind was wrong somewhere."""
         self._epoch += 1
         if (self.object or {}).get("spec", {}).get("groups") is not None and self.object is not None:
+            spec = self.object["spec"]
             self.object["metadata"]["generation"] += 1
-            self.object["spec"]["verifyEpoch"] = self._epoch
+            spec["verifyEpoch"] = self._epoch
+            if not spec.get("isEdited"):
+                spec["revision"] = spec_revision(spec)
             self._show()
 
     def turn(self, mode: str) -> None:
