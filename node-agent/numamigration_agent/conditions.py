@@ -29,7 +29,6 @@ from numamigration_api.vocabulary import (
     Reason,
     SettingsGroup,
     Verification,
-    VerificationResult,
 )
 
 
@@ -94,7 +93,7 @@ def _lacking(facts: KernelFacts) -> tuple[Reason, str]:
 def _verified(view: View, groups: Sequence[GroupPlan]) -> Condition:
     offload = next((group for group in groups if group.wish.group is SettingsGroup.OFFLOAD), None)
     verdict = view.verdict
-    if verdict is not None and verdict.result is VerificationResult.FAILED:
+    if verdict is not None and verdict.is_corrupt:
         return Condition(NodeCondition.VERIFIED, ConditionStatus.FALSE, verdict.reason, verdict.message)
     if offload is not None and offload.reason is Reason.VERIFICATION_IMPOSSIBLE:
         return _about(NodeCondition.VERIFIED, ConditionStatus.FALSE, offload)
@@ -133,7 +132,7 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
     if failed is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
-    corrupt = view.verdict if view.verdict and view.verdict.result is VerificationResult.FAILED else None
+    corrupt = view.verdict if view.verdict and view.verdict.is_corrupt else None
     if corrupt is not None:  # for this boot, also when no policy asks for the engine any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, corrupt.reason, corrupt.message)
     unspoken = next(iter(view.failures.values()), None)

@@ -1,24 +1,31 @@
 # SPDX-License-Identifier: Apache-2.0
-"""When counters are read, and what becomes of the readings: totals, rates, and the window of one revision. Pure.
+"""When counters are read, and what becomes of the readings: totals, rates, soaks, and the window of a revision. Pure.
 
-Counters that are due soon are read with whatever wakes the agent: waking up costs more than reading.
+Counters that are due soon are read with whatever wakes the agent: waking up costs more than reading. While a wish
+soaks they are read at its begin and its end, and in between as often as guardrails need.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from numamigration_agent.groups import GroupPlan
 from numamigration_agent.jobs import ReadCounters
 from numamigration_agent.kernel.counters import Look
+from numamigration_agent.soaks import READING_SECONDS_MIN, Soaks, decide_soaks, read_soaks
 from numamigration_agent.statistics import DRIFT_CORRECTIONS, Statistics, add_sample, add_to_total
-from numamigration_agent.window import Window, advance_window, begin_window
-from numamigration_api.machinery.clock import timestamp
+from numamigration_agent.window import Window, advance_window, begin_window, cross_window, tell_window
+from numamigration_agent.wishes import Spec
+from numamigration_api.machinery.clock import NEVER, timestamp
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import Dialect
 
 NUMA_NODES_SECONDS: Final = 60.0  # for reports, which are minutes apart; kernel/counters.py has the price
 EARLY_SECONDS_MAX: Final = 1.0
+GUARD_SECONDS_MAX: Final = 15.0
+GUARD_READINGS: Final = 10  # of a soak at least, so that what crosses a limit is told well before its end
 
 
 class Counting:
@@ -28,6 +35,7 @@ class Counting:
         statistics: so far.
         since: when they began, for people.
         window: of the revision that was last decided on.
+        soaks: of the wishes that were last decided on.
         due_at: when counters are to be read, at the latest (monotonic seconds).
     """
 
@@ -36,6 +44,7 @@ class Counting:
         self.statistics = add_to_total(Statistics(), DRIFT_CORRECTIONS, 0)
         self.since: str | None = None
         self.window: Window | None = None
+        self.soaks = Soaks()
         self.due_at = self._numa_nodes_at = 0.0
         self._early = _early(window_seconds)
 
@@ -70,27 +79,50 @@ class Counting:
         """Count knobs that were set back."""
         self.statistics = add_to_total(self.statistics, DRIFT_CORRECTIONS, number)
 
-    def decided(self, revision: str | None) -> None:
-        """Begin the window of a revision that is decided on for the first time."""
-        if revision and (self.window is None or self.window.revision != revision):
-            self.window = begin_window(revision, self.statistics)
+    def decided(self, spec: Spec, groups: Iterable[GroupPlan], now: float) -> None:
+        """Take in what is to be said of a spec's groups; the window of a new revision begins."""
+        self.soaks = decide_soaks(self.soaks, groups, seconds=spec.soak_seconds, now=now)
+        if spec.revision and (self.window is None or self.window.revision != spec.revision):
+            before = self.window.before if self.window and self.soaks.first else None
+            self.window = begin_window(spec.revision, self.statistics, before)
+        self._hasten_soaks(spec, now)
 
-    def soaked(self, in_force: str | None, soak_seconds: float) -> bool:
-        """Advance the window by the last reading; returns whether the soak that was asked for has just ended.
+    def soaked(self, spec: Spec, in_force: str | None, now: float) -> bool:
+        """Advance soaks and window by the last reading.
 
         Args:
+            spec: that was decided on last.
             in_force: the revision that is in force; None when none is.
-            soak_seconds: that the spec asks for; 0 when nobody waits for the numbers.
+            now: of a monotonic clock.
+
+        Returns:
+            Whether it brought what somebody waits for: the end of a soak, or a guardrail that became crossed.
         """
-        if self.window is None or self.window.after is not None:
-            return False
-        self.window = advance_window(
-            self.window,
-            self.statistics,
-            in_force=in_force == self.window.revision,
-            seconds=max(soak_seconds, self._window_seconds),
-        )
-        return self.window.after is not None and soak_seconds > 0
+        soaks, window = self.soaks, self.window
+        self.soaks = read_soaks(soaks, self.statistics.history[-1], seconds=spec.soak_seconds)
+        self._hasten_soaks(spec, now)
+        if window is not None:
+            self.window = self._advanced(window, soaks, spec, in_force == window.revision)
+        has_crossed = window is not None and self.window is not None and window.crossed != self.window.crossed
+        return has_crossed or soaks.done != self.soaks.done
+
+    def _advanced(self, window: Window, soaks: Soaks, spec: Spec, in_force: bool) -> Window:
+        known = self.statistics
+        first = soaks.first or (window.first if window.after is None else None)
+        if first is not None:
+            window = cross_window(window, first, known, spec.guardrails)
+        over = soaks.without(self.soaks.running).first
+        if over is not None:
+            return tell_window(window, over, known)
+        return advance_window(window, known, in_force=in_force, seconds=max(spec.soak_seconds, self._window_seconds))
+
+    def _hasten_soaks(self, spec: Spec, now: float) -> None:
+        """Have counters read when a soak begins or ends, and often enough for guardrails while it lasts."""
+        if self.soaks.lacks_first:
+            self.hasten(now)
+        elif self.soaks.running:
+            wait = max(READING_SECONDS_MIN, min(GUARD_SECONDS_MAX, spec.soak_seconds / GUARD_READINGS))
+            self.hasten(min(self.soaks.ends_at(spec.soak_seconds), now + wait if spec.guardrails else NEVER))
 
 
 def _early(wait: float) -> float:

@@ -66,6 +66,7 @@ from numamigration_agent.planning import Planning
 from numamigration_agent.recovery import recall
 from numamigration_agent.reports import Reports
 from numamigration_agent.situation import Veto
+from numamigration_agent.soaks import Soaks
 from numamigration_agent.status import build_status
 from numamigration_agent.trials import Trials
 from numamigration_agent.verify import WINDOW_SECONDS_MAX
@@ -204,6 +205,7 @@ class Agent:
         self._planning.resume(earlier.settled, earlier.settled_at)
         self._drifts.resume(earlier.contended, now, earlier.contended_since)
         self._trials.resume(self._begun.verdict, earlier.verdict)
+        self._counting.soaks = Soaks(earlier.soaked)
         if earlier.statistics is not None:
             self._counting.resume(earlier.statistics, earlier.since, earlier.window)
 
@@ -281,10 +283,18 @@ class Agent:
     def _count(self, look: Look, now: float, wall: datetime) -> None:
         watch = self._watchdog.watch
         watch.counted(look.counts, now, wall)
+        is_planned = self._planning.plan is not None
+        if is_planned:
+            self._see_in_force(now)  # before the reading, which is the one that a soak may wait for
         self._counting.counted(look, now, wall, watch.count_seconds if watch.wants_signs else NEVER)
-        settled_at, spec = self._planning.settled_at, self._planning.spec
-        if self._counting.soaked(settled_at.revision if settled_at else None, spec.soak_seconds):
+        settled_at = self._planning.settled_at
+        in_force = settled_at.revision if settled_at else None
+        if is_planned and self._counting.soaked(self._planning.spec, in_force, now):
             self._reports.hasten(now)
+
+    def _see_in_force(self, now: float) -> None:
+        """Have it noted which wishes are in force; between two looks an engine may lose its trust."""
+        self._counting.decided(self._planning.spec, group_results(self._view()), now)
 
     def _lane(self, lane: Lane, next_job: Callable[[float], Job | None], now: float) -> list[Command]:
         if self._lanes[lane] is not None:
@@ -430,7 +440,7 @@ class Agent:
         self._waiting_until = min([begin for begin in begins.values() if begin > now], default=NEVER)
         self._changes.begin(due, self._baselines, self._reports.baselines)
         self._planning.is_in_force(wall, settled=is_settled(group_results(self._view())))
-        self._counting.decided(self._spec.revision)
+        self._see_in_force(now)
 
     def _of_this_life(self, facts: KernelFacts, baselines: Baselines) -> Baselines:
         """Forget what a driver held before it was loaded anew: all that is lost, so its defaults are no drift."""
@@ -443,7 +453,7 @@ class Agent:
         return baselines.without(lost).with_lives(lives)
 
     def _make_plan(self, facts: KernelFacts, spec: Spec, baselines: Baselines, now: float) -> Plan:
-        self._corruption = self._trials.veto(spec.verify_epoch)
+        self._corruption = self._trials.veto
         known = Known(
             baselines,
             contended=self._drifts.contended(now),
@@ -490,6 +500,7 @@ class Agent:
             statistics=counting.statistics,
             since=counting.since,
             window=counting.window,
+            soaked=counting.soaks.done,
             settled_at=planning.settled_at.at if planning.settled_at else None,
             agent_version=self._version,
             batch_ceiling_pages=self._batch_ceiling_pages,

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What an earlier life of this agent knew, from the files of the state folder and the node's own status. Pure.
 
-A status of another boot is as good as none. One that was edited, or told by another release, is read as far as it makes
-sense: what is not understood is not known.
+A status of another boot tells which wishes were soaked, and is as good as none else. One that was edited, or told by
+another release, is read as far as it makes sense: what is not understood is not known.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from numamigration_agent.window import Window, window_of_status
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.machinery.records import dataclass, field
 from numamigration_api.machinery.shapes import count, mapping, moment, objects, texts
-from numamigration_api.vocabulary import NodeCondition, Outcome, Reason
+from numamigration_api.vocabulary import NodeCondition, Outcome, Reason, SettingsGroup
 
 _SETTLED: Final = (Outcome.APPLIED, Outcome.ALREADY_SET, Outcome.CLAMPED)  # a tuple: what is asked may not be hashable
 _DRIFTED: Final = (Reason.DRIFT_DETECTED, Reason.CONTENDED)
@@ -47,6 +47,7 @@ class Earlier:
         contended_since: since when, for people.
         statistics: None when none of this boot were told.
         verdict: of the last trial, as the status has it.
+        soaked: by group, the revision of the wish that was soaked, on whatever boot.
     """
 
     baselines: Baselines
@@ -60,6 +61,7 @@ class Earlier:
     contended: frozenset[str] = frozenset()
     contended_since: str = ""
     verdict: Verdict | None = None
+    soaked: Mapping[SettingsGroup, str] = field(default_factory=dict)
 
 
 def recall(begun: Begun, state: Mapping[str, Any]) -> Earlier:
@@ -69,8 +71,9 @@ def recall(begun: Begun, state: Mapping[str, Any]) -> Earlier:
     on_file = begun.loaded.values if isinstance(begun.loaded, Baselines) else {}
     mask = baselines.values.get(REASONS_FIELD)
     reasons_seen = reason_names(mask) if mask else frozenset[str]()
+    soaked = soaked_of_status(status)
     if status.get("bootID") != boot_id:
-        return Earlier(baselines=baselines, on_file=on_file, reasons_seen=reasons_seen)
+        return Earlier(baselines=baselines, on_file=on_file, reasons_seen=reasons_seen, soaked=soaked)
     revision, settled_at = status.get("observedRevision"), moment(status.get("settledAt"))
     same = revision == mapping(state.get("spec")).get("revision")
     contended, contended_since = contended_of_status(status) if same else (frozenset[str](), "")
@@ -86,7 +89,15 @@ def recall(begun: Begun, state: Mapping[str, Any]) -> Earlier:
         contended=contended,
         contended_since=contended_since,
         verdict=verdict_of_status(status, boot_id),
+        soaked=soaked,
     )
+
+
+def soaked_of_status(status: Mapping[str, Any]) -> dict[SettingsGroup, str]:
+    """Return by group the wish that a status says was soaked."""
+    groups = mapping(status.get("groups"))
+    told = {name: mapping(groups.get(name)).get("soakedRevision") for name in SettingsGroup}
+    return {name: revision for name, revision in told.items() if isinstance(revision, str)}
 
 
 def totals_of_status(status: Mapping[str, Any]) -> dict[str, int]:

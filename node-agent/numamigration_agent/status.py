@@ -92,7 +92,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "offload": offload_phrase(view.facts),
             "conditions": merge_conditions(conditions, found, generation=view.spec.generation, now=now),
             # Left out when empty: what an apply empties becomes null, which the CRD refuses (kube-apiserver 1.37).
-            "groups": {str(group.wish.group): _group_json(group) for group in groups} or None,
+            "groups": {str(group.wish.group): _group_json(group, view.soaked) for group in groups} or None,
             "capabilities": _capabilities(view),
             "dmaEngines": _engines(view.facts),
             "knobs": [_knob_json(row, view.baselines) for row in _all_rows(view, groups)][:KNOBS_MAX],
@@ -227,9 +227,14 @@ def _shown(knob: Knob | None, value: Value | None) -> str | None:
     return shorten(knob.codec.show(value), KNOB_TEXT_LENGTH_MAX) if knob and value is not None else None
 
 
-def _group_json(group: GroupPlan) -> dict[str, Any]:
+def _group_json(group: GroupPlan, soaked: Mapping[SettingsGroup, str]) -> dict[str, Any]:
     return _without_none(
-        {"state": str(group.state), "reason": str(group.reason), "message": shorten(group.message) or None}
+        {
+            "state": str(group.state),
+            "reason": str(group.reason),
+            "message": shorten(group.message) or None,
+            "soakedRevision": soaked.get(group.wish.group),
+        }
     )
 
 

@@ -52,9 +52,10 @@ class Trials:
         """Return the last verdict, beside how often a spec has asked for one."""
         return Record(self.verdict, epoch)
 
-    def veto(self, epoch: int) -> Veto | None:
-        """Return why no engine may be on: one has copied wrong, whatever engine is asked for now."""
-        corrupt = self.record(epoch).corrupt
+    @property
+    def veto(self) -> Veto | None:
+        """Why no engine may be on: one has copied wrong on this boot, whatever is asked for now."""
+        corrupt = self.verdict if self.verdict and self.verdict.is_corrupt else None
         return Veto(Refusal(GroupState.FAILED, corrupt.reason, corrupt.message)) if corrupt else None
 
     def begin(self, trial: Trial) -> MovePages:
@@ -70,7 +71,7 @@ class Trials:
             return None
         found = judge(trial, moved.before, moved.answer, moved.after, moved.channels)
         found = replace(found, seconds=now - running.since, at=timestamp(wall))
-        if not running.blocked or found.result is VerificationResult.FAILED:
+        if not running.blocked or found.is_corrupt:
             self._keep(found, now)
         return None if running.blocked else found
 
@@ -78,7 +79,7 @@ class Trials:
         self.verdict = verdict
         again = verdict.result is VerificationResult.IMPOSSIBLE and not verdict.lasting
         self._try_again_at = now + TRY_AGAIN_SECONDS if again else NEVER
-        level = logging.ERROR if verdict.result is VerificationResult.FAILED else logging.INFO
+        level = logging.ERROR if verdict.is_corrupt else logging.INFO
         log.log(level, "engine tried", extra={"result": str(verdict.result), "found": verdict.message})
 
     def forget_impossible(self, now: float) -> None:

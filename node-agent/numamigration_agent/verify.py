@@ -8,8 +8,9 @@ moved and compared. Counters cannot replace it: an engine that copies wrong coun
   before each turn-on too. A grown ``verifyEpoch`` asks for it anew. A channel that went and came back is another one.
 * Pages that came over right show nothing if the CPU copied them. So ``folios_migrated`` must have grown by what was
   moved; where there is no such counter, the message says that nobody knows who copied.
-* A mismatch holds for the boot, whatever is loaded or wished afterwards: an engine that was wrong once is not trusted
-  because it was right later. What could not be tried is no verdict on the engine, and is tried again later.
+* A mismatch holds for the boot, whatever is loaded or wished afterwards, a grown ``verifyEpoch`` included: an engine
+  that was wrong once is not trusted because it was right later. The epoch under which it was found stays with it, and
+  tells the operator whether it has taken it in. What could not be tried is no verdict, and is tried again later.
 * The kernel takes channels in its own order, so one can say how many channels were not tried, not which.
 
 Sources: "[PATCH RFC v6 0/5]" of the batch copy offload series, 3/5 (reasons) and 4/5 (dcbm: channels, counters);
@@ -132,6 +133,11 @@ class Verdict:
         return self.result is not VerificationResult.IMPOSSIBLE
 
     @property
+    def is_corrupt(self) -> bool:
+        """Whether it is that an engine copies wrong, which holds until the next boot."""
+        return self.result is VerificationResult.FAILED
+
+    @property
     def reason(self) -> Reason:
         """What to say in conditions and groups."""
         return _REASONS[self.result]
@@ -153,14 +159,9 @@ class Record(NamedTuple):
 
     @property
     def current(self) -> Verdict | None:
-        """The verdict, unless another trial was asked for since."""
-        return self.verdict if self.verdict and self.verdict.epoch >= self.epoch else None
-
-    @property
-    def corrupt(self) -> Verdict | None:
-        """The verdict if it is that the engine copies wrong, whatever engine is asked for now."""
-        found = self.current
-        return found if found and found.result is VerificationResult.FAILED else None
+        """The verdict, unless another trial was asked for since; nothing that is asked for undoes a mismatch."""
+        holds = self.verdict is not None and (self.verdict.is_corrupt or self.verdict.epoch >= self.epoch)
+        return self.verdict if holds else None
 
     def about(self, subject: Subject) -> Verdict | None:
         """Return the verdict on just this subject."""
@@ -269,7 +270,8 @@ def _mismatch(trial: Trial, wrong: Sequence[Passage]) -> str:
     first, number = wrong[0], sum(row.wrong for row in wrong)
     return (
         f"{number} of our own test folios came over with wrong bytes, the first one from NUMA node {first.source} to "
-        f"{first.destination} at byte {first.wrong_at} of its batch ({trial.subject})"
+        f"{first.destination} at byte {first.wrong_at} of its batch ({trial.subject}); offload stays off until this "
+        "host is booted anew"
     )
 
 
@@ -362,6 +364,6 @@ def parse_verdict(document: Mapping[str, Any], dialect: str) -> Verdict:
 
 
 def worst(verdicts: Iterable[Verdict | None]) -> Verdict | None:
-    """Return which of several records of one boot holds: the youngest epoch, and of one epoch the bad news."""
+    """Return which of several records of one boot holds: the bad news, else the youngest epoch."""
     known = [verdict for verdict in verdicts if verdict and verdict.is_kept]
-    return max(known, key=lambda found: (found.epoch, found.result is VerificationResult.FAILED), default=None)
+    return max(known, key=lambda found: (found.is_corrupt, found.epoch), default=None)

@@ -43,6 +43,7 @@ class View:
         verdict: what the last trial of an engine has shown, unless another one was asked for since.
         corrected: what was set back lately, in words.
         skewed: the installed CRD did not take the last status as a whole.
+        soaked: by group, the revision of the wish that was in force for as long as the spec asks.
         finding: what the watch found of an engine that stays on.
     """
 
@@ -61,6 +62,7 @@ class View:
     statistics: Statistics = field(default_factory=Statistics)
     since: str | None = None
     window: Window | None = None
+    soaked: Mapping[SettingsGroup, str] = field(default_factory=dict)
     settled_at: str | None = None
     agent_version: str = ""
     batch_ceiling_pages: int = 0

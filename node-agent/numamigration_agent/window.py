@@ -2,19 +2,30 @@
 """Numbers before and after the change to one revision, by which an operator judges it. Pure.
 
 * ``before`` ends when the revision is first decided on, which is before anything of it is written. An agent that has
-  just started knows no before, and does not make one up from numbers that the change may have moved already.
-* ``after`` begins with the first sample after the revision was found in force, and is told once it is as long as the
-  soak that was asked for, at least one statistics window. What is not in force any more meanwhile begins anew.
+  just started knows no before, and does not make one up from numbers that the change may have moved already. While a
+  wish of an earlier revision soaks, what was before that one stays.
+* ``after`` is told at the end of each soak, over that soak, and when a guardrail becomes crossed, over the oldest soak
+  so far. Where no soak tells it, it begins with the first sample after the revision was found in force, and is told
+  once it is as long as the soak that was asked for, at least one statistics window. What is not in force any more
+  meanwhile begins anew.
+* A guardrail that becomes crossed is told once for each revision, however far it moves on.
 * Both are as JSON has them, so that they outlive the agent in the status.
 * A counter that was not there at both ends is absent. Pressure is what the kernel says at the end.
+* How many pages engines were to copy and did not copy (``pagesNotOffloaded``) is never told, and so neither is the
+  other part of that share, for no bound on it is sound: base pages are counted for all migrations together, and which
+  folios are left to the CPU rightly (hugetlb, private data, an unexpected reference, a reason that is not eligible) is
+  counted nowhere, while engines count folios of any size, and some of them twice. Engines that copy nothing are found
+  with own pages (effect.py), and told as OffloadIneffective.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from numamigration_agent.statistics import PRESSURES, TOTALS, Sample, Statistics
+from numamigration_api.machinery.canonical import canonical_json
+from numamigration_api.machinery.guardrails import crossed
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.machinery.records import dataclass, replace
 from numamigration_api.machinery.shapes import mapping
@@ -36,20 +47,28 @@ class Window:
     Attributes:
         revision: of the spec.
         before: None when there are no numbers of before.
-        after: None while it is being watched.
-        first: the sample with which `after` begins; None while the revision is not in force.
+        after: None while nothing is told.
+        first: the sample since which the revision is in force; None while it is not.
+        crossed: guardrails whose crossing was told, as canonical JSON.
     """
 
     revision: str
     before: Mapping[str, Any] | None = None
     after: Mapping[str, Any] | None = None
     first: Sample | None = None
+    crossed: frozenset[bytes] = frozenset()
 
 
-def begin_window(revision: str, known: Statistics) -> Window:
-    """Return the window of a revision that nothing of was written yet."""
+def begin_window(revision: str, known: Statistics, before: Mapping[str, Any] | None = None) -> Window:
+    """Return the window of a revision that nothing of was written yet.
+
+    Args:
+        revision: of the spec.
+        known: the statistics.
+        before: numbers from before a change that is still being watched; None when there is none.
+    """
     samples = (*known.past[:1], *known.history[-1:])
-    return Window(revision, _numbers(samples[0], samples[-1], known) if samples else None)
+    return Window(revision, before or (_numbers(samples[0], samples[-1], known) if samples else None))
 
 
 def advance_window(window: Window, known: Statistics, *, in_force: bool, seconds: float) -> Window:
@@ -59,7 +78,7 @@ def advance_window(window: Window, known: Statistics, *, in_force: bool, seconds
         window: so far.
         known: the statistics with the sample.
         in_force: the revision is.
-        seconds: how long `after` shall be.
+        seconds: how long `after` shall be, where no soak tells it.
     """
     if window.after is not None:
         return window
@@ -68,9 +87,28 @@ def advance_window(window: Window, known: Statistics, *, in_force: bool, seconds
     newest = known.history[-1]
     if window.first is None:
         return replace(window, first=newest)
-    if newest.at - window.first.at < seconds:
+    return window if newest.at - window.first.at < seconds else tell_window(window, window.first, known)
+
+
+def tell_window(window: Window, first: Sample, known: Statistics) -> Window:
+    """Return the window with the numbers since a sample."""
+    return replace(window, after=_numbers(first, known.history[-1], known) or window.after)
+
+
+def cross_window(window: Window, first: Sample, known: Statistics, guardrails: Iterable[Mapping[str, Any]]) -> Window:
+    """Return the window with the numbers since a sample if any guardrail has become crossed by them.
+
+    Args:
+        window: so far.
+        first: the sample with which the numbers begin.
+        known: the statistics.
+        guardrails: as JSON has them.
+    """
+    before, after = window.before or {}, _numbers(first, known.history[-1], known)
+    over = frozenset(canonical_json(row) for row in guardrails if after and crossed(row, before, after))
+    if over <= window.crossed:
         return window
-    return replace(window, after=_numbers(window.first, newest, known), first=None)
+    return replace(window, after=after, crossed=window.crossed | over)
 
 
 def window_json(window: Window) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
-from numamigration_api.machinery.canonical import spec_revision
+from numamigration_api.machinery.canonical import spec_revision, wish_revision
 from numamigration_api.machinery.records import dataclass, replace
 from numamigration_api.machinery.shapes import count, mapping, objects, texts
 from numamigration_api.vocabulary import (
@@ -41,6 +41,7 @@ class Wish:
     Attributes:
         settings: the group's settings as JSON has them.
         accepted_risks: as text, since a newer operator may know more risks; one that is unknown here accepts nothing.
+        revision: by which the operator knows what was soaked; empty of what no policy asks here.
         skew: what this release does not understand; empty when all is known.
     """
 
@@ -53,6 +54,7 @@ class Wish:
     verification: Verification = Verification.FIRST_USE
     accepted_risks: frozenset[str] = frozenset()
     release: Release = Release.KEEP
+    revision: str = ""
     skew: str = ""
 
 
@@ -73,6 +75,7 @@ class Spec:
         revision: hash of the spec; None in the empty spec of a new object.
         whole: the revision is that of the rest, so nothing is missing of what the operator wrote.
         soak_seconds: how long what became of it is watched; 0 when nobody asked.
+        guardrails: limits whose crossing is told at once, as JSON has them.
         verify_epoch: grows when a person, or the operator, asks for a fresh trial of the engine.
         unknown: names of groups that this release does not know.
     """
@@ -83,6 +86,7 @@ class Spec:
     wishes: tuple[Wish, ...] = ()
     plans: tuple[PlanRequest, ...] = ()
     soak_seconds: float = 0.0
+    guardrails: tuple[Mapping[str, Any], ...] = ()
     unknown: tuple[str, ...] = ()
     verify_epoch: int = 0
 
@@ -95,17 +99,17 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
     """Return the spec of a NodeMigrationState as JSON has it."""
     spec = mapping(state.get("spec"))
     groups, revision = mapping(spec.get("groups")), spec.get("revision")
+    observe = mapping(spec.get("observe"))
     return Spec(
         generation=count(mapping(state.get("metadata")).get("generation")) or 0,
         revision=revision if isinstance(revision, str) else None,
         whole=_is_whole(spec),
-        wishes=tuple(
-            _wish(group, mapping(groups[group]), mapping(groups[group])) for group in SettingsGroup if group in groups
-        ),
+        wishes=tuple(_group_wish(group, mapping(groups[group])) for group in SettingsGroup if group in groups),
         plans=tuple(_plan(plan) for plan in objects(spec.get("plans"))),
         unknown=tuple(sorted(groups.keys() - _KNOWN_GROUPS)),
         verify_epoch=count(spec.get("verifyEpoch")) or 0,
-        soak_seconds=float(count(mapping(spec.get("observe")).get("soakSeconds")) or 0),
+        soak_seconds=float(count(observe.get("soakSeconds")) or 0),
+        guardrails=objects(observe.get("guardrails")),
     )
 
 
@@ -114,6 +118,14 @@ def _is_whole(spec: Mapping[str, Any]) -> bool:
         return bool(spec.get("revision") == spec_revision(spec))
     except (AttributeError, TypeError, ValueError):
         return False
+
+
+def _group_wish(group: SettingsGroup, body: Mapping[str, Any]) -> Wish:
+    try:
+        revision = wish_revision(body)
+    except (AttributeError, TypeError, ValueError):
+        revision = ""
+    return replace(_wish(group, body, body), revision=revision)
 
 
 def _plan(plan: Mapping[str, Any]) -> PlanRequest:

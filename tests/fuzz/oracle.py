@@ -28,6 +28,7 @@ from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateGone, StateSeen
 from numamigration_agent.events import Command, Event, JobDone, Run
 from numamigration_agent.jobs import MovePages
+from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.models.node_state import NodeMigrationStateStatus
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.files import Row
@@ -475,7 +476,15 @@ class Oracle:
             row["field"] for row in found.get("knobs", ()) if "baseline" in row and row.get("outcome") in IN_FORCE
         }
         self._ours |= in_force  # what comes later is drift
+        self._check_soaked(found)
         return found
+
+    def _check_soaked(self, status: Mapping[str, Any]) -> None:
+        """No wish is soaked before it was there for so long; when it came into force is known to the agent alone."""
+        for group, result in status.get("groups", {}).items():
+            if revision := result.get("soakedRevision"):
+                since = self.world.now - self.world.asked_at.get((group, revision), self.world.now)
+                require(since >= self.world.soak_seconds, 8, f"{group} is soaked {since:g} s after it was asked for")
 
     def applied(self) -> None:
         """Check what the node state says now."""
@@ -585,6 +594,7 @@ class Oracle:
             require(result.get("state") in states, 11, f"{group} is {result}, not one of {sorted(states)}: {wish}")
             if result["state"] == "Ready":
                 self._check_ready(group, wish)
+                require(result.get("soakedRevision") == wish_revision(wish), 8, f"{group} was never soaked: {result}")
             elif result["state"] not in {"Restored", "Held"} and group == "offload" and not self._is_misread:
                 on = [name for name in SWITCHES if self._is_ours(name) and self.held().get(name) == "1"]
                 require(not on, 3, f"{on} is on and {result}")

@@ -46,7 +46,8 @@ class Trust:
     def rebooted(self) -> None:
         """Forget all: engines are tried anew on each boot."""
         self._loads, self._proven = 0, set[Key]()
-        self._corrupt: int | None = None
+        self.is_corrupt = False
+        """Own pages came over wrong on this boot, and a home of that is left."""
         self._corrupt_homes = set[str]()
         self._wrong = self._passed = self._exchanged = False
         self.in_window = self._turned_on_verified = False
@@ -71,11 +72,6 @@ class Trust:
         slow_or_failing = any(row.hangs or row.error_share or row.copy_seconds for row in self._state.engines)
         return self._exchanged or self.is_corrupt or slow_or_failing
 
-    @property
-    def is_corrupt(self) -> bool:
-        """Whether own pages came over wrong on this boot, and no later trial was passed."""
-        return self._corrupt is not None
-
     def _key(self) -> Key:
         return self._loads, frozenset(self._oracle.usable()), self._oracle.held().get(CHANNELS, "")
 
@@ -84,7 +80,7 @@ class Trust:
     def started(self) -> None:
         """Note that a new agent knows what is in files and status alone."""
         if not self._corrupt_homes:
-            self._corrupt = None
+            self.is_corrupt = False
         if self._memory_gone:
             self._paused_until = float("-inf")
         self._wrong = self._passed = False
@@ -181,13 +177,10 @@ class Trust:
         """Note that the agent knows how its pages came over."""
         if not isinstance(answer, Moved):
             return
-        epochs = [(spec or {}).get("verifyEpoch", 0) for spec in self._oracle._live]
         if self._wrong:
-            self._corrupt, self._corrupt_homes = min(epochs, default=0), set()
+            self.is_corrupt, self._corrupt_homes = True, set()
         elif self._passed:
             self.in_window = False
-            if self._corrupt is not None and max(epochs, default=0) > self._corrupt:
-                self._corrupt = None
 
     def told(self, status: Any) -> None:
         """Note what is in the other home, and that the agent stays away from the engine."""
@@ -205,14 +198,9 @@ class Trust:
         if text == "0":
             self._seen_on, self._knows_on, self._sign = False, False, None
             return
-        require(self._may_be_on, 15, "an engine that copied wrong is turned on again")
+        require(not self.is_corrupt, 15, "an engine is turned on after one copied wrong on this boot")
         require(self._world.now >= self._paused_until, 16, "an engine goes on again before its pause is over")
         self.in_window, self._is_sick = verified, False
-
-    @property
-    def _may_be_on(self) -> bool:
-        epochs = [(spec or {}).get("verifyEpoch", 0) for spec in self._oracle._live]
-        return self._corrupt is None or max(epochs, default=0) > self._corrupt
 
     def stored(self, name: str, *, verified: bool) -> None:
         """Note that the kernel took a write."""
@@ -233,7 +221,7 @@ class Trust:
         known = self._knows_on and self._is_on and self._is_on_file  # a switch that shows junk tells nobody
         if not known or self._refused_off or not wish or ENGINE in self._oracle._others:
             return
-        require(self._may_be_on, 15, "an engine that copied wrong is on")
+        require(not self.is_corrupt, 15, "an engine that copied wrong is on")
         tries = wish["mode"] == "Apply" and wish["verification"] != "Off" and wish["settings"]["engine"] == "DMA"
         if tries and self._turned_on_verified and CHANNELS not in self._oracle._others:
             require(self._key() in self._proven, 15, f"{self._key()} is on, and our pages passed {self._proven} only")

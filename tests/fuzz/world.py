@@ -27,7 +27,7 @@ from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, State
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
 from numamigration_agent.jobs import Begin, MovePages, Probe, Wrote, perform
 from numamigration_agent.loop import Agent
-from numamigration_api.machinery.canonical import spec_revision
+from numamigration_api.machinery.canonical import spec_revision, wish_revision
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.calls import Call
 from tests.fakekernel.config import Workload
@@ -41,6 +41,8 @@ from tests.unit.agent_rig import FakeSysfs
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TIMING: Final = Timing(report_min=100, report_max=150, drift_check=60, statistics_window=60)
+SOAK_SECONDS: Final = 30
+GUARDRAIL: Final = {"metric": "migrationFailures", "max": "0.1", "minFolios": 512}
 CALM_SECONDS: Final = 500.0
 """Longer than the longest pause before another try (300 s), and a report interval (150 s) after it."""
 TASKS_MAX: Final = 2000
@@ -150,6 +152,9 @@ class World:
         self._move = PatientMover(self.kernel)
         self._old_statuses: list[dict[str, Any]] = []
         self._made = self._epoch = 0
+        self.soak_seconds = SOAK_SECONDS
+        self.asked_at: dict[tuple[str, str], float] = {}
+        """By group and revision of a wish, when it was written for the first time."""
         self._rng = random.Random(history.seed)
         self.oracle = Oracle(self)
         self._create()
@@ -310,18 +315,23 @@ class World:
         """Write a spec, as the operator does."""
         self.make_state()
         if self.object is not None:
-            spec = {"groups": copy.deepcopy(dict(groups)), "plans": []}
+            observe = {"soakSeconds": SOAK_SECONDS, "guardrails": [GUARDRAIL]}
+            spec = {"groups": copy.deepcopy(dict(groups)), "plans": [], "verifyEpoch": self._epoch, "observe": observe}
+            for name, body in groups.items():
+                self.asked_at.setdefault((name, wish_revision(body)), self.now)
             self.object["metadata"]["generation"] += 1
-            epoch = {"verifyEpoch": self._epoch} if self._epoch else {}
-            self.object["spec"] = {"revision": spec_revision(spec), **spec, **epoch}
+            self.object["spec"] = {"revision": spec_revision(spec), **spec}
             self._show()
 
     def verify_anew(self) -> None:
         """Ask for another trial, as the operator does when an engine of this kind was wrong somewhere."""
         self._epoch += 1
         if (self.object or {}).get("spec", {}).get("groups") is not None and self.object is not None:
+            spec = self.object["spec"]
             self.object["metadata"]["generation"] += 1
-            self.object["spec"]["verifyEpoch"] = self._epoch
+            spec["verifyEpoch"] = self._epoch
+            if not spec.get("isEdited"):
+                spec["revision"] = spec_revision(spec)
             self._show()
 
     def turn(self, mode: str) -> None:

@@ -178,8 +178,8 @@ class Rig:
         """Write a spec, as the operator does, and let the agent come to rest."""
         generation = self.object["metadata"]["generation"] + 1
         self.object["metadata"]["generation"] = generation
-        spec = {"groups": dict(groups or {}), "plans": plans or [], **more}
-        self.object["spec"] = {"revision": spec_revision(spec), "verifyEpoch": verify_epoch, **spec}
+        spec = {"groups": dict(groups or {}), "plans": plans or [], "verifyEpoch": verify_epoch, **more}
+        self.object["spec"] = {"revision": spec_revision(spec), **spec}
         self.send(StateSeen(copy.deepcopy(self.object)))
 
     def delete_state(self) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -434,15 +435,43 @@ def test_a_plan_says_that_the_engine_would_stay_off(start: Start) -> None:
     assert [(row["state"], row["reason"]) for row in rig.status["plans"]] == [("Failed", "CorruptionDetected")]
 
 
-def test_only_a_grown_epoch_has_an_engine_tried_again_that_corrupted(start: Start) -> None:
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_grown_epoch_does_not_bring_back_an_engine_that_corrupted_on_this_boot(start: Start, restarts: bool) -> None:
+    """Promise 15: it asks the others of the class for a trial; and the status still says when this one was wrong."""
     rig = start(CORRUPT)
     ask(rig)
     rig.kernel.set_engines(SOUND.engines)
+    stores = len(rig.stores)
 
+    if restarts:
+        rig.restart()
+    ask(rig, epoch=1)
+    ask(rig, {"engine": "CPUThreads"}, epoch=2)
+    ask(rig, epoch=2)
+    rig.pass_time(60)
+
+    assert not rig.kernel.snapshot().offloading
+    assert len(rig.stores) == stores
+    assert (rig.status["verification"]["result"], rig.status["verification"]["epoch"]) == ("Failed", 0)
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "CorruptionDetected")
+    assert "until this host is booted anew" in rig.group()["message"]
+    assert rig.condition("Degraded")["reason"] == "CorruptionDetected"
+
+
+def test_of_two_records_of_a_boot_the_mismatch_holds_though_the_other_is_of_a_younger_epoch(start: Start) -> None:
+    """Promise 15: a state folder that came back from a copy may know a pass only."""
+    rig = start(CORRUPT)
+    ask(rig)
+    rig.kernel.set_engines(SOUND.engines)
+    record = rig.folder / FILE_NAME
+    known = json.loads(record.read_text())
+    record.write_text(json.dumps({**known, "verdict": {**known["verdict"], "result": "Passed", "epoch": 1}}))
+
+    rig.restart()
     ask(rig, epoch=1)
 
-    assert rig.kernel.snapshot().offloading
-    assert rig.condition("Degraded")["status"] == "False"
+    assert not rig.kernel.snapshot().offloading
+    assert rig.group()["reason"] == "CorruptionDetected"
 
 
 def test_the_next_boot_begins_anew(start: Start) -> None:

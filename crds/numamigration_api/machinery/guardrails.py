@@ -2,10 +2,13 @@
 """Whether the numbers of a window cross a guardrail. Pure; the agent tells when they do, the operator decides by it.
 
 * What is not there never crosses: a kernel without the counter, too few folios, no window. Missing data neither trips
-  nor advances.
-* Shares are of what happened in the window. A share of folios is judged from `minFolios` on.
+  nor advances. What cannot be read is not there.
+* Shares are of what happened in the window, and judged from `minFolios` on (pages, where they are counted instead).
 * Migration failures and pressure have other causes too: a node that was over the limit before the change crosses it
   only when it is worse now, by a tenth at least.
+* Values are whole millionths, rounded up: limits have at most six digits behind the point, so nothing that is over one
+  is rounded to it. The module `decimal` would cost each agent half a megabyte.
+* Node readiness is no number of the node's, and has no value here.
 
 Sources: include/trace/events/migrate.h (reasons); Documentation/accounting/psi.rst; /proc/vmstat pgmigrate_success and
 pgmigrate_fail (mm/migrate.c); the driver's folios_migrated, folios_failed, folios_gated (batch copy offload series).
@@ -13,15 +16,20 @@ pgmigrate_fail (mm/migrate.c); the driver's folios_migrated, folios_failed, foli
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final, NamedTuple
 
+from numamigration_api.machinery.quantities import DECIMAL_PATTERN
+from numamigration_api.machinery.shapes import count
 from numamigration_api.vocabulary import GuardrailMetric
 
-WORSE_FACTOR: Final = Decimal("1.1")
-"""How much worse than before a number must be that was over the limit already."""
-SHARE_DIGITS: Final = Decimal("0.0001")
+MIN_FOLIOS: Final = 512
+"""From how many on a share is judged where the guardrail does not say; as in the policy's schema."""
+
+_MILLION: Final = 1_000_000
+_WORSE: Final = (11, 10)  # how much worse than before a number must be that was over the limit already
+_DECIMAL: Final = re.compile(DECIMAL_PATTERN)
 
 
 class Share(NamedTuple):
@@ -51,38 +59,56 @@ COMPARED: Final = frozenset({GuardrailMetric.MIGRATION_FAILURES, *LEVELS})
 """What may be over the limit without us."""
 
 
-def value_of(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int) -> Decimal | None:
-    """Return what a metric is over one window, as JSON has it; None when it cannot be told."""
-    level = LEVELS.get(metric)
-    if level is not None:
-        return _decimal(numbers.get(level))
-    share = SHARES.get(metric)
-    if share is None or any(name not in numbers for name in share.part + share.rest):
-        return None
-    part = sum(int(numbers[name]) for name in share.part)
-    whole = part + sum(int(numbers[name]) for name in share.rest)
-    return None if whole < max(1, min_folios) else (Decimal(part) / Decimal(whole)).quantize(SHARE_DIGITS)
+def value_of(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int) -> str | None:
+    """Return what a metric is over one window.
+
+    Args:
+        metric: of a guardrail.
+        numbers: of the window, as JSON has them.
+        min_folios: of how many at least a share is taken.
+
+    Returns:
+        A decimal string; None when it cannot be told.
+    """
+    value = _value(metric, numbers, min_folios)
+    return None if value is None else _text(value)
 
 
-def crossed(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Decimal | None:
-    """Return the value that is over the guardrail's limit; None when none is.
+def crossed(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
+    """Return the value that is over the guardrail's limit, as a decimal string; None when none is.
 
     Args:
         guardrail: ``{"metric", "max", "minFolios"}`` as a policy has it.
         before: numbers of the window before the change; empty when there are none.
         after: numbers of the window since.
     """
-    metric, limit = _metric(guardrail.get("metric")), _decimal(guardrail.get("max"))
+    metric, limit = _metric(guardrail.get("metric")), _millionths(guardrail.get("max"))
     if metric is None or limit is None:
         return None
-    min_folios = int(guardrail.get("minFolios") or 1)
-    value = value_of(metric, after, min_folios)
+    min_folios = count(guardrail.get("minFolios")) or MIN_FOLIOS
+    value = _value(metric, after, min_folios)
     if value is None or value <= limit:
         return None
-    earlier = value_of(metric, before, min_folios) if metric in COMPARED else None
-    if earlier is not None and earlier > limit and value <= earlier * WORSE_FACTOR:
+    earlier = _value(metric, before, min_folios) if metric in COMPARED else None
+    if earlier is not None and earlier > limit and value * _WORSE[1] < earlier * _WORSE[0]:
         return None
-    return value
+    return _text(value)
+
+
+def _value(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int) -> int | None:
+    if metric in LEVELS:
+        return _millionths(numbers.get(LEVELS[metric]))
+    if metric not in SHARES:
+        return None
+    part, rest = (_sum(numbers, names) for names in SHARES[metric])
+    if part is None or rest is None or part + rest < max(1, min_folios):
+        return None
+    return -(-part * _MILLION // (part + rest))
+
+
+def _sum(numbers: Mapping[str, Any], names: tuple[str, ...]) -> int | None:
+    found = [known for name in names if (known := count(numbers.get(name))) is not None]
+    return sum(found) if len(found) == len(names) else None
 
 
 def _metric(word: object) -> GuardrailMetric | None:
@@ -92,8 +118,13 @@ def _metric(word: object) -> GuardrailMetric | None:
         return None
 
 
-def _decimal(value: object) -> Decimal | None:
-    try:
-        return None if value is None else Decimal(str(value))
-    except InvalidOperation:
+def _millionths(text: object) -> int | None:
+    if not isinstance(text, str) or _DECIMAL.fullmatch(text) is None:
         return None
+    whole, _, fraction = text.partition(".")
+    return int(whole) * _MILLION + int(fraction.ljust(6, "0"))
+
+
+def _text(value: int) -> str:
+    text = f"{value // _MILLION}.{value % _MILLION:06d}"
+    return text.rstrip("0").rstrip(".")
