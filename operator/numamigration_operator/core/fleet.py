@@ -36,6 +36,7 @@ from numamigration_operator.core.progress import (
     place_of,
     progress_of,
     turn_of,
+    waits_for_readiness,
     watches_readiness,
 )
 from numamigration_operator.core.render import Turn, is_safe, observed, render
@@ -550,7 +551,7 @@ class Fleet:
                 turns.get(uid, NO_TURN),
                 resolution.won.get(uid, ()),
                 wanted,
-                uid in unproven,
+                uid in unproven or waits_for_readiness(record, policy.rollout),
                 stop,
             )
             for uid in turns.keys() | unproven

@@ -50,6 +50,11 @@ def watches_readiness(policy: PolicyFacts) -> bool:
     return any(guardrail.metric is GuardrailMetric.NODE_NOT_READY for guardrail in policy.rollout.guardrails)
 
 
+def waits_for_readiness(record: NodeRecord, rollout: PolicyRollout) -> bool:
+    """Return whether a node that has soaked goes on counting, since nobody knows yet that it is ready."""
+    return record.ready is not True and record.name in rollout.book.unproven and watches_readiness(rollout.facts)
+
+
 def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
     """Return what an agent shall watch once it has what these policies push: the longest soak, the narrowest limits."""
     rollouts = [policy.rollout for policy in policies]
