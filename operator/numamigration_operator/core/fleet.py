@@ -223,9 +223,23 @@ class Fleet:
     def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
         """Take in one node state."""
         record = self._record(state.metadata.name)
+        if record.name not in self._dirty and not record.is_lost and record.take_numbers(state, now):
+            self._renumber(record)
+            return
         record.take_state(state, now, wall, self._pools)
         self._note_resistance(record)
         self._mark(record)
+
+    def _renumber(self, record: NodeRecord) -> None:
+        """Count the numbers of a node of which nothing else moved, as almost every report is."""
+        statistics = record.report.statistics if record.report is not None else None
+        for uid, old in record.contributions.items():
+            policy = self._policies.get(uid)
+            if policy is None or old.statistics is None or statistics is None or old.statistics == statistics:
+                continue
+            record.contributions[uid] = old._replace(statistics=statistics)
+            policy.tally.renumber(old.statistics, statistics)
+            policy.sums_moved = True
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a node state is gone; its Node gets a new one."""

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import GroupState, SettingsGroup
+from numamigration_api.vocabulary import GroupState, NodeBucket, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject
 from numamigration_operator.core.pool import Pool
@@ -33,6 +33,7 @@ from numamigration_operator.core.wishes import (
 )
 
 OPEN_REVISIONS_MAX: Final = 32  # an event of an open write is no foreign edit; a watch lags by a few of them
+NO_CELL: Final = Cell("", "")
 UNCHANGED: Final = frozenset({GroupState.REFUSED, GroupState.UNSUPPORTED})
 RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
 
@@ -176,6 +177,11 @@ class NodeRecord:
         return next((value for key, value in self._labels if key == ZONE_LABEL), "")
 
     @property
+    def is_lost(self) -> bool:
+        """It counts as unreachable for a policy."""
+        return any(one.verdict.bucket is NodeBucket.UNREACHABLE for one in self.contributions.values())
+
+    @property
     def is_open(self) -> bool:
         """A write of it is on its way."""
         return bool(self.open_revisions)
@@ -220,6 +226,24 @@ class NodeRecord:
             return False
         self._labels = tuple(pools.labels(pair) for pair in sorted(labels.items()))
         return True
+
+    def take_numbers(self, state: StateObject, now: float) -> bool:
+        """Take in a report in which nothing but numbers moved; return False for any other, of which nothing is taken."""
+        meta, status, known = state.metadata, state.status, self.report
+        if known is None or meta.generation != self.generation or meta.uid != self.state_uid or self.open_revisions:
+            return False
+        report = report_of(status)
+        if report is None or report._replace(statistics=known.statistics) != known or not self._owned_alike(state):
+            return False
+        self.report = report if report == known else known._replace(statistics=report.statistics)
+        if status.reported_at != self.reported_at:
+            self.reported_at, self.silent_since = status.reported_at, now
+        return True
+
+    def _owned_alike(self, state: StateObject) -> bool:
+        cell = self.cell if self.cell is not None else NO_CELL
+        same_cell = (state.status.dialect, state.status.hardware_class) == cell
+        return same_cell and tuple(owner.uid for owner in state.metadata.owner_references) == self.owners
 
     def take_state(self, state: StateObject, now: float, wall: datetime, pools: Pools) -> None:
         """Take in the node state as the API server shows it."""

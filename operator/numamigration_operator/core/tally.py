@@ -60,7 +60,7 @@ class Tally:
         self.plans: Counter[str] = Counter()
         self._reporting = 0
         self._nodes_with: Counter[str] = Counter()
-        self._sums: dict[str, Decimal] = dict.fromkeys(COUNTERS, Decimal(0))
+        self._sums: dict[str, Decimal | int] = dict.fromkeys(COUNTERS, 0)
 
     @property
     def matched(self) -> int:
@@ -100,12 +100,20 @@ class Tally:
         if one.statistics is not None:
             self._add_statistics(one.statistics, sign)
 
+    def renumber(self, old: Statistics, new: Statistics) -> None:
+        """Count a node's numbers as `new` where they were counted as `old`."""
+        self._add_statistics(old, -1)
+        self._add_statistics(new, 1)
+
     def _add_statistics(self, statistics: Statistics, sign: int) -> None:
-        values = {name: value for name in COUNTERS if (value := getattr(statistics, name)) is not None}
-        self._reporting += sign * bool(values)
-        for name, value in values.items():
-            self._nodes_with[name] += sign
-            self._sums[name] += sign * Decimal(value)
+        found = False
+        for name in COUNTERS:
+            value = getattr(statistics, name)
+            if value is not None:
+                found = True
+                self._nodes_with[name] += sign
+                self._sums[name] += sign * (value if type(value) is int else Decimal(value))
+        self._reporting += sign * found
 
     def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
         if verdict == READY:
