@@ -129,7 +129,11 @@ def test_each_kind_of_node_has_its_own_canaries() -> None:
 
 
 def test_canaries_are_spread_over_zones() -> None:
-    world = Rollout(nodes=30, zones=3)
+    world = Rollout(nodes=30)
+    for zone in ("z1", "z2"):
+        world.add_node(f"in-{zone}", **{ZONE: zone})
+    world.step()
+    world.answer()
 
     world.begin(rollout=rollout(nodes=3))
 
@@ -264,6 +268,24 @@ def test_an_edit_in_mid_rollout_begins_with_a_canary_again() -> None:
 
     assert len(world.having(2)) == 1
     assert len(world.having(4)) <= 2
+
+
+def test_a_soak_of_the_settings_of_before_proves_nothing() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    (canary,) = world.having(2)
+
+    world.report(canary, soaked=False)
+    world.states[canary]["status"]["groups"]["offload"]["soakedRevision"] = "0123456789abcdef"
+    world.show_state(canary)
+    world.pass_time()
+
+    assert world.status("p")["overlays"]["unproven"] == 1
+    assert world.having(2) == [canary]
 
 
 def test_an_edit_takes_a_node_first_that_is_unproven_already() -> None:
