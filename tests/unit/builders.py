@@ -17,6 +17,9 @@ from numamigration_operator.core.decisions import Decisions, EventWish, Patch, W
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, StateObject
+from numamigration_operator.core.policy_rollout import Goal
+from numamigration_operator.core.render import Turn
+from numamigration_operator.core.resolve import PolicyFacts
 
 START = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OFFLOAD: dict[str, Any] = {"engine": "DMA", "channels": 4}
@@ -75,6 +78,16 @@ def state(
         "status": status or {},
     }
     return msgspec.json.decode(json.dumps(document).encode(), type=StateObject)
+
+
+def admitted(one: PolicyFacts) -> Turn:
+    """The turn of a node that every rollout has admitted."""
+    return Turn(Goal(one.wishes, one.revision), admitted=True)
+
+
+def awaiting(one: PolicyFacts) -> Turn:
+    """The turn of a node that no rollout has reached yet."""
+    return Turn(Goal(one.wishes, one.revision))
 
 
 class World:
@@ -252,6 +265,24 @@ class World:
                 self.relist()
             elif not found.writes:
                 return Decisions(writes, events, found.look_again)
+        raise AssertionError(f"decides without end: {[write.key for write in found.writes]}")
+
+    def specs(self, seconds: float = 0.0) -> list[Write]:
+        """Look, and store what comes before specs, until specs are decided; return these, which are on their way.
+
+        What needs a second reservation waits for the next status: that takes `seconds`.
+        """
+        until = self.now + seconds
+        for _ in range(LOOKS_MAX):
+            found = self.decide()
+            open_writes = [write for write in found.writes if write.key.kind is WriteKind.STATE_SPEC]
+            self.carry_out(write for write in found.writes if write not in open_writes)
+            if found.relist:
+                self.relist()
+            elif open_writes or (not found.writes and self.now >= until):
+                return open_writes
+            elif not found.writes:
+                self.now += 1
         raise AssertionError(f"decides without end: {[write.key for write in found.writes]}")
 
     def relist(self) -> None:

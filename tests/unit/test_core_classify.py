@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from numamigration_api.vocabulary import NodeBucket, SettingsGroup
-from numamigration_operator.core.classify import CHECKS, NodeFacts, Verdict, classify, report_of
+from numamigration_api.vocabulary import NodeBucket, Reason, SettingsGroup
+from numamigration_operator.core.classify import ARRIVED, CHECKS, NodeFacts, Progress, Verdict, classify, report_of
 from numamigration_operator.core.objects import PolicyObject, StateStatus
-from numamigration_operator.core.render import render
-from numamigration_operator.core.resolve import policy_facts, resolve
+from numamigration_operator.core.render import Turn, render
+from numamigration_operator.core.resolve import PolicyFacts, policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, revision_of
-from tests.unit.builders import OFFLOAD, TIERING, policy
+from tests.unit.builders import OFFLOAD, TIERING, admitted, awaiting, policy
 
 BOTH = {"offload": OFFLOAD, "balancing": TIERING}
 DEADLINE = 900
@@ -29,11 +30,13 @@ def verdict(
     silence: float = 0.0,
     before: Spec = Spec(),  # noqa: B008
     agent_expected: bool = True,
+    progress: Progress = ARRIVED,
+    turn: Callable[[PolicyFacts], Turn] = admitted,
 ) -> Verdict:
     """Classify a node for the first of `policies`; its agent has reported `groups` (state or ``state:reason``)."""
     facts = [policy_facts(one) for one in policies]
     resolution = resolve(facts)
-    wanted = render(resolution, before, ())
+    wanted = render(resolution, before, (), turn)
     observed = revision or revision_of(wanted)
     status = {
         "observedRevision": observed,
@@ -58,6 +61,7 @@ def verdict(
             report=report_of(msgspec.convert(status if spoke else {}, StateStatus)),
             silent_since=0.0,
             now=silence,
+            progress={facts[0].uid: progress},
         ),
     )
 
@@ -162,13 +166,75 @@ def test_of_two_findings_the_first_in_order_counts(case: Verdict, bucket: str) -
 def test_the_order_of_the_checks_is_the_order_of_the_words() -> None:
     words = [check.__name__.strip("_") for check in CHECKS]
 
-    assert words == ["overridden", "no_agent", "unsupported", "unreachable", "failed", "refused", "pending"]
-    assert [word for word in words if word != "no_agent"] == [bucket for bucket in NodeBucket if bucket != "ready"]
+    assert words == ["overridden", "no_agent", "unsupported", "unreachable", "awaiting", "failed", "refused", "pending"]
+    counts = [word for word in words if word not in {"no_agent", "awaiting"}]
+    assert counts == [bucket for bucket in NodeBucket if bucket != "ready"]
+
+
+HALTED = Progress(Reason.ROLLOUT_HALTED, "canary failed")
+WAITS = Progress(Reason.AWAITING_ROLLOUT)
+SOAKS = Progress(soaking=True)
+TRIPPED = Progress(soaking=True, tripped="rate is 9, and 5 is allowed")
+
+
+@pytest.mark.parametrize(
+    ("case", "bucket", "reason"),
+    [
+        pytest.param(
+            verdict(policy(), groups={"offload": "Failed"}, progress=WAITS),
+            "pending",
+            "AwaitingRollout",
+            id="it waits, and what it says is of before",
+        ),
+        pytest.param(
+            verdict(policy(), groups={}, turn=awaiting, progress=WAITS), "pending", "AwaitingRollout", id="waits"
+        ),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Failed"}, progress=WAITS, silence=DEADLINE),
+            "unreachable",
+            "NodeUnreachable",
+            id="it waits, and is silent",
+        ),
+        pytest.param(
+            verdict(policy(), groups={}, turn=awaiting, progress=HALTED), "pending", "RolloutHalted", id="halted"
+        ),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Failed"}, progress=HALTED),
+            "failed",
+            "KernelError",
+            id="halted, failed",
+        ),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Pending"}, progress=HALTED),
+            "pending",
+            "Applying",
+            id="halted, and not at rest",
+        ),
+        pytest.param(verdict(policy(), groups={"offload": "Ready"}, progress=SOAKS), "pending", "Soaking", id="soaks"),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Refused"}, progress=SOAKS), "refused", "KernelError", id="refused"
+        ),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Ready"}, progress=TRIPPED), "failed", "GuardrailTripped", id="tripped"
+        ),
+        pytest.param(
+            verdict(policy(), groups={"offload": "Ready"}, progress=TRIPPED, silence=DEADLINE),
+            "unreachable",
+            "NodeUnreachable",
+            id="tripped, silent",
+        ),
+    ],
+)
+def test_how_far_the_rollout_is_counts_as(case: Verdict, bucket: str, reason: str) -> None:
+    """Promise 11: what waits, is watched or was stopped is told apart."""
+    assert (case.bucket, case.reason) == (bucket, reason)
 
 
 def test_a_group_given_up_counts_as_pending_until_it_is_restored() -> None:
     armed = {"finalizers": ["numamigration.dev/restore"]}
-    before = render(resolve([policy_facts(policy(settings=BOTH, onDelete="Restore", meta=armed))]), Spec(), ())
+    before = render(
+        resolve([policy_facts(policy(settings=BOTH, onDelete="Restore", meta=armed))]), Spec(), (), admitted
+    )
     less = policy(onDelete="Restore", meta=armed)
 
     restoring = verdict(less, before=before, groups={"offload": "Ready", "balancing": "Pending"})

@@ -12,7 +12,7 @@ from numamigration_operator.core.decisions import Patch, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import PolicyObject, Selector
-from tests.unit.builders import OFFLOAD, START, TIERING, World, keys, node, policy, state
+from tests.unit.builders import ALL_AT_ONCE, OFFLOAD, START, TIERING, World, keys, node, policy, state
 
 SPEC, STATUS, FINALIZER = WriteKind.STATE_SPEC, WriteKind.POLICY_STATUS, WriteKind.POLICY_FINALIZER
 
@@ -37,7 +37,7 @@ def written(made: World, kind: WriteKind) -> list[str]:
 # Before the first look
 
 
-@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states"])
+@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states", "revisions"])
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
     """Promise 6: half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())
@@ -51,6 +51,8 @@ def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> N
         fleet.nodes_listed(["n"], 0)
     if missing != "states":
         fleet.states_listed([], 0)
+    if missing != "revisions":
+        fleet.revisions_listed([], 0)
 
     assert not fleet.synced
     assert fleet.decide(100, START).writes == ()
@@ -146,10 +148,11 @@ def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     shown = []
     for channels in (5, 6):
         made.edit_policy("p", settings={"offload": OFFLOAD | {"channels": channels}})
-        shown.append(json.loads(made.decide().writes[0].body))
+        (write,) = made.specs()
+        shown.append(json.loads(write.body))
 
     made._store_state(shown[0])
-    assert keys(made.decide()) == []
+    assert made.specs() == []
     made._store_state(shown[1])
     assert keys(made.step()) == []
     assert made.groups("n0")["offload"]["settings"]["channels"] == 6
@@ -159,7 +162,9 @@ def test_a_policy_deleted_while_its_push_is_open_is_restored_nevertheless() -> N
     """The watch shows no wish yet, but one is on its way: it must not stay behind."""
     made = world(policy(onDelete="Restore"), nodes=1)
     made.add_node("late")
-    made.decide()
+    made.carry_out(made.specs())  # an empty one: nothing is pushed before its agent has told where it belongs
+    (push,) = made.specs()
+    assert json.loads(push.body)["spec"]["groups"]["offload"]["mode"] == "Apply"
     made.fleet.policy_gone("uid-p", made.now)
 
     (write,) = [one for one in made.decide().writes if one.key.name == "late"]
@@ -176,7 +181,7 @@ def test_every_write_carries_the_epoch_of_the_leader() -> None:
     made.settle()
 
     assert made.states["n0"]["spec"]["leaderEpoch"] == 7
-    assert made.status("p")["rollout"] == {"leaderEpoch": 7}
+    assert made.status("p")["rollout"]["leaderEpoch"] == 7
 
 
 def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
@@ -184,13 +189,15 @@ def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
     made = world(policy(), nodes=1)
     made.fleet.lead(7)
     made.edit_policy("p", settings={"demotion": {"enabled": True}})
-    (decided,) = [write for write in made.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
+    kept = made.groups("n0")
+    made.carry_out(made.specs())
+    (decided,) = made.specs()
     applied = json.loads(decided.body)["spec"]
-    made.states["n0"]["spec"] = {**applied, "groups": {**made.groups("n0"), **applied["groups"]}}
+    made.states["n0"]["spec"] = {**applied, "groups": {**kept, **applied["groups"]}}
     made.states["n0"]["metadata"]["generation"] += 1
     made.show_state("n0")
 
-    (write,) = [write for write in made.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
+    (write,) = made.specs()
 
     assert write.patch is Patch.JSON
     assert json.loads(write.body)[1]["value"]["leaderEpoch"] == 7
@@ -308,10 +315,10 @@ def test_going_back_to_what_is_stored_does_not_hold_up_a_restore() -> None:
     made.add_node("n0", role="web")
     made.step()
     made.add_node("n0", role="db")
-    made.decide()
+    assert made.specs()
     made.report("n0")
     made.add_node("n0", role="web")
-    made.decide()
+    assert made.specs()
     assert made.groups("n0")["offload"]["mode"] == "Restore"
 
     made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
@@ -328,7 +335,8 @@ def test_an_answer_about_a_generation_that_is_not_shown_yet_ends_no_restore() ->
     made.report("n0")
     for role in ("db", "web"):
         made.add_node("n0", role=role)
-        made.decide()
+        while made.specs():
+            pass
 
     made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"] + 2)
     made.step()
@@ -360,11 +368,26 @@ def test_a_content_that_the_api_server_cuts_is_not_written_again_and_again() -> 
     for _ in range(3):
         made.states["n0"]["metadata"]["generation"] += 1
         made.show_state("n0")
-        first = made.decide().writes
+        first = made.specs(10)
         assert [write.patch for write in first] == [Patch.JSON]
         made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
         made.show_state("n0")
-        assert made.decide().writes == ()
+        assert made.specs() == []
+
+
+def test_content_that_no_rollout_has_admitted_is_not_made_whole() -> None:
+    """Promise 8: an agent leaves alone what is not as its revision says; the operator must not bless it."""
+    made = world(policy(rollout=ALL_AT_ONCE | {"maxUnproven": 1}))
+    ours = made.states["n1"]["spec"]
+    made.states["n1"]["spec"] = json.loads(json.dumps(ours).replace('"channels": 4', '"channels": 9'))
+    made.states["n1"]["metadata"]["generation"] += 1
+    made.show_state("n1")
+
+    made.step()
+
+    assert [json.loads(write.body)[1]["value"]["groups"] for write in made.written if write.key.kind is SPEC] == [
+        ours["groups"]
+    ]
 
 
 def test_a_node_that_leaves_the_agents_selector_is_released() -> None:
@@ -393,17 +416,27 @@ def test_a_policy_edit_that_changes_nothing_for_a_node_is_not_pushed() -> None:
 def test_safe_specs_are_started_before_others() -> None:
     made = world(policy("a", nodeSelector={"matchLabels": {"number": "0"}}), policy("b", mode="Plan"))
     made.edit_policy("a", nodeSelector={"matchLabels": {"number": "1"}})
-    made.edit_policy("a", nodeSelector={"matchLabels": {"number": "1"}})
-    made.add_node("n2", number="1")
+    (release,) = made.specs()
+    assert (release.key.name, release.safe) == ("n0", True)
+    made.add_node("n2", number="9")
     made.add_node("n3", number="9")
 
-    writes = made.decide().writes
+    writes = made.specs()
 
-    assert [write.safe for write in writes] == sorted((write.safe for write in writes), reverse=True)
-    assert {write.key.name for write in writes if write.safe} == {"n0", "n3"}
+    assert [(write.key.name, write.safe) for write in writes] == [("n2", True), ("n3", True), ("n1", False)]
 
 
 # Policies
+
+
+def test_an_edit_to_other_groups_reaches_a_node_that_keeps_nothing_of_before() -> None:
+    """There is nothing of the proven revision to join: the node is a canary of the new one."""
+    made = world(policy(), nodes=1)
+
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    made.settle()
+
+    assert list(made.groups("n0")) == ["demotion"]
 
 
 def test_an_older_version_of_a_policy_is_ignored() -> None:
@@ -418,7 +451,9 @@ def test_an_older_version_of_a_policy_is_ignored() -> None:
 def test_a_version_that_is_no_number_is_taken(version: str) -> None:
     made = world(policy(), nodes=1)
 
-    made.fleet.policy_changed(policy(mode="Paused", meta={"resourceVersion": version}), made.now)
+    made.policies["p"]["spec"]["mode"] = "Paused"
+    made.policies["p"]["metadata"]["resourceVersion"] = version
+    made.fleet.policy_changed(made.policy("p"), made.now)
 
     assert WriteKey(SPEC, "n0") in keys(made.step())
 
@@ -445,9 +480,10 @@ def test_a_list_is_the_whole_truth() -> None:
 def test_a_list_counts_also_where_versions_begin_again() -> None:
     """After a restored backup of etcd the watch's versions are from a future that never was."""
     made = world(policy(), nodes=1)
-    restored = policy(mode="Paused", meta={"resourceVersion": "5"})
+    made.policies["p"]["spec"]["mode"] = "Paused"
+    made.policies["p"]["metadata"]["resourceVersion"] = "5"
 
-    made.fleet.policies_listed([restored], made.now)
+    made.fleet.policies_listed([made.policy("p")], made.now)
     made.step()
 
     assert made.groups("n0")["offload"]["mode"] == "Hold"
@@ -601,7 +637,8 @@ def test_a_deleted_policy_stays_until_the_last_node_has_restored() -> None:
 def test_a_deleted_policy_waits_for_a_node_whose_push_is_not_shown_yet() -> None:
     made = world(policy(onDelete="Restore"), nodes=0)
     made.add_node("late")
-    made.decide()
+    made.carry_out(made.specs())
+    assert made.specs()
 
     made.delete_policy("p")
 
@@ -666,10 +703,10 @@ def test_a_wish_is_restored_however_far_the_watch_lags_behind_the_writes() -> No
     """Promise 7: an event about an older write of ours is no foreign edit."""
     made = world(policy(settings={"balancing": TIERING}, onDelete="Restore"), nodes=1)
     made.edit_policy("p", settings={"balancing": {"mode": "Normal"}})
-    (first,) = made.decide().writes
+    (first,) = made.specs()
     for channels in range(1, 9):
         made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": channels}, "balancing": TIERING})
-        made.decide()
+        assert made.specs()
     made.carry_out([first])
 
     made.delete_policy("p")
@@ -828,7 +865,7 @@ def test_drift_is_counted_over_the_partition() -> None:
     made.step()
     made.step(10)
 
-    assert (made.status("p")["overlays"], made.status("p")["nodes"]["ready"]) == ({"drifted": 1}, 2)
+    assert (made.status("p")["overlays"], made.status("p")["nodes"]["ready"]) == ({"drifted": 1, "unproven": 0}, 2)
 
 
 # Silence
@@ -983,7 +1020,7 @@ def cut_by_the_crd(nodes: int) -> World:
     made = world(policy(), nodes=nodes)
     made.settle()
     made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": 2}})
-    for write in [write for write in made.decide().writes if write.key.kind is SPEC]:
+    for write in made.specs():
         stored = made.states[write.key.name]
         stored["spec"] = json.loads(write.body)["spec"]
         del stored["spec"]["groups"]["offload"]["settings"]["channels"]
@@ -1003,16 +1040,16 @@ def test_a_spec_that_the_crd_cannot_hold_is_not_written_again_at_once() -> None:
 
 def test_where_a_spec_cannot_be_stored_a_new_node_gets_an_empty_node_state_first() -> None:
     """Promise 11: a merge patch, which drops what the CRD does not know, creates nothing."""
-    made = world(policy(), nodes=1)
+    made = world(policy(mode="Plan"), nodes=1)
     made.settle()
     made.add_node("n9", role="db")
-    (write,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+    (write,) = made.specs()
 
     made.fleet.write_skewed("n9", "the CRD has no field channels")
 
     (again,) = [write for write in made.decide().writes if write.key.kind is SPEC]
-    assert "groups" in json.loads(write.body)["spec"]
-    assert "groups" not in json.loads(again.body)["spec"]
+    assert "plans" in json.loads(write.body)["spec"]
+    assert "plans" not in json.loads(again.body)["spec"]
     assert made.decide().writes == ()
     made.carry_out([again])
     assert [json.loads(write.body)["spec"] for write in made.decide().writes] == [json.loads(write.body)["spec"]]
@@ -1024,7 +1061,7 @@ def test_with_each_list_of_policies_one_node_is_tried_again_by_turns() -> None:
     tried = []
     for _ in range(3):
         made.fleet.policies_listed([made.policy("p")], made.now)
-        writes = [write for write in made.decide().writes if write.key.kind is SPEC]
+        writes = made.specs(10)
         assert [write.patch for write in writes] == [Patch.APPLY]
         tried += [write.key.name for write in writes]
 
@@ -1037,7 +1074,7 @@ def test_after_a_restart_what_the_crd_cut_is_found_again() -> None:
     made.decide()
     made.fleet.policies_listed([made.policy("p")], made.now)
 
-    writes = [write for write in made.decide().writes if write.key.kind is SPEC]
+    writes = made.specs(10)
 
     assert [write.patch for write in writes] == [Patch.APPLY]
 
@@ -1059,7 +1096,7 @@ def test_a_spec_that_the_newer_crd_took_is_whole_although_an_older_watch_shows_l
     """Promise 11: no event follows an apply that changes nothing; without this the policy would say VersionSkew on."""
     made = cut_by_the_crd(nodes=1)
     made.fleet.policies_listed([made.policy("p")], made.now)
-    (write,) = [write for write in made.decide().writes if write.key.kind is SPEC]
+    (write,) = made.specs(10)
 
     made.fleet.write_stored(write.key, made.states["n0"]["metadata"]["generation"])
     made.step(10)
@@ -1071,7 +1108,7 @@ def test_a_spec_that_the_crd_cannot_hold_is_shown_as_version_skew() -> None:
     made = world(policy(), nodes=1)
     made.settle()
     made.edit_policy("p", settings={"offload": {"engine": "DMA", "channels": 2}})
-    made.decide()
+    assert made.specs()
 
     made.fleet.write_skewed("n0", "the CRD has no field channels")
     made.step(10)

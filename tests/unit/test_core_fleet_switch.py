@@ -12,7 +12,7 @@ from numamigration_operator.core.objects import ConfigMapObject
 from numamigration_operator.core.render import render
 from numamigration_operator.core.resolve import policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, spec_json
-from tests.unit.builders import OFFLOAD, TIERING, World, node, policy
+from tests.unit.builders import OFFLOAD, TIERING, World, admitted, node, policy
 
 ARMED = {"finalizers": ["numamigration.dev/restore"]}
 BOTH = {"offload": OFFLOAD, "balancing": TIERING}
@@ -51,7 +51,7 @@ def test_a_word_of_the_switch_is_taken(found: ConfigMapObject | None, switch: st
         pytest.param(config_map({"fleet": "run,off"}), "fleet: 'run,off' is none of", id="two words"),
         pytest.param(config_map({"flet": "off"}), "'flet': not a key of it", id="misspelt key"),
         pytest.param(config_map({"fleet": "run", "x": ""}), "'x': not a key of it", id="a key nobody knows"),
-        pytest.param(config_map({"hold.0123456789abcdef": "a b c"}), "cannot hold a class alone", id="a held class"),
+        pytest.param(config_map({"hold.0123456789abcdef": "a b c"}), "its value cannot be", id="a held class"),
         pytest.param(config_map(binaryData={"fleet": "b2Zm"}), "fleet: is in binaryData", id="binary data"),
         pytest.param(config_map({"fleet": "x" * 5000}), "xxx…' is none of", id="a long word"),
     ],
@@ -70,7 +70,7 @@ def test_garbage_in_the_control_config_map_holds_the_fleet_and_is_said(found: Co
 
 def wished(*settings: dict[str, Any], now: Spec = Spec(), restored: Any = (), **spec: Any) -> Spec:  # noqa: B008
     policies = [policy(f"p{at}", settings=one, meta=ARMED, **spec) for at, one in enumerate(settings)]
-    return render(resolve(policy_facts(one) for one in policies), now, restored)
+    return render(resolve(policy_facts(one) for one in policies), now, restored, admitted)
 
 
 def shown(spec: Spec) -> dict[str, Any]:

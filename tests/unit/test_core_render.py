@@ -1,22 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from numamigration_api.vocabulary import GroupMode, SettingsGroup
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.core.render import is_safe, render
-from numamigration_operator.core.resolve import policy_facts, resolve
+from numamigration_operator.core.policy_rollout import KEEP
+from numamigration_operator.core.render import Turn, is_safe, render
+from numamigration_operator.core.resolve import PolicyFacts, policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, spec_json
-from tests.unit.builders import OFFLOAD, TIERING, policy
+from tests.unit.builders import OFFLOAD, TIERING, admitted, awaiting, policy
 
 GROUP = SettingsGroup.OFFLOAD
 ARMED = {"finalizers": ["numamigration.dev/restore"]}
 
 
-def rendered(*policies: PolicyObject, now: Spec = Spec(), restored: tuple[SettingsGroup, ...] = ()) -> Spec:  # noqa: B008
-    return render(resolve(policy_facts(one) for one in policies), now, restored)
+def rendered(
+    *policies: PolicyObject,
+    now: Spec = Spec(),  # noqa: B008
+    restored: tuple[SettingsGroup, ...] = (),
+    turn: Callable[[PolicyFacts], Turn] = admitted,
+) -> Spec:
+    return render(resolve(policy_facts(one) for one in policies), now, restored, turn)
 
 
 def offload(spec: Spec) -> dict[str, Any]:
@@ -89,27 +96,107 @@ def test_a_paused_policy_still_says_what_happens_at_its_end() -> None:
     assert offload(rendered(policy(onDelete="Keep", mode="Paused"), now=RESTORABLE))["release"] == "Keep"
 
 
+LOSER = policy("q", priority=1)
+
+
 @pytest.mark.parametrize(
     "now",
     [
         pytest.param(Spec(), id="nothing was there"),
-        pytest.param(rendered(policy("q")), id="another policy was there"),
+        pytest.param(rendered(policy("q")), id="a policy that is gone was there"),
+        pytest.param(rendered(policy("q", onDelete="Restore", meta=ARMED)), id="one that has to be restored"),
         pytest.param(rendered(now=RESTORABLE), id="its own wish was being restored"),
     ],
 )
-def test_a_paused_policy_writes_its_settings_where_it_did_not_source_the_group(now: Spec) -> None:
+def test_a_paused_policy_pushes_nothing_where_it_did_not_source_the_group(now: Spec) -> None:
     paused = policy(onDelete="Restore", meta=ARMED, mode="Paused", settings={"offload": {"engine": "Off"}})
 
-    held = offload(rendered(paused, now=now))
-
-    assert (held["mode"], held["settings"], held["source"]["uid"]) == ("Hold", {"engine": "Off"}, "uid-p")
+    assert rendered(paused, now=now) == rendered(now=now)
 
 
-@pytest.mark.parametrize("now", [Spec(), rendered(policy("q")), RESTORABLE], ids=["nothing", "another", "its own"])
-def test_nothing_moves_until_the_finalizer_of_the_winner_is_seen(now: Spec) -> None:
-    asked = policy(onDelete="Restore", settings={"offload": {"engine": "Off"}})
+def test_a_paused_policy_that_newly_wins_leaves_to_the_loser_what_it_had() -> None:
+    had = rendered(LOSER)
 
-    assert rendered(asked, now=now) == now
+    assert rendered(policy(mode="Paused"), LOSER, now=had) == had
+
+
+@pytest.mark.parametrize(
+    ("now", "loser"),
+    [
+        pytest.param(Spec(), (), id="nothing"),
+        pytest.param(rendered(LOSER), (LOSER,), id="another"),
+        pytest.param(RESTORABLE, (), id="its own"),
+    ],
+)
+def test_nothing_moves_until_the_finalizer_of_the_winner_is_seen(now: Spec, loser: tuple[PolicyObject, ...]) -> None:
+    asked = policy(onDelete="Restore", settings={"offload": {"engine": "DMA", "channels": 9}})
+
+    assert rendered(asked, *loser, now=now) == now
+
+
+UNREADY = [
+    pytest.param(policy(), awaiting, id="not admitted"),
+    pytest.param(policy(), lambda _: Turn(KEEP), id="nothing to be pushed"),
+    pytest.param(policy(onDelete="Restore"), admitted, id="its finalizer is not seen"),
+    pytest.param(policy(mode="Paused"), admitted, id="paused"),
+]
+
+
+@pytest.mark.parametrize(("winner", "turn"), UNREADY)
+def test_what_a_loser_had_stays_until_the_winner_is_pushed(
+    winner: PolicyObject, turn: Callable[[PolicyFacts], Turn]
+) -> None:
+    had = rendered(LOSER)
+
+    assert rendered(winner, LOSER, now=had, turn=turn) == had
+
+
+@pytest.mark.parametrize(("winner", "turn"), UNREADY)
+def test_what_a_policy_had_that_is_gone_ends_at_once_whoever_wins_next(
+    winner: PolicyObject, turn: Callable[[PolicyFacts], Turn]
+) -> None:
+    """Promise 13: a deletion waits for no rollout."""
+    had = rendered(policy("q", onDelete="Restore", meta=ARMED))
+
+    assert offload(rendered(winner, now=had, turn=turn))["mode"] == "Restore"
+    assert rendered(winner, now=rendered(LOSER), turn=turn) == Spec()
+
+
+def test_an_edit_waits_for_the_rollout_and_what_is_there_stays() -> None:
+    """Promise 8: nothing is pushed before it is admitted."""
+    had = rendered(policy())
+    edited = policy(settings={"offload": {"engine": "DMA", "channels": 9}})
+
+    assert rendered(edited, now=had, turn=awaiting) == had
+    assert offload(rendered(edited, now=had))["settings"]["channels"] == 9
+
+
+def test_nothing_is_pushed_to_a_node_that_is_not_admitted() -> None:
+    """Promise 8."""
+    assert rendered(policy(), turn=awaiting) == Spec()
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        pytest.param({"onDelete": "Restore", "meta": ARMED}, id="another end"),
+        pytest.param({"mode": "Paused"}, id="a pause"),
+        pytest.param({"settings": {"offload": {"engine": "Off"}}}, id="turning off"),
+    ],
+)
+def test_an_edit_that_moves_nothing_or_turns_off_waits_for_no_rollout(edit: dict[str, Any]) -> None:
+    edited = policy(**edit)
+
+    assert rendered(edited, now=rendered(policy()), turn=awaiting) == rendered(edited, now=rendered(policy()))
+    assert rendered(edited, now=rendered(policy()), turn=awaiting) != rendered(policy())
+
+
+@pytest.mark.parametrize("turn", [awaiting, lambda _: Turn(KEEP)], ids=["not admitted", "nothing to be pushed"])
+def test_the_end_of_a_pause_gives_back_what_was_held(turn: Callable[[PolicyFacts], Turn]) -> None:
+    had = rendered(policy())
+    held = rendered(policy(mode="Paused"), now=had)
+
+    assert rendered(policy(), now=held, turn=turn) == had
 
 
 def test_plans_go_to_the_node_as_a_whole() -> None:
@@ -128,12 +215,16 @@ def test_plans_go_to_the_node_as_a_whole() -> None:
         pytest.param((policy("q"),), id="another policy"),
         pytest.param((policy(mode="Paused", settings={"offload": {"engine": "Off"}}),), id="paused"),
         pytest.param((policy(onDelete="Restore"),), id="not armed"),
+        pytest.param((policy("q"), policy(priority=1)), id="another policy, and the loser is there"),
     ],
 )
-def test_rendering_twice_changes_nothing(policies: tuple[PolicyObject, ...]) -> None:
-    once = rendered(*policies, now=RESTORABLE)
+@pytest.mark.parametrize("turn", [admitted, awaiting], ids=["admitted", "not admitted"])
+def test_rendering_twice_changes_nothing(
+    policies: tuple[PolicyObject, ...], turn: Callable[[PolicyFacts], Turn]
+) -> None:
+    once = rendered(*policies, now=RESTORABLE, turn=turn)
 
-    assert rendered(*policies, now=once) == once
+    assert rendered(*policies, now=once, turn=turn) == once
 
 
 OFF = {"offload": {"engine": "Off"}}
@@ -160,7 +251,7 @@ BOTH = {"offload": OFFLOAD, "balancing": TIERING}
         ),
         pytest.param(RESTORABLE, rendered(now=RESTORABLE), True, id="restoring"),
         pytest.param(rendered(policy()), Spec(), True, id="releasing"),
-        pytest.param(rendered(policy()), rendered(policy(mode="Paused")), True, id="holding"),
+        pytest.param(rendered(policy()), rendered(policy(mode="Paused"), now=rendered(policy())), True, id="holding"),
         pytest.param(rendered(policy()), rendered(policy("q")), False, id="another source"),
     ],
 )
@@ -169,7 +260,7 @@ def test_a_change_is_safe_when_it_only_restores_or_turns_off(before: Spec, after
 
 
 def test_the_group_modes_are_all_rendered_somewhere() -> None:
-    paused = rendered(policy(mode="Paused"))
+    paused = rendered(policy(mode="Paused"), now=rendered(policy()))
     modes = {wish.mode for spec in (RESTORABLE, rendered(now=RESTORABLE), paused) for _, wish in spec.groups}
 
     assert modes == set(GroupMode)

@@ -8,24 +8,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from numamigration_api.machinery.canonical import revision_hash
-from numamigration_operator.core.objects import StateSpec
+from numamigration_api.vocabulary import GuardrailMetric
+from numamigration_operator.core.objects import Guardrail, Observe, StateSpec
 from numamigration_operator.core.render import render
 from numamigration_operator.core.resolve import policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, observed_spec, revision_of, spec_document, spec_json
-from tests.unit.builders import OFFLOAD, TIERING, policy
+from tests.unit.builders import OFFLOAD, TIERING, admitted, policy
+
+WATCHED = Observe(300, (Guardrail(GuardrailMetric.NODE_NOT_READY, "0"),))
 
 
 def wished(**changes: Any) -> Spec:
-    """The spec of a node with one Apply and one Plan policy."""
-    plan = policy("plan", mode="Plan")
-    return render(resolve([policy_facts(policy(**changes)), policy_facts(plan)]), Spec(), ())
+    """The spec of a node with one Apply and one Plan policy, which is watched; what `changes` name was edited."""
+    spec = Spec(observe=WATCHED, verify_epoch=3)
+    for one in (policy(), policy(**changes)):
+        plan = policy("plan", mode="Plan")
+        spec = render(resolve([policy_facts(one), policy_facts(plan)]), spec, (), admitted)
+    return spec
 
 
 def read(document: bytes) -> Spec:
     return observed_spec(msgspec.json.decode(json.dumps(json.loads(document)["spec"]).encode(), type=StateSpec))
 
 
-def test_the_revision_is_the_hash_of_the_spec_without_itself_epochs_and_generations() -> None:
+def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_generations() -> None:
     document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))["spec"]
     bare = json.loads(json.dumps(document))
     del bare["revision"], bare["leaderEpoch"]
@@ -82,6 +88,12 @@ def test_the_hash_does_not_depend_on_the_generation(generation: int) -> None:
 )
 def test_the_hash_changes_with(changes: dict[str, Any]) -> None:
     assert revision_of(wished(**changes)) != revision_of(wished())
+
+
+@pytest.mark.parametrize("change", [{"observe": Observe(301)}, {"verify_epoch": 4}], ids=["watching", "a new trial"])
+def test_the_hash_changes_with_what_the_agent_shall_do_besides(change: dict[str, Any]) -> None:
+    """An agent reports on a revision: without this it could not say that it has taken these in."""
+    assert revision_of(wished()._replace(**change)) != revision_of(wished())
 
 
 def test_the_order_of_accepted_risks_is_no_change() -> None:

@@ -212,7 +212,8 @@ def _awaiting(case: Case) -> Verdict | None:
     """What the node says is about settings that the policy does not ask for any more."""
     if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
         return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
-    return _behind(case) if case.progress.behind is Reason.AWAITING_ROLLOUT else None
+    waits = case.progress.behind is Reason.AWAITING_ROLLOUT and not case.node.skew
+    return _behind(case) if waits else None
 
 
 def _behind(case: Case) -> Verdict | None:

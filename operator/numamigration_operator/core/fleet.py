@@ -32,6 +32,7 @@ from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.progress import (
     Case,
+    is_strange,
     observe_of,
     place_of,
     progress_of,
@@ -365,7 +366,7 @@ class Fleet:
         self._mark_if(lambda record: uid in record.matched or uid in record.holds)
 
     def _take_ledger(self, policy: PolicyRecord) -> None:
-        for name in policy.rollout.take_status(policy.stored.rollout, self._epoch):
+        for name in sorted(policy.rollout.take_status(policy.stored.rollout, self._epoch)):
             record = self._nodes.get(name)
             if record is not None:
                 self._mark(record)
@@ -551,7 +552,8 @@ class Fleet:
         turns = {uid: turn_of(record, self._policies[uid].rollout, won, stop) for uid, won in resolution.won.items()}
         wished = render(resolution, record.base, record.restored, lambda policy: turns[policy.uid])
         wanted = self._wanted(record, wished, turns)
-        write = self._open_write(record, wanted, revision_of(wanted))
+        asked = {uid: turn.goal.wishes or self._policies[uid].facts.wishes for uid, turn in turns.items()}
+        write = None if is_strange(record, wanted, asked) else self._open_write(record, wanted, revision_of(wanted))
         if write is not None and not write.safe:
             for uid in (uid for uid, turn in turns.items() if turn.admitted):
                 self._policies[uid].rollout.pushed(record.name)

@@ -17,7 +17,7 @@ would look like nodes that wait for it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
@@ -175,7 +175,7 @@ class PolicyRollout:
         before, was = self._admitted(), self.ledger
         self.ledger = ledger_of(view)
         self._reserved = frozenset(self.ledger.reserved)
-        self._pushed &= self._reserved
+        self._pushed &= self._reserved - (self._chosen if self.ledger == self._open_ledger else frozenset())
         claimed = bool(epoch) and view is not None and view.leader_epoch == epoch
         # Where no leader ever reserved, there is nothing of a predecessor to be seen.
         self.fresh = claimed and (self.fresh or (not self.claimed and was == NO_LEDGER))
@@ -240,11 +240,12 @@ class PolicyRollout:
         good = (one for one in others if all(r.verdict is CellVerdict.PROVEN for r in one.cells.values()))
         return max(good, key=lambda one: one.number, default=None)
 
-    def goal(self, cell: Cell | None, *, has_content: bool) -> Goal:
+    def goal(self, cell: Cell | None, won: Collection[SettingsGroup], *, has_content: bool) -> Goal:
         """Return what a node of a cell shall have.
 
         Args:
             cell: where it is.
+            won: the groups that the policy wins there.
             has_content: it has something of this policy.
         """
         if self.facts.mode is not PolicyMode.APPLY or cell is None:
@@ -253,7 +254,9 @@ class PolicyRollout:
             return self._goal_after_failure(cell, has_content=has_content)
         back = None if has_content or self.is_proven(cell) else self.way_back(cell)
         if back is not None and back.is_complete(cell):
-            return Goal(wishes_of(back.content, self.facts.source), back.id)
+            wishes = wishes_of(back.content, self.facts.source)
+            if not wishes.keys().isdisjoint(won):  # else it would have nothing, and never be a canary
+                return Goal(wishes, back.id)
         return Goal(self.facts.wishes, self.facts.revision)
 
     def _goal_after_failure(self, cell: Cell, *, has_content: bool) -> Goal:
@@ -414,7 +417,6 @@ class PolicyRollout:
     def ledger_written(self, ledger: Ledger, now: float) -> None:
         """Take in that a ledger is on its way."""
         self._open_ledger, self._looked_at = ledger, now
-        self._pushed -= self._chosen
 
     # For people
 

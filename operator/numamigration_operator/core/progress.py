@@ -33,7 +33,7 @@ NO_NUMBERS: Final[Mapping[str, Any]] = {}
 
 def turn_of(record: NodeRecord, rollout: PolicyRollout, won: Collection[SettingsGroup], stop: Stop) -> Turn:
     """Return what a rollout says of a node on which its policy wins these groups."""
-    goal = rollout.goal(record.cell, has_content=_has_content(record.base, rollout.facts.uid))
+    goal = rollout.goal(record.cell, won, has_content=_has_content(record.base, rollout.facts.uid))
     if goal.wishes is None or stop.holds(goal, won):
         return Turn(goal, stopped=stop.reason is not None)
     free = goal.undoing and record.name in rollout.book.unproven
@@ -110,6 +110,26 @@ def _has(now: Wish | None, wanted: Wish | None) -> bool:
     return now is not None and now.mode is not GroupMode.RESTORE and moves_same(now, wanted)
 
 
+def is_strange(record: NodeRecord, wanted: Spec, asked: Mapping[str, Mapping[SettingsGroup, Wish]]) -> bool:
+    """Return whether a spec that is not what its revision says would be made whole as it is, by nobody's wish.
+
+    Agents leave it alone. Somebody edited it, or the CRD has cut it: content that no rollout has admitted.
+
+    Args:
+        record: the node.
+        wanted: what its spec is to be.
+        asked: by uid of the policies that win something there, what they ask of it.
+    """
+    if record.resisted is None or record.open_spec is not None or wanted.groups != record.spec.groups:
+        return False
+    return not all(
+        is_safe_wish(group, wish)
+        or record.has_soaked(group, wish)
+        or moves_same(wish, asked.get(wish.source.uid, {}).get(group))
+        for group, wish in wanted.groups
+    )
+
+
 def progress_of(case: Case) -> Progress:
     """Return how far a rollout is on a node."""
     facts = case.rollout.facts
@@ -176,7 +196,8 @@ def place_of(case: Case, verdict: Verdict) -> Place:
 
 def _is_kept_away(case: Case) -> bool:
     unready = case.record.ready is False and watches_readiness(case.rollout.facts)
-    return not case.rollout.facts.armed or bool(case.record.skew) or unready or case.turn.stopped
+    cut = bool(case.record.skew) and not case.record.try_again
+    return not case.rollout.facts.armed or cut or unready or case.turn.stopped
 
 
 def _queue(goal: Goal, rollout: PolicyRollout) -> Stage:
