@@ -771,3 +771,38 @@ def test_history_is_bounded_and_keeps_the_way_back() -> None:
 
     assert len(world.revisions) <= 11
     assert proven in world.revisions
+
+
+def test_where_the_whole_fleet_may_be_unproven_no_number_of_names_is_a_bound() -> None:
+    world = Rollout(nodes=200)
+
+    world.begin(rollout=rollout(nodes=100, soak=0))
+    world.answer(soaked=True)
+
+    assert world.having(4) == sorted(world.states)
+    world.answer(soaked=True)
+    assert world.stand["phase"] == "Complete"
+
+
+def test_otherwise_no_more_are_reserved_at_a_time_than_can_be_named() -> None:
+    """Promise 12."""
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=200, unproven="99%", soak=0)))
+
+    world.carry_out(world.decide().writes)
+
+    assert len(world.stand["reserved"]) == 128
+
+
+def test_a_star_that_a_predecessor_left_is_carried_by_nobody() -> None:
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=150)))
+    world.carry_out(world.decide().writes)
+    assert world.stand["reserved"] == ["*"]
+
+    world.restart(epoch=2)
+    world.step(10)
+    world.finish()
+
+    assert "carried" not in world.stand
+    assert world.having(4) == sorted(world.states)

@@ -267,7 +267,8 @@ class RolloutStatus(ApiModel):
         Annotated[list[Name], Field(max_length=RESERVED_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None
     """Nodes that may be pushed now. No other node is, and each counts as unproven. Written before the first push,
-    and only onto the status that it was decided from (resourceVersion)."""
+    and only onto the status that it was decided from (resourceVersion). "*" stands for more nodes than can be named,
+    where maxUnproven is 100%."""
     carried: (
         Annotated[list[Name], Field(max_length=RESERVED_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None

@@ -7,6 +7,7 @@ The ledger is what leaders promise each other (docs/decisions/0025):
   was decided from (``metadata.resourceVersion``). A node counts from there until it is proven.
 * A node is admitted when the stored ledger of this leader names it, and none that is on its way drops it.
 * A name stays until its push is seen, so a crash in between leaves nobody uncounted.
+* Where the whole fleet may be unproven at once, names bound nothing: above so many there is a star in their place.
 * A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
   the carried ones written once more: so nothing that its predecessor sent is unseen or can still arrive.
 
@@ -51,6 +52,10 @@ from numamigration_operator.core.wishes import Wish
 
 NAMES_BYTES_MAX: Final = 6000  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
+WHOLE_FLEET: Final = "100%"
+"""As maxUnproven: whoever is pushed, no more are unproven than may be."""
+NAMELESS: Final = "*"
+"""In place of more names than there is room for, where the whole fleet may be unproven: no node's name."""
 FAILED_PHASES: Final = frozenset({RolloutPhase.HALTED, RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK})
 
 
@@ -67,7 +72,7 @@ class Ledger(NamedTuple):
     @property
     def names(self) -> frozenset[str]:
         """All nodes that count because they are named."""
-        return frozenset(self.reserved) | frozenset(self.carried)
+        return frozenset((*self.reserved, *self.carried)) - {NAMELESS}
 
 
 NO_LEDGER: Final = Ledger()
@@ -138,6 +143,7 @@ class PolicyRollout:
 
     __slots__ = (
         "_chosen",
+        "_granted",
         "_looked_at",
         "_open_ledger",
         "_open_revisions",
@@ -166,6 +172,7 @@ class PolicyRollout:
         self._reserved: frozenset[str] = frozenset()
         self._pushed: set[str] = set()
         self._chosen: frozenset[str] = frozenset()
+        self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
 
     # What the API server shows
@@ -174,8 +181,11 @@ class PolicyRollout:
         """Take in the stored ledger; return the nodes that it admits or drops."""
         before, was = self._admitted(), self.ledger
         self.ledger = ledger_of(view)
-        self._reserved = frozenset(self.ledger.reserved)
-        self._pushed &= self._reserved - (self._chosen if self.ledger == self._open_ledger else frozenset())
+        arrived = self._chosen if self.ledger == self._open_ledger else frozenset()
+        granted = self._granted | arrived if NAMELESS in self.ledger.reserved else frozenset()
+        self._granted = granted if was.revision == self.ledger.revision else arrived & granted
+        self._reserved = frozenset(self.ledger.reserved) | self._granted
+        self._pushed &= self._reserved - arrived
         claimed = bool(epoch) and view is not None and view.leader_epoch == epoch
         # Where no leader ever reserved, there is nothing of a predecessor to be seen.
         self.fresh = claimed and (self.fresh or (not self.claimed and was == NO_LEDGER))
@@ -360,8 +370,8 @@ class PolicyRollout:
             return False
         if not self.claimed and self.ledger != NO_LEDGER:
             return bool(self.ledger.names) or self.book.waiting > 0
-        new = frozenset(ledger.reserved) - self._reserved
-        return bool(new) or (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
+        begins = (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
+        return begins or ledger.cursor != self.ledger.cursor
 
     def needs_precondition(self, ledger: Ledger) -> bool:
         """Return whether a status with this ledger may only replace the status that was seen."""
@@ -393,7 +403,8 @@ class PolicyRollout:
             return known
         chosen = tuple(self._choose(known, stand))
         self._chosen = frozenset(chosen)
-        return known._replace(reserved=(*kept, *chosen), cursor=known.cursor + len(chosen))
+        named = (*kept, *chosen) if _has_room(kept + chosen) else (NAMELESS,)
+        return known._replace(reserved=named, cursor=known.cursor + len(chosen))
 
     def is_failing(self, matched: int) -> bool:
         """Return whether the revision has failed, and nothing says so yet where it lasts."""
@@ -406,11 +417,16 @@ class PolicyRollout:
     def _choose(self, known: Ledger, stand: Stand) -> Iterator[str]:
         counted = self.book.unproven | known.names
         room = budget(self.facts.rollout, stand.matched) - len(counted)
-        turn = Turn(self.facts.revision, self.facts.rollout, counted, frozenset(known.reserved), room, self.is_proven)
-        free = NAMES_BYTES_MAX - sum(len(name) + NAME_BYTES for name in known.names)
-        for number, name in enumerate(next_nodes(self.book, turn), start=len(known.reserved) + 1):
-            free -= len(name) + NAME_BYTES
-            if number > RESERVED_MAX or free < 0:
+        reserved = (frozenset(known.reserved) | self._granted) - self._pushed
+        turn = Turn(self.facts.revision, self.facts.rollout, counted, reserved, room, self.is_proven)
+        names = next_nodes(self.book, turn)
+        if self.facts.rollout.max_unproven == WHOLE_FLEET:
+            yield from names
+            return
+        taken = list(known.names)
+        for name in names:
+            taken.append(name)
+            if not _has_room(taken):
                 return
             yield name
 
@@ -435,9 +451,9 @@ class PolicyRollout:
             carried=ledger.carried,
             wave=wave,
             waves=waves,
-            phase=self.phase(wall),
+            phase=self.phase(ledger, wall),
             started_at=ledger.started_at or None,
-            message=self._told(wall) or None,
+            message=self._told(ledger, wall) or None,
         )
 
     def _last_proven(self) -> str | None:
@@ -445,16 +461,16 @@ class PolicyRollout:
         newest = max(good, key=lambda one: one.number, default=None)
         return newest.id if newest is not None else None
 
-    def phase(self, wall: datetime) -> RolloutPhase:
-        """Return where the rollout stands."""
+    def phase(self, ledger: Ledger, wall: datetime) -> RolloutPhase:
+        """Return where the rollout stands, with this ledger."""
         if self.facts.mode is PolicyMode.PAUSED:
             return RolloutPhase.PAUSED
         if self.has_failed:
             if self.facts.rollout.on_failure is OnFailure.HALT:
                 return RolloutPhase.HALTED
             return RolloutPhase.ROLLING_BACK if self.is_going_back(wall) else RolloutPhase.ROLLED_BACK
-        if self.book.waiting or self.ledger.names or (self.current is None and self.book.settling):
-            may_wait = self.book.settling and not self.ledger.reserved
+        if self.book.waiting or ledger.names or (self.current is None and self.book.settling):
+            may_wait = self.book.settling and not ledger.reserved
             return RolloutPhase.SOAKING if may_wait else RolloutPhase.PROGRESSING
         return RolloutPhase.SOAKING if self.book.settling else RolloutPhase.COMPLETE
 
@@ -475,9 +491,9 @@ class PolicyRollout:
         """Return why it stands where it stands; empty when there is nothing to say."""
         return shorten("; ".join(sorted({one.message for one in self.failures if one.message})))
 
-    def _told(self, wall: datetime) -> str:
+    def _told(self, ledger: Ledger, wall: datetime) -> str:
         """Return the message, with the nodes that a rollback could not reach."""
-        left = self.book.at_revision if self.phase(wall) is RolloutPhase.ROLLED_BACK else ()
+        left = self.book.at_revision if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
         if not left:
             return self.message()
         return shorten(f"{self.message()}; {len(left)} nodes still have it, for example {min(left)}")
@@ -489,6 +505,10 @@ def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
     who = f"canary {first}" if failure.canary else f"{len(failure.nodes)} of {failure.pushed} nodes, {first} first"
     more = f" and {others} more" if failure.canary and others else ""
     return f"{who}{more} failed: {why(first)} ({', '.join(map(str, failure.cells))})"
+
+
+def _has_room(names: Collection[str]) -> bool:
+    return len(names) <= RESERVED_MAX and sum(len(name) + NAME_BYTES for name in names) <= NAMES_BYTES_MAX
 
 
 def _named(names: Iterable[str]) -> tuple[str, ...]:
