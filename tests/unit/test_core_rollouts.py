@@ -806,3 +806,112 @@ def test_a_star_that_a_predecessor_left_is_carried_by_nobody() -> None:
 
     assert "carried" not in world.stand
     assert world.having(4) == sorted(world.states)
+
+
+# Bad input
+
+
+def test_a_policy_that_is_deleted_in_mid_rollout_takes_back_what_it_pushed() -> None:
+    """Promise 13."""
+    world = Rollout(nodes=8)
+    world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})
+    world.soak()
+    pushed = world.having(4)
+
+    world.delete_policy("p")
+    world.step()
+    assert world.having(0) == pushed
+    world.answer()
+
+    assert "p" not in world.policies
+    assert world.having(None) == sorted(world.states)
+
+
+def test_two_hundred_policies_on_one_node_leave_one_winner_and_no_loop() -> None:
+    world = Rollout(nodes=1)
+
+    for number in range(200):
+        world.add_policy(
+            policy(f"p{number:03}", priority=number, rollout=rollout(), settings=channels(1 + number % 16))
+        )
+    world.pass_time()
+    world.answer(soaked=True)
+
+    assert world.groups("n00")["offload"]["source"]["policy"] == "p199"
+    assert world.status("p000")["nodes"]["overridden"] == 1
+
+
+def test_of_two_equal_policies_the_smaller_name_wins_and_the_other_one_says_so() -> None:
+    world = Rollout(nodes=2)
+    world.add_policy(policy("q", settings=channels(8), rollout=rollout(soak=0)))
+
+    world.begin(rollout=rollout(soak=0))
+    world.answer(soaked=True)
+
+    assert world.having(4) == ["n00", "n01"]
+    (conflict,) = world.status("q")["conflicts"]
+    assert conflict == {"group": "offload", "winner": "p", "nodes": 2}
+
+
+def test_a_selector_that_matches_nothing_rolls_out_nothing_and_is_complete() -> None:
+    world = Rollout(nodes=2)
+
+    world.begin(nodeSelector={"matchLabels": {"no": "node"}})
+
+    assert world.stand["phase"] == "Complete"
+    assert world.condition("p", "Ready")["reason"] == "NoNodesMatched"
+
+
+def test_revisions_that_somebody_deleted_in_mid_rollout_are_made_again_with_what_is_proven() -> None:
+    world = Rollout(nodes=8)
+    world.begin()
+    world.finish()
+
+    for name in list(world.revisions):
+        del world.revisions[name]
+        world.fleet.revision_gone(name, world.now)
+    world.pass_time()
+
+    assert "Proven" in json.dumps(world.revisions)
+    assert world.stand["phase"] == "Complete"
+    assert len(world.having(4)) == 8
+
+
+def test_a_status_that_somebody_wiped_is_made_again() -> None:
+    """Promise 8: what is on its way counts without it."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(unproven=1))
+    pushed = world.having(4)
+
+    world.policies["p"]["status"] = {}
+    world.show_policy("p")
+    world.pass_time()
+    world.answer()
+
+    assert world.having(4) == pushed
+    assert world.stand["phase"] == "Soaking"
+
+
+@pytest.mark.parametrize(
+    "spoiled",
+    [
+        {"data": {}},
+        {"data": {"settings": "nothing"}},
+        {"metadata": {"annotations": {"cell.numamigration.dev/0123456789abcdef": "no JSON"}}},
+        {"metadata": {"annotations": {"cell.numamigration.dev/0123456789abcdef": '{"verdict": "Good"}'}}},
+    ],
+)
+def test_a_revision_that_cannot_be_read_is_none(spoiled: dict[str, Any]) -> None:
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+    name = next(iter(world.revisions))
+    document = json.loads(json.dumps(world.revisions[name]))
+    document["metadata"] |= {"name": "spoiled"} | spoiled.get("metadata", {})
+    document["data"] = spoiled.get("data", document["data"])
+
+    world.revisions["spoiled"] = document
+    world.show_revision("spoiled")
+    world.pass_time()
+
+    assert world.having(4) == sorted(world.states)
