@@ -98,19 +98,22 @@ class Counting:
         Returns:
             Whether it brought what somebody waits for: the end of a soak, or a guardrail that became crossed.
         """
-        soaks, window = self.soaks, self.window
-        self.soaks = read_soaks(soaks, self.statistics.history[-1], seconds=spec.soak_seconds)
-        self._hasten_soaks(spec, now)
+        soaks, window = self.soaks, self.window and self._guarded(self.window, spec)
+        crossed = window is not None and bool(window.crossed)
+        self.soaks = read_soaks(soaks, self.statistics.history[-1], seconds=spec.soak_seconds, crossed=crossed)
+        has_crossed = window is not None and self.window is not None and window.crossed != self.window.crossed
         if window is not None:
             self.window = self._advanced(window, soaks, spec, in_force == window.revision)
-        has_crossed = window is not None and self.window is not None and window.crossed != self.window.crossed
+        self._hasten_soaks(spec, now)
         return has_crossed or soaks.done != self.soaks.done
+
+    def _guarded(self, window: Window, spec: Spec) -> Window:
+        """Return the window with what its guardrails say of the last reading."""
+        first = self.soaks.first or (window.first if window.after is None else None)
+        return window if first is None else cross_window(window, first, self.statistics, spec.guardrails)
 
     def _advanced(self, window: Window, soaks: Soaks, spec: Spec, in_force: bool) -> Window:
         known = self.statistics
-        first = soaks.first or (window.first if window.after is None else None)
-        if first is not None:
-            window = cross_window(window, first, known, spec.guardrails)
         over = soaks.without(self.soaks.running).first
         if over is not None:
             return tell_window(window, over, known)
@@ -122,7 +125,9 @@ class Counting:
             self.hasten(now)
         elif self.soaks.running:
             wait = max(READING_SECONDS_MIN, min(GUARD_SECONDS_MAX, spec.soak_seconds / GUARD_READINGS))
-            self.hasten(min(self.soaks.ends_at(spec.soak_seconds), now + wait if spec.guardrails else NEVER))
+            held_up = self.window is not None and bool(self.window.crossed)
+            ends_at = NEVER if held_up else self.soaks.ends_at(spec.soak_seconds)
+            self.hasten(min(ends_at, now + wait if spec.guardrails else NEVER))
 
 
 def _early(wait: float) -> float:

@@ -7,6 +7,7 @@
   meanwhile. What is soaked stays so, held, after restarts and after reboots, until another wish comes or it ends.
 * A soak is over with a reading of the counters, so that what is told of it goes to its end. One of no seconds is over
   as soon as the wish is in force, and has no numbers.
+* While a guardrail is crossed no soak ends: its time is not what it was to show.
 """
 
 from __future__ import annotations
@@ -97,9 +98,16 @@ def _going_on(known: Soaks, name: SettingsGroup, revision: str, now: float) -> S
     return soak if soak and soak.revision == revision else Soak(revision, now)
 
 
-def read_soaks(known: Soaks, sample: Sample, *, seconds: float) -> Soaks:
-    """Return the soaks after a reading of the counters: some begin with it, some end with it."""
-    over = {name for name, soak in known.running.items() if sample.at >= soak.ends_at(seconds)}
+def read_soaks(known: Soaks, sample: Sample, *, seconds: float, crossed: bool = False) -> Soaks:
+    """Return the soaks after a reading of the counters: some begin with it, some end with it.
+
+    Args:
+        known: so far.
+        sample: the reading.
+        seconds: how long each wish shall be in force.
+        crossed: a guardrail is, so none ends.
+    """
+    over = {name for name, soak in known.running.items() if sample.at >= soak.ends_at(seconds) and not crossed}
     return Soaks(
         {**known.done, **{name: known.running[name].revision for name in over}},
         {

@@ -11,7 +11,7 @@
 * A guardrail that becomes crossed is told once for each revision, however far it moves on.
 * Both are as JSON has them, so that they outlive the agent in the status.
 * A counter that was not there at both ends is absent. Pressure is what the kernel says at the end.
-* How many pages engines were to copy and did not copy (``pagesNotOffloaded``) is never told, and so neither is the
+* How many pages engines were to copy and did not copy is never told, and so neither is the
   other part of that share, for no bound on it is sound: base pages are counted for all migrations together, and which
   folios are left to the CPU rightly (hugetlb, private data, an unexpected reference, a reason that is not eligible) is
   counted nowhere, while engines count folios of any size, and some of them twice. Engines that copy nothing are found

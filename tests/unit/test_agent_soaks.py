@@ -357,16 +357,15 @@ def test_what_is_not_crossed_is_not_told_before_the_end_of_the_soak(rig: Rig) ->
     assert rig.status["window"]["after"]["seconds"] == str(SOAK)
 
 
-def test_at_the_end_of_its_soak_a_crossed_window_is_told_whole(rig: Rig) -> None:
-    ask(rig, guardrails=(MEMORY,))
+def test_while_a_guardrail_is_crossed_no_soak_ends(rig: Rig) -> None:
+    """Promise 8: nobody takes for proven what went wrong while it was watched."""
+    ask(rig, soak=120, guardrails=(MEMORY,))
     rig.kernel.set_pressure("memory", 0.4)
-    run(rig, SOAK - 1)
-    assert float(rig.status["window"]["after"]["seconds"]) < SOAK - 1
 
-    run(rig, 1)
+    run(rig, 300)
 
-    assert is_soaked(rig)
-    assert rig.status["window"]["after"]["seconds"] == str(SOAK)
+    assert "after" in rig.status["window"]
+    assert not is_soaked(rig)
 
 
 def test_a_new_revision_in_mid_soak_is_told_what_is_crossed_too(rig: Rig) -> None:

@@ -420,3 +420,25 @@ def test_a_plan_is_asked_for_the_groups_that_it_would_win() -> None:
 
     (plan,) = world.states["n0"]["spec"]["plans"]
     assert plan["settings"] == DEMOTION
+
+
+def test_an_engine_that_copies_nothing_crosses_the_guardrail_on_the_ineffective_share() -> None:
+    world = Stopped(4)
+    world.edit_policy(
+        "p",
+        settings={"offload": OFFLOAD | {"channels": 2}},
+        rollout={
+            "canary": {"nodes": 1, "soakSeconds": 60},
+            "onFailure": "Halt",
+            "guardrails": [{"metric": "ineffectiveShare", "max": "0.5"}],
+        },
+    )
+    world.step()
+    (canary,) = [name for name in world.states if world.groups(name)["offload"]["settings"]["channels"] == 2]
+
+    world.report(canary, {"offload": ("Ready", "OffloadIneffective")})
+    world.step(6)
+    world.step(6)
+
+    assert world.status("p")["rollout"]["phase"] == "Halted"
+    assert "ineffectiveShare" in world.status("p")["rollout"]["message"]

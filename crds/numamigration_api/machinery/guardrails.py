@@ -46,7 +46,6 @@ class Share(NamedTuple):
 
 SHARES: Final[Mapping[GuardrailMetric, Share]] = {
     GuardrailMetric.FOLIOS_FAILED_SHARE: Share(("foliosFailed",), ("foliosMigrated",)),
-    GuardrailMetric.INEFFECTIVE_SHARE: Share(("pagesNotOffloaded",), ("pagesOffloaded",)),
     GuardrailMetric.REFUSED_SHARE: Share(("foliosRefused",), ("foliosMigrated", "foliosFailed")),
     GuardrailMetric.MIGRATION_FAILURES: Share(("pagesMigrationFailed",), ("pagesMigrated",)),
 }

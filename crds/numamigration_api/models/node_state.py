@@ -307,11 +307,6 @@ class WindowNumbers(ApiModel):
     batches_refused: Count | None = None
     pages_migrated: Count | None = None
     pages_migration_failed: Count | None = None
-    pages_offloaded: Count | None = None
-    """Base pages that engines copied, at most: engines count folios, taken as the largest this kernel makes.
-    Absent, like the next, where migrations of reasons that are not offloaded cannot be told apart."""
-    pages_not_offloaded: Count | None = None
-    """Base pages that migrated and surely were copied by the CPU although an engine was to copy them."""
     memory_pressure: DecimalText | None = None
     """At the end of the window, as in NodeStatistics."""
     cpu_pressure: DecimalText | None = None

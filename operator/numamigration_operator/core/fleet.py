@@ -32,12 +32,12 @@ from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.progress import (
     Case,
+    is_held_back,
     is_strange,
     observe_of,
     place_of,
     progress_of,
     turn_of,
-    waits_for_readiness,
     watches_readiness,
 )
 from numamigration_operator.core.render import Turn, is_safe, observed, render
@@ -567,7 +567,7 @@ class Fleet:
                 turns.get(uid, NO_TURN),
                 resolution.won.get(uid, ()),
                 wanted,
-                uid in unproven or waits_for_readiness(record, policy.rollout),
+                uid in unproven or is_held_back(record, policy.rollout),
                 stop,
             )
             for uid in turns.keys() | unproven

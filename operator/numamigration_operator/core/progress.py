@@ -47,12 +47,24 @@ def _has_content(spec: Spec, uid: str) -> bool:
 
 def watches_readiness(policy: PolicyFacts) -> bool:
     """Return whether a policy wants to know of the readiness of its Nodes."""
-    return any(guardrail.metric is GuardrailMetric.NODE_NOT_READY for guardrail in policy.rollout.guardrails)
+    return _limit(policy, GuardrailMetric.NODE_NOT_READY) is not None
 
 
-def waits_for_readiness(record: NodeRecord, rollout: PolicyRollout) -> bool:
-    """Return whether a node that has soaked goes on counting, since nobody knows yet that it is ready."""
-    return record.ready is not True and record.name in rollout.book.unproven and watches_readiness(rollout.facts)
+def is_held_back(record: NodeRecord, rollout: PolicyRollout) -> bool:
+    """Return whether a node that has soaked goes on counting, for what its agent does not measure."""
+    if record.name not in rollout.book.unproven:
+        return False
+    unread = record.ready is not True and watches_readiness(rollout.facts)
+    return unread or (_is_ineffective(record) and _limit(rollout.facts, GuardrailMetric.INEFFECTIVE_SHARE) is not None)
+
+
+def _is_ineffective(record: NodeRecord) -> bool:
+    result = record.report.group(SettingsGroup.OFFLOAD) if record.report is not None else None
+    return result is not None and result.reason is Reason.OFFLOAD_INEFFECTIVE
+
+
+def _limit(policy: PolicyFacts, metric: GuardrailMetric) -> str | None:
+    return next((one.max for one in policy.rollout.guardrails if one.metric is metric), None)
 
 
 def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
@@ -159,6 +171,10 @@ def _tripped(case: Case) -> str:
         return ""
     if record.ready is False and watches_readiness(case.rollout.facts):
         return "nodeNotReady: the Node is not ready since it was changed"
+    limit = _limit(case.rollout.facts, GuardrailMetric.INEFFECTIVE_SHARE)
+    if limit is not None and float(limit) < 1 and _is_ineffective(record):
+        # Engines count folios of unknown size: only pages of the agent's own tell, and then it is none or all.
+        return f"ineffectiveShare is 1, and {limit} is allowed"
     window = record.report.window if record.report is not None else WindowView()
     if not window.after or window.revision != record.shown:
         return ""
