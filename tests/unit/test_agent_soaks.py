@@ -10,8 +10,7 @@ from typing import Any, Final
 import pytest
 
 from numamigration_agent.jobs import ReadCounters
-from numamigration_agent.wishes import parse_spec
-from numamigration_api.machinery.canonical import spec_revision, wish_revision
+from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import HostConfig, Workload
 from tests.unit.agent_rig import OFFLOAD, Rig, wish
@@ -390,27 +389,6 @@ def test_what_was_over_the_limit_before_the_change_is_not_told(rig: Rig) -> None
     run(rig, SOAK - 1)
 
     assert len(rig.reports) == reports
-
-
-def test_without_a_soak_a_guardrail_is_looked_at_until_the_first_numbers_are_told(rig: Rig) -> None:
-    ask(rig, soak=0, guardrails=({**MEMORY, "max": "5"},))
-    reports = len(rig.reports)
-    rig.kernel.set_pressure("memory", 1.0)
-
-    run(rig, 20)
-
-    assert len(rig.reports) == reports + 1
-    assert float(rig.status["window"]["after"]["memoryPressure"]) > 5
-
-
-@pytest.mark.parametrize("field", ["observe", "verifyEpoch"])
-def test_what_to_watch_and_the_epoch_are_part_of_the_spec_as_a_whole(field: str) -> None:
-    """An agent takes an absent group for a wish that ended only in a spec that is whole."""
-    written: dict[str, Any] = {"groups": PLAIN, "observe": {"soakSeconds": SOAK}, "verifyEpoch": 2}
-    spec = {**written, "revision": spec_revision(written)}
-
-    assert parse_spec({"spec": spec}).whole
-    assert not parse_spec({"spec": {key: spec[key] for key in spec if key != field}}).whole
 
 
 @pytest.mark.parametrize(("soak", "apart"), [(300, 10), (60, 6), (5, 1)])

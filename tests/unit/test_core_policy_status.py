@@ -5,11 +5,20 @@ from typing import Any
 import msgspec
 import pytest
 
+from numamigration_api.machinery.conditions import shorten
 from numamigration_api.models.policy import MigrationPolicyStatus
-from numamigration_api.vocabulary import WORST_NODES_MAX, NodeBucket, Reason, SettingsGroup
+from numamigration_api.vocabulary import (
+    RESERVED_MAX,
+    WORST_NODES_MAX,
+    NodeBucket,
+    Reason,
+    RolloutPhase,
+    SettingsGroup,
+)
 from numamigration_operator.core.classify import Verdict
-from numamigration_operator.core.objects import PolicyStatusView, Statistics
-from numamigration_operator.core.policy_status import Standing, policy_status
+from numamigration_operator.core.objects import PolicyStatusView, RolloutView, Statistics
+from numamigration_operator.core.policy_rollout import NAME_BYTES, NAMES_BYTES_MAX
+from numamigration_operator.core.policy_status import CONFLICT_BYTES_MAX, Standing, policy_status
 from numamigration_operator.core.resolve import Loss, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
 from tests.unit.builders import policy
@@ -36,12 +45,16 @@ def status(
     known: PolicyStatusView = PolicyStatusView(),  # noqa: B008
     wall: datetime = WALL,
     holders: tuple[str, ...] = (),
+    rollout: RolloutView | None = None,
+    statistics: Statistics = Statistics(folios_migrated=1),  # noqa: B008
     **spec: Any,
 ) -> PolicyStatusView:
     tally, verdicts = Tally(), {name: verdict(text) for name, text in nodes.items()}
     for name, one in verdicts.items():
-        tally.replace(name, None, Contribution(one, losses=losses, statistics=Statistics(folios_migrated=1)))
-    standing = Standing(policy_facts(policy(**spec)), tally, verdicts.__getitem__, frozenset(holders))
+        tally.replace(name, None, Contribution(one, losses=losses, statistics=statistics))
+    standing = Standing(
+        policy_facts(policy(**spec)), tally, verdicts.__getitem__, frozenset(holders), rollout=rollout, unproven=10**6
+    )
     return policy_status(standing, known, wall)
 
 
@@ -155,15 +168,52 @@ def test_the_worst_nodes_come_first_and_then_the_smaller_names() -> None:
     assert [one.node for one in found.worst_nodes] == ["f1", "f2", "r", "x", "p", "u", "o"]
 
 
-def test_the_status_stays_below_20_kb_with_the_longest_names_and_messages() -> None:
+def longest_rollout(names: tuple[str, ...]) -> RolloutView:
+    """A rollout in which everything is as long as it gets; half of the names were carried over."""
+    half = len(names) // 2
+    return RolloutView(
+        revision="f" * 16,
+        generation=2**62,
+        proven_revision="e" * 16,
+        cursor=10**6,
+        reserved=names[half:],
+        carried=names[:half],
+        wave=10**6,
+        waves=10**6,
+        phase=max(RolloutPhase, key=len),
+        leader_epoch=2**62,
+        started_at="2026-01-01T00:00:00Z",
+        message=shorten("m" * 5000),
+    )
+
+
+def longest_names(length: int) -> tuple[str, ...]:
+    """As many names of a length as the ledger takes."""
+    number = min(RESERVED_MAX, NAMES_BYTES_MAX // (length + NAME_BYTES))
+    return tuple(f"{n:05d}".ljust(length, "r") for n in range(number))
+
+
+def test_the_ledger_holds_as_many_names_of_the_usual_length_as_it_may() -> None:
+    """ip-10-0-0-0.eu-central-1.compute.internal has 41 characters."""
+    assert len(longest_names(41)) == RESERVED_MAX
+
+
+@pytest.mark.parametrize("length", [43, 253], ids=["many names", "long names"])
+def test_the_status_stays_below_20_kb_with_the_longest_names_and_messages(length: int) -> None:
     """Promise 12."""
-    nodes = {f"{n:05d}".ljust(253, "n"): f"{'failed' if n % 2 else 'refused'}::{'m' * 512}" for n in range(100)}
+    names = longest_names(length)
+    words = ("failed:KernelError", "refused:RiskNotAccepted", "unreachable:NodeUnreachable", "pending:RolloutHalted")
+    nodes = {f"{n:05d}".ljust(253, "n"): f"{words[n % 4]}:{'m' * 512}" for n in range(100)}
     losses = tuple(Loss(group, f"{n}".ljust(253, "w")) for n in range(9) for group in SettingsGroup)
 
-    found = status({name: text.replace("::", ":KernelError:") for name, text in nodes.items()}, losses=losses)
+    counters = Statistics(**{name: 2**56 for name in Statistics.__struct_fields__ if name != "folios_per_second"})
+    counters = msgspec.structs.replace(counters, folios_per_second="123456789.123456789")
+    found = status(nodes, losses=losses, rollout=longest_rollout(names), statistics=counters)
+
+    assert sum(len(name) + NAME_BYTES for name in names) > NAMES_BYTES_MAX - 253
 
     assert len(found.worst_nodes) == WORST_NODES_MAX
-    assert len(found.conflicts) == 16
+    assert len(found.conflicts) == CONFLICT_BYTES_MAX // 253
     assert len(msgspec.json.encode(found)) < 20_000
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from numamigration_api.vocabulary import GroupMode, SettingsGroup
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.core.policy_rollout import KEEP
+from numamigration_operator.core.policy_rollout import KEEP, Goal
 from numamigration_operator.core.render import Turn, is_safe, render
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, spec_json
@@ -189,6 +189,41 @@ def test_an_edit_that_moves_nothing_or_turns_off_waits_for_no_rollout(edit: dict
 
     assert rendered(edited, now=rendered(policy()), turn=awaiting) == rendered(edited, now=rendered(policy()))
     assert rendered(edited, now=rendered(policy()), turn=awaiting) != rendered(policy())
+
+
+@pytest.mark.parametrize("turn", [awaiting, lambda _: Turn(KEEP)], ids=["not admitted", "nothing to be pushed"])
+def test_how_settings_end_is_as_the_policy_says_also_where_an_edit_waits(
+    turn: Callable[[PolicyFacts], Turn],
+) -> None:
+    """Promise 7: else the finalizer would be dropped while nodes still had to be restored."""
+    edited = policy(onDelete="Keep", settings={"offload": {"engine": "DMA", "channels": 9}})
+
+    kept = offload(rendered(edited, now=RESTORABLE, turn=turn))
+
+    assert (kept["release"], kept["settings"]) == ("Keep", OFFLOAD)
+
+
+def test_settings_of_before_end_as_the_policy_says_by_now() -> None:
+    """Promise 7."""
+    before, edited = (
+        policy_facts(policy(onDelete="Restore", meta=ARMED)),
+        policy(onDelete="Keep", settings={"offload": OFFLOAD | {"channels": 9}}),
+    )
+
+    back = rendered(edited, now=rendered(edited), turn=lambda _: Turn(Goal(before.wishes, undoing=True), admitted=True))
+
+    assert (offload(back)["release"], offload(back)["settings"]) == ("Keep", OFFLOAD)
+
+
+@pytest.mark.parametrize("on_delete", ["Keep", "Restore"])
+def test_a_failed_revision_with_nothing_before_it_is_restored_however_the_policy_ends(on_delete: str) -> None:
+    asked = policy(onDelete=on_delete, meta=ARMED)
+    undone: Callable[[PolicyFacts], Turn] = lambda _: Turn(Goal({}, undoing=True), admitted=True)  # noqa: E731
+
+    restoring = rendered(asked, now=rendered(asked), turn=undone)
+
+    assert offload(restoring)["mode"] == "Restore"
+    assert rendered(asked, now=restoring, restored=(GROUP,), turn=undone) == Spec()
 
 
 @pytest.mark.parametrize("turn", [awaiting, lambda _: Turn(KEEP)], ids=["not admitted", "nothing to be pushed"])

@@ -50,7 +50,7 @@ from numamigration_operator.core.revisions import (
 from numamigration_operator.core.rollout import Book, Failure, Turn, budget, judge, next_nodes, proven_cells, waves_of
 from numamigration_operator.core.wishes import Wish
 
-NAMES_BYTES_MAX: Final = 6000  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
+NAMES_BYTES_MAX: Final = 128 * 44  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
 WHOLE_FLEET: Final = "100%"
 """As maxUnproven: whoever is pushed, no more are unproven than may be."""
@@ -387,6 +387,8 @@ class PolicyRollout:
         known, facts = self.ledger, self.facts
         if self.current is None and known == NO_LEDGER and not self.book.waiting:
             return known
+        if facts.mode is PolicyMode.PLAN and not known.names:
+            return NO_LEDGER
         if known.revision != facts.revision or (
             known.generation != facts.generation and self.phase_stored in FAILED_PHASES
         ):
@@ -439,7 +441,7 @@ class PolicyRollout:
     def view(self, ledger: Ledger, stand_matched: int, wall: datetime) -> RolloutView | None:
         """Return ``status.rollout`` without the epoch."""
         facts = self.facts
-        if facts.mode is PolicyMode.PLAN or (not facts.wishes and ledger == Ledger()):
+        if (facts.mode is PolicyMode.PLAN or not facts.wishes) and ledger == NO_LEDGER:
             return None
         wave, waves = waves_of(self.book, facts.rollout, stand_matched)
         return RolloutView(

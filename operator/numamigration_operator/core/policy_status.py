@@ -47,8 +47,9 @@ WORST_FIRST: Final = (
     NodeBucket.UNSUPPORTED,
     NodeBucket.OVERRIDDEN,
 )
-WORST_MESSAGE_LENGTH_MAX: Final = 160  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
+WORST_MESSAGE_LENGTH_MAX: Final = 100  # with 20 names of 253 characters the status stays below 20 kB (promise 12)
 CONFLICTS_MAX: Final = 16  # six groups, and the winners that matter most; bound of the schema
+CONFLICT_BYTES_MAX: Final = 1100  # of the names of these winners; more than 16 of the usual length
 
 ROLLOUT_STOPPED: Final = (Reason.ROLLED_BACK, Reason.ROLLOUT_HALTED, Reason.CLASS_HELD, Reason.CIRCUIT_BREAKER_OPEN)
 """Why a rollout does not go on by itself, the first that holds first."""
@@ -250,7 +251,13 @@ def _example(standing: Standing, bucket: NodeBucket) -> str:
 
 def _conflicts(tally: Tally) -> tuple[Conflict, ...]:
     ranked = sorted(tally.losses.items(), key=lambda item: (-item[1], item[0]))
-    return tuple(Conflict(loss.group, loss.winner, nodes) for loss, nodes in ranked[:CONFLICTS_MAX])
+    shown, room = [], CONFLICT_BYTES_MAX
+    for loss, nodes in ranked[:CONFLICTS_MAX]:
+        room -= len(loss.winner)
+        if room < 0:
+            break
+        shown.append(Conflict(loss.group, loss.winner, nodes))
+    return tuple(shown)
 
 
 def _worst_nodes(standing: Standing) -> Iterator[WorstNode]:

@@ -76,19 +76,26 @@ def _wish(winner: PolicyFacts, group: SettingsGroup, now: Wish | None, turn: Tur
     sourced = now is not None and now.source.uid == winner.uid and now.mode is not GroupMode.RESTORE
     if winner.mode is PolicyMode.PAUSED:
         return msgspec.structs.replace(now, mode=GroupMode.HOLD, release=winner.release) if sourced and now else now
-    kept = _unpaused(now) if sourced and not turn.stopped else now
+    kept = _kept(now, winner, stopped=turn.stopped) if sourced and now is not None else now
     if turn.goal.wishes is None:
         return kept
     goal = turn.goal.wishes.get(group)
     if goal is None:
-        return _end(now, done=False) if sourced else now  # the next look drops it, once it is restored
+        if not sourced:
+            return now
+        return ended(now, done=False) if turn.goal.undoing else _end(now, done=False)  # dropped once it is restored
     same = sourced and moves_same(now, goal) and not (turn.stopped and now is not None and now.mode is GroupMode.HOLD)
-    return goal if turn.admitted or same or is_safe_wish(group, goal) else kept
+    if not (turn.admitted or same or is_safe_wish(group, goal)):
+        return kept
+    return goal if goal.release is winner.release else msgspec.structs.replace(goal, release=winner.release)
 
 
-def _unpaused(now: Wish | None) -> Wish | None:
-    held = now is not None and now.mode is GroupMode.HOLD
-    return msgspec.structs.replace(now, mode=GroupMode.APPLY) if held and now is not None else now
+def _kept(now: Wish, winner: PolicyFacts, *, stopped: bool) -> Wish:
+    """What stays while its policy's rollout has not come here: how it will end is as the policy says by now."""
+    mode = now.mode if stopped else GroupMode.APPLY
+    if (now.mode, now.release) == (mode, winner.release):
+        return now
+    return msgspec.structs.replace(now, mode=mode, release=winner.release)
 
 
 def _end(now: Wish | None, *, done: bool) -> Wish | None:
