@@ -604,6 +604,33 @@ def test_a_finalizer_that_moved_meanwhile_is_found_again() -> None:
     assert made.policies["p"]["metadata"]["finalizers"] == []
 
 
+def test_a_finalizer_that_was_on_its_way_when_it_was_wanted_no_more_is_taken_out_once_it_is_seen() -> None:
+    """Promise 13: nothing else would ever take it out, and the policy could not be deleted."""
+    made = world()
+    made.add_policy(policy(onDelete="Restore"))
+    added = made.decide().writes
+    made.edit_policy("p", onDelete="Keep")
+    meanwhile = made.decide().writes
+
+    made.carry_out((*added, *meanwhile))
+    made.step()
+
+    assert made.policies["p"]["metadata"]["finalizers"] == []
+    made.delete_policy("p")
+    assert made.policies == {}
+
+
+def test_revisions_have_their_own_numbers_also_where_one_is_still_on_its_way() -> None:
+    """The way back is the greatest that went well."""
+    made = world()
+    made.add_policy(policy())
+    writes = made.decide().writes
+    made.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 9}})
+    made.carry_out((*writes, *made.decide().writes))
+
+    assert sorted(one["revision"] for one in made.revisions.values()) == [1, 2]
+
+
 def test_a_late_drop_leaves_the_finalizer_of_a_namesake() -> None:
     """Promise 7: the namesake is a policy of its own."""
     made = world()

@@ -167,6 +167,8 @@ class PolicyRecord:
         shown = self.has_finalizer if self._open_finalizer is None else self._open_finalizer
         if wanted == shown or (wanted and self.facts.deleting):  # a deleted object takes no new finalizer
             return None
+        if not wanted and not self.has_finalizer:  # on its way: it can be taken out once it is seen
+            return None
         self._open_finalizer = wanted
         if not wanted:
             return self._finalizer_drop()

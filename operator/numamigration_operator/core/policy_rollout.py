@@ -323,7 +323,8 @@ class PolicyRollout:
         if facts.mode is PolicyMode.PLAN or not facts.wishes or facts.deleting:
             return None
         name = name_of(facts.name, facts.uid, facts.revision)
-        latest = max((one.number for one in self.revisions.values()), default=0)
+        stored_or_open = (*self.revisions.values(), *self._open_revisions.values())
+        latest = max((one.number for one in stored_or_open), default=0)
         known = self._open_revisions.get(name) or self.revisions.get(name)
         if known is None:
             return Revision(facts.revision, latest + 1, name, "", facts.content, {})
