@@ -41,6 +41,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
+	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m benchmarks.table --check
@@ -111,6 +112,7 @@ bench-table: setup ## Put benchmarks/results/ into README.md
 generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
+	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m tests.promises >docs/promises.md

@@ -82,7 +82,10 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
         task.cancel()
         await asyncio.wait([task])
         await client.close()
-        return Told(stored, failures, skews, fenced, applier.counts)
+        verdicts = Counter[Verdict]()
+        for (_, verdict), count in applier.counts.items():
+            verdicts[verdict] += count
+        return Told(stored, failures, skews, fenced, verdicts)
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 

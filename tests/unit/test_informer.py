@@ -76,6 +76,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
+        self.informer: Informer[Any] | None = None
 
     def upsert(self, item: Named) -> None:
         self.told.append(("upsert", item.metadata.name))
@@ -124,6 +125,7 @@ def run(script: Script, resource: Resource[Any] = NODES, relist: float | None = 
         heard, client, clock = Heard(), ScriptedClient(list(script)), Clock()
         informer: Informer[Any] = Informer(client, resource, heard, Random(0), relist, clock)  # type: ignore[arg-type]
         informer.machine.backoff.cap_seconds = 0.01
+        heard.informer = informer
         if resource is CONTROL:
             informer.on_forbidden = lambda message: heard.told.append(("forbidden", message))
         task = asyncio.create_task(informer.run())
@@ -304,3 +306,11 @@ def test_lists_alone_come_again_and_again_without_a_watch() -> None:
 
     assert [told for told in heard.told if told[0] == "listed"] == [("listed", {"a"}), ("listed", {"b"})]
     assert all("watch" not in request for request in client.requests)
+
+
+def test_lists_and_what_failed_are_counted_and_an_expired_watch_is_no_failure() -> None:
+    expired = [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})]
+    heard, _ = run([page(named("a")), expired, NoAnswerError("away"), status(403), Response(200, b"["), page()])
+
+    assert heard.informer is not None
+    assert (heard.informer.lists, heard.informer.failures) == (2, 3)

@@ -170,6 +170,8 @@ class Informer(Generic[Item]):
     Attributes:
         relist_seconds: list only, again after so long; None means watch.
         on_forbidden: told, with the server's words, that we have no right to read; a list tells when that is over.
+        lists: complete ones, since the start.
+        failures: lists and watches that failed, since the start; a watch that expired (410) is none.
     """
 
     client: Client
@@ -179,6 +181,8 @@ class Informer(Generic[Item]):
     relist_seconds: float | None = None
     clock: Callable[[], float] = time.monotonic
     on_forbidden: Callable[[str], None] | None = None
+    lists: int = 0
+    failures: int = 0
     machine: ListWatch = field(init=False)
     _names: set[str] = field(default_factory=set)
     _unreadable: set[str] = field(default_factory=set)
@@ -205,6 +209,7 @@ class Informer(Generic[Item]):
         try:
             await step
         except NoAnswerError:
+            self.failures += 1
             self.machine.failed(self.clock())
         except StatusError as error:
             self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
@@ -212,8 +217,10 @@ class Informer(Generic[Item]):
                 self.machine.list_again()  # a watch that works again says nothing of what stands there
                 self.on_forbidden(error.message)
             if error.status != 410:  # expired, which the machine answers by listing again
+                self.failures += 1
                 self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
         except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.failures += 1
             self.machine.failed(self.clock())
             self._say_trouble(str(error), "operator and CRDs must be of one release")
 
@@ -232,6 +239,7 @@ class Informer(Generic[Item]):
         if self.machine.page_read(self.clock(), resource_version=meta.resource_version, continue_token=meta.continue_):
             self.sink.listed(frozenset(self._names))
             self._say_well()
+            self.lists += 1
 
     def _readable(self, items: list[msgspec.Raw]) -> Iterator[Item]:
         decoded = [self._decode(raw) for raw in items]

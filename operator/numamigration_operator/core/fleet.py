@@ -25,6 +25,7 @@ from numamigration_operator.core.classify import NodeFacts, classify
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
+from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_status import Standing, policy_status
@@ -529,6 +530,11 @@ class Fleet:
             event = policy.ready_event(status)
             events.extend([event] if event is not None else [])
         return policy.status_due(now)
+
+    def policy_numbers(self) -> Iterator[PolicyNumbers]:
+        """Yield what metrics tell of each policy."""
+        for policy in self._policies.values():
+            yield PolicyNumbers(policy.facts.name, dict(policy.tally.buckets))
 
 
 def _not_restored(names: Collection[str]) -> str:
