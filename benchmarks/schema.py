@@ -34,6 +34,7 @@ class Unit(StrEnum):
     """10^6 bytes."""
     MEBIBYTES = "MiB"
     MILLISECONDS = "ms"
+    MICROSECONDS = "µs"
     CORE_PERCENT = "% of a core"
     RATIO = "x"
 
