@@ -26,6 +26,7 @@ from numamigration_operator.core.classify import NodeFacts, Verdict, classify, p
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
+from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_rollout import Stand
@@ -795,6 +796,11 @@ class Fleet:
 
     def _place(self, name: str, uid: str) -> Place:
         return self._nodes[name].places.get(uid, NOWHERE)
+
+    def policy_numbers(self) -> Iterator[PolicyNumbers]:
+        """Yield what metrics tell of each policy."""
+        for policy in self._policies.values():
+            yield PolicyNumbers(policy.facts.name, dict(policy.tally.buckets))
 
 
 def _not_restored(names: Collection[str]) -> str:

@@ -228,7 +228,7 @@ class NodeRecord:
         return True
 
     def take_numbers(self, state: StateObject, now: float) -> bool:
-        """Take in a report in which nothing but numbers moved; return False for any other, of which nothing is taken."""
+        """Take in a report in which only numbers moved; return False for any other, of which nothing is taken."""
         meta, status, known = state.metadata, state.status, self.report
         if known is None or meta.generation != self.generation or meta.uid != self.state_uid or self.open_revisions:
             return False
