@@ -62,7 +62,6 @@ class FleetNumbers(NamedTuple):
 
     counts: FleetSnapshot
     switch: FleetSwitch
-    class_holds: int
     policies: tuple[PolicyNumbers, ...]
 
 
@@ -326,7 +325,14 @@ METRICS: Final = (
         Kind.GAUGE,
         (),
         "Holds of a hardware class with its dialect and driver.",
-        _of_fleet(lambda fleet: fleet.class_holds),
+        _of_fleet(lambda fleet: fleet.counts.class_holds),
+    ),
+    Metric(
+        "circuit_breaker_open",
+        Kind.GAUGE,
+        (),
+        "1 while so many nodes have failed that nothing is pushed but what turns off or restores.",
+        _of_fleet(lambda fleet: fleet.counts.breaker_open),
     ),
     Metric("leader", Kind.GAUGE, (), "1 when this process holds the Lease.", _one(lambda numbers: numbers.leads)),
     Metric(

@@ -267,7 +267,6 @@ class Operator:
         return FleetNumbers(
             counts=self._fleet.snapshot(),
             switch=self._control.said.switch,
-            class_holds=0,  # this release takes a hold of one class for one of the whole fleet
             policies=tuple(self._fleet.policy_numbers()),
         )
 

@@ -50,6 +50,7 @@ NAMES = {
     "api_request_duration_seconds": "histogram verb resource",
     "api_requests_total": "counter verb resource code",
     "build_info": "gauge version python_version",
+    "circuit_breaker_open": "gauge",
     "class_holds": "gauge",
     "decision_delay_seconds": "histogram",
     "decision_duration_seconds": "histogram",
@@ -97,14 +98,16 @@ POLICY = PolicyNumbers(
     rollbacks_total=1,
     guardrails=(GUARDRAIL, SILENT),
 )
-COUNTS = FleetSnapshot(policies=1, nodes=4, states=3, dirty_nodes=2, open_spec_writes=1, synced=True)
+COUNTS = FleetSnapshot(
+    policies=1, nodes=4, states=3, dirty_nodes=2, open_spec_writes=1, synced=True, class_holds=1, breaker_open=True
+)
 NUMBERS = Numbers(
     now=100.0,
     leads=True,
     epoch=7,
     lease_renewals=12,
     lease_transitions=3,
-    fleet=FleetNumbers(COUNTS, FleetSwitch.HOLD, 1, (POLICY,)),
+    fleet=FleetNumbers(COUNTS, FleetSwitch.HOLD, (POLICY,)),
     changed_at=98.5,
     writes_waiting=9,
     requests_open=8,
@@ -196,6 +199,7 @@ def test_every_number_stands_in_its_series() -> None:
         ("dirty_nodes",): 2,
         ("open_spec_writes",): 1,
         ("class_holds",): 1,
+        ("circuit_breaker_open",): 1,
         ("leader",): 1,
         ("leader_epoch",): 7,
         ("lease_renewals_total",): 12,
@@ -226,7 +230,7 @@ def test_what_is_not_known_has_no_sample() -> None:
     """Unknown is not 0: a dashboard would show a guardrail that nobody reported as quiet."""
     standby = NUMBERS._replace(fleet=None, epoch=None, lease_transitions=None, leads=False)
     quiet = PolicyNumbers("database", {}, guardrails=(SILENT,))
-    resting = NUMBERS._replace(fleet=FleetNumbers(COUNTS, FleetSwitch.RUN, 0, (quiet,)))
+    resting = NUMBERS._replace(fleet=FleetNumbers(COUNTS, FleetSwitch.RUN, (quiet,)))
 
     names = {key[0] for key in series(scraped(standby))}
     found = series(scraped(resting))
@@ -236,6 +240,7 @@ def test_what_is_not_known_has_no_sample() -> None:
         "nodes",
         "fleet_switch",
         "class_holds",
+        "circuit_breaker_open",
         "leader_epoch",
         "lease_transitions_total",
     }
@@ -280,6 +285,7 @@ def fleet_of(nodes: int, policies: int) -> Fleet:
         fleet.node_changed(node(name, pool=str(number % policies)), 0.0)
     fleet.nodes_listed(names, 0.0)
     fleet.states_listed([], 0.0)
+    fleet.revisions_listed([], 0.0)
     fleet.lead(1)
     fleet.decide(1.0, START)
     return fleet
@@ -287,7 +293,7 @@ def fleet_of(nodes: int, policies: int) -> Fleet:
 
 def of_fleet(fleet: Fleet) -> Numbers:
     return NUMBERS._replace(
-        fleet=FleetNumbers(fleet.snapshot(), FleetSwitch.RUN, 0, tuple(fleet.policy_numbers())),
+        fleet=FleetNumbers(fleet.snapshot(), FleetSwitch.RUN, tuple(fleet.policy_numbers())),
     )
 
 
