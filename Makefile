@@ -41,6 +41,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
+	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m benchmarks.table --check
@@ -103,6 +104,10 @@ bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of 
 bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan cost beside the files (seconds)
 	@$(BIN)/python -m benchmarks.plan
 
+.PHONY: bench-core
+bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,000 nodes (three minutes)
+	@$(BIN)/python -m benchmarks.core
+
 .PHONY: bench-table
 bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
@@ -111,6 +116,7 @@ bench-table: setup ## Put benchmarks/results/ into README.md
 generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
+	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m tests.promises >docs/promises.md

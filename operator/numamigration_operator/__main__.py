@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     )
     try:
-        return asyncio.run(operate(settings, lambda: Client.connect(access), fleet))
+        return asyncio.run(operate(settings, lambda observe: Client.connect(access, observe), fleet))
     except (ClusterConfigError, SettingsError) as error:
         return _refuse(error)
 

@@ -21,7 +21,9 @@ import msgspec
 
 from numamigration_operator.cluster.informer import AnyObject
 from numamigration_operator.core.decisions import Decisions, Write, WriteKey, WriteKind
+from numamigration_operator.core.fleet import FleetSnapshot
 from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
+from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, RevisionObject, StateObject
 from numamigration_operator.watch_check import WatchCheck
 
@@ -108,6 +110,12 @@ class FleetLike(Protocol):
     def write_failed(self, key: WriteKey) -> None:
         """A write was not stored as it was decided."""
 
+    def snapshot(self) -> FleetSnapshot:
+        """Counts for metrics."""
+
+    def policy_numbers(self) -> Iterable[PolicyNumbers]:
+        """Each policy's numbers for metrics."""
+
 
 class Clock(Protocol):
     """Both times, and who wants to know that something changed."""
@@ -123,12 +131,16 @@ class Clock(Protocol):
 
 
 class ControlFeed:
-    """The fleet switch for the fleet."""
+    """The fleet switch for the fleet.
+
+    Attributes:
+        said: what the fleet was told last.
+    """
 
     def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self.said = Control()
         self._fleet = fleet
         self._clock = clock
-        self._said = Control()
 
     def upsert(self, item: ConfigMapObject) -> None:
         """The control ConfigMap exists."""
@@ -151,10 +163,10 @@ class ControlFeed:
         self._tell(unreadable(message))
 
     def _tell(self, control: Control) -> None:
-        if control != self._said:
+        if control != self.said:
             level = logging.WARNING if control.problem else logging.INFO
             log.log(level, "fleet switch", extra={"switch": control.switch, "problem": control.problem})
-            self._said = control
+            self.said = control
         self._fleet.control_changed(control, self._clock.now())
         self._clock.changed()
 

@@ -177,6 +177,9 @@ class WatchSupervisor:
         on_begin: called on our loop when a new watch begins, before it tells anything.
         on_change: called on our loop for each policy that exists.
         on_gone: called on our loop with the uid of each deleted policy.
+
+    Attributes:
+        ends: watches that ended by themselves or were blind, since the start.
     """
 
     def __init__(
@@ -188,6 +191,7 @@ class WatchSupervisor:
         on_gone: Callable[[str], None],
         rng: Random,
     ) -> None:
+        self.ends = 0
         self._start = start
         self._on_begin = on_begin
         self._on_change = on_change
@@ -210,6 +214,7 @@ class WatchSupervisor:
             await self._served.wait()
             reason = await self._watch_once()
             self._served.clear()
+            self.ends += 1
             log.warning("watch of policies ended; lists go on, and it starts anew", extra={"reason": reason})
             await asyncio.sleep(self._backoff.next_wait(self._rng))
 

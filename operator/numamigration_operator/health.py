@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Liveness and readiness: pure answers from plain facts, and the small HTTP server that tells them.
+"""Liveness and readiness: pure answers from plain facts, and the small HTTP server of these and of metrics.
 
 * Alive: a restart would not help. The event loop turns (else there is no answer at all), the lease loop turns, and no
   reader is cut off from an API server that answers others: such a watch looks open and tells nothing for ever
@@ -19,12 +19,15 @@ from typing import Final, NamedTuple
 from aiohttp import web
 
 from numamigration_operator.cluster.lease_driver import Contact
+from numamigration_operator.metrics import Exposition
 from numamigration_operator.settings import SettingsError, parse_address
 
 READER_SILENCE_SECONDS_MAX: Final = 180.0
 """Bookmarks come about every minute and a silent watch is cut after 90 s; then a back-off, and a slow answer."""
 LEASE_TURNS_MAX: Final = 4
 """Leases that may pass without a turn of the lease loop, each of which is cut well within one."""
+
+Scrape = Callable[[str], Awaitable[Exposition]]
 
 
 class ReaderFacts(NamedTuple):
@@ -107,8 +110,13 @@ def _role(facts: Facts) -> str:
 
 
 @contextlib.asynccontextmanager
-async def serve_health(address: str, facts: Callable[[], Facts]) -> AsyncIterator[None]:
-    """Serve /healthz and /readyz as long as the context is open; an empty address serves nothing.
+async def serve_health(address: str, facts: Callable[[], Facts], scrape: Scrape) -> AsyncIterator[None]:
+    """Serve /healthz, /readyz and /metrics as long as the context is open; an empty address serves nothing.
+
+    Args:
+        address: host and port.
+        facts: for the checks.
+        scrape: given the Accept header, returns the metrics.
 
     Raises:
         SettingsError: nothing can listen at this address.
@@ -117,7 +125,7 @@ async def serve_health(address: str, facts: Callable[[], Facts]) -> AsyncIterato
         yield
         return
     host, port = parse_address(address)
-    runner = web.AppRunner(_application(facts), access_log=None, handle_signals=False)
+    runner = web.AppRunner(_application(facts, scrape), access_log=None, handle_signals=False)
     await runner.setup()
     try:
         try:
@@ -129,7 +137,7 @@ async def serve_health(address: str, facts: Callable[[], Facts]) -> AsyncIterato
         await runner.cleanup()
 
 
-def _application(facts: Callable[[], Facts]) -> web.Application:
+def _application(facts: Callable[[], Facts], scrape: Scrape) -> web.Application:
     def answer(check: Callable[[Facts], Finding]) -> Callable[[web.Request], Awaitable[web.Response]]:
         async def handle(_: web.Request) -> web.Response:
             finding = check(facts())
@@ -137,6 +145,11 @@ def _application(facts: Callable[[], Facts]) -> web.Application:
 
         return handle
 
+    async def metrics(request: web.Request) -> web.Response:
+        body, content_type = await scrape(request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    routes = {"/healthz": answer(liveness), "/readyz": answer(readiness), "/metrics": metrics}
     application = web.Application()
-    application.add_routes([web.get("/healthz", answer(liveness)), web.get("/readyz", answer(readiness))])
+    application.add_routes([web.get(path, handle) for path, handle in routes.items()])
     return application

@@ -25,6 +25,7 @@ import msgspec
 
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import Reason
+from numamigration_operator.cluster.api_call import Observer
 from numamigration_operator.cluster.applier import Applier, Limits
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.bell import Bell
@@ -54,6 +55,7 @@ from numamigration_operator.feeds import (
 )
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
 from numamigration_operator.health import Facts, ReaderFacts, serve_health
+from numamigration_operator.metrics import Exposition, FleetNumbers, Metrics, Numbers, ReaderNumbers
 from numamigration_operator.settings import OperatorSettings
 
 log = logging.getLogger(__name__)
@@ -71,9 +73,14 @@ _metadata: Final = msgspec.json.Decoder(AnyObject)
 
 
 class Pulse:
-    """Both clocks, and the mark that something changed."""
+    """Both clocks, and the mark that something changed.
+
+    Attributes:
+        changed_at: when the first change came since the last `take_changes`; None when there was none.
+    """
 
     def __init__(self) -> None:
+        self.changed_at: float | None = None
         self._bell = Bell(self.now)
 
     def now(self) -> float:
@@ -86,7 +93,14 @@ class Pulse:
 
     def changed(self) -> None:
         """Mark that something changed."""
+        if self.changed_at is None:
+            self.changed_at = self.now()
         self._bell.ring()
+
+    def take_changes(self) -> float | None:
+        """Return how long the oldest change has been waiting; from here on it is decided."""
+        since, self.changed_at = self.changed_at, None
+        return None if since is None else self.now() - since
 
     async def next_change(self, until: float | None) -> None:
         """Wait for a mark, or until a time; clears the mark."""
@@ -134,14 +148,18 @@ class Relists:
 class Operator:
     """Everything between the API server and the fleet."""
 
-    def __init__(self, settings: OperatorSettings, client: Client, fleet: FleetLike, rng: Random) -> None:
+    def __init__(
+        self, settings: OperatorSettings, client: Client, fleet: FleetLike, rng: Random, metrics: Metrics
+    ) -> None:
         self._fleet = fleet
+        self._metrics = metrics
         self._pulse = Pulse()
         identity = settings.identity
         durations = Durations(
             settings.lease_duration_seconds, settings.lease_renew_deadline_seconds, settings.lease_retry_seconds
         )
-        self._lease = LeaseDriver(client, LeaseHolder(identity, durations, rng), settings.home_namespace)
+        self._holder = LeaseHolder(identity, durations, rng)
+        self._lease = LeaseDriver(client, self._holder, settings.home_namespace)
         self._lease_seconds = settings.lease_duration_seconds
         self._leading_since: float | None = None
         self._synced = False
@@ -149,9 +167,10 @@ class Operator:
         self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
         revisions = RevisionFeed(fleet, self._pulse)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
+        self._applier = Applier(limits, rng)
         self._applies = ApplyDriver(
             client,
-            Applier(limits, rng),
+            self._applier,
             home=settings.home_namespace,
             on_stored=AnswerFeed(fleet, self._pulse, self._policies, revisions).stored,
             on_failure=self._write_failed,
@@ -167,7 +186,7 @@ class Operator:
             rng=rng,
         )
         self._readiness = ReadinessReader(client, self._readiness_read)
-        control = ControlFeed(fleet, self._pulse)
+        self._control = control = ControlFeed(fleet, self._pulse)
         self._readers: dict[str, Informer[Any]] = {
             "fleet switch": Informer(
                 client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
@@ -218,6 +237,39 @@ class Operator:
             ),
         )
 
+    async def scrape(self, accept: str) -> Exposition:
+        """Return the metrics, in the format that the HTTP header Accept asks for."""
+        return await self._metrics.scrape(self.numbers, accept)
+
+    def numbers(self) -> Numbers:
+        """Return what metrics are made from."""
+        return Numbers(
+            now=self._pulse.now(),
+            leads=self._lease.holds(),
+            epoch=self._holder.claimed,
+            lease_renewals=self._holder.renewals,
+            lease_transitions=self._holder.transitions,
+            fleet=self._fleet_numbers() if self._synced else None,
+            changed_at=self._pulse.changed_at,
+            writes_waiting=self._applier.waiting,
+            requests_open=self._applier.open,
+            write_results=dict(self._applier.counts),
+            readers=tuple(
+                ReaderNumbers(name, reader.lists, reader.failures, reader.machine.last_activity or None)
+                for name, reader in self._readers.items()
+            ),
+            watch_ends=self._watch.ends,
+            events_posted=self._events.posted,
+            events_dropped=self._events.dropped,
+        )
+
+    def _fleet_numbers(self) -> FleetNumbers:
+        return FleetNumbers(
+            counts=self._fleet.snapshot(),
+            switch=self._control.said.switch,
+            policies=tuple(self._fleet.policy_numbers()),
+        )
+
     async def _take_over(self) -> None:
         self._leading_since = self._pulse.now()
         while not self._fleet.synced:
@@ -235,7 +287,9 @@ class Operator:
     def _decide(self) -> float | None:
         if self._relists.are_over():
             self._fleet.relisted(self._pulse.now())
-        decisions = self._fleet.decide(self._pulse.now(), self._pulse.wall())
+        begun, delay = self._pulse.now(), self._pulse.take_changes()
+        decisions = self._fleet.decide(begun, self._pulse.wall())
+        self._metrics.decided(seconds=self._pulse.now() - begun, delay=delay)
         if decisions.writes:
             self._applies.submit(decisions.writes)
         if decisions.relist:
@@ -300,19 +354,25 @@ def _error(task: asyncio.Task[None]) -> BaseException | None:
 
 
 async def operate(
-    settings: OperatorSettings, connect: Callable[[], Coroutine[Any, Any, Client]], fleet: FleetLike
+    settings: OperatorSettings, connect: Callable[[Observer], Coroutine[Any, Any, Client]], fleet: FleetLike
 ) -> int:
     """Run the operator; return the exit code.
+
+    Args:
+        settings: of the process.
+        connect: makes the client, given who is told of its calls.
+        fleet: decides.
 
     Raises:
         ClusterConfigError: there is no usable configuration of a cluster.
         SettingsError: nothing can listen at `health_address`.
     """
-    client = await connect()
+    metrics = Metrics()
+    client = await connect(metrics.api_call)
     log.info("operator started; it stands by until it holds the lease", extra={"server": client.server})
-    operator = Operator(settings, client, fleet, Random())  # noqa: S311 - spreads requests, keeps no secret
+    operator = Operator(settings, client, fleet, Random(), metrics)  # noqa: S311 - spreads requests, keeps no secret
     try:
-        async with serve_health(settings.health_address, operator.facts):
+        async with serve_health(settings.health_address, operator.facts, operator.scrape):
             return await operator.run()
     finally:
         await client.close()

@@ -192,10 +192,11 @@ class OperatorSettings(BaseSettings):
     """
 
     health_address: str = ""
-    """Where /healthz and /readyz are served over HTTP, as host:port.
+    """Where /healthz, /readyz and /metrics are served over HTTP, as host:port.
 
     Unit: address. Default: empty, which serves nothing. For the probes of a pod use 0.0.0.0:8081 or [::]:8081; the
-    answers are a line of plain text that says why, without secrets, and nothing can be changed there.
+    answers of the checks are a line of plain text that says why; metrics name policies, never nodes (docs/metrics.md).
+    Nothing there is secret, and nothing can be changed there.
     """
 
     @field_validator("kubeconfig")
@@ -396,20 +397,12 @@ def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print or check the document; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m numamigration_operator.settings")
-    parser.add_argument("--markdown", action="store_true", required=True, help="the settings as a document")
-    parser.add_argument("--check", type=Path, metavar="FILE", help="compare with FILE instead of printing")
-    options = parser.parse_args(arguments)
+    from numamigration_operator.documents import print_or_check  # the operator itself needs none of it
+
     if missing := list(undocumented()):
         sys.stderr.write("\n".join(missing) + "\n")
         return 1
-    if options.check is None:
-        sys.stdout.write(markdown())
-        return 0
-    if options.check.is_file() and options.check.read_text() == markdown():
-        return 0
-    sys.stderr.write(f"{options.check} is not up to date; run make generate\n")
-    return 1
+    return print_or_check("python -m numamigration_operator.settings", markdown, arguments)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,10 @@ def drive(control_plane: ControlPlane, *writes: Write, answers: int | None = Non
         task.cancel()
         await asyncio.wait([task])
         await client.close()
-        return Told(stored, failures, skews, fenced, applier.counts)
+        verdicts = Counter[Verdict]()
+        for (_, verdict), count in applier.counts.items():
+            verdicts[verdict] += count
+        return Told(stored, failures, skews, fenced, verdicts)
 
     return asyncio.run(asyncio.wait_for(run(), 30))
 
@@ -109,7 +112,7 @@ def status_write(name: str, uid: str, status: Json, *, version: str | None = Non
 def finalizer_write(shown: Json, *, wanted: bool, uid: str | None = None) -> Write:
     """What the core decides about the policy that was shown; with another `uid`, about a namesake of before."""
     metadata = {**shown["metadata"], "uid": uid or shown["metadata"]["uid"]}
-    record = PolicyRecord(msgspec.convert({**shown, "metadata": metadata}, PolicyObject), Pace(5.0, 60.0))
+    record = PolicyRecord(msgspec.convert({**shown, "metadata": metadata}, PolicyObject), Pace(5.0, 60.0, 1.0))
     write = record.finalizer_write(wanted)
     assert write is not None
     return write

@@ -20,6 +20,7 @@ import pytest
 
 from numamigration_operator.cluster.client import Access, Client
 from numamigration_operator.core.decisions import Decisions, Patch, Write, WriteKey, WriteKind
+from numamigration_operator.metrics import Metrics
 from numamigration_operator.runtime import Operator
 from numamigration_operator.settings import OperatorSettings
 from tests.apiserver.operator_process import (
@@ -88,7 +89,7 @@ def operate(bed: ControlPlane, work: Callable[[ToldFleet], Any]) -> None:
         fleet = ToldFleet()
         client = await Client.connect(Access(kubeconfig))
         settings = OperatorSettings(namespace=NAMESPACE, health_address="")
-        running = asyncio.create_task(Operator(settings, client, fleet, Random(0)).run())
+        running = asyncio.create_task(Operator(settings, client, fleet, Random(0), Metrics()).run())
         try:
             await fleet.until(lambda: fleet.of("lead"))
             await work(fleet)

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
+from numamigration_operator.metrics import PREFIX
 from tests.apiserver.operator_process import (
     ACCOUNT,
     LEASE,
@@ -370,6 +372,49 @@ def test_health_is_told_over_http_by_leader_and_standby(start: Start) -> None:
     assert asked(other, "/healthz") == (200, "standing by")
     assert asked(other, "/readyz") == (200, "standing by")
     assert asked(other, "/")[0] == 404
+
+
+def test_a_scrape_during_an_edit_tells_of_it_and_a_standby_tells_of_itself_alone(
+    bed: ControlPlane, start: Start, unique_name: UniqueName
+) -> None:
+    node, name = unique_name("node"), unique_name("policy")
+    address, other = free_address(), free_address()
+    start("--health-address", address).wait_line("ready:")
+    start("--health-address", other).wait_line("standing by")
+    make_node(bed.api, node)
+    make_policy(bed.api, name, node, onDelete="Keep")
+    bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
+    stored = ("write_results_total", ("kind", "StateSpec"), ("verdict", "Done"))
+    poll(lambda: scraped(address)[stored] >= 1, "the first push being counted")
+    before = scraped(address)
+
+    bed.api.merge_patch(f"{POLICIES}/{name}", {"spec": {"settings": {"demotion": {"enabled": False}}}})
+
+    poll(lambda: scraped(address)[stored] > before[stored], "the push of the edit being counted")
+    now, standby = scraped(address), scraped(other)
+    shown = {key[1][1]: count for key, count in now.items() if key[0] == "policy_nodes" and key[2][1] == name}
+    assert shown["unsupported"] == sum(shown.values()) == 1
+    assert now["decision_duration_seconds_count",] > before["decision_duration_seconds_count",]
+    assert now["lease_renewals_total",] >= 1
+    assert now["reader_lists_total", ("reader", "nodes")] >= 1
+    call = ("api_requests_total", ("code", "200"))
+    assert now[*call, ("resource", "nodemigrationstates"), ("verb", "patch")] >= 1
+    assert now[*call, ("resource", "migrationpolicies"), ("verb", "watch")] >= 1
+    assert (now["leader",], standby["leader",]) == (1, 0)
+    assert ("nodes",) not in standby
+    bed.api.delete(f"{POLICIES}/{name}")
+
+
+def scraped(address: str) -> dict[tuple[Any, ...], float]:
+    """Return the operator's own samples: name without prefix and sorted labels, to value."""
+    code, text = asked(address, "/metrics")
+    assert code == 200
+    return {
+        (sample.name.removeprefix(PREFIX), *sorted(sample.labels.items())): sample.value
+        for family in text_string_to_metric_families(text + "\n")
+        for sample in family.samples
+        if sample.name.startswith(PREFIX)
+    }
 
 
 def test_an_address_that_is_taken_is_one_line_and_exit_code_2(start: Start) -> None:

@@ -512,3 +512,13 @@ def test_whatever_the_server_does_the_latest_write_arrives_within_bounds(
     for first, start in enumerate(world.starts):
         for number, other in enumerate(world.starts[first:], start=1):
             assert number <= burst + rate * (other - start) + 1e-6
+
+
+def test_answers_are_counted_by_kind_and_verdict() -> None:
+    machine = applier()
+    machine.submit([Write(A, b"{}"), Write(STATUS, b"{}")], 0.0)
+
+    answer(machine, sent(machine), 200)
+    machine.unanswered(sent(machine), 0.0)
+
+    assert machine.counts == {(STATUS.kind, Verdict.DONE): 1, (A.kind, Verdict.RETRY): 1}

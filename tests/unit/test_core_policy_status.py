@@ -206,7 +206,7 @@ def test_the_status_stays_below_20_kb_with_the_longest_names_and_messages(length
     nodes = {f"{n:05d}".ljust(253, "n"): f"{words[n % 4]}:{'m' * 512}" for n in range(100)}
     losses = tuple(Loss(group, f"{n}".ljust(253, "w")) for n in range(9) for group in SettingsGroup)
 
-    counted: dict[str, Any] = {name: 2**56 for name in Statistics.__struct_fields__}
+    counted: dict[str, Any] = dict.fromkeys(Statistics.__struct_fields__, 2**56)
     counters = Statistics(**counted | {"folios_per_second": "123456789.123456789"})
     found = status(nodes, losses=losses, rollout=longest_rollout(names), statistics=counters)
 

@@ -82,6 +82,7 @@ class Heard:
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
+        self.informer: Informer[Any] | None = None
 
     def upsert(self, item: Named) -> None:
         self.told.append(("upsert", item.metadata.name))
@@ -156,8 +157,7 @@ def run(
         heard, client, clock = sink, ScriptedClient(list(script)), Clock()
         informer: Informer[Any] = Informer(client, resource, heard, Random(0), relist, clock)  # type: ignore[arg-type]
         informer.machine.backoff.cap_seconds = 0.01
-        if isinstance(heard, Asking):
-            heard.informer = informer
+        heard.informer = informer
         if resource is CONTROL:
             informer.on_forbidden = lambda message: heard.told.append(("forbidden", message))
         task = asyncio.create_task(informer.run())
@@ -416,3 +416,11 @@ def test_only_controller_revisions_of_policies_are_asked_for() -> None:
     _, client = run([page()], revisions_resource("home"))
 
     assert [request["labelSelector"] for request in client.requests] == ["numamigration.dev/policy-uid"] * 2
+
+
+def test_lists_and_what_failed_are_counted_and_an_expired_watch_is_no_failure() -> None:
+    expired = [event("ERROR", {"kind": "Status", "code": 410, "message": "too old"})]
+    heard, _ = run([page(named("a")), expired, NoAnswerError("away"), status(403), Response(200, b"["), page()])
+
+    assert heard.informer is not None
+    assert (heard.informer.lists, heard.informer.failures) == (2, 3)

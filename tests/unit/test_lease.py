@@ -558,3 +558,16 @@ def test_a_leader_that_meets_a_greater_epoch_on_its_lease_has_lost(store: LeaseS
     process.run(3 * RETRY)
 
     assert "epoch 9 now, ours is 5" in process.lost
+
+
+def test_renewals_are_this_processs_own_and_transitions_are_what_the_lease_says(store: LeaseStore) -> None:
+    other_holds(store)
+    process = Process(store)
+    process.run(1.0)
+    before = (process.holder.renewals, process.holder.transitions)
+
+    process.run(LEASE + 2 * JITTERED)
+
+    assert before == (0, 3)
+    assert process.holder.transitions == 4
+    assert process.holder.renewals == sum(isinstance(request, Save) for request in store.requests) > 0

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numamigration_api.machinery.guardrails import COMPARED, MIN_FOLIOS, SHARES, crossed, value_of
+from numamigration_api.machinery.guardrails import COMPARED, MIN_FOLIOS, SHARES, Reading, crossed, read
 from numamigration_api.models.node_state import WindowNumbers
 from numamigration_api.models.policy import Guardrail
 from numamigration_api.vocabulary import GuardrailMetric
@@ -74,16 +74,20 @@ def test_shares_are_compared_exactly(failed: int, migrated: int, limit: int) -> 
     assert found is None or Decimal(found) > Decimal(text)
 
 
+def value(metric: GuardrailMetric, after: Numbers) -> str | None:
+    return read({"metric": metric, "max": "0.5", "minFolios": 1}, {}, after).value
+
+
 @pytest.mark.parametrize("metric", sorted(SHARES))
 def test_a_share_lacks_a_value_when_one_of_its_numbers_is_not_there(metric: GuardrailMetric) -> None:
     names = (*SHARES[metric].part, *SHARES[metric].rest)
     whole: Numbers = dict.fromkeys(names, 1000)
-    assert value_of(metric, whole, 1) is not None
+    assert value(metric, whole) is not None
 
     for name in names:
         nonsense: tuple[object, ...] = (None, "1000", -1, 1.5, True, [])
-        assert [value_of(metric, whole | {name: number}, 1) for number in nonsense] == [None] * len(nonsense)
-        assert value_of(metric, {key: whole[key] for key in names if key != name}, 1) is None
+        assert [value(metric, whole | {name: number}) for number in nonsense] == [None] * len(nonsense)
+        assert value(metric, {key: whole[key] for key in names if key != name}) is None
 
 
 @pytest.mark.parametrize("metric", sorted(set(GuardrailMetric) - {GuardrailMetric.NODE_NOT_READY}))
@@ -165,3 +169,11 @@ def test_the_agent_need_not_carry_the_module_for_decimals() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout == "False\n"
+
+
+def test_a_value_is_told_whether_or_not_it_is_over_the_limit() -> None:
+    guardrail = {"metric": "memoryPressure", "max": "40"}
+
+    assert read(guardrail, {}, {"memoryPressure": "39.5"}) == Reading("39.5", crossed=False)
+    assert read(guardrail, {}, {"memoryPressure": "40.5"}) == Reading("40.5", crossed=True)
+    assert read(guardrail, {"memoryPressure": "40.5"}, {"memoryPressure": "40.5"}) == Reading("40.5", crossed=False)

@@ -96,6 +96,7 @@ def test_a_watch_that_ended_is_said_and_begun_anew_after_the_next_list(caplog: p
         assert scene.lives.empty()
         scene.supervisor.policies_listed(blind=False)
         await scene.lives.get()
+        assert scene.supervisor.ends == 1
 
     with caplog.at_level(logging.WARNING):
         play(script)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 
 from numamigration_api.vocabulary import Reason
-from numamigration_operator.cluster.events import event_body
+from numamigration_operator.cluster.client import Client, NoAnswerError, Response
+from numamigration_operator.cluster.events import QUEUE_MAX, EventPoster, event_body
 from numamigration_operator.cluster.informer import Informer
 from numamigration_operator.cluster.lease_driver import NotLeadingError
 from numamigration_operator.core.decisions import EventWish
@@ -186,3 +187,48 @@ def test_decisions_take_at_most_an_eleventh_of_the_time() -> None:
 
 def test_however_dear_a_decision_changes_do_not_wait_longer_than_the_bound() -> None:
     assert moments_of_decisions(1.0) == pytest.approx([0.0, 1 + REST_SECONDS_MAX, 2 + 2 * REST_SECONDS_MAX])
+
+
+def test_the_wait_of_changes_counts_from_the_oldest_that_is_not_decided() -> None:
+    pulse = VirtualPulse(0)
+    pulse.changed()
+    pulse.time = 2.0
+    pulse.changed()
+    pulse.time = 3.0
+
+    found = [pulse.changed_at, pulse.take_changes(), pulse.changed_at, pulse.take_changes()]
+
+    assert found == [0.0, 3.0, None, None]
+
+
+class Answers:
+    """An API server that gives these answers to Events; the last one comes to nobody."""
+
+    def __init__(self, *answers: Response | NoAnswerError) -> None:
+        self.left = list(answers)
+        self.all_given = asyncio.Event()
+
+    async def request(self, *_: object, **__: object) -> Response:
+        if not self.left:
+            self.all_given.set()
+            await for_ever()
+        answer = self.left.pop(0)
+        if isinstance(answer, NoAnswerError):
+            raise answer
+        return answer
+
+
+def test_events_are_counted_as_stored_or_as_lost() -> None:
+    """Lost are those that found the queue full, that were refused, and that nobody answered."""
+
+    async def inner() -> tuple[int, int]:
+        server = Answers(Response(201, b"{}"), Response(403, b"{}"), NoAnswerError("away"))
+        poster = EventPoster(cast("Client", server), lambda: datetime.now(UTC), instance="a", may_send=lambda: True)
+        for number in range(QUEUE_MAX + 2):
+            poster.post(EventWish(f"p-{number}", "uid", False, Reason.AS_EXPECTED, "all is well"))
+        task = asyncio.create_task(poster.run())
+        await server.all_given.wait()
+        task.cancel()
+        return poster.posted, poster.dropped
+
+    assert asyncio.run(inner()) == (1, 4)

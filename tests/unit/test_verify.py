@@ -17,6 +17,7 @@ PYTHON = (sys.executable, "-m")
 LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
 OPERATOR_SETTINGS = (*PYTHON, "numamigration_operator.settings", "--markdown", "--check", "docs/settings-operator.md")
+OPERATOR_METRICS = (*PYTHON, "numamigration_operator.metrics", "--markdown", "--check", "docs/metrics.md")
 AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--check", "docs/settings-agent.md")
 PROMISES = (*PYTHON, "tests.promises", "--check")
 TREE = (sys.executable, "scripts/check_tree.py")
@@ -98,6 +99,12 @@ WRONG_EDITS = [
         replace("docs/settings-operator.md", "apply", "supply"),
         "settings-operator.md",
         id="the operator's settings page is stale",
+    ),
+    pytest.param(
+        OPERATOR_METRICS,
+        replace("docs/metrics.md", "Policies that exist", "Policies that are"),
+        "metrics.md",
+        id="the page of metrics is stale",
     ),
     pytest.param(
         AGENT_SETTINGS,

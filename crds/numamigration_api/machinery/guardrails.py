@@ -58,23 +58,26 @@ COMPARED: Final = frozenset({GuardrailMetric.MIGRATION_FAILURES, *LEVELS})
 """What may be over the limit without us."""
 
 
-def value_of(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int) -> str | None:
-    """Return what a metric is over one window.
+class Reading(NamedTuple):
+    """What a guardrail says of one window.
 
-    Args:
-        metric: of a guardrail.
-        numbers: of the window, as JSON has them.
-        min_folios: of how many at least a share is taken.
-
-    Returns:
-        A decimal string; None when it cannot be told.
+    Attributes:
+        value: of its metric, a decimal string; None when it cannot be told.
+        crossed: whether that is over the limit, and not for what was so before.
     """
-    value = _value(metric, numbers, min_folios)
-    return None if value is None else _text(value)
+
+    value: str | None = None
+    crossed: bool = False
 
 
 def crossed(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> str | None:
-    """Return the value that is over the guardrail's limit, as a decimal string; None when none is.
+    """Return the value that is over the guardrail's limit, as a decimal string; None when none is."""
+    reading = read(guardrail, before, after)
+    return reading.value if reading.crossed else None
+
+
+def read(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapping[str, Any]) -> Reading:
+    """Return what a guardrail says of the window since a change.
 
     Args:
         guardrail: ``{"metric", "max", "minFolios"}`` as a policy has it.
@@ -83,15 +86,14 @@ def crossed(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapp
     """
     metric, limit = _metric(guardrail.get("metric")), _millionths(guardrail.get("max"))
     if metric is None or limit is None:
-        return None
+        return Reading()
     min_folios = count(guardrail.get("minFolios")) or MIN_FOLIOS
     value = _value(metric, after, min_folios)
     if value is None or value <= limit:
-        return None
+        return Reading(None if value is None else _text(value))
     earlier = _value(metric, before, min_folios) if metric in COMPARED else None
-    if earlier is not None and earlier > limit and value * _WORSE[1] < earlier * _WORSE[0]:
-        return None
-    return _text(value)
+    as_before = earlier is not None and earlier > limit and value * _WORSE[1] < earlier * _WORSE[0]
+    return Reading(_text(value), crossed=not as_before)
 
 
 def _value(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int) -> int | None:

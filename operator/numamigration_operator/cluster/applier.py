@@ -212,11 +212,11 @@ class Applier:
     """The machine. Times are seconds of one monotonic clock.
 
     Attributes:
-        counts: requests by verdict, since the start.
+        counts: requests by kind and verdict, since the start.
     """
 
     def __init__(self, limits: Limits, rng: Random) -> None:
-        self.counts: Counter[Verdict] = Counter()
+        self.counts: Counter[tuple[WriteKind, Verdict]] = Counter()
         self._limits = limits
         self._rng = rng
         self._bucket = TokenBucket(limits.rate_per_second, limits.burst, limits.burst)
@@ -268,7 +268,7 @@ class Applier:
         place = self._close(sent)
         self._silence.reset()
         verdict = judge(sent, status, message)
-        self.counts[verdict] += 1
+        self.counts[sent.write.key.kind, verdict] += 1
         match verdict:
             case Verdict.RETRY:
                 if retry_after:
@@ -293,7 +293,7 @@ class Applier:
     def unanswered(self, sent: Send, now: float) -> None:
         """Take that no answer came; whether the write was stored is unknown, and repeating an apply is harmless."""
         place = self._close(sent)
-        self.counts[Verdict.RETRY] += 1
+        self.counts[sent.write.key.kind, Verdict.RETRY] += 1
         if now >= self._paused_until:  # the first of the requests that were open when the server went away
             self._paused_until = now + self._silence.next_wait(self._rng)
         self._again(place, sent, now)

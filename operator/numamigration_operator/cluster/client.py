@@ -31,6 +31,7 @@ from kubernetes.aio.config import ConfigException, load_incluster_config, load_k
 
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_operator import __version__
+from numamigration_operator.cluster.api_call import Observer, api_call, unobserved
 from numamigration_operator.core.objects import StatusObject
 
 log = logging.getLogger(__name__)
@@ -150,17 +151,24 @@ class Access(NamedTuple):
 
 
 class Client:
-    """One API server as one user, on the running event loop."""
+    """One API server as one user, on the running event loop.
 
-    def __init__(self, access: Access, configuration: Any) -> None:
+    Args:
+        access: which cluster, as whom.
+        configuration: read from there.
+        observe: told of every call, those of `new_session` included.
+    """
+
+    def __init__(self, access: Access, configuration: Any, observe: Observer = unobserved) -> None:
         self._access = access
+        self._observe = observe
         self._configuration = configuration
         self._loaded_at = time.monotonic()
         self._answers = True
         self._session = self.new_session()
 
     @classmethod
-    async def connect(cls, access: Access) -> Client:
+    async def connect(cls, access: Access, observe: Observer = unobserved) -> Client:
         """Read the configuration; nothing is sent yet.
 
         Raises:
@@ -168,7 +176,7 @@ class Client:
         """
         configuration = await access.load()
         try:
-            return cls(access, configuration)
+            return cls(access, configuration, observe)
         except OSError as error:  # ssl.SSLError is one: a certificate or key that cannot be read
             raise ClusterConfigError(f"TLS: {error}") from error
 
@@ -189,7 +197,7 @@ class Client:
             proxy=rest.proxy,
             trust_env=True,
             read_bufsize=READ_BUFFER_BYTES,
-            middlewares=(self._authorize,),
+            middlewares=(self._authorize, self._observed),
         )
 
     async def close(self) -> None:
@@ -286,6 +294,19 @@ class Client:
         if self._configuration.tls_server_name:
             request.server_hostname = self._configuration.tls_server_name
         return await handler(request)
+
+    async def _observed(
+        self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType
+    ) -> aiohttp.ClientResponse:
+        begun, code = time.monotonic(), None
+        try:
+            answer = await handler(request)
+            code = answer.status
+            return answer
+        finally:
+            url, seconds = request.url, time.monotonic() - begun
+            watch = url.query.get("watch") in {"1", "true"}
+            self._observe(api_call(request.method, url.path, watch=watch, code=code, seconds=seconds))
 
 
 async def _read(answer: aiohttp.ClientResponse) -> Response:

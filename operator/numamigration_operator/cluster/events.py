@@ -88,7 +88,8 @@ class EventPoster:
         clock: monotonic seconds.
 
     Attributes:
-        dropped: wishes that found the queue full.
+        posted: Events that the API server stored.
+        dropped: wishes that found the queue full, or of which no Event was stored.
     """
 
     def __init__(
@@ -100,6 +101,7 @@ class EventPoster:
         may_send: Callable[[], bool],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        self.posted = 0
         self.dropped = 0
         self._client = client
         self._wall = wall
@@ -139,8 +141,12 @@ class EventPoster:
         try:
             answer = await self._client.request("POST", EVENTS_PATH, body=msgspec.json.encode(body))
         except NoAnswerError:
+            self.dropped += 1
             return
-        if answer.status >= 300:
+        if answer.status < 300:
+            self.posted += 1
+        else:
+            self.dropped += 1
             log.info(
                 "event was not posted",
                 extra={"policy": wish.policy, "status": answer.status, "error": answer.message},

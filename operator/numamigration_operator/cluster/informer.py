@@ -194,6 +194,8 @@ class Informer(Generic[Item]):
         on_forbidden: told, with the server's words, that we have no right to read; a list tells when that is over.
         lists_begun: number of lists so far, with those that were given up and begun anew.
         list_ended: which of them was complete last; 0 before the first.
+        lists: complete ones, since the start.
+        failures: lists and watches that failed, since the start; a watch that expired (410) is none.
     """
 
     client: Client
@@ -205,6 +207,8 @@ class Informer(Generic[Item]):
     on_forbidden: Callable[[str], None] | None = None
     lists_begun: int = field(default=0, init=False)
     list_ended: int = field(default=0, init=False)
+    lists: int = field(default=0, init=False)
+    failures: int = field(default=0, init=False)
     machine: ListWatch = field(init=False)
     _list_asked: bool = False
     _list_open: bool = False
@@ -257,6 +261,7 @@ class Informer(Generic[Item]):
         try:
             await step
         except NoAnswerError:
+            self.failures += 1
             self.machine.failed(self.clock())
         except StatusError as error:
             self.machine.failed(self.clock(), status=error.status, retry_after=error.retry_after)
@@ -264,8 +269,10 @@ class Informer(Generic[Item]):
                 self.machine.list_again()  # a watch that works again says nothing of what stands there
                 self.on_forbidden(error.message)
             if error.status != 410:  # expired, which the machine answers by listing again
+                self.failures += 1
                 self._say_trouble(str(error), _ADVICE.get(error.status, "tried again"))
         except (UnreadableError, msgspec.DecodeError, UnicodeDecodeError) as error:
+            self.failures += 1
             self.machine.failed(self.clock())
             self._say_trouble(str(error), "operator and CRDs must be of one release")
 
@@ -287,6 +294,7 @@ class Informer(Generic[Item]):
             self._list_open, self.list_ended = False, self.lists_begun
             self.sink.listed(frozenset(self._names))
             self._say_well()
+            self.lists += 1
 
     def _readable(self, items: list[msgspec.Raw]) -> Iterator[Item]:
         decoded = [self._decode(raw) for raw in items]

@@ -150,12 +150,14 @@ class LeaseHolder:
         identity: of this process, and of no other one, also not of an earlier life of this pod.
         greatest_epoch: the greatest that was ever seen on the Lease.
         claimed: the epoch that stands on the Lease by our own write; None before.
+        renewals: writes by which this process got or kept the Lease.
     """
 
     def __init__(self, identity: str, durations: Durations, rng: Random) -> None:
         self.identity = identity
         self.greatest_epoch = 0
         self.claimed: int | None = None
+        self.renewals = 0
         self._durations = durations
         self._rng = rng
         self._seen: LeaseObject | None = None
@@ -176,6 +178,11 @@ class LeaseHolder:
     def holder(self) -> str:
         """Whose the Lease was when it was last seen; empty when nobody's."""
         return (self._seen.spec.holder_identity or "") if self._seen is not None else ""
+
+    @property
+    def transitions(self) -> int | None:
+        """How often the Lease went to somebody else, as it said when it was last seen."""
+        return None if self._seen is None else self._seen.spec.lease_transitions
 
     @property
     def leads(self) -> bool:
@@ -293,6 +300,7 @@ class LeaseHolder:
         if self._epoch is not None and save.epoch == self._epoch:
             self.claimed = self._epoch
         self._wait_until = now + self._durations.retry
+        self.renewals += 1
 
     def _read(self, lease: LeaseObject | None, now: float) -> None:
         before = self._seen

@@ -67,12 +67,14 @@ class Progress(NamedTuple):
         behind: why the node has not what the policy asks for now; None when it has.
         soaking: it has it, and is being watched.
         tripped: which guardrail was crossed; empty when none was.
+        values: what the policy's guardrails watch, in their order; None where nobody knows. Empty: nothing is watched.
     """
 
     behind: Reason | None = None
     message: str = ""
     soaking: bool = False
     tripped: str = ""
+    values: tuple[float | None, ...] = ()
 
 
 ARRIVED: Final = Progress()

@@ -26,6 +26,7 @@ from numamigration_operator.core.classify import NodeFacts, Verdict, classify, p
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
 from numamigration_operator.core.node_record import NodeRecord, Pools
+from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_rollout import Stand
@@ -79,6 +80,8 @@ class FleetSnapshot(NamedTuple):
     dirty_nodes: int
     open_spec_writes: int
     synced: bool
+    class_holds: int
+    breaker_open: bool
 
 
 class Fleet:
@@ -443,6 +446,8 @@ class Fleet:
             dirty_nodes=len(self._dirty.keys() | self._unmatched.keys()),
             open_spec_writes=sum(record.open_spec is not None for record in records),
             synced=self.synced,
+            class_holds=len(self._stops.holds),
+            breaker_open=bool(self._stops.breaker),
         )
 
     def decide(self, now: float, wall: datetime) -> Decisions:
@@ -602,6 +607,7 @@ class Fleet:
         return Write(key, body, safe=safe)
 
     def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, cases: list[Case], now: float) -> None:
+        progress = {case.uid: progress_of(case) for case in cases}
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
@@ -614,14 +620,14 @@ class Fleet:
             skew=record.skew,
             switch=self._stops.control.switch,
             withheld=withheld(wished, wanted),
-            progress={case.uid: progress_of(case) for case in cases},
+            progress=progress,
         )
         contributions = {one.uid: self._contribution(one, facts) for one in record.resolution.policies}
         self._contribute(record, contributions)
         self._stops.note(record)
         silent = Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
         verdicts = {uid: one.verdict for uid, one in contributions.items()}
-        self._stand(record, {case.uid: place_of(case, verdicts.get(case.uid, silent)) for case in cases})
+        self._stand(record, {c.uid: place_of(c, verdicts.get(c.uid, silent), progress[c.uid]) for c in cases})
 
     # Held classes
 
@@ -795,6 +801,11 @@ class Fleet:
 
     def _place(self, name: str, uid: str) -> Place:
         return self._nodes[name].places.get(uid, NOWHERE)
+
+    def policy_numbers(self) -> Iterator[PolicyNumbers]:
+        """Yield what metrics tell of each policy."""
+        for policy in self._policies.values():
+            yield policy.numbers()
 
 
 def _not_restored(names: Collection[str]) -> str:

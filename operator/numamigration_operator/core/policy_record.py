@@ -31,6 +31,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
+from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
 from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
@@ -45,6 +46,7 @@ PHASE_REASONS: Final[Mapping[str | None, Reason]] = {
     RolloutPhase.ROLLED_BACK: Reason.ROLLED_BACK,
 }
 """Turns of a rollout that are told as Events."""
+GOES_BACK: Final = frozenset({RolloutPhase.ROLLING_BACK, RolloutPhase.ROLLED_BACK})
 
 
 class Pace(NamedTuple):
@@ -82,6 +84,7 @@ class PolicyRecord:
         "_object",
         "_open_finalizer",
         "_pace",
+        "_rollbacks",
         "_sums_at",
         "_touched_at",
         "_written_at",
@@ -112,6 +115,7 @@ class PolicyRecord:
         self._touched_at: float | None = None
         self._written_at = -math.inf
         self._sums_at: float | None = None
+        self._rollbacks = 0
         self._announced = find_ready(policy.status.conditions)
         self._announced_phase = policy.status.rollout.phase if policy.status.rollout is not None else None
 
@@ -276,7 +280,26 @@ class PolicyRecord:
         if phase != self._announced_phase and rollout is not None and phase in PHASE_REASONS:
             text = f"revision {rollout.revision}: {rollout.message or 'no node is left to be pushed'}"
             yield self.event(PHASE_REASONS[phase], shorten(text), warning=True)
+        self._rollbacks += phase in GOES_BACK and self._announced_phase not in GOES_BACK
         self._announced, self._announced_phase = ready, phase
+
+    def numbers(self) -> PolicyNumbers:
+        """Return what metrics tell; of the rollout what the status says, or will say."""
+        rollout, told = self.rollout, self.known_status.rollout or RolloutView()
+        return PolicyNumbers(
+            name=self.facts.name,
+            buckets=dict(self.tally.buckets),
+            unproven=len(rollout.counted),
+            reserved=len(rollout.ledger.reserved),
+            phase=next((phase for phase in RolloutPhase if phase == told.phase), None),
+            wave=told.wave or None,
+            waves=told.waves or None,
+            rollbacks_total=self._rollbacks,
+            guardrails=tuple(
+                GuardrailNumbers(one.metric, rollout.book.largest(number), float(one.max))
+                for number, one in enumerate(self.facts.rollout.guardrails)
+            ),
+        )
 
     def event(self, reason: Reason, message: str, *, warning: bool) -> EventWish:
         """Return an Event on this policy."""

@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.machinery.guardrails import crossed
+from numamigration_api.machinery.guardrails import Reading, read
 from numamigration_api.vocabulary import (
     GroupMode,
     GuardrailMetric,
@@ -29,6 +29,7 @@ from numamigration_operator.core.stops import Stop
 from numamigration_operator.core.wishes import Spec, Wish, moves_same
 
 NO_NUMBERS: Final[Mapping[str, Any]] = {}
+SOAKING: Final = Progress(soaking=True)
 
 
 def turn_of(record: NodeRecord, rollout: PolicyRollout, won: Collection[SettingsGroup], stop: Stop) -> Turn:
@@ -148,7 +149,7 @@ def progress_of(case: Case) -> Progress:
     if not case.won or facts.mode is PolicyMode.PLAN:
         return ARRIVED
     if case.has_revision:
-        return Progress(soaking=case.unproven, tripped=_tripped(case) if case.unproven else "")
+        return _watched(case) if case.unproven else ARRIVED
     if facts.mode is PolicyMode.PAUSED:
         held = _has_content(case.spec, facts.uid)
         return ARRIVED if held else Progress(Reason.PAUSED, "the policy was paused before it came here")
@@ -165,25 +166,33 @@ def _after_failure(case: Case) -> Reason:
     return Reason.ROLLED_BACK if case.has_goal or case.turn.goal.wishes is None else Reason.ROLLING_BACK
 
 
-def _tripped(case: Case) -> str:
+def _watched(case: Case) -> Progress:
+    """Return what the guardrails say of a node that has not soaked."""
     record, guardrails = case.record, case.rollout.facts.rollout.guardrails
     if not guardrails:
-        return ""
-    if record.ready is False and watches_readiness(case.rollout.facts):
-        return "nodeNotReady: the Node is not ready since it was changed"
-    limit = _limit(case.rollout.facts, GuardrailMetric.INEFFECTIVE_SHARE)
-    if limit is not None and float(limit) < 1 and _is_ineffective(record):
-        # Engines count folios of unknown size: only pages of the agent's own tell, and then it is none or all.
-        return f"ineffectiveShare is 1, and {limit} is allowed"
+        return SOAKING
     window = record.report.window if record.report is not None else WindowView()
-    if not window.after or window.revision != record.shown:
-        return ""
-    before, after = (_numbers(raw) for raw in (window.before, window.after))
-    for guardrail in guardrails:
-        value = crossed(msgspec.to_builtins(guardrail), before, after)
-        if value is not None:
-            return f"{guardrail.metric} is {value}, and {guardrail.max} is allowed"
-    return ""
+    told = bool(window.after) and window.revision == record.shown
+    before, after = (_numbers(raw) for raw in (window.before, window.after)) if told else (NO_NUMBERS, NO_NUMBERS)
+    readings = [_reading(guardrail, record, before, after) for guardrail in guardrails]
+    crossed = (_crossing(*pair) for pair in zip(guardrails, readings, strict=True) if pair[1].crossed)
+    values = tuple(None if one.value is None else float(one.value) for one in readings)
+    return Progress(soaking=True, tripped=next(crossed, ""), values=values)
+
+
+def _reading(guardrail: Guardrail, record: NodeRecord, before: Mapping[str, Any], after: Mapping[str, Any]) -> Reading:
+    if guardrail.metric is GuardrailMetric.INEFFECTIVE_SHARE:
+        # Engines count folios of unknown size: only pages of the agent's own tell, and then it is none or all.
+        return Reading("1", crossed=float(guardrail.max) < 1) if _is_ineffective(record) else Reading()
+    if guardrail.metric is not GuardrailMetric.NODE_NOT_READY:
+        return read(msgspec.to_builtins(guardrail), before, after)
+    return Reading() if record.ready is None else Reading("0" if record.ready else "1", crossed=not record.ready)
+
+
+def _crossing(guardrail: Guardrail, reading: Reading) -> str:
+    if guardrail.metric is GuardrailMetric.NODE_NOT_READY:
+        return "nodeNotReady: the Node is not ready since it was changed"
+    return f"{guardrail.metric} is {reading.value}, and {guardrail.max} is allowed"
 
 
 def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
@@ -191,14 +200,16 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
     return numbers if isinstance(numbers, dict) else NO_NUMBERS
 
 
-def place_of(case: Case, verdict: Verdict) -> Place:
+def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
     record, rollout = case.record, case.rollout
+    unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
     here = Place(
         cell=record.cell,
         zone=record.zone,
-        unproven=case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE,
+        unproven=unproven,
         at_revision=bool(case.won) and case.has_revision,
+        values=progress.values if unproven else (),
     )
     if record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
         return here

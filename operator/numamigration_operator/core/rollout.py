@@ -50,6 +50,7 @@ class Place(NamedTuple):
         cell: None while its agent has not told.
         unproven: it counts in the budget, whatever revision it has.
         at_revision: its spec has the revision that is rolled out.
+        values: what the policy's guardrails watch there, in their order.
     """
 
     stage: Stage = Stage.OUT
@@ -57,6 +58,7 @@ class Place(NamedTuple):
     zone: str = ""
     unproven: bool = False
     at_revision: bool = False
+    values: tuple[float | None, ...] = ()
 
 
 NOWHERE: Final = Place()
@@ -126,14 +128,16 @@ class Book:
         cells: by stage.
         unproven: nodes that count in the budget.
         at_revision: nodes whose spec has the revision.
+        values: by unproven node, what guardrails watch.
     """
 
-    __slots__ = ("at_revision", "cells", "unproven")
+    __slots__ = ("at_revision", "cells", "unproven", "values")
 
     def __init__(self) -> None:
         self.cells: dict[Cell, CellBook] = {}
         self.unproven: set[str] = set()
         self.at_revision: set[str] = set()
+        self.values: dict[str, tuple[float | None, ...]] = {}
 
     def replace(self, name: str, old: Place, new: Place) -> None:
         """Count a node as `new` where it was counted as `old`."""
@@ -143,6 +147,15 @@ class Book:
                 book.count(name, place, sign)
         (self.unproven.add if new.unproven else self.unproven.discard)(name)
         (self.at_revision.add if new.at_revision else self.at_revision.discard)(name)
+        if new.values:
+            self.values[name] = new.values
+        else:
+            self.values.pop(name, None)
+
+    def largest(self, number: int) -> float | None:
+        """Return the largest value that the guardrail of this number has on any node; None when none told."""
+        known = (values[number] for values in self.values.values() if number < len(values))
+        return max((value for value in known if value is not None), default=None)
 
     @property
     def waiting(self) -> int:
