@@ -45,6 +45,9 @@ EPOCH_ANNOTATION: Final = f"{GROUP}/leader-epoch"
 EPOCH_MAX: Final = 2**53 - 1  # the largest integer that every reader of JSON has exactly (RFC 8259)
 FENCE_MESSAGE: Final = "leaderEpoch must not fall: another operator leads now"
 """What the API server says to a writer with an older epoch; the operator knows its own deposition by it."""
+LATE_MESSAGE: Final = "writeSequence must not fall: a later decision of this leader stands here"
+"""What it says to a leader's own request that comes after a later one. Nobody waits for the answer any more, unless
+somebody raised the number by hand: then the leader ends, and its next life has a greater epoch."""
 
 CONTROL_CONFIG_MAP: Final = "numamigration-control"
 """ConfigMap in the operator's namespace with which people stop the whole fleet; absent means ``run``."""

@@ -198,24 +198,50 @@ class NodeFeed:
 
 
 class StateFeed:
-    """Node states for the fleet."""
+    """Node states for the fleet.
+
+    What the watch tells of a node after the answer to our own write, and is older than that answer, is skipped: it
+    would look like somebody else's edit, and the write like one that was overwritten. A list is the truth, but for
+    answers that came after it had begun.
+    """
 
     def __init__(self, fleet: FleetLike, clock: Clock) -> None:
         self._fleet = fleet
         self._clock = clock
+        self._answered: dict[str, int] = {}  # resource version of the answer that the watch has not caught up with
+
+    def stored(self, name: str, version: str) -> None:
+        """A node state that we wrote was answered with this version."""
+        if version.isdecimal():
+            self._answered[name] = max(self._answered.get(name, 0), int(version))
+
+    def _is_late(self, item: StateObject | AnyObject) -> bool:
+        meta = item.metadata
+        answered = self._answered.get(meta.name)
+        if answered is None:
+            return False
+        late = meta.resource_version.isdecimal() and int(meta.resource_version) < answered
+        if not late:
+            del self._answered[meta.name]
+        return late
 
     def upsert(self, item: StateObject) -> None:
         """A node state exists."""
+        if self._is_late(item):
+            return
         self._fleet.state_changed(item, self._clock.now(), self._clock.wall())
         self._clock.changed()
 
     def gone(self, item: AnyObject) -> None:
         """A node state was deleted."""
+        if self._is_late(item):  # and created anew since
+            return
         self._fleet.state_gone(item.metadata.name, self._clock.now())
         self._clock.changed()
 
     def list_begun(self) -> None:
-        """Nothing else tells of node states, so there is nothing to keep."""
+        """What was answered before is in the list, or was taken back since, as by a restored backup."""
+        self._answered.clear()
 
     def listed(self, names: frozenset[str]) -> None:
         """Only these node states exist."""
@@ -339,9 +365,12 @@ class PolicyFeed:
 class AnswerFeed:
     """Answers to our own writes for the fleet, of those kinds for which the next decision waits."""
 
-    def __init__(self, fleet: FleetLike, clock: Clock, policies: PolicyFeed, revisions: RevisionFeed) -> None:
+    def __init__(
+        self, fleet: FleetLike, clock: Clock, policies: PolicyFeed, revisions: RevisionFeed, states: StateFeed
+    ) -> None:
         self._fleet = fleet
         self._clock = clock
+        self._states = states
         self._policies = policies
         self._revisions = revisions
 
@@ -360,5 +389,6 @@ class AnswerFeed:
             case RevisionObject():
                 self._revisions.stored(stored)
             case AnyObject():
+                self._states.stored(write.key.name, stored.metadata.resource_version)
                 self._fleet.write_stored(write.key, stored.metadata.generation)
                 self._clock.changed()

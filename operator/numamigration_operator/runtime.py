@@ -165,14 +165,14 @@ class Operator:
         self._synced = False
         self._events = EventPoster(client, self._pulse.wall, instance=identity, may_send=self._lease.holds)
         self._policies = PolicyFeed(fleet, self._pulse, on_listed=self._policies_listed)
-        revisions = RevisionFeed(fleet, self._pulse)
+        revisions, states = RevisionFeed(fleet, self._pulse), StateFeed(fleet, self._pulse)
         limits = Limits(settings.apply_requests_open_max, settings.apply_rate_per_second, settings.apply_burst)
         self._applier = Applier(limits, rng)
         self._applies = ApplyDriver(
             client,
             self._applier,
             home=settings.home_namespace,
-            on_stored=AnswerFeed(fleet, self._pulse, self._policies, revisions).stored,
+            on_stored=AnswerFeed(fleet, self._pulse, self._policies, revisions, states).stored,
             on_failure=self._write_failed,
             on_skew=self._write_skewed,
             on_fenced=self._lease.lose,
@@ -193,7 +193,7 @@ class Operator:
             ),
             "revisions": Informer(client, revisions_resource(settings.home_namespace), revisions, rng),
             "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
-            "node states": Informer(client, STATES, StateFeed(fleet, self._pulse), rng),
+            "node states": Informer(client, STATES, states, rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),
         }
         self._relists = Relists([self._readers["nodes"], self._readers["node states"]])

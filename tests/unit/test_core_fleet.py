@@ -140,7 +140,7 @@ def test_a_spec_edited_by_hand_is_written_again(edit: dict[str, Any]) -> None:
 
     made.step()
 
-    assert made.states["n0"]["spec"] == before
+    assert made.states["n0"]["spec"] == before | {"writeSequence": made.states["n0"]["spec"]["writeSequence"]}
 
 
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
@@ -182,6 +182,17 @@ def test_every_write_carries_the_epoch_of_the_leader() -> None:
 
     assert made.states["n0"]["spec"]["leaderEpoch"] == 7
     assert made.status("p")["rollout"]["leaderEpoch"] == 7
+
+
+def test_a_later_decision_has_a_greater_sequence() -> None:
+    """Promise 8: a request of ours that outlives its time-out must not undo the one that was sent in its place."""
+    made = world(policy(), nodes=1)
+    first = made.states["n0"]["spec"]["writeSequence"]
+
+    made.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 5}})
+    made.step()
+
+    assert made.states["n0"]["spec"]["writeSequence"] > first
 
 
 def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
@@ -1079,7 +1090,8 @@ def test_where_a_spec_cannot_be_stored_a_new_node_gets_an_empty_node_state_first
     assert "plans" not in json.loads(again.body)["spec"]
     assert made.decide().writes == ()
     made.carry_out([again])
-    assert [json.loads(write.body)["spec"] for write in made.decide().writes] == [json.loads(write.body)["spec"]]
+    whole = json.loads(write.body)["spec"]["revision"]
+    assert [json.loads(one.body)["spec"]["revision"] for one in made.decide().writes] == [whole]
 
 
 def test_with_each_list_of_policies_one_node_is_tried_again_by_turns() -> None:

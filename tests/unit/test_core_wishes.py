@@ -12,7 +12,7 @@ from numamigration_api.vocabulary import GuardrailMetric
 from numamigration_operator.core.objects import Guardrail, Observe, StateSpec
 from numamigration_operator.core.render import render
 from numamigration_operator.core.resolve import policy_facts, resolve
-from numamigration_operator.core.wishes import Spec, observed_spec, revision_of, spec_document, spec_json
+from numamigration_operator.core.wishes import Spec, Writer, observed_spec, revision_of, spec_document, spec_json
 from tests.unit.builders import OFFLOAD, TIERING, admitted, policy
 
 WATCHED = Observe(300, (Guardrail(GuardrailMetric.NODE_NOT_READY, "0"),))
@@ -32,9 +32,9 @@ def read(document: bytes) -> Spec:
 
 
 def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_generations() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))["spec"]
+    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), writer=Writer(7, 1)))["spec"]
     bare = json.loads(json.dumps(document))
-    del bare["revision"], bare["leaderEpoch"]
+    del bare["revision"], bare["leaderEpoch"], bare["writeSequence"]
     for wish in (*bare["groups"].values(), *bare["plans"]):
         del wish["source"]["generation"]
 
@@ -42,13 +42,13 @@ def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_gene
 
 
 def test_an_empty_wish_has_a_revision_too() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=1))
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), writer=Writer(1, 1)))
 
-    assert document["spec"] == {"revision": revision_hash({}), "leaderEpoch": 1}
+    assert document["spec"] == {"revision": revision_hash({}), "leaderEpoch": 1, "writeSequence": 1}
 
 
 def test_the_document_is_owned_by_the_node() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), leader_epoch=1))
+    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), writer=Writer(1, 1)))
 
     assert document["metadata"] == {
         "name": "n",
@@ -56,16 +56,16 @@ def test_the_document_is_owned_by_the_node() -> None:
     }
 
 
-def test_the_writers_epoch_stands_in_the_spec() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), leader_epoch=7))
+def test_the_writers_epoch_and_sequence_stand_in_the_spec() -> None:
+    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), writer=Writer(7, 1)))
 
-    assert document["spec"]["leaderEpoch"] == 7
+    assert (document["spec"]["leaderEpoch"], document["spec"]["writeSequence"]) == (7, 1)
 
 
 def test_what_was_written_is_read_back_as_the_same_wish() -> None:
     spec = wished()
 
-    assert read(spec_document(node="n", node_uid="u", spec=spec, leader_epoch=1)) == spec
+    assert read(spec_document(node="n", node_uid="u", spec=spec, writer=Writer(1, 1))) == spec
 
 
 @given(st.integers(1, 10**9))

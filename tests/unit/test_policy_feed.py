@@ -300,7 +300,7 @@ def answers(recorder: Recorder, feed: PolicyFeed, revisions: RevisionFeed) -> An
     feed.watch_changed(policy("a", 1))
     recorder.told.clear()
     recorder.changes = 0
-    return AnswerFeed(recorder, recorder, feed, revisions)
+    return AnswerFeed(recorder, recorder, feed, revisions, StateFeed(recorder, recorder))
 
 
 @pytest.mark.parametrize(
@@ -335,5 +335,52 @@ def test_an_answer_that_cannot_be_read_is_left_to_the_watch(
     recorder: Recorder, answers: AnswerFeed, kind: WriteKind
 ) -> None:
     answers.stored(Write(WriteKey(kind, "a"), b"{}"), b"<html>")
+
+    assert recorder.told == []
+
+
+def state_at(version: int) -> StateObject:
+    return StateObject(StateMeta("n1", resource_version=str(version)))
+
+
+def test_what_the_watch_tells_late_of_a_node_that_we_wrote_is_skipped(recorder: Recorder) -> None:
+    """Promise 7: it would look like somebody's edit, and a wish that is on its way like one that was overwritten."""
+    feed = StateFeed(recorder, recorder)
+    feed.stored("n1", "12")
+
+    feed.upsert(state_at(11))
+    feed.gone(AnyObject(Meta("n1", resource_version="11")))
+    assert recorder.told == []
+    feed.upsert(state_at(12))
+
+    assert [call[0] for call in recorder.told] == ["state_changed"]
+
+
+def test_after_the_watch_has_caught_up_versions_do_not_count(recorder: Recorder) -> None:
+    feed = StateFeed(recorder, recorder)
+    feed.stored("n1", "12")
+    feed.upsert(state_at(12))
+
+    feed.upsert(state_at(3))
+
+    assert len(recorder.told) == 2
+
+
+def test_a_list_that_began_after_the_answer_counts_also_where_versions_begin_again(recorder: Recorder) -> None:
+    feed = StateFeed(recorder, recorder)
+    feed.stored("n1", "12")
+
+    feed.list_begun()
+    feed.upsert(state_at(3))
+
+    assert [call[0] for call in recorder.told] == ["state_changed"]
+
+
+def test_a_list_that_is_older_than_the_answer_is_late(recorder: Recorder) -> None:
+    feed = StateFeed(recorder, recorder)
+    feed.list_begun()
+    feed.stored("n1", "12")
+
+    feed.upsert(state_at(3))
 
     assert recorder.told == []

@@ -22,7 +22,7 @@ from numamigration_api.machinery.quantities import (
     SIZE_LENGTH_MAX,
     SIZE_PATTERN,
 )
-from numamigration_api.vocabulary import EPOCH_MAX, FENCE_MESSAGE, ConditionStatus, Reason
+from numamigration_api.vocabulary import EPOCH_MAX, FENCE_MESSAGE, LATE_MESSAGE, ConditionStatus, Reason
 
 NAME_LENGTH_MAX: Final = 253  # RFC 1123 subdomain, the names of cluster-scoped objects
 TEXT_LENGTH_MAX: Final = 1024
@@ -52,6 +52,15 @@ def never_falls(*path: str, message: str) -> Rule:
 def leader_epoch_never_falls(*parents: str) -> Rule:
     """Return the fence: an object that a newer leader wrote takes nothing from an older one."""
     return never_falls(*parents, "leaderEpoch", message=FENCE_MESSAGE)
+
+
+def write_sequence_never_falls() -> Rule:
+    """Return the fence against a leader's own late writes: of one epoch, the API server keeps the order of decisions.
+
+    A request that outlives its answer's time-out may arrive after the one that was sent in its place.
+    """
+    newer = "has(self.leaderEpoch) && has(oldSelf.leaderEpoch) && self.leaderEpoch > oldSelf.leaderEpoch"
+    return Rule(f"({newer}) || {never_falls('writeSequence', message='').rule}", LATE_MESSAGE)
 
 
 def extensions(

@@ -27,6 +27,7 @@ from numamigration_api.models.base import (
     leader_epoch_never_falls,
     nested,
     never_falls,
+    write_sequence_never_falls,
 )
 from numamigration_api.models.policy import Guardrail
 from numamigration_api.models.settings import (
@@ -155,14 +156,18 @@ class NodeMigrationStateSpec(ApiModel):
     model_config = ApiModel.model_config | {
         "json_schema_extra": extensions(
             leader_epoch_never_falls(),
+            write_sequence_never_falls(),
             never_falls("verifyEpoch", message="verifyEpoch must not fall"),
         )
     }
 
     revision: Revision | None = None
-    """Hash of the rest of this spec but leaderEpoch and the sources' generations; the agent reports it back."""
+    """Hash of the rest of this spec but leaderEpoch, writeSequence and the sources' generations; the agent reports it
+    back."""
     leader_epoch: Epoch | None = None
     """Fencing token of the writer; the API server refuses a smaller one."""
+    write_sequence: Epoch | None = None
+    """Number of the writer's decision within its leaderEpoch; the API server refuses a smaller one."""
     verify_epoch: Count | None = None
     """Engines are verified anew when it grows."""
     groups: Groups | None = None

@@ -19,7 +19,8 @@ What the answers mean (all tried on kube-apiserver 1.37):
 * 409: a precondition failed: metadata.resourceVersion of an apply, also to the status, or a deletion's uid. An apply
   with metadata.uid for an object that is gone answers so too, and creates nothing; for one that was created anew under
   the same name it is a 422 that names metadata.uid.
-* 422 with FENCE_MESSAGE: the object was written by a newer leader. Nothing is sent any more.
+* 422 with FENCE_MESSAGE: the object was written by a newer leader. Nothing is sent any more. With LATE_MESSAGE:
+  somebody raised our sequence there; the next life of this process has a greater epoch.
 * Any other 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
 * 404: status of a deleted object; for what apply would create, a CRD or namespace that is not there; to a deletion,
   that another one was quicker.
@@ -48,6 +49,7 @@ from numamigration_api.vocabulary import (
     FENCE_MESSAGE,
     FINALIZER_MANAGER,
     HOLD_KEY_PREFIX,
+    LATE_MESSAGE,
     OPERATOR_MANAGER,
     POLICY_PLURAL,
     STATE_PLURAL,
@@ -379,7 +381,7 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     """Return what an answer means for a write."""
     if status < 300:
         return Verdict.DONE
-    if status == 422 and FENCE_MESSAGE in message:
+    if status == 422 and (FENCE_MESSAGE in message or LATE_MESSAGE in message):
         return Verdict.FENCED
     if status == 409 or (status == 422 and (sent.patch is Patch.JSON or "metadata.uid" in message)):
         return Verdict.DECIDE_ANEW

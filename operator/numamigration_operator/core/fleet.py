@@ -48,7 +48,7 @@ from numamigration_operator.core.rollout import NOWHERE, Place, Stage
 from numamigration_operator.core.selectors import selects
 from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, revision_of, spec_document, spec_replacement
+from numamigration_operator.core.wishes import Spec, Writer, revision_of, spec_document, spec_replacement
 
 TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ignored
 DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may be back on the same boot
@@ -106,6 +106,7 @@ class Fleet:
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._alarms: list[tuple[float, str]] = []
         self._epoch = 0  # none: this process does not lead
+        self._writer = Writer(0, 0)
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False, "revisions": False}
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
         self._stops = Stops(settings.breaker_percent, settings.breaker_nodes_min)
@@ -420,7 +421,7 @@ class Fleet:
 
     def lead(self, epoch: int) -> None:
         """Take in that this process leads; everything it writes carries `epoch`."""
-        self._epoch = epoch
+        self._epoch, self._writer = epoch, Writer(epoch, 0)
         for policy in self._policies.values():
             self._take_ledger(policy)
 
@@ -454,6 +455,7 @@ class Fleet:
         """Return what to write now, and when to look again if nothing happens before."""
         if not self._epoch or not self.synced:
             return Decisions()
+        self._writer = self._writer._replace(sequence=self._writer.sequence + 1)
         self._match()
         self._ring(now)
         events: list[EventWish] = []
@@ -601,9 +603,9 @@ class Fleet:
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
         if record.state_uid is not None and record.uid in record.owners and resisted:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
-            body = spec_replacement(state_uid=record.state_uid, spec=wanted, leader_epoch=self._epoch)
+            body = spec_replacement(state_uid=record.state_uid, spec=wanted, writer=self._writer)
             return Write(key, body, safe=safe, patch=Patch.JSON)
-        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, leader_epoch=self._epoch)
+        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, writer=self._writer)
         return Write(key, body, safe=safe)
 
     def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, cases: list[Case], now: float) -> None:

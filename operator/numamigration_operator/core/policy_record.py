@@ -251,9 +251,9 @@ class PolicyRecord:
         rollout = msgspec.structs.replace(rollout, leader_epoch=leader_epoch)
         self.open_status, self.sums_moved = msgspec.structs.replace(status, rollout=rollout), False
         self._written_at = self._sums_at = now
-        identity = self._identity()
-        if self.rollout.needs_precondition(ledger):
-            identity |= {"resourceVersion": self._object.metadata.resource_version}
+        # Onto the status that was seen or nowhere: a late write, our own too, would bring an older ledger back.
+        identity = self._identity() | {"resourceVersion": self._object.metadata.resource_version}
+        if ledger != self.rollout.ledger or not self.rollout.claimed:
             self.rollout.ledger_written(ledger, now)
         return self._write(WriteKind.POLICY_STATUS, {"metadata": identity, "status": self.open_status})
 

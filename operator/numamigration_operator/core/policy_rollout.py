@@ -374,10 +374,6 @@ class PolicyRollout:
         begins = (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
         return begins or ledger.cursor != self.ledger.cursor
 
-    def needs_precondition(self, ledger: Ledger) -> bool:
-        """Return whether a status with this ledger may only replace the status that was seen."""
-        return not self.claimed or ledger != self.ledger
-
     def ledger_due(self, now: float) -> float:
         """Return when a ledger may be written again, monotonic seconds; infinity when nobody waits for one."""
         due = self._looked_at + self._reserve_seconds

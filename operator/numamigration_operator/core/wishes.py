@@ -125,7 +125,14 @@ def spec_json(spec: Spec) -> dict[str, Any]:
     return plain
 
 
-def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int) -> bytes:
+class Writer(NamedTuple):
+    """Who writes: the leader's epoch, and the number of its decision. The API server refuses smaller ones."""
+
+    epoch: int
+    sequence: int
+
+
+def spec_document(*, node: str, node_uid: str, spec: Spec, writer: Writer) -> bytes:
     """Return the apply document of a node state's spec, owned by its Node."""
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
     return msgspec.json.encode(
@@ -133,25 +140,26 @@ def spec_document(*, node: str, node_uid: str, spec: Spec, leader_epoch: int) ->
             "apiVersion": API_VERSION,
             "kind": STATE_KIND,
             "metadata": {"name": node, "ownerReferences": [owner]},
-            "spec": _spec_part(spec, leader_epoch),
+            "spec": _spec_part(spec, writer),
         }
     )
 
 
-def spec_replacement(*, state_uid: str, spec: Spec, leader_epoch: int) -> bytes:
+def spec_replacement(*, state_uid: str, spec: Spec, writer: Writer) -> bytes:
     """Return a JSON patch that leaves nothing of what stood in a node state's spec."""
     return msgspec.json.encode(
         [
             {"op": "test", "path": "/metadata/uid", "value": state_uid},
-            {"op": "add", "path": "/spec", "value": _spec_part(spec, leader_epoch)},
+            {"op": "add", "path": "/spec", "value": _spec_part(spec, writer)},
         ]
     )
 
 
 @lru_cache(maxsize=REVISIONS_CACHED)
-def _spec_part(spec: Spec, leader_epoch: int) -> msgspec.Raw:
+def _spec_part(spec: Spec, writer: Writer) -> msgspec.Raw:
     """The same on thousands of nodes, so it is made once."""
-    return msgspec.Raw(canonical_json({"revision": revision_of(spec), "leaderEpoch": leader_epoch} | spec_json(spec)))
+    stamps = {"revision": revision_of(spec), "leaderEpoch": writer.epoch, "writeSequence": writer.sequence}
+    return msgspec.Raw(canonical_json(stamps | spec_json(spec)))
 
 
 def _observed_wish(view: WishView) -> Wish:
