@@ -89,6 +89,7 @@ class ModelAgent:
         self._retries = Backoff(1.0, 30.0)
         self._worked = False
         self._unlooked = True
+        self._folios = 0
 
     def handle(self, event: Event, now: float, wall: Any) -> list[Command]:
         """Take an event; return what to do."""
@@ -258,6 +259,9 @@ class ModelAgent:
                 "epoch": self._folder.tried[1],
                 "driver": self._kernel.kind.driver,
             }
+        if self._kernel.values.get("offload", "Off") != "Off":
+            self._folios += self._rng.randrange(1000)
+            status["statistics"] = {"foliosMigrated": self._folios, "foliosFailed": 0}
         if self._kernel.kind.driver:
             status["dmaEngines"] = [{"driver": self._kernel.kind.driver, "channels": 4, "usable": True}]
         return status

@@ -91,7 +91,16 @@ class SimClient(Client):
             lines.close()
 
     def _made(self, method: str, path: str, query: Query | None, body: bytes, content_type: str) -> Request:
-        return Request(self._name, method, path, dict(query or {}), body, str(content_type), self._process.clock.now)
+        return Request(
+            self._name,
+            method,
+            path,
+            dict(query or {}),
+            body,
+            str(content_type),
+            self._process.clock.now,
+            self._process.lives,
+        )
 
 
 class _Lines:

@@ -7,7 +7,6 @@ of policies is an informer whose lists tell nothing of what is gone, as kopf's d
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -79,7 +78,6 @@ class SimOperator(Process):
         fleet: of this life.
         identity: of this life.
         epoch: of this life as a leader; 0 before.
-        on_start: told when a life begins.
     """
 
     def __init__(self, clock: Clock, network: Network, rng: Random, name: str, tuned: Tuned | None = None) -> None:
@@ -88,7 +86,6 @@ class SimOperator(Process):
         self._tuned = tuned or Tuned()
         self.client = SimClient(network, self, name)
         self.epoch = 0
-        self.on_start: Callable[[str], None] = _unheard
 
     # --- lives
 
@@ -96,7 +93,6 @@ class SimOperator(Process):
         """Start a life with nothing in its memory."""
         self._network.drop_all(self.name)
         self.begin()
-        self.on_start(self.name)
         self.identity, self.epoch = f"{self.name}_{self.lives}", 0
         self.fleet = Fleet(self._tuned.fleet)
         self.holder = LeaseHolder(self.identity, self._tuned.lease, self._rng)
@@ -162,9 +158,9 @@ class SimOperator(Process):
             case Read():
                 return Request(self.name, "GET", path, {}, b"", "", now)
             case Save(resource_version=None):
-                return Request(self.name, "POST", LEASES, {}, step.body, "", now)
+                return Request(self.name, "POST", LEASES, {}, step.body, "", now, self.lives)
             case Save():
-                return Request(self.name, "PATCH", path, {}, step.body, Patch.MERGE, now)
+                return Request(self.name, "PATCH", path, {}, step.body, Patch.MERGE, now, self.lives)
 
     def _leased(self, step: LeaseRequest, answer: Response | None) -> None:
         self._lease_open = False
@@ -289,7 +285,3 @@ class SimOperator(Process):
         if write.key.kind is WriteKind.STATE_SPEC:
             self.fleet.write_skewed(write.key.name, message)
             self.changed()
-
-
-def _unheard(_name: str) -> None:
-    pass

@@ -15,12 +15,16 @@ from typing import Any, Final
 from numamigration_api.vocabulary import EPOCH_ANNOTATION, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
 from tests.simulation.objects import Json, find
+from tests.simulation.operators import LEASE
 from tests.simulation.server import CONFIG_MAPS, LEASES, NODES, POLICIES, STATES, SimServer, Written
 from tests.simulation.wanted import FINALIZER, View, is_deleting, is_safe, matched, same_wish, winner
 
 STALE_SECONDS_MAX: Final = 300.0
 """So long ago may be what an operator decided from: late requests, slow watches, lists that failed again and again."""
 STATUS_SECONDS: Final = 5.0
+STATISTICS_SECONDS: Final = 60.0
+LATE_SECONDS: Final = 12.0
+"""So much later than it was decided a write may be sent: the longest back-off, and the pace."""
 STATUS_BURST: Final = 3  # writes that came late may come together
 POLICY_BYTES_MAX: Final = 20_000
 STATE_BYTES_MAX: Final = 10_000
@@ -50,8 +54,8 @@ class Oracle:
     before: dict[tuple[str, str], str] = field(default_factory=dict)
     kernel: dict[tuple[str, str], str] = field(default_factory=dict)
     troubled: set[str] = field(default_factory=set)
+    told: dict[tuple[str, str], float] = field(default_factory=dict)
     status_writes: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
-    started: dict[str, float] = field(default_factory=dict)
     armed: set[str] = field(default_factory=set)
     restored: set[tuple[str, str]] = field(default_factory=set)
     wished: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -59,6 +63,9 @@ class Oracle:
     overtaken: int = 0
     epochs: dict[str, int] = field(default_factory=dict)
     lease_epoch: int = 0
+    renewed: dict[str, float] = field(default_factory=dict)
+    leading_since: dict[str, float] = field(default_factory=dict)
+    leader_of: dict[int, str] = field(default_factory=dict)
     last_wish: dict[tuple[str, str], Json] = field(default_factory=dict)
 
     # --- writes
@@ -97,10 +104,30 @@ class Oracle:
                     yield View(view.since, view.policies, nodes, switch)
 
     def _wrote_lease(self, written: Written) -> None:
+        self._check_holder(written)
         text = find(written.after, ("metadata", "annotations", EPOCH_ANNOTATION))
         if written.client in self.operators and text is not None:
             _check(int(text) >= self.lease_epoch, f"fence: the lease's epoch falls from {self.lease_epoch} to {text}")
             self.lease_epoch = int(text)
+
+    def _check_holder(self, written: Written) -> None:
+        """Nobody takes a lease that another one may still hold."""
+        path = ("spec", "holderIdentity")
+        old, new = find(written.before, path), find(written.after, path)
+        if written.client not in self.operators:
+            return
+        if old and new and old != new:
+            waited = written.at - self.renewed.get(old, -LEASE.lease)
+            message = f"lease: {new} takes it {waited:.1f} s after {old} renewed it"
+            _check(waited >= LEASE.lease, message)
+        if new:
+            self.renewed[new] = written.at
+            self.leading_since.setdefault(new, written.at)
+
+    def _check_holds(self, written: Written) -> None:
+        """Nothing is sent by whoever could not renew the lease in time; what is under way may arrive later."""
+        late = written.sent_at - self.renewed.get(written.identity, -LEASE.lease) - LEASE.renew_deadline
+        _check(late <= 0, f"lease: {written.client} writes {written.name} {late:.1f} s after its lease ran out")
 
     def _wrote_policy(self, written: Written) -> None:
         after = written.after
@@ -110,6 +137,7 @@ class Oracle:
             self.armed.add(after["metadata"]["uid"])
         if written.before is None or written.client not in self.operators:
             return
+        self._check_holds(written)
         if written.before.get("status") == after.get("status"):
             return
         _check(written.before["spec"] == after["spec"], f"an operator edits the spec of policy {written.name}")
@@ -126,17 +154,13 @@ class Oracle:
         self.status_writes[written.client, written.name] = recent
         _check(len(recent) <= 10 + STATUS_BURST, f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s")
         before, after = find(written.before, ("status",)) or {}, find(written.after, ("status",)) or {}
-        first = self.started.pop(f"{written.client} {written.name}", None) is not None
         moved = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
-        _check(
-            not first or bool(moved - {"statistics", "rollout"}),
-            "promise 12: statistics are the first write after a start",
-        )
-
-    def operator_started(self, client: str) -> None:
-        """Take in that an operator has nothing in its memory."""
-        for name in self.server.all(POLICIES):
-            self.started[f"{client} {name}"] = self.server.host.clock.now
+        last = max(self.told.get((written.identity, written.name), 0.0), self.leading_since[written.identity])
+        self.told[written.identity, written.name] = written.sent_at
+        if moved <= {"statistics", "rollout"}:
+            waited = written.sent_at - last
+            message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
+            _check(waited >= STATISTICS_SECONDS - LATE_SECONDS, message)
 
     def _check_epoch(self, written: Written, epoch: Any) -> None:
         uid = (written.after or {})["metadata"]["uid"]
@@ -144,6 +168,8 @@ class Oracle:
         _check(epoch is not None and epoch >= known, f"fence: {written.name} has epoch {epoch} after {known}")
         _check(epoch <= self.lease_epoch, f"fence: {written.name} has epoch {epoch}, the lease {self.lease_epoch}")
         self.epochs[uid] = epoch
+        leader = self.leader_of.setdefault(epoch, written.identity)
+        _check(leader == written.identity, f"fence: {written.identity} and {leader} share epoch {epoch}")
 
     # --- node states
 
@@ -158,6 +184,7 @@ class Oracle:
         self._note_restored(after)
         late = self._is_overtaken(written)
         if written.client in self.operators:
+            self._check_holds(written)
             status = before.get("status") if before else None
             _check(after.get("status") == status, f"promise 9: an operator writes the status of {written.name}")
             self._check_epoch(written, find(after, ("spec", "leaderEpoch")))
@@ -176,7 +203,7 @@ class Oracle:
 
     def _is_overtaken(self, written: Written) -> bool:
         """Whether the same client has written this object by a request that it sent later than this one."""
-        sent = written.request.sent_at if written.request is not None else written.at
+        sent = written.sent_at
         latest = self.sent.get((written.client, written.name), sent)
         self.sent[written.client, written.name] = max(sent, latest)
         self.overtaken += sent < latest

@@ -58,7 +58,7 @@ HISTORY_MAX: Final = 4000
 
 
 class Request(NamedTuple):
-    """One request; `client` is who sends it, and `sent_at` when."""
+    """One request; `client` is who sends it, in which of its lives, and when."""
 
     client: str
     method: str
@@ -67,6 +67,7 @@ class Request(NamedTuple):
     body: bytes
     content_type: str
     sent_at: float
+    life: int = 0
 
     @property
     def collection(self) -> str:
@@ -93,6 +94,16 @@ class Written(NamedTuple):
     def client(self) -> str:
         """Who wrote."""
         return self.request.client if self.request is not None else "server"
+
+    @property
+    def identity(self) -> str:
+        """Who wrote, and in which of its lives, as the Lease names it."""
+        return f"{self.client}_{self.request.life if self.request is not None else 0}"
+
+    @property
+    def sent_at(self) -> float:
+        """When it was sent."""
+        return self.request.sent_at if self.request is not None else self.at
 
 
 class Change(NamedTuple):

@@ -76,7 +76,6 @@ class World:
             self._start_operator(operator)
 
     def _start_operator(self, operator: SimOperator) -> None:
-        operator.on_start = self.oracle.operator_started
         self.clock.after(self.rng.uniform(0.0, 2.0), operator.start)
 
     def _wrote(self, written: Any) -> None:
