@@ -237,7 +237,7 @@ class Oracle:
         """A wish goes only with Keep, or once the agent has said that its values of before are back."""
         if old is None or written.before is None:
             return
-        if old["mode"] == "Restore":
+        if old["mode"] == "Restore" and old["release"] != "Keep":
             confirmed = (written.before["metadata"]["uid"], group) in self.restored
             _check(confirmed, f"promise 7: {written.name} drops {group} before its restore is confirmed")
         else:

@@ -55,6 +55,8 @@ APPLY: Final = "application/apply-patch+yaml"
 MERGE: Final = "application/merge-patch+json"
 ERROR_REASONS: Final = {404: "NotFound", 409: "Conflict", 410: "Expired", 422: "Invalid"}
 HISTORY_MAX: Final = 4000
+IDENTITY: Final = frozenset({("metadata", "name"), ("metadata", "uid"), ("metadata", "resourceVersion")})
+"""What belongs to nobody."""
 
 
 class Request(NamedTuple):
@@ -298,8 +300,8 @@ class SimServer:
         name = body["metadata"].get("name") or f"{body['metadata']['generateName']}{self._next_uid()}"
         if name in self._objects[collection]:
             raise Refusal(409, f'"{name}" already exists')
-        manager = request.query.get("fieldManager", request.client)
-        return self._store(request, collection, name, None, body, {(manager, ""): _owned(body)}, (manager, ""))
+        manager = request.query.get("fieldManager", request.client), ""
+        return self._store_new(request, collection, name, body, manager)
 
     def _patch(self, request: Request, collection: str, name: str, part: str) -> bytes:
         body = msgspec.json.decode(request.body)
@@ -330,7 +332,7 @@ class SimServer:
                 raise Refusal(404, f'"{name}" not found')
             if "uid" in metadata or "resourceVersion" in metadata:
                 raise Refusal(409, "Precondition failed: the object does not exist")
-            return self._store(request, collection, name, None, body, {manager: _owned(body)}, manager)
+            return self._store_new(request, collection, name, body, manager)
         _check_preconditions(stored.body, metadata)
         wanted = {path: value for path, value in leaves(body) if _is_of_part(collection, manager[1], path)}
         after, owners = _applied(stored, wanted, manager)
@@ -358,6 +360,12 @@ class SimServer:
         ]
         for name in gone:
             self._remove(None, STATES, name, self._objects[STATES][name])
+
+    def _store_new(self, request: Request, collection: str, name: str, body: Json, manager: tuple[str, str]) -> bytes:
+        if collection in WITH_STATUS:  # a status is ignored where an object is made
+            body = {key: value for key, value in body.items() if key != "status"}
+        owned = frozenset(path for path, _ in leaves(body) if path not in IDENTITY)
+        return self._store(request, collection, name, None, body, {manager: owned}, manager)
 
     def _store(
         self,
@@ -451,7 +459,7 @@ def _check_preconditions(body: Json, asked: Json) -> None:
 
 
 def _is_of_part(collection: str, part: str, path: Path) -> bool:
-    if path in {("metadata", "name"), ("metadata", "uid"), ("metadata", "resourceVersion")}:
+    if path in IDENTITY:
         return False
     if collection not in WITH_STATUS:
         return True
@@ -465,10 +473,6 @@ def _only_part(collection: str, part: str, before: Json, after: Json) -> Json:
         return {**before, "status": after.get("status", {})}
     kept = {"status": before["status"]} if "status" in before else {}
     return {**{name: value for name, value in after.items() if name != "status"}, **kept}
-
-
-def _owned(body: Json) -> frozenset[Path]:
-    return frozenset(path for path, _ in leaves(body))
 
 
 def _applied(
