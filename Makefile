@@ -74,6 +74,14 @@ soak: setup-fuse ## 50 and more random kills under a stream of edits, API server
 fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checked after every step (five minutes)
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
+.PHONY: test-simulation
+test-simulation: setup ## Thousands of seeded schedules of two operators and their nodes, promises checked (4 minutes)
+	@$(BIN)/python -m tests.simulation --seeds 2000
+
+.PHONY: simulate
+simulate: setup ## More of them (SEEDS=100000), or one of them (SEED=7)
+	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000))
+
 .PHONY: mutants
 mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')
 	@$(BIN)/python -m tests.mutants $(if $(ONLY),--only '$(ONLY)')

@@ -1,0 +1,271 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Schedules: what happens in one cluster, drawn from one seed; run to rest, and made short when something is found."""
+
+from __future__ import annotations
+
+import logging
+import time
+import traceback
+from collections.abc import Callable, Iterable
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from tests.simulation.network import REQUEST_FAULTS
+from tests.simulation.objects import Json
+from tests.simulation.server import NODES, POLICIES, STATES
+from tests.simulation.steps import REQUEST_STEPS
+from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
+
+NODES_MIN, NODES_MAX = 8, 11
+MOVES_PER_SCHEDULE: Final = 34
+STEPS_MIN: Final = 150
+FAULTS_MIN: Final = 4
+POLICY_NAMES: Final = ("alpha", "beta", "gamma")
+RUNS_MAX: Final = 250
+"""To make one schedule shorter; each takes a tenth of a second."""
+
+
+class Move(NamedTuple):
+    """A method of `World` and its arguments, so many seconds after the move before."""
+
+    after: float
+    name: str
+    args: tuple[Any, ...]
+
+    def __str__(self) -> str:
+        """Return it as a line of a replay."""
+        return f"+{self.after:6.2f} s  {self.name}({', '.join(map(repr, self.args))})"
+
+
+class Schedule(NamedTuple):
+    """What happens; the same seed draws everything else that chance decides."""
+
+    seed: int
+    nodes: int
+    moves: tuple[Move, ...]
+
+
+class Finding(NamedTuple):
+    """A schedule that does not end well."""
+
+    schedule: Schedule
+    at: float
+    problem: str
+    trace: str
+
+    def __str__(self) -> str:
+        """Return a replay that a person can read."""
+        lines = "\n".join(f"  {number:2}. {move}" for number, move in enumerate(self.schedule.moves))
+        head = f"seed {self.schedule.seed}, {self.schedule.nodes} nodes, at {self.at:.2f} s: {self.problem}"
+        return f"{head}\n{lines}\n{self.trace}"
+
+
+class Outcome(NamedTuple):
+    """What running a schedule came to; `seconds` are the cluster's, `cpu` ours."""
+
+    steps: int
+    faults: int
+    seconds: float
+    cpu: float
+    met: frozenset[tuple[str, str]]
+    finding: Finding | None
+
+
+# --- drawing --------------------------------------------------------------------------------------------------------
+
+
+class Dice(NamedTuple):
+    """What a move is drawn with."""
+
+    rng: Random
+    nodes: int
+
+    def operator(self) -> int:
+        return self.rng.randrange(len(OPERATORS))
+
+    def node(self) -> int:
+        return self.rng.randrange(self.nodes)
+
+    def client(self) -> str:
+        return OPERATORS[self.operator()] if self.rng.random() < 0.65 else f"agent-node-{self.node():02d}"
+
+    def policy(self) -> str:
+        return self.rng.choice(POLICY_NAMES)
+
+    def seconds(self, *most: float) -> float:
+        """Return some seconds: up to one of some numbers."""
+        return round(self.rng.choice(most) * self.rng.random(), 2)
+
+    def settings(self) -> Json:
+        groups = self.rng.sample(sorted(SETTINGS), self.rng.choice((1, 1, 2, 3)))
+        return {group: self.rng.choice(SETTINGS[group]) for group in groups}
+
+    def selector(self) -> Json:
+        return {"matchLabels": {"app": self.rng.choice(LABELS)}} if self.rng.random() < 0.5 else {}
+
+    def rollout(self) -> Json:
+        return {
+            "canary": {"nodes": self.rng.choice((1, 1, 2)), "soakSeconds": self.rng.choice((0, 5, 20))},
+            "maxUnproven": self.rng.choice((1, 2, "10%", "50%", "100%")),
+            "failureThreshold": self.rng.choice(("5%", "34%", 2)),
+            "guardrails": [],
+            "nodeDeadlineSeconds": 200,
+            "onFailure": self.rng.choice(("Halt", "Rollback")),
+        }
+
+    def spec(self) -> Json:
+        """Return a whole spec, with the API server's defaults in it."""
+        return {
+            "nodeSelector": self.selector(),
+            "priority": self.rng.choice((50, 100, 100, 200)),
+            "mode": "Apply",
+            "settings": self.settings(),
+            "acceptedRisks": [],
+            "verification": "FirstUse",
+            "unsupported": "BestEffort",
+            "drift": "Correct",
+            "rollout": self.rollout(),
+            "onDelete": self.rng.choice(("Restore", "Restore", "Restore", "Keep")),
+        }
+
+    def edit(self) -> Json:
+        """Return some fields of a spec."""
+        fields: Json = self.rng.choice(
+            (
+                {"settings": self.settings()},
+                {"settings": self.settings()},
+                {"settings": self.settings()},
+                {"priority": self.rng.choice((50, 100, 200))},
+                {"nodeSelector": self.selector()},
+                {"mode": self.rng.choice(("Apply", "Apply", "Paused", "Plan"))},
+                {"rollout": self.rollout()},
+                {"onDelete": self.rng.choice(("Restore", "Keep"))},
+            )
+        )
+        return fields
+
+    def jump(self) -> float:
+        return self.rng.choice((-1, 1)) * self.seconds(1.0, 100.0, 100_000.0)
+
+    def faults(self) -> list[str]:
+        return [self.rng.choice(REQUEST_FAULTS) for _ in range(self.rng.choice((1, 1, 2, 4)))]
+
+
+Draw = Callable[[Dice], tuple[Any, ...]]
+SWITCHES: Final = ("run", "", "hold", "off", "restore", "nonsense")
+TROUBLES: Final = ("refuses", "corrupts", "stalls")
+WATCHED: Final = (POLICIES, STATES, NODES)
+MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
+    (6, "create_policy", lambda dice: (dice.policy(), dice.spec())),
+    (12, "edit_policy", lambda dice: (dice.policy(), dice.edit())),
+    (6, "delete_policy", lambda dice: (dice.policy(),)),
+    (1, "strip_finalizer", lambda dice: (dice.policy(),)),
+    (1, "wipe_policy_status", lambda dice: (dice.policy(),)),
+    (3, "turn_switch", lambda dice: (dice.rng.choice(SWITCHES),)),
+    (2, "delete_state", lambda dice: (dice.node(),)),
+    (1, "edit_state", lambda dice: (dice.node(),)),
+    (2, "wipe_status", lambda dice: (dice.node(),)),
+    (1, "delete_lease", lambda _: ()),
+    (3, "add_node", lambda dice: (dice.rng.randrange(dice.nodes + 3),)),
+    (2, "remove_node", lambda dice: (dice.node(),)),
+    (2, "relabel", lambda dice: (dice.node(), dice.rng.choice(LABELS))),
+    (4, "crash_agent", lambda dice: (dice.node(), dice.seconds(1.0, 10.0, 60.0))),
+    (3, "stop_agent", lambda dice: (dice.node(), dice.seconds(1.0, 10.0, 60.0))),
+    (3, "reboot", lambda dice: (dice.node(), dice.seconds(10.0, 60.0))),
+    (1, "lose_node", lambda dice: (dice.node(),)),
+    (4, "spoil_kernel", lambda dice: (dice.node(), dice.rng.choice(TROUBLES))),
+    (3, "heal_kernel", lambda dice: (dice.node(),)),
+    (6, "crash_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
+    (2, "terminate_operator", lambda dice: (dice.operator(),)),
+    (6, "stop_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
+    (3, "jump_clock", lambda dice: (dice.rng.choice(("server", dice.client())), dice.jump())),
+    (7, "spoil_requests", lambda dice: (dice.client(), dice.faults())),
+    (9, "spoil_step", lambda dice: (dice.rng.choice(REQUEST_STEPS), dice.rng.choice(REQUEST_FAULTS))),
+    (4, "cut_off", lambda dice: (dice.client(), dice.seconds(40.0))),
+    (5, "cut_watches", lambda dice: (dice.client(),)),
+    (4, "slow_watch", lambda dice: (dice.client(), dice.rng.choice(WATCHED), dice.seconds(20.0))),
+    (4, "duplicate_events", lambda dice: (dice.client(), dice.rng.choice((1, 3)))),
+    (2, "compact", lambda _: ()),
+)
+WEIGHTS: Final = tuple(weight for weight, _, _ in MOVES)
+
+
+def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
+    """Return the schedule of a seed: two policies first, then whatever comes."""
+    rng = Random(f"schedule {seed}")
+    nodes = rng.randint(NODES_MIN, NODES_MAX)
+    dice = Dice(rng, nodes)
+    moves = [Move(0.0, "create_policy", (name, dice.spec())) for name in POLICY_NAMES[:2]]
+    pace = rng.choice((2.0, 8.0, 20.0))
+    while len(moves) < length:
+        _, name, draw = rng.choices(MOVES, WEIGHTS)[0]
+        gap = 0.0 if rng.random() < 0.15 else round(rng.expovariate(1 / pace), 2)
+        moves.append(Move(gap, name, draw(dice)))
+    if rng.random() < 0.7:
+        moves.append(Move(1.0, "turn_switch", ("run",)))
+    return Schedule(seed, nodes, tuple(moves))
+
+
+# --- running --------------------------------------------------------------------------------------------------------
+
+
+def run(schedule: Schedule) -> Outcome:
+    """Run a schedule to rest, or to the first thing that is not as it shall be."""
+    logging.disable(logging.CRITICAL)
+    begun = time.process_time()
+    world = World(schedule.seed, schedule.nodes)
+    finding = None
+    try:
+        for move in schedule.moves:
+            world.pass_time(move.after)
+            getattr(world, move.name)(*move.args)
+        world.settle()
+    except Exception as error:  # noqa: BLE001 - whatever it is, it is found
+        problem = f"{type(error).__name__}: {error}"
+        trace = "".join(traceback.format_exception(error)[-4:])
+        finding = Finding(schedule, world.clock.now, problem, trace)
+    finally:
+        logging.disable(logging.NOTSET)
+    return Outcome(
+        steps=world.clock.steps,
+        faults=world.coverage.faults,
+        seconds=world.clock.now,
+        cpu=time.process_time() - begun,
+        met=frozenset(world.coverage.met),
+        finding=finding,
+    )
+
+
+def run_seed(seed: int) -> Outcome:
+    """Run the schedule of a seed."""
+    return run(make_schedule(seed))
+
+
+def shorten(finding: Finding) -> Finding:
+    """Return a schedule that fails for the same reason with as few moves as can be; most at once are left out first."""
+    best, runs = finding, 0
+    size = max(1, len(best.schedule.moves) // 2)
+    while size and runs < RUNS_MAX:
+        shorter = None
+        for moves in _left_out(best.schedule.moves, size):
+            runs += 1
+            again = run(best.schedule._replace(moves=moves)).finding
+            if again is not None and _alike(again, finding):
+                shorter = again
+                break
+        best, size = (shorter, min(size, len(shorter.schedule.moves))) if shorter else (best, size // 2)
+    return best
+
+
+def _left_out(moves: tuple[Move, ...], size: int) -> Iterable[tuple[Move, ...]]:
+    """Yield shorter lists; what is left out leaves its time to the next move."""
+    for start in range(0, len(moves), size):
+        out, rest = moves[start : start + size], moves[start + size :]
+        if rest:
+            later = sum(move.after for move in out)
+            rest = (rest[0]._replace(after=round(rest[0].after + later, 2)), *rest[1:])
+        yield moves[:start] + rest
+
+
+def _alike(one: Finding, other: Finding) -> bool:
+    return one.problem[:40] == other.problem[:40]

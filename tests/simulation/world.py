@@ -1,0 +1,348 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Everything round the programs: nodes and their kernels, people, faults. Each move of `schedule.MOVES` is a method.
+
+A move that makes no sense now (an edit of a policy that is not there) does nothing, so that any move can be left out.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+from typing import Any, Final
+
+import msgspec
+
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, LEASE_NAME
+from tests.simulation.agents import ModelAgent, SimAgent, StateFolder
+from tests.simulation.clock import Clock, Process
+from tests.simulation.kernels import KINDS, Kind, ModelKernel
+from tests.simulation.network import Network
+from tests.simulation.objects import Json, find
+from tests.simulation.operators import SimOperator
+from tests.simulation.oracle import Oracle
+from tests.simulation.server import CONFIG_MAPS, LEASES, MERGE, NODES, POLICIES, STATES, Request, SimServer
+from tests.simulation.steps import Coverage, asked_for
+
+OPERATORS: Final = ("operator-0", "operator-1")
+SETTLE_SECONDS: Final = 420.0
+"""From the end of trouble to the check: a lease, the longest back-off, a restore deadline, a report interval."""
+GARBAGE_SECONDS: Final = (0.1, 5.0)
+MACHINE_SECONDS_MAX: Final = 60.0
+SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
+    "offload": (
+        {"engine": "DMA", "channels": 2},
+        {"engine": "DMA", "channels": 4},
+        {"engine": "Off"},
+    ),
+    "balancing": ({"mode": "Tiering"}, {"mode": "Off"}, {"mode": "Normal"}),
+    "demotion": ({"enabled": True}, {"enabled": False}),
+}
+LABELS: Final = ("database", "cache")
+
+
+@dataclass
+class SimNode:
+    """One machine."""
+
+    name: str
+    kind: Kind
+    kernel: ModelKernel
+    agent: SimAgent
+    folder: StateFolder = field(default_factory=StateFolder)
+    registered: bool = False
+    dead: bool = False
+
+
+class World:
+    """One cluster in the middle of its history."""
+
+    def __init__(self, seed: int, nodes: int) -> None:
+        self.rng = Random(seed)
+        self.clock = Clock(self.rng)
+        self.host = Process(self.clock)
+        self.server = SimServer(self.host, self.rng)
+        self.coverage = Coverage(self.clock)
+        self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
+        self.oracle = Oracle(self.server, frozenset(OPERATORS))
+        self.server.observers += [self.oracle.wrote, self.coverage.wrote, self._wrote]
+        self.counts: Counter[str] = Counter()
+        self.operators = {name: SimOperator(self.clock, self.network, self.rng, name) for name in OPERATORS}
+        self.nodes: dict[str, SimNode] = {}
+        for number in range(nodes):
+            self.add_node(number)
+        for operator in self.operators.values():
+            self._start_operator(operator)
+
+    def _start_operator(self, operator: SimOperator) -> None:
+        self.clock.after(self.rng.uniform(0.0, 2.0), operator.start)
+
+    def _wrote(self, written: Any) -> None:
+        self.counts["writes"] += 1
+        # Also for a state that is written after its Node is gone: the garbage collector looks at every new object.
+        orphaned = written.collection == NODES and written.after is None
+        if orphaned or (written.collection == STATES and written.before is None):
+            self.clock.after(self.rng.uniform(*GARBAGE_SECONDS), self.server.collect_garbage)
+
+    # --- people
+
+    def _ask(self, method: str, path: str, body: Any = None, content_type: str = MERGE) -> int:
+        data = b"" if body is None else msgspec.json.encode(body)
+        request = Request("person", method, path, {"fieldManager": "person"}, data, content_type, self.clock.now)
+        return self.server.handle(request).status
+
+    def create_policy(self, name: str, spec: Json) -> None:
+        """Create a policy."""
+        body = {"apiVersion": "numamigration.dev/v1alpha1", "kind": "MigrationPolicy", "metadata": {"name": name}}
+        self._ask("POST", POLICIES, body | {"spec": spec})
+
+    def edit_policy(self, name: str, spec: Json) -> None:
+        """Edit some fields of a policy's spec."""
+        policy = self.server.get(POLICIES, name)
+        if policy is not None:
+            patch = dict(spec)
+            if "settings" in patch:  # as a whole: a merge would keep groups and fields
+                old = policy["spec"]["settings"]
+                gone = dict.fromkeys(old.keys() - patch["settings"].keys())
+                new = {
+                    group: {**dict.fromkeys(old.get(group, {})), **value} for group, value in patch["settings"].items()
+                }
+                patch["settings"] = gone | new
+            if "nodeSelector" in patch:
+                patch["nodeSelector"] = {"matchLabels": {"app": None, **patch["nodeSelector"].get("matchLabels", {})}}
+            self._ask("PATCH", f"{POLICIES}/{name}", {"spec": patch})
+
+    def delete_policy(self, name: str) -> None:
+        """Delete a policy."""
+        self._ask("DELETE", f"{POLICIES}/{name}")
+
+    def strip_finalizer(self, name: str) -> None:
+        """Take a policy's finalizers away by hand."""
+        self._ask("PATCH", f"{POLICIES}/{name}", {"metadata": {"finalizers": None}})
+
+    def wipe_policy_status(self, name: str) -> None:
+        """Try to clear a policy's status; the fence's rule refuses it once an operator has written there."""
+        self._ask("PATCH", f"{POLICIES}/{name}/status", {"status": None})
+
+    def turn_switch(self, word: str) -> None:
+        """Turn the fleet switch; an empty word deletes the ConfigMap."""
+        if not word:
+            self._ask("DELETE", f"{CONFIG_MAPS}/{CONTROL_CONFIG_MAP}")
+        elif self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) is None:
+            self._ask("POST", CONFIG_MAPS, {"metadata": {"name": CONTROL_CONFIG_MAP}, "data": {FLEET_KEY: word}})
+        else:
+            self._ask("PATCH", f"{CONFIG_MAPS}/{CONTROL_CONFIG_MAP}", {"data": {FLEET_KEY: word}})
+
+    def delete_state(self, number: int) -> None:
+        """Delete a node state by hand."""
+        self._ask("DELETE", f"{STATES}/{_name(number)}")
+
+    def edit_state(self, number: int) -> None:
+        """Take a group out of a node state's spec by hand."""
+        groups = find(self.server.get(STATES, _name(number)), ("spec", "groups")) or {}
+        if groups:
+            self._ask("PATCH", f"{STATES}/{_name(number)}", {"spec": {"groups": {min(groups): None}}})
+
+    def wipe_status(self, number: int) -> None:
+        """Clear a node state's status by hand."""
+        self._ask("PATCH", f"{STATES}/{_name(number)}/status", {"status": None})
+
+    def delete_lease(self) -> None:
+        """Delete the Lease by hand."""
+        self._ask("DELETE", f"{LEASES}/{LEASE_NAME}")
+
+    # --- nodes
+
+    def add_node(self, number: int) -> None:
+        """Add a Node, or the same machine again."""
+        name = _name(number)
+        if name not in self.nodes:
+            kind = KINDS[number % len(KINDS)] if number % 4 != 3 else KINDS[number % 2]
+            kernel = ModelKernel(name, kind, self.rng, self._kernel_wrote)
+            agent = SimAgent(self.clock, self.network, self.rng, name)
+            agent.on_delivered = self.oracle.delivered.__setitem__
+            self.nodes[name] = SimNode(name, kind, kernel, agent)
+            self.oracle.booted(name, kernel.values)
+        node = self.nodes[name]
+        if not node.registered:
+            labels = {"app": LABELS[number % 2], "topology.kubernetes.io/zone": f"zone-{number % 3}"}
+            self._ask("POST", NODES, {"metadata": {"name": name, "labels": labels}})
+            node.registered = True
+            self._start_agent(node, self.rng.uniform(0.0, 5.0))
+
+    def remove_node(self, number: int) -> None:
+        """Remove a Node; its machine stops."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.registered and sum(one.registered for one in self.nodes.values()) > 4:
+            node.registered = False
+            self._ask("DELETE", f"{NODES}/{node.name}")
+            node.agent.die()
+            self._boot(node)
+
+    def relabel(self, number: int, app: str) -> None:
+        """Change the label that policies select by."""
+        self._ask("PATCH", f"{NODES}/{_name(number)}", {"metadata": {"labels": {"app": app}}})
+
+    def _start_agent(self, node: SimNode, seconds: float) -> None:
+        def start() -> None:
+            if node.registered and not node.dead and not node.agent.alive:
+                node.agent.start(ModelAgent(node.kernel, node.folder, self.rng))
+
+        self.clock.after(seconds, start)
+
+    def crash_agent(self, number: int, seconds: float) -> None:
+        """End an agent; another one starts later."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.agent.alive:
+            self.coverage.fault("agent crash")
+            node.agent.die()
+            self._start_agent(node, seconds)
+
+    def stop_agent(self, number: int, seconds: float) -> None:
+        """Let an agent stand still for a while."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.agent.alive:
+            node.agent.stop()
+            self.coverage.fault("agent stopped")
+            self.clock.after(seconds, node.agent.go_on)
+
+    def reboot(self, number: int, seconds: float) -> None:
+        """Boot a node anew: its kernel forgets everything, its agent starts later."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.registered:
+            self.coverage.fault("node reboot")
+            node.agent.die()
+            self._boot(node)
+            self._start_agent(node, seconds)
+
+    def _boot(self, node: SimNode) -> None:
+        node.kernel.boot()
+        node.folder = StateFolder()
+        self.oracle.troubled.discard(node.name)
+        self.oracle.booted(node.name, node.kernel.values)
+
+    def lose_node(self, number: int) -> None:
+        """Let a machine die for good, while its Node stays."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.registered:
+            self.coverage.fault("node dead")
+            node.dead = True
+            node.agent.die()
+
+    def spoil_kernel(self, number: int, trouble: str) -> None:
+        """Let a kernel refuse writes, or its engine corrupt pages or stall."""
+        node = self.nodes.get(_name(number))
+        if node is not None:
+            self.coverage.fault(f"kernel {trouble}")
+            setattr(node.kernel, trouble, True)
+            self.oracle.troubled.add(node.name)
+
+    def heal_kernel(self, number: int) -> None:
+        """Let a kernel be right again; what was found corrupt stays off for this boot."""
+        node = self.nodes.get(_name(number))
+        if node is not None:
+            node.kernel.heal()
+
+    def _kernel_wrote(self, write: Any) -> None:
+        self.oracle.kernel_wrote(write)
+        self.coverage.step("agent applied")
+
+    # --- operators
+
+    def crash_operator(self, number: int, seconds: float) -> None:
+        """End an operator at this very moment."""
+        operator = self.operators[OPERATORS[number]]
+        if operator.alive:
+            self.coverage.fault("operator crash")
+            operator.crash(seconds)
+
+    def terminate_operator(self, number: int) -> None:
+        """End an operator by a signal, as a rolling update does."""
+        operator = self.operators[OPERATORS[number]]
+        if operator.alive and not operator.stopped:
+            self.coverage.fault("operator ends")
+            operator.terminate()
+
+    def stop_operator(self, number: int, seconds: float) -> None:
+        """Let an operator stand still, perhaps for longer than its lease."""
+        operator = self.operators[OPERATORS[number]]
+        if operator.alive:
+            self.coverage.fault("operator stopped")
+            operator.stop()
+            self.clock.after(seconds, operator.go_on)
+
+    def jump_clock(self, who: str, seconds: float) -> None:
+        """Set a wall clock wrong."""
+        self.coverage.fault("clock jump")
+        process = self.host if who == "server" else self._process(who)
+        if process is not None:
+            process.skew += seconds
+
+    def _process(self, who: str) -> Process | None:
+        if who in self.operators:
+            return self.operators[who]
+        node = self.nodes.get(who.removeprefix("agent-"))
+        return node.agent if node is not None else None
+
+    # --- network
+
+    def spoil_requests(self, client: str, faults: list[str]) -> None:
+        """Let the next requests of a client go wrong."""
+        self.network.weather_of(client).requests.extend(faults)
+
+    def spoil_step(self, step: str, fault: str) -> None:
+        """Let the next request that takes a step of the protocol go wrong."""
+        self.network.aim(step, fault)
+
+    def cut_off(self, client: str, seconds: float) -> None:
+        """Take a client's connection away."""
+        self.coverage.fault("cut off")
+        self.network.weather_of(client).until = self.clock.now + seconds
+        self.network.cut(client)
+
+    def cut_watches(self, client: str) -> None:
+        """End every watch of a client."""
+        self.network.cut(client)
+
+    def slow_watch(self, client: str, collection: str, seconds: float) -> None:
+        """Let one kind of events be late for a client, so that others overtake it."""
+        self.coverage.fault("slow")
+        self.network.weather_of(client).slow[collection] = seconds
+
+    def duplicate_events(self, client: str, count: int) -> None:
+        """Let the next events come twice."""
+        self.network.weather_of(client).duplicates = count
+
+    def compact(self) -> None:
+        """Let the server forget its history, and end all watches, so that everybody meets 410."""
+        self.coverage.fault("expired")
+        self.server.forget_history()
+        for client in (*OPERATORS, *(node.agent.name for node in self.nodes.values())):
+            self.network.cut(client)
+
+    # --- time
+
+    def pass_time(self, seconds: float) -> None:
+        """Let time pass."""
+        self.clock.run(self.clock.now + seconds)
+
+    def settle(self) -> None:
+        """Take every trouble away, let time pass, and check that all is as it shall be."""
+        self.network.calm()
+        for node in self.nodes.values():
+            node.kernel.heal()
+            if node.agent.stopped:
+                node.agent.go_on()
+        for operator in self.operators.values():
+            if operator.stopped:
+                operator.go_on()
+        self.pass_time(SETTLE_SECONDS)
+        self.oracle.at_rest(frozenset(node.name for node in self.nodes.values() if self._is_well(node)))
+
+    def _is_well(self, node: SimNode) -> bool:
+        return node.registered and node.agent.alive and not node.folder.corrupt
+
+
+def _name(number: int) -> str:
+    return f"node-{number:02d}"

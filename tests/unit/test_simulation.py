@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulation's own parts: an API server that is as strict as the real one, time, and schedules that repeat."""
+
+from __future__ import annotations
+
+import json
+from random import Random
+from typing import Any
+
+import pytest
+
+from numamigration_api.vocabulary import FENCE_MESSAGE
+from numamigration_operator.cluster.client import Response
+from tests.simulation.clock import Clock, Process
+from tests.simulation.network import Network
+from tests.simulation.objects import InvalidPatchError, json_patch
+from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
+from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, STATES, Request, SimServer
+
+JSON_PATCH = "application/json-patch+json"
+
+
+class Bench:
+    """A server, and requests to it without a network."""
+
+    def __init__(self) -> None:
+        self.clock = Clock(Random(1))
+        self.server = SimServer(Process(self.clock), Random(1))
+
+    def ask(self, method: str, path: str, body: Any = None, kind: str = APPLY, **query: str) -> Response:
+        data = json.dumps(body).encode() if body is not None else b""
+        return self.server.handle(Request("somebody", method, path, query, data, kind, 0.0))
+
+    def apply(self, path: str, body: dict[str, Any], manager: str = "operator") -> Response:
+        return self.ask("PATCH", path, body, fieldManager=manager)
+
+    def object(self, path: str) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ask("GET", path).body)
+        return found
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def state(spec: dict[str, Any], **metadata: Any) -> dict[str, Any]:
+    return {"metadata": {"name": "n", **metadata}, "spec": spec}
+
+
+def test_an_apply_that_changes_nothing_is_no_new_version_and_no_event(bench: Bench) -> None:
+    bench.apply(f"{STATES}/n", state({"leaderEpoch": 1}))
+    version = bench.object(f"{STATES}/n")["metadata"]["resourceVersion"]
+
+    bench.apply(f"{STATES}/n", state({"leaderEpoch": 1}))
+
+    assert bench.object(f"{STATES}/n")["metadata"]["resourceVersion"] == version
+    assert len(bench.server.history) == 1
+
+
+def test_what_a_manager_does_not_apply_again_goes_unless_another_one_has_it_too(bench: Bench) -> None:
+    bench.apply(f"{STATES}/n", state({"revision": "1", "verifyEpoch": 1}))
+    bench.apply(f"{STATES}/n", state({"revision": "1"}), "person")
+
+    bench.apply(f"{STATES}/n", state({"verifyEpoch": 1}))
+
+    assert bench.object(f"{STATES}/n")["spec"] == {"revision": "1", "verifyEpoch": 1}
+    bench.apply(f"{STATES}/n", {"metadata": {"name": "n"}}, "person")
+    assert bench.object(f"{STATES}/n")["spec"] == {"verifyEpoch": 1}
+
+
+def test_a_status_is_written_apart_and_moves_no_generation(bench: Bench) -> None:
+    bench.apply(f"{STATES}/n", state({"revision": "1"}))
+
+    bench.apply(f"{STATES}/n", {"metadata": {"name": "n"}, "status": {"bootID": "b"}}, "agent")
+    assert "status" not in bench.object(f"{STATES}/n")
+
+    bench.apply(f"{STATES}/n/status", state({"revision": "2"}) | {"status": {"bootID": "b"}}, "agent")
+    found = bench.object(f"{STATES}/n")
+    assert (found["spec"], found["status"]) == ({"revision": "1"}, {"bootID": "b"})
+    assert found["metadata"]["generation"] == 1
+    assert {one["manager"]: one["subresource"] for one in found["metadata"]["managedFields"]}["agent"] == "status"
+
+
+def test_leader_epochs_never_fall_and_are_never_left_out(bench: Bench) -> None:
+    bench.apply(f"{STATES}/n", state({"leaderEpoch": 2}))
+
+    for spec in ({"leaderEpoch": 1}, {}):
+        refused = bench.apply(f"{STATES}/n", state(spec))
+        assert (refused.status, FENCE_MESSAGE in refused.message) == (422, True)
+    assert bench.apply(f"{STATES}/n", state({"leaderEpoch": 3})).status == 200
+
+
+def test_preconditions_on_version_and_uid_are_conflicts(bench: Bench) -> None:
+    assert bench.apply(f"{STATES}/n", state({}, uid="gone")).status == 409
+    bench.apply(f"{STATES}/n", state({}))
+
+    assert bench.apply(f"{STATES}/n", state({}, resourceVersion="1")).status == 409
+    refused = bench.apply(f"{STATES}/n", state({}, uid="another"))
+    assert (refused.status, "metadata.uid" in refused.message) == (422, True)
+
+
+def test_a_finalizer_keeps_a_deleted_object_until_it_goes(bench: Bench) -> None:
+    bench.ask("POST", POLICIES, {"metadata": {"name": "p", "finalizers": ["f"]}, "spec": {}})
+    bench.ask("DELETE", f"{POLICIES}/p")
+    assert bench.object(f"{POLICIES}/p")["metadata"]["generation"] == 2
+
+    bench.ask("PATCH", f"{POLICIES}/p", [{"op": "remove", "path": "/metadata/finalizers/0"}], JSON_PATCH)
+
+    assert bench.ask("GET", f"{POLICIES}/p").status == 404
+    assert b'"DELETED"' in bench.server.history[-1].line
+
+
+def test_the_pages_of_a_list_are_of_one_moment_and_of_one_selector(bench: Bench) -> None:
+    for number in range(PAGE_ITEMS_MAX + 1):
+        bench.ask("POST", NODES, {"metadata": {"name": f"n{number}"}})
+    first = json.loads(bench.ask("GET", NODES).body)
+    bench.ask("GET", NODES, fieldSelector="metadata.name=n0")
+    bench.ask("DELETE", f"{NODES}/n{PAGE_ITEMS_MAX}")
+
+    token = first["metadata"]["continue"]
+    rest = json.loads(bench.ask("GET", NODES, **{"continue": token}).body)
+
+    assert [item["metadata"]["name"] for item in rest["items"]] == [f"n{PAGE_ITEMS_MAX}"]
+    bench.server.forget_history()
+    assert bench.ask("GET", NODES, **{"continue": token}).status == 410
+
+
+def test_a_merge_patch_takes_what_is_null(bench: Bench) -> None:
+    bench.apply(f"{STATES}/n", state({"revision": "1", "verifyEpoch": 1}))
+
+    bench.ask("PATCH", f"{STATES}/n", {"spec": {"revision": None}}, MERGE)
+
+    assert bench.object(f"{STATES}/n")["spec"] == {"verifyEpoch": 1}
+
+
+def test_a_json_patch_whose_test_fails_changes_nothing() -> None:
+    with pytest.raises(InvalidPatchError):
+        json_patch({"a": 1}, [{"op": "test", "path": "/a", "value": 2}, {"op": "remove", "path": "/a"}])
+
+
+def test_a_stopped_process_does_everything_later_and_an_ended_one_nothing() -> None:
+    clock = Clock(Random(1))
+    process, done = Process(clock), list[str]()
+    process.begin()
+    process.at(1.0, lambda: done.append("first"))
+    process.at(2.0, lambda: done.append("second"))
+    process.stop()
+    clock.run(3.0)
+    assert done == []
+
+    process.go_on()
+    process.at(4.0, lambda: done.append("never"))
+    clock.run(3.5)
+    process.end()
+    process.begin()
+    clock.run(5.0)
+    assert done == ["first", "second"]
+
+
+def test_a_late_request_is_stored_after_its_client_has_given_up() -> None:
+    clock = Clock(Random(1))
+    server = SimServer(Process(clock), Random(1))
+    network = Network(server, Random(4), lambda _: (), lambda _fault, _request: None)
+    process, answers = Process(clock), list[Response | None]()
+    process.begin()
+    network.weather_of("c").requests.append("late")
+    network.send(process, Request("c", "POST", NODES, {}, b'{"metadata":{"name":"n"}}', "", 0.0), answers.append, 1.0)
+
+    clock.run(2.0)
+    assert (answers, server.get(NODES, "n")) == ([None], None)
+    clock.run(100.0)
+    assert server.get(NODES, "n") is not None
+    assert answers == [None]
+
+
+def without_cost(outcome: Outcome) -> Outcome:
+    return outcome._replace(cpu=0.0)
+
+
+def test_a_seed_always_makes_the_same_history() -> None:
+    assert without_cost(run_seed(11)) == without_cost(run_seed(11))
+    assert run_seed(11).steps != run_seed(12).steps
+
+
+def test_a_schedule_is_as_large_as_asked_for() -> None:
+    outcome = run_seed(13)
+
+    assert outcome.finding is None
+    assert outcome.steps >= STEPS_MIN
+    assert outcome.faults >= FAULTS_MIN
+    assert make_schedule(13).nodes >= 8
+
+
+def test_any_move_can_be_left_out() -> None:
+    schedule = make_schedule(14)
+
+    assert run(schedule._replace(moves=schedule.moves[::2])).finding is None
