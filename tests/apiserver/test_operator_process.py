@@ -13,6 +13,7 @@ import pytest
 from tests.apiserver.agent_process import NodeUnderTest
 from tests.apiserver.operator_process import (
     ACCOUNT,
+    ALL_AT_ONCE,
     API_VERSION,
     FINALIZER,
     LEASES,
@@ -128,7 +129,9 @@ def test_a_node_whose_engine_copies_wrong_is_failed_by_that_name(
     """Promise 15: from the kernel to the policy, in words that one can act on."""
     node, policy = corrupt_node, unique_name("policy")
     make_node(bed.api, node.name)
-    make_policy(bed.api, policy, node.name, settings={"offload": {"engine": "DMA", "channels": 4}}, onDelete="Keep")
+    rollout = {**ALL_AT_ONCE, "onFailure": "Halt"}
+    offload = {"offload": {"engine": "DMA", "channels": 4}}
+    make_policy(bed.api, policy, node.name, settings=offload, rollout=rollout, onDelete="Keep")
 
     shown = bed.api.watch_until(
         f"{POLICIES}/{policy}", lambda obj: obj.get("status", {}).get("nodes", {}).get("failed")
