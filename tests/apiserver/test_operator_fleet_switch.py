@@ -19,7 +19,7 @@ from tests.apiserver.operator_process import (
     OperatorProcess,
     account,
     groups,
-    make_node,
+    make_node_with_agent,
     make_policy,
 )
 from tests.testbed.api import Json, condition
@@ -45,7 +45,7 @@ def kubectl(bed: ControlPlane) -> Callable[..., None]:
 def pushed(bed: ControlPlane, operator: OperatorProcess, unique_name: UniqueName) -> Iterator[str]:  # noqa: ARG001
     """A node, and a policy of the same name that turned offload on there."""
     name = unique_name("node")
-    make_node(bed.api, name)
+    make_node_with_agent(bed.api, name)
     make_policy(bed.api, name, name, settings={"offload": DMA}, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{name}", lambda state: settings(state) == DMA)
     yield name
@@ -106,7 +106,7 @@ def test_without_the_right_to_read_it_nothing_is_turned_on_and_that_is_said(
     name = unique_name("node")
     binding = bed.api.get(READER)
     bed.api.delete(READER)
-    make_node(bed.api, name)
+    make_node_with_agent(bed.api, name)
     make_policy(bed.api, name, name, settings={"offload": DMA}, onDelete="Keep")
     with OperatorProcess(bed.kubeconfig_for(account(bed), name=ACCOUNT), tmp_path / "log"):
         bed.api.watch_until(f"{POLICIES}/{name}", stalled("FleetHold", "cannot be understood: configmaps"))

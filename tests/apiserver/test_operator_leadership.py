@@ -28,7 +28,9 @@ from tests.apiserver.operator_process import (
     forget_leader,
     groups,
     make_node,
+    make_node_with_agent,
     make_policy,
+    settle,
     versions,
 )
 from tests.testbed.api import Api, ApiError, Json, condition, poll
@@ -103,7 +105,7 @@ def test_of_two_operators_one_acts_and_the_other_reads_nothing_but_the_lease(
     second = start(kubeconfig=standby)
     second.wait_line("standing by")
     node, policy = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
 
     demotion(bed.api, node, enabled=True)
@@ -135,7 +137,7 @@ def test_the_epoch_stands_on_the_lease_before_it_stands_anywhere_else(
 ) -> None:
     """Promise 8: whoever leads next takes a greater one, whatever the last leader had time to write."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
     start()
 
@@ -180,11 +182,10 @@ def test_a_takeover_writes_nothing_when_nothing_changed(
 ) -> None:
     """Promise 12: a greater epoch alone is no reason to write."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, policy, node)
     leader, second = start_pair(start)
-    demotion(bed.api, node, enabled=True)
-    bed.api.watch_until(f"{POLICIES}/{policy}", lambda obj: bool(condition(obj, "Ready")))
+    settle(bed.api, node, policy)
     leader.stop()
     before, events = versions(bed.api), len(bed.api.list_items(EVENTS))
 
@@ -213,7 +214,7 @@ def test_a_leader_that_was_frozen_beyond_its_lease_sends_nothing_of_its_queue_an
     second.wait_line("standing by")
     names = [unique_name("node") for _ in range(20)]
     for name in names:
-        make_node(bed.api, name, role=label)
+        make_node_with_agent(bed.api, name, role=label)
     make_policy(bed.api, policy, "", nodeSelector={"matchLabels": {"role": label}}, onDelete="Keep")
     # The burst is through, so from here on at most one request is on its way.
     poll(lambda: sum(bool(bed.api.get_if_exists(f"{STATES}/{name}")) for name in names) > 8, "its first writes")
@@ -243,7 +244,7 @@ def test_a_leader_whose_epoch_is_too_old_is_refused_and_ends_and_the_next_one_is
 ) -> None:
     """Promise 8, and the way back from an epoch that a person raised by hand."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
     leader = start(*SHORT)
     demotion(bed.api, node, enabled=True)

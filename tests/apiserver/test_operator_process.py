@@ -13,6 +13,7 @@ import pytest
 from tests.apiserver.agent_process import NodeUnderTest
 from tests.apiserver.operator_process import (
     ACCOUNT,
+    ALL_AT_ONCE,
     API_VERSION,
     FINALIZER,
     LEASES,
@@ -27,8 +28,10 @@ from tests.apiserver.operator_process import (
     install_crds,
     install_rights,
     make_node,
+    make_node_with_agent,
     make_policy,
     report,
+    settle,
     versions,
 )
 from tests.fakekernel.config import DmaEngine, HostConfig
@@ -58,7 +61,7 @@ def test_a_node_gets_a_node_state_that_it_owns(bed: ControlPlane, unique_name: U
 @pytest.mark.usefixtures("operator")
 def test_a_policy_reaches_its_node_and_goes_again(bed: ControlPlane, unique_name: UniqueName) -> None:
     node, name = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     created = make_policy(bed.api, name, node)
 
     state = bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
@@ -94,7 +97,7 @@ def test_kopf_leaves_nothing_on_a_policy(bed: ControlPlane, unique_name: UniqueN
 @pytest.mark.usefixtures("operator")
 def test_an_edit_is_seen_by_watch_long_before_the_next_list(bed: ControlPlane, unique_name: UniqueName) -> None:
     node, name = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
 
@@ -126,7 +129,9 @@ def test_a_node_whose_engine_copies_wrong_is_failed_by_that_name(
     """Promise 15: from the kernel to the policy, in words that one can act on."""
     node, policy = corrupt_node, unique_name("policy")
     make_node(bed.api, node.name)
-    make_policy(bed.api, policy, node.name, settings={"offload": {"engine": "DMA", "channels": 4}}, onDelete="Keep")
+    rollout = {**ALL_AT_ONCE, "onFailure": "Halt"}
+    offload = {"offload": {"engine": "DMA", "channels": 4}}
+    make_policy(bed.api, policy, node.name, settings=offload, rollout=rollout, onDelete="Keep")
 
     shown = bed.api.watch_until(
         f"{POLICIES}/{policy}", lambda obj: obj.get("status", {}).get("nodes", {}).get("failed")
@@ -155,11 +160,10 @@ def test_a_restart_writes_nothing(bed: ControlPlane, tmp_path: Path, unique_name
     """Promise 12 and the target of section 7: zero writes on operator restart."""
     node, name = unique_name("node"), unique_name("policy")
     kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, name, node)
     with OperatorProcess(kubeconfig, tmp_path / "first") as first:
-        bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
-        bed.api.watch_until(f"{POLICIES}/{name}", lambda obj: bool(condition(obj, "Ready")))
+        settle(bed.api, node, name)
         first.stop()
     before = versions(bed.api)
 
@@ -178,7 +182,7 @@ def test_a_node_with_a_wrong_clock_is_not_unreachable_after_a_restart(
 ) -> None:
     """Promise 11: the API server says when a report came."""
     node, name = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    make_node_with_agent(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
     with OperatorProcess(kubeconfig, tmp_path / "first"):
@@ -239,7 +243,7 @@ def test_without_rights_and_crds_it_says_so_and_gets_well(
             install_crds(bed.api)
             operator.wait_line("ready:")
 
-            make_node(bed.api, node)
+            make_node_with_agent(bed.api, node)
             make_policy(bed.api, name, node)
             bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
             assert len(operator.lines("WARNING")) <= 6  # each of three kinds: no right, then no CRD
@@ -261,7 +265,7 @@ def test_a_crd_that_is_removed_and_comes_back_is_survived(
             operator.wait_line("cannot read objects")
             install_crds(bed.api)
 
-            make_node(bed.api, node)
+            make_node_with_agent(bed.api, node)
             make_policy(bed.api, name, node)
             bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
             assert operator.stop() == 0

@@ -450,6 +450,23 @@ def test_an_edit_to_other_groups_reaches_a_node_that_keeps_nothing_of_before() -
     assert list(made.groups("n0")) == ["demotion"]
 
 
+def test_whoever_looks_whenever_the_fleet_asks_for_it_sees_the_last_name_go() -> None:
+    """Looks come a quarter of a second after a change, reservations a second after each other."""
+    made = world(nodes=1, settings=FleetSettings(status_interval_seconds=0.5))
+    made.add_policy(policy())
+    made.step()
+    assert made.status("p")["rollout"]["reserved"] == ["n0"]
+    made.now += 0.3
+    made.report("n0")
+
+    until = made.now + 20
+    while made.now < until:
+        made.now = min(made.step().look_again or until, until)
+
+    assert made.status("p")["summary"] == "1/1 ready"
+    assert "reserved" not in made.status("p")["rollout"]
+
+
 def test_an_older_version_of_a_policy_is_ignored() -> None:
     made = world(policy(), nodes=1)
 

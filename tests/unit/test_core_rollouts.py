@@ -98,6 +98,7 @@ def test_one_canary_is_pushed_and_the_rest_waits_until_it_has_soaked() -> None:
 
 
 def test_a_wave_is_as_large_as_what_went_well_before() -> None:
+    """Promise 8."""
     world, sizes = Rollout(nodes=20), []
     world.begin()
 
@@ -129,6 +130,7 @@ def test_each_kind_of_node_has_its_own_canaries() -> None:
 
 
 def test_canaries_are_spread_over_zones() -> None:
+    """Promise 8."""
     world = Rollout(nodes=30)
     for zone in ("z1", "z2"):
         world.add_node(f"in-{zone}", **{ZONE: zone})
@@ -141,6 +143,7 @@ def test_canaries_are_spread_over_zones() -> None:
 
 
 def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
+    """Promise 8."""
     world = Rollout(nodes=8)
     world.begin(rollout=rollout(nodes=2))
     world.answer()
@@ -190,6 +193,7 @@ def test_nothing_is_pushed_before_its_reservation_is_stored() -> None:
 
 
 def test_nothing_is_pushed_before_its_revision_is_stored() -> None:
+    """Promise 8."""
     world = Rollout(nodes=4)
     world.add_policy(policy("p", rollout=rollout()))
 
@@ -357,6 +361,7 @@ def test_a_new_node_in_a_proven_cell_joins_at_once() -> None:
 
 
 def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> None:
+    """Promise 8."""
     world = Rollout(nodes=4)
     world.begin()
     world.finish()
@@ -425,6 +430,7 @@ def test_a_silent_canary_blocks_for_as_long_as_the_deadline_and_then_another_is_
 
 
 def test_an_unreachable_node_is_not_pushed() -> None:
+    """Promise 8."""
     world = Rollout(nodes=3)
     world.now += 1000
     for name in ("n00", "n01"):
@@ -498,6 +504,7 @@ def test_a_rollback_takes_nodes_of_other_cells_back_too() -> None:
 
 
 def test_nothing_is_taken_back_before_the_verdict_is_stored() -> None:
+    """Promise 8."""
     world = Rollout(nodes=8)
     world.begin()
     (canary,) = world.having(4)

@@ -135,6 +135,7 @@ def test_another_class_is_not_held() -> None:
 
 
 def test_a_key_that_a_person_removed_does_not_come_back_for_the_same_corruption() -> None:
+    """Promise 15."""
     world = Stopped()
     world.corrupt("n1")
 

@@ -751,7 +751,8 @@ class Fleet:
         if policy.is_leaving:
             return math.inf
         rollout, matched = policy.rollout, policy.tally.matched
-        ledger = rollout.next_ledger(self._stand_of(policy), now, wall)
+        is_due = policy.status_due(now) <= now
+        ledger = rollout.next_ledger(self._stand_of(policy), now, wall, is_due=is_due)
         if ledger != rollout.ledger:
             policy.touched = True
         due = policy.status_due(now)

@@ -350,16 +350,17 @@ class PolicyRollout:
                 verdicts[cell] = msgspec.structs.replace(record, complete=True)
         return verdicts
 
-    def next_ledger(self, stand: Stand, now: float, wall: datetime) -> Ledger:
+    def next_ledger(self, stand: Stand, now: float, wall: datetime, *, is_due: bool) -> Ledger:
         """Return the ledger that the next write of the status shall have.
 
-        Nothing of it differs from the stored one but when a reservation is due, and when this leader writes it first.
+        Nothing of it differs from the stored one but when a reservation is due, when this leader writes it first, and
+        when the status is written anyway (`is_due`): that is when names are dropped.
         """
         if self._open_ledger is not None:
             return self._open_ledger
         if not self.claimed and self.ledger != NO_LEDGER:
             return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
-        if now < self._looked_at + self._reserve_seconds:
+        if now < self._looked_at + self._reserve_seconds and not is_due:
             return self.ledger
         if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
             self._looked_at = now
