@@ -37,7 +37,7 @@ def written(made: World, kind: WriteKind) -> list[str]:
 # Before the first look
 
 
-@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states", "revisions"])
+@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states"])
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
     """Promise 6: half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())

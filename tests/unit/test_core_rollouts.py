@@ -10,7 +10,7 @@ import pytest
 
 from numamigration_api.vocabulary import FleetSwitch
 from numamigration_operator.core.decisions import WriteKey, WriteKind
-from numamigration_operator.core.fleet import FleetSettings
+from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
 SOAK = 60
@@ -922,3 +922,41 @@ def test_a_revision_that_cannot_be_read_is_none(spoiled: dict[str, Any]) -> None
     world.pass_time()
 
     assert world.having(4) == sorted(world.states)
+
+
+# Where revisions cannot be read
+
+
+class Forbidden(Rollout):
+    """A world whose operator may not list ControllerRevisions."""
+
+    def restart(self, epoch: int = 1) -> None:
+        self.fleet = Fleet(self.settings)
+        self.fleet.lead(epoch)
+        self.fleet.revisions_listed = lambda *_: None  # type: ignore[method-assign]
+        self.sync()
+
+
+def test_without_history_nothing_new_is_pushed() -> None:
+    world = Forbidden(nodes=4)
+    world.begin()
+    world.finish()
+    world.restart(epoch=2)
+
+    world.edit_policy("p", settings=channels(2))
+    world.finish()
+
+    assert world.having(4) == sorted(world.states)
+
+
+def test_without_history_what_undoes_does_not_wait() -> None:
+    """Promise 17."""
+    world = Forbidden(nodes=4)
+    world.begin()
+    world.finish()
+    world.restart(epoch=2)
+
+    world.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    world.step()
+
+    assert {world.groups(name)["offload"]["settings"]["engine"] for name in world.states} == {"Off"}

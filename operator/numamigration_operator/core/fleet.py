@@ -4,6 +4,7 @@
 * Cost: a node event costs what its policies cost, whatever the number of nodes; a policy edit looks at every node once.
 * Nothing is decided before the fleet switch, policies, nodes and node states were each listed once: half the policies
   would restore the nodes of the other half (docs/decisions/0004).
+* Nothing new is pushed before the stored revisions were listed, which are the way back; what undoes does not wait.
 * Nothing is decided before this process leads: what is written carries its epoch (docs/decisions/0009).
 * Nothing is written when nothing changed, also right after a start; another leader's epoch is no change.
 * `now` is monotonic seconds for durations, `wall` is a time with a zone for what people read. Not thread-safe.
@@ -107,7 +108,8 @@ class Fleet:
         self._alarms: list[tuple[float, str]] = []
         self._epoch = 0  # none: this process does not lead
         self._writer = Writer(0, 0)
-        self._listed = {"control": False, "policies": False, "nodes": False, "states": False, "revisions": False}
+        self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
+        self._history_known = False
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
         self._stops = Stops(settings.breaker_percent, settings.breaker_nodes_min)
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
@@ -170,6 +172,7 @@ class Fleet:
         uid = policy.metadata.uid
         record = self._policies[uid] = PolicyRecord(policy, self._pace)
         record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
+        record.rollout.history_known = self._history_known
         for owner, revision in self._revisions.values():
             if owner == uid:
                 record.rollout.take_revision(revision)
@@ -334,7 +337,12 @@ class Fleet:
         known = set(names)
         for name in [name for name in self._revisions if name not in known]:
             self.revision_gone(name, now)
-        self._listed["revisions"] = True
+        if self._history_known:
+            return
+        self._history_known = True
+        for policy in self._policies.values():
+            policy.rollout.history_known = policy.touched = True
+        self._mark_if(lambda _: True)
 
     def node_ready(self, name: str, ready: bool | None, now: float) -> None:  # noqa: ARG002
         """Take in what a Node's Ready condition says."""
@@ -796,7 +804,7 @@ class Fleet:
         queues = {Stage.WAITING, Stage.JOINING}
         return Stand(
             matched=policy.tally.matched,
-            may_reserve=not self._stops.all_stand and not policy.facts.deleting,
+            may_reserve=self._history_known and not self._stops.all_stand and not policy.facts.deleting,
             is_open=lambda name: name in self._nodes and self._nodes[name].is_open,
             is_waiting=lambda name: name in self._nodes and self._place(name, uid).stage in queues,
             is_fenced=self._is_fenced,

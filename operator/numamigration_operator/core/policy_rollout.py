@@ -138,6 +138,7 @@ class PolicyRollout:
         ledger: the stored one.
         claimed: the stored ledger carries this leader's epoch.
         fresh: all nodes were listed after it was claimed.
+        history_known: the stored revisions were listed.
         phase_stored: what the status says of the phase.
     """
 
@@ -154,6 +155,7 @@ class PolicyRollout:
         "claimed",
         "facts",
         "fresh",
+        "history_known",
         "ledger",
         "phase_stored",
         "revisions",
@@ -165,7 +167,7 @@ class PolicyRollout:
         self.book = Book()
         self.revisions: dict[str, Revision] = {}
         self.ledger = Ledger()
-        self.claimed = self.fresh = False
+        self.claimed = self.fresh = self.history_known = False
         self.phase_stored = ""
         self._open_ledger: Ledger | None = None
         self._open_revisions: dict[str, Revision] = {}
@@ -260,6 +262,8 @@ class PolicyRollout:
         """
         if self.facts.mode is not PolicyMode.APPLY or cell is None:
             return KEEP
+        if not self.history_known:  # nobody can tell yet where to go back to; nothing unsafe is admitted
+            return KEEP if self.has_failed else Goal(self.facts.wishes, self.facts.revision)
         if self.has_failed:
             return self._goal_after_failure(cell, has_content=has_content)
         back = None if has_content or self.is_proven(cell) else self.way_back(cell)
@@ -304,6 +308,8 @@ class PolicyRollout:
 
     def revision_writes(self, matched: int, wall: datetime, why: Callable[[str], str]) -> Iterator[Write]:
         """Yield what has to be stored or deleted of the revisions; `why` says why a node failed."""
+        if not self.history_known:
+            return
         wanted = self._wanted_revision(matched, wall, why)
         if wanted is not None and self._known(wanted.name) != wanted._replace(uid=""):
             self._open_revisions[wanted.name] = wanted._replace(uid="")
