@@ -70,6 +70,7 @@ class Standing(NamedTuple):
         control: the fleet switch.
         rollout: what the status says of it, but for the epoch; None when nothing is rolled out.
         unproven: nodes that count in its budget.
+        cause: why its revision failed, in a few words.
     """
 
     policy: PolicyFacts
@@ -79,6 +80,7 @@ class Standing(NamedTuple):
     control: Control = Control()
     rollout: RolloutView | None = None
     unproven: int = 0
+    cause: str = ""
 
 
 def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -> PolicyStatusView:
@@ -209,7 +211,13 @@ def _summary(standing: Standing) -> str:
     if switch is not FleetSwitch.RUN:
         return f"fleet {switch}: {_counts(standing)}"
     word = PHASE_WORDS.get(phase or "")
-    return f"{word}: {_counts(standing)}" if word and not standing.policy.deleting else _counts(standing)
+    if not word or standing.policy.deleting:
+        return _counts(standing)
+    buckets = standing.tally.buckets
+    if standing.cause and not buckets[NodeBucket.FAILED]:
+        # Ready has the reason of failed nodes; where there are none left, only the rollout knows why it stopped.
+        return f"{buckets[NodeBucket.READY]}/{standing.tally.matched} ready, {word}: {standing.cause}"
+    return f"{word}: {_counts(standing)}"
 
 
 def _counts(standing: Standing) -> str:
