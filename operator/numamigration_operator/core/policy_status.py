@@ -53,7 +53,9 @@ CONFLICT_BYTES_MAX: Final = 1100  # of the names of these winners; more than 16 
 
 ROLLOUT_STOPPED: Final = (Reason.ROLLED_BACK, Reason.ROLLOUT_HALTED, Reason.CLASS_HELD, Reason.CIRCUIT_BREAKER_OPEN)
 """Why a rollout does not go on by itself, the first that holds first."""
-FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
+STOPPED: Final = frozenset({*ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
+"""Why nodes are pending of which nobody works on one: the same for all of them."""
+FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *STOPPED})
 """Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
@@ -143,7 +145,8 @@ def _content(standing: Standing) -> tuple[Reason, str]:
 
 
 def _reconciling(standing: Standing) -> Condition:
-    if not standing.tally.buckets[NodeBucket.PENDING]:
+    # kstatus looks at this one before Stalled: what has stopped would be in progress for ever.
+    if all(why in STOPPED for of, why in standing.tally.names if of is NodeBucket.PENDING):
         return Condition(PolicyCondition.RECONCILING, FALSE, Reason.AS_EXPECTED)
     reason = _main_reason(standing.tally, NodeBucket.PENDING)
     return Condition(PolicyCondition.RECONCILING, TRUE, reason, _share(standing, NodeBucket.PENDING))
@@ -239,8 +242,10 @@ def _main_reason(tally: Tally, bucket: NodeBucket) -> Reason:
 
 
 def _share(standing: Standing, bucket: NodeBucket) -> str:
-    tally = standing.tally
-    return f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}, {_example(standing, bucket)}"
+    tally, reason = standing.tally, _main_reason(standing.tally, bucket)
+    text = f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}"
+    why = standing.verdict(min(tally.names[bucket, reason])).message
+    return f"{text}: {why}" if reason in STOPPED and why else f"{text}, {_example(standing, bucket)}"
 
 
 def _ineffective(standing: Standing) -> tuple[str, ...]:
