@@ -33,7 +33,7 @@ from tests.fleet.control import ask
 POLICY: Final = "offload"
 WHAT: Final = {
     "v6": "the kernel series as posted last (V6), four DMA channels",
-    "v5": "the series of April 2026 (V5); its engines bear two channels, no more",
+    "v5": "the series of April 2026 (V5); its engines bear two channels",
 }
 ZONES: Final = ("zone-a", "zone-b", "zone-c")
 STRAIN: Final = Strain(channels=4, error_share=0.03)
@@ -100,7 +100,7 @@ class Rollout(Play):
         """Sixty nodes, and nobody has asked for anything."""
         self.screen.heading(1, f"{NODES} simulated nodes of two kernel dialects in three zones")
         for part in CAST:
-            self.screen.say(f"   {part.prefix}-000 and {part.count - 1} more: {WHAT[part.prefix]}")
+            self.screen.say(f"   {part.prefix}-000 to {part.prefix}-{part.count - 1:03d}: {WHAT[part.prefix]}")
         parts, config = self.stage.folder / "parts.json", self.stage.control_plane.kubeconfig
         parts.write_bytes(msgspec.json.encode(CAST))
         options = ("--kubeconfig", str(config), "--parts", str(parts), "--control", str(self._socket), *PACE)
@@ -202,7 +202,7 @@ class Rollout(Play):
 
 def _node_table(states: list[Json]) -> Table:
     table = Table(box=None, width=s.WIDTH, padding=(0, 1))
-    for name in ("RESERVED", "KERNEL", "OFFLOAD", "READY", "REASON"):
+    for name in ("NODE", "KERNEL", "OFFLOAD", "READY", "REASON"):
         table.add_column(name, no_wrap=True)
     for state in states:
         status, ready = state.get("status", {}), s.ready_of(state)
