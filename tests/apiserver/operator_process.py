@@ -154,6 +154,11 @@ def groups(state: Json) -> Json:
     return found
 
 
+def content(state: Json) -> Json:
+    """Return what a node state's spec asks for, whoever wrote it and however often."""
+    return {key: value for key, value in state["spec"].items() if key not in {"leaderEpoch", "writeSequence"}}
+
+
 def buckets(policy: Json) -> Json:
     """Return a policy's partition of nodes, without zeros."""
     counts: Json = policy.get("status", {}).get("nodes", {})
