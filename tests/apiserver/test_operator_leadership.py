@@ -395,7 +395,7 @@ def test_a_scrape_during_an_edit_tells_of_it_and_a_standby_tells_of_itself_alone
     address, other = free_address(), free_address()
     start("--health-address", address).wait_line("ready:")
     start("--health-address", other).wait_line("standing by")
-    make_node(bed.api, node)
+    join(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
     stored = ("write_results_total", ("kind", "StateSpec"), ("verdict", "Done"))
