@@ -249,8 +249,7 @@ class PolicyRollout:
     def way_back(self, cell: Cell) -> Revision | None:
         """Return the last revision that went well in a cell, other than the policy's own."""
         others = (one for one in self.revisions.values() if one.id != self.facts.revision and one.is_proven(cell))
-        good = (one for one in others if all(r.verdict is CellVerdict.PROVEN for r in one.cells.values()))
-        return max(good, key=lambda one: one.number, default=None)
+        return max(filter(_went_well, others), key=lambda one: one.number, default=None)
 
     def goal(self, cell: Cell | None, won: Collection[SettingsGroup], *, has_content: bool) -> Goal:
         """Return what a node of a cell shall have.
@@ -464,8 +463,7 @@ class PolicyRollout:
         )
 
     def _last_proven(self) -> str | None:
-        good = (one for one in self.revisions.values() if any(map(one.is_proven, one.cells)))
-        newest = max(good, key=lambda one: one.number, default=None)
+        newest = max(filter(_went_well, self.revisions.values()), key=lambda one: one.number, default=None)
         return newest.id if newest is not None else None
 
     def phase(self, ledger: Ledger, wall: datetime) -> RolloutPhase:
@@ -509,6 +507,11 @@ class PolicyRollout:
         if not left:
             return self.message()
         return shorten(f"{self.message()}; {len(left)} nodes still have it, for example {min(left)}")
+
+
+def _went_well(revision: Revision) -> bool:
+    """Return whether a revision was proven somewhere, and failed nowhere."""
+    return bool(revision.cells) and all(one.verdict is CellVerdict.PROVEN for one in revision.cells.values())
 
 
 def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
