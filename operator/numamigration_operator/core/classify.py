@@ -32,7 +32,7 @@ from numamigration_operator.core.objects import (
     WindowView,
 )
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
-from numamigration_operator.core.wishes import Spec, means_same
+from numamigration_operator.core.wishes import GROUPS, Spec, means_same
 
 
 class Verdict(NamedTuple):
@@ -57,7 +57,24 @@ class Report(NamedTuple):
 
     def group(self, group: SettingsGroup) -> GroupResult | None:
         """Return the result of one group, or None."""
-        return next((result for name, result in self.groups if name is group), None)
+        for name, result in self.groups:
+            if name is group:
+                return result
+        return None
+
+    def tells_the_same(self, status: StateStatus) -> bool:
+        """Return whether a status says the same, numbers aside; nothing is made of it for that."""
+        return (
+            status.observed_revision == self.observed_revision
+            and status.observed_generation == self.observed_generation
+            and (status.reported_at is not None or status.observed_revision is not None)
+            and len(status.groups) == len(self.groups)
+            and all(status.groups.get(group) == result for group, result in self.groups)
+            and status.window == self.window
+            and status.verification == self.verification
+            and status.plans == self.plans
+            and is_drifted(status) == self.drifted
+        )
 
 
 class Progress(NamedTuple):
@@ -132,18 +149,22 @@ def report_of(status: StateStatus) -> Report | None:
     """Return what the agent says; None when it never spoke."""
     if status.reported_at is None and status.observed_revision is None:
         return None
-    drifted = any(c.type == NodeCondition.DRIFTED and c.status == ConditionStatus.TRUE for c in status.conditions)
-    groups = tuple((group, status.groups[group]) for group in SettingsGroup if group in status.groups)
+    groups = tuple([(group, status.groups[group]) for group in GROUPS if group in status.groups])
     return Report(
         observed_generation=status.observed_generation,
         observed_revision=status.observed_revision,
         groups=groups,
         plans=status.plans,
-        drifted=drifted,
+        drifted=is_drifted(status),
         statistics=status.statistics,
         verification=status.verification,
         window=status.window,
     )
+
+
+def is_drifted(status: StateStatus) -> bool:
+    """Return whether the agent says that somebody else changed a knob."""
+    return any(one.type == NodeCondition.DRIFTED and one.status == ConditionStatus.TRUE for one in status.conditions)
 
 
 class Case(NamedTuple):

@@ -231,7 +231,8 @@ class Fleet:
     def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
         """Take in one node state."""
         record = self._record(state.metadata.name)
-        if record.name not in self._dirty and not record.is_lost and record.take_numbers(state, now):
+        is_quiet = record.name not in self._dirty and NodeBucket.UNREACHABLE not in record.buckets
+        if is_quiet and record.take_numbers(state, now):
             self._renumber(record)
             return
         record.take_state(state, now, wall, self._pools)
@@ -240,13 +241,15 @@ class Fleet:
 
     def _renumber(self, record: NodeRecord) -> None:
         """Count the numbers of a node of which nothing else moved, as almost every report is."""
-        statistics = record.report.statistics if record.report is not None else None
-        for uid, old in record.contributions.items():
-            policy = self._policies.get(uid)
-            if policy is None or old.statistics is None or statistics is None or old.statistics == statistics:
-                continue
-            record.contributions[uid] = old._replace(statistics=statistics)
-            policy.tally.renumber(old.statistics, statistics)
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)  # numbers count for nobody else
+        uid = winner.uid if winner is not None else ""
+        policy, old = self._policies.get(uid), record.contributions.get(uid)
+        if policy is None or old is None or old.statistics is None or record.report is None:
+            return
+        new = record.report.statistics
+        if old.statistics != new:
+            record.contributions[uid] = Contribution(old.verdict, old.drifted, old.losses, new, old.plan)
+            policy.tally.renumber(old.statistics, new)
             policy.sums_moved = True
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
@@ -699,6 +702,7 @@ class Fleet:
                 policy.touched = True
             if (old and old.statistics) != (new and new.statistics):
                 policy.sums_moved = True
+        record.buckets = frozenset([one.verdict.bucket for one in contributions.values()])
 
     def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
         """Keep for each policy which nodes still have a group of it."""

@@ -81,6 +81,7 @@ class NodeRecord:
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
+        buckets: in which counts it is, for whatever policies.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
         ready: what the Node's Ready condition said when it was read last; None when it was not.
@@ -90,6 +91,7 @@ class NodeRecord:
     __slots__ = (
         "_labels",
         "alarm",
+        "buckets",
         "cell",
         "contributions",
         "generation",
@@ -125,6 +127,7 @@ class NodeRecord:
         self.selected = False
         self.matched: tuple[str, ...] = ()
         self.resolution: Resolution = NOTHING_WISHED
+        self.buckets: frozenset[NodeBucket] = frozenset()
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()
         self.places: dict[str, Place] = {}
@@ -178,11 +181,6 @@ class NodeRecord:
         return next((value for key, value in self._labels if key == ZONE_LABEL), "")
 
     @property
-    def is_lost(self) -> bool:
-        """It counts as unreachable for a policy."""
-        return any(one.verdict.bucket is NodeBucket.UNREACHABLE for one in self.contributions.values())
-
-    @property
     def is_open(self) -> bool:
         """A write of it is on its way."""
         return bool(self.open_revisions)
@@ -233,18 +231,17 @@ class NodeRecord:
         meta, status, known = state.metadata, state.status, self.report
         if known is None or meta.generation != self.generation or meta.uid != self.state_uid or self.open_revisions:
             return False
-        report = report_of(status)
-        if report is None or report._replace(statistics=known.statistics) != known or not self._owned_alike(state):
+        if not known.tells_the_same(status) or not self._owned_alike(state):
             return False
-        self.report = report if report == known else known._replace(statistics=report.statistics)
+        self.report = known._replace(statistics=status.statistics)
         if status.reported_at != self.reported_at:
             self.reported_at, self.silent_since = status.reported_at, now
         return True
 
     def _owned_alike(self, state: StateObject) -> bool:
-        cell = self.cell if self.cell is not None else NO_CELL
-        same_cell = (state.status.dialect, state.status.hardware_class) == cell
-        return same_cell and tuple(owner.uid for owner in state.metadata.owner_references) == self.owners
+        cell, status = self.cell if self.cell is not None else NO_CELL, state.status
+        same_cell = status.dialect == cell.dialect and status.hardware_class == cell.hardware_class
+        return same_cell and tuple([owner.uid for owner in state.metadata.owner_references]) == self.owners
 
     def take_state(self, state: StateObject, now: float, wall: datetime, pools: Pools) -> None:
         """Take in the node state as the API server shows it."""

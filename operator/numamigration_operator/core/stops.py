@@ -117,8 +117,7 @@ class Stops:
 
     def note(self, record: NodeRecord) -> None:
         """Take in how a node fares."""
-        failed = any(one.verdict.bucket is NodeBucket.FAILED for one in record.contributions.values())
-        (self._failed.add if failed else self._failed.discard)(record.name)
+        (self._failed.add if NodeBucket.FAILED in record.buckets else self._failed.discard)(record.name)
         (self._reporting.add if record.report is not None else self._reporting.discard)(record.name)
 
     def forget(self, name: str) -> None:

@@ -11,6 +11,8 @@ from collections import Counter
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from msgspec.structs import astuple
+
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.vocabulary import NodeBucket, Reason
 from numamigration_operator.core.classify import READY, Verdict
@@ -18,6 +20,8 @@ from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 
 COUNTERS: Final = tuple(Statistics.__struct_fields__)
+NO_STATISTICS: Final = Statistics()
+NOTHING: Final = astuple(NO_STATISTICS)
 SUM_MAX: Final = 2**63 - 1  # of the schema; beyond it the API server refuses the whole status, whoever miscounted
 
 
@@ -75,6 +79,7 @@ class Tally:
         if new is not None:
             self._name(node, new.verdict, present=True)
             self._add(new, 1)
+        self.renumber(old and old.statistics, new and new.statistics)
 
     def statistics(self) -> PolicyStatistics | None:
         """Return the sums; None when no node has any counter."""
@@ -97,23 +102,17 @@ class Tally:
             self.losses[loss] += sign
             if not self.losses[loss]:
                 del self.losses[loss]
-        if one.statistics is not None:
-            self._add_statistics(one.statistics, sign)
 
-    def renumber(self, old: Statistics, new: Statistics) -> None:
-        """Count a node's numbers as `new` where they were counted as `old`."""
-        self._add_statistics(old, -1)
-        self._add_statistics(new, 1)
-
-    def _add_statistics(self, statistics: Statistics, sign: int) -> None:
-        found = False
-        for name in COUNTERS:
-            value = getattr(statistics, name)
-            if value is not None:
-                found = True
-                self._nodes_with[name] += sign
-                self._sums[name] += sign * (value if type(value) is int else Decimal(value))
-        self._reporting += sign * found
+    def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
+        """Count a node's numbers as `new` where they were counted as `old`; counters that stand cost nothing."""
+        if old == new:
+            return
+        was, now = astuple(old or NO_STATISTICS), astuple(new or NO_STATISTICS)
+        for name, before, after in zip(COUNTERS, was, now, strict=True):
+            if before != after:
+                self._nodes_with[name] += (after is not None) - (before is not None)
+                self._sums[name] += _number(after) - _number(before)
+        self._reporting += (now != NOTHING) - (was != NOTHING)
 
     def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
         if verdict == READY:
@@ -125,3 +124,7 @@ class Tally:
         self.names[key].discard(node)
         if not self.names[key]:
             del self.names[key]
+
+
+def _number(value: int | str | None) -> int | Decimal:
+    return value if type(value) is int else Decimal(value or 0)

@@ -28,10 +28,11 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.objects import Observe, PlanWishView, SourceView, StateSpec, Struct, WishView
 
+GROUPS: Final = tuple(SettingsGroup)  # to go over an enumeration costs ten times as much
 REVISIONS_CACHED: Final = 4096  # distinct specs of a fleet: combinations of policies, not nodes
 
 
-class Wish(Struct, frozen=True):
+class Wish(Struct, frozen=True, cache_hash=True):
     """A settings group as one node shall have it. `settings` is canonical JSON."""
 
     source: SourceView
@@ -64,7 +65,10 @@ class Spec(NamedTuple):
 
     def wish(self, group: SettingsGroup) -> Wish | None:
         """Return the wish for one group, or None."""
-        return next((wish for name, wish in self.groups if name is group), None)
+        for name, wish in self.groups:  # several calls an event: a loop costs a third of a generator
+            if name is group:
+                return wish
+        return None
 
 
 def completed(spec: Spec, other: Spec) -> tuple[tuple[SettingsGroup, Wish], ...]:
