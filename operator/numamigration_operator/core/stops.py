@@ -84,7 +84,7 @@ class Stops:
             return Stop(SWITCH_REASONS[self.control.switch], f"the fleet switch is {self.control.switch}")
         if self.breaker:
             return Stop(Reason.CIRCUIT_BREAKER_OPEN, self.breaker)
-        hold = self._hold(record)
+        hold = self._hold(record) if self._shown or self._open else None
         return Stop(Reason.CLASS_HELD, str(hold), offload_only=True) if hold is not None else GO_ON
 
     # Held classes
@@ -107,7 +107,7 @@ class Stops:
 
     def verify_epoch(self, record: NodeRecord) -> int:
         """Return the epoch with which a node shall verify: in a held class anew, and the corrupt one is noted."""
-        hold = next((hold for hold in self._shown.values() if hold.concerns(record)), None)
+        hold = next((hold for hold in self._shown.values() if hold.concerns(record)), None) if self._shown else None
         if hold is None:
             return record.base.verify_epoch
         corrupt = fresh_corruption(record)
