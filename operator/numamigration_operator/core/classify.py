@@ -193,7 +193,11 @@ def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
 
 
 def _overridden(case: Case) -> Verdict | None:
-    policy, resolution = case.policy, case.node.resolution
+    return overridden(case.policy, case.node.resolution)
+
+
+def overridden(policy: PolicyFacts, resolution: Resolution) -> Verdict | None:
+    """Return the verdict on all nodes with this resolution when the policy wins nothing there; None when it does."""
     if policy.mode is PolicyMode.PLAN:
         if policy.uid in resolution.blocked:
             return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, _losses(resolution, policy))

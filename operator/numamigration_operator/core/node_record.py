@@ -81,7 +81,9 @@ class NodeRecord:
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
-        buckets: in which counts it is, for whatever policies.
+        contributions: by policy uid, how it counts.
+        counted: the resolution by which it counts so.
+        buckets: in which counts it is, for policies that win something there.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
         ready: what the Node's Ready condition said when it was read last; None when it was not.
@@ -94,6 +96,7 @@ class NodeRecord:
         "buckets",
         "cell",
         "contributions",
+        "counted",
         "generation",
         "holds",
         "leader_epoch",
@@ -127,6 +130,7 @@ class NodeRecord:
         self.selected = False
         self.matched: tuple[str, ...] = ()
         self.resolution: Resolution = NOTHING_WISHED
+        self.counted: Resolution | None = None
         self.buckets: frozenset[NodeBucket] = frozenset()
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()

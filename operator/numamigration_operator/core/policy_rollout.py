@@ -107,6 +107,10 @@ class Goal(NamedTuple):
     soak: bool = True
     undoing: bool = False
 
+    def __hash__(self) -> int:
+        """By the wishes as an object, which nodes share."""
+        return hash((id(self.wishes), self.revision))
+
 
 KEEP: Final = Goal(None)
 
@@ -150,8 +154,8 @@ class PolicyRollout:
         "_facts",
         "_failures",
         "_goals",
-        "_judged_at",
         "_granted",
+        "_judged_at",
         "_looked_at",
         "_open_ledger",
         "_open_revisions",

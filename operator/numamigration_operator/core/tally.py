@@ -42,6 +42,15 @@ class Contribution(NamedTuple):
     statistics: Statistics | None = None
     plan: str | None = None
 
+    def says_the_same(self, other: Contribution) -> bool:
+        """Return whether nothing but numbers differs."""
+        return (self.verdict, self.drifted, self.losses, self.plan) == (
+            other.verdict,
+            other.drifted,
+            other.losses,
+            other.plan,
+        )
+
 
 class Tally:
     """Counts of one policy.

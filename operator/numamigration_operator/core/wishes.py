@@ -45,7 +45,7 @@ class Wish(Struct, frozen=True, cache_hash=True):
     accepted_risks: tuple[AcceptedRisk, ...]
 
 
-class PlanWish(Struct, frozen=True):
+class PlanWish(Struct, frozen=True, cache_hash=True):
     """What a Plan policy would set on a node. `settings` is canonical JSON of all its groups."""
 
     source: SourceView
@@ -119,6 +119,12 @@ def observed_spec(spec: StateSpec) -> Spec:
 def revision_of(spec: Spec) -> str:
     """Return the hash that the agent reports back once `spec` is in force."""
     return spec_revision(spec_json(spec))
+
+
+@lru_cache(maxsize=REVISIONS_CACHED)
+def sources_of(spec: Spec) -> frozenset[str]:
+    """Return the uids of the policies that have a group in `spec`."""
+    return frozenset(wish.source.uid for _, wish in spec.groups)
 
 
 def spec_json(spec: Spec) -> dict[str, Any]:
