@@ -32,6 +32,7 @@ from numamigration_operator.core.objects import NodeObject, PolicyObject, Revisi
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
+from numamigration_operator.core.pool import POOL_VALUES_MAX
 from numamigration_operator.core.progress import (
     Case,
     has_all,
@@ -46,7 +47,7 @@ from numamigration_operator.core.render import Turn, is_safe
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
 from numamigration_operator.core.revisions import Revision, read_revision
 from numamigration_operator.core.rollout import NOWHERE, Place, Stage
-from numamigration_operator.core.selectors import selects
+from numamigration_operator.core.selectors import keys_of, selects
 from numamigration_operator.core.settling import Given, Wanted, WantedSpecs, contribution, outline
 from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
@@ -114,6 +115,8 @@ class Fleet:
         self._resisting: dict[str, None] = {}  # nodes whose spec has another content than its revision says
         self._ranked: tuple[PolicyFacts, ...] = ()
         self._resolutions: dict[tuple[str, ...], Resolution] = {}
+        self._matches: dict[tuple[str | None, ...], Resolution] = {}  # by the values of the labels that are asked for
+        self._asked: tuple[str, ...] = ()  # keys of these labels
         self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
@@ -207,6 +210,7 @@ class Fleet:
         """Take in one Node; cheap when uid and labels are known."""
         meta = node.metadata
         record = self._record(meta.name)
+        before = (record.uid, record.selected, record.zone)
         relabelled = record.take_labels(meta.labels, self._pools)
         if record.uid == meta.uid and not relabelled:
             return
@@ -215,6 +219,8 @@ class Fleet:
             record.forget_open_write()
         record.selected = selects(self._settings.agent_node_selector, meta.labels)
         self._unmatched[meta.name] = None
+        if before != (record.uid, record.selected, record.zone):
+            self._mark(record)
 
     def node_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a Node is gone: it counts nowhere and gets no writes."""
@@ -546,14 +552,17 @@ class Fleet:
             self._ranked = tuple(sorted((one for one in facts if not one.deleting), key=lambda one: one.rank))
             self._resolutions.clear()
             self._wanted.forget()
+            self._matches.clear()
+            self._asked = tuple(sorted({key for facts in self._ranked for key in keys_of(facts.selector)}))
             self._unmatched.update(dict.fromkeys(self._touched_by_edits()))
             self._edited.clear()
         for name in self._unmatched:
             record = self._nodes[name]
-            labels = record.labels
-            record.matched = tuple(facts.uid for facts in self._ranked if selects(facts.selector, labels))
-            record.resolution = self._resolution(record.matched)
-            self._dirty[name] = None
+            resolution = self._resolution(record.labels)
+            if resolution is not record.resolution:  # other labels may have moved
+                record.matched = tuple(policy.uid for policy in resolution.policies)
+                record.resolution = resolution
+                self._dirty[name] = None
         self._unmatched.clear()
 
     def _touched_by_edits(self) -> Iterator[str]:
@@ -565,8 +574,18 @@ class Fleet:
             if not self._edited.keys().isdisjoint(record.matched) or any(selects(f.selector, labels) for f in edited):
                 yield name
 
-    def _resolution(self, uids: tuple[str, ...]) -> Resolution:
-        """Return the resolution of a set of policies; most nodes share a few."""
+    def _resolution(self, labels: Mapping[str, str]) -> Resolution:
+        """Return the resolution of the policies that select these labels; most nodes share a few."""
+        asked = tuple([labels.get(key) for key in self._asked])
+        known = self._matches.get(asked)
+        if known is None:
+            if len(self._matches) >= POOL_VALUES_MAX:
+                self._matches.clear()
+            uids = tuple(facts.uid for facts in self._ranked if selects(facts.selector, labels))
+            known = self._matches[asked] = self._resolution_of(uids)
+        return known
+
+    def _resolution_of(self, uids: tuple[str, ...]) -> Resolution:
         known = self._resolutions.get(uids)
         if known is None:
             known = self._resolutions[uids] = resolve(self._policies[uid].facts for uid in uids)

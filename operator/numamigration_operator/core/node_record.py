@@ -182,7 +182,10 @@ class NodeRecord:
     @property
     def zone(self) -> str:
         """The zone that its labels name."""
-        return next((value for key, value in self._labels if key == ZONE_LABEL), "")
+        for key, value in self._labels:
+            if key == ZONE_LABEL:
+                return value
+        return ""
 
     @property
     def is_open(self) -> bool:

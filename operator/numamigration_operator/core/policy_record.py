@@ -153,7 +153,7 @@ class PolicyRecord:
         )
         if not changed:
             self.facts = was
-        self.rollout.facts = self.facts
+        self.rollout.take_policy(self.facts)
         self.touched = self.touched or changed
         return changed
 

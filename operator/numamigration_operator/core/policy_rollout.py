@@ -151,7 +151,6 @@ class PolicyRollout:
     __slots__ = (
         "_chosen",
         "_current",
-        "_facts",
         "_failures",
         "_goals",
         "_granted",
@@ -164,6 +163,7 @@ class PolicyRollout:
         "_reserved",
         "book",
         "claimed",
+        "facts",
         "fresh",
         "history_known",
         "ledger",
@@ -176,7 +176,7 @@ class PolicyRollout:
         self.book = Book()
         self.revisions: dict[str, Revision] = {}
         self.ledger = Ledger()
-        self.facts = facts
+        self.take_policy(facts)
         self.claimed = self.fresh = self.history_known = False
         self.phase_stored = ""
         self._open_ledger: Ledger | None = None
@@ -187,20 +187,15 @@ class PolicyRollout:
         self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
 
-    @property
-    def facts(self) -> PolicyFacts:
-        """The policy."""
-        return self._facts
-
-    @facts.setter
-    def facts(self, facts: PolicyFacts) -> None:
-        self._facts = facts
+    def take_policy(self, facts: PolicyFacts) -> None:
+        """Take in the policy as it is now."""
+        self.facts = facts
         self._moved()
 
     def _moved(self) -> None:
         """Forget what was made of policy, ledger and revisions."""
-        current = next((one for one in self.revisions.values() if one.id == self._facts.revision), None)
-        generation, records = self._facts.generation, current.cells.values() if current is not None else ()
+        current = next((one for one in self.revisions.values() if one.id == self.facts.revision), None)
+        generation, records = self.facts.generation, current.cells.values() if current is not None else ()
         self._current = current
         self._failures = tuple(
             one for one in records if one.verdict is CellVerdict.FAILED and one.generation >= generation
