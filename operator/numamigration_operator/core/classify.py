@@ -130,6 +130,7 @@ class NodeFacts(NamedTuple):
 
 
 Result = GroupResult | PlanView
+Share = Callable[[tuple[SettingsGroup, GroupResult]], tuple[SettingsGroup, GroupResult]]
 Results = tuple[tuple[str, Result | None], ...]
 
 UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
@@ -145,11 +146,11 @@ SWITCH_REASONS: Final = {
 """Why nodes wait, and why a policy does not get on."""
 
 
-def report_of(status: StateStatus) -> Report | None:
-    """Return what the agent says; None when it never spoke."""
+def report_of(status: StateStatus, share: Share = lambda result: result) -> Report | None:
+    """Return what the agent says, with results that nodes share; None when it never spoke."""
     if status.reported_at is None and status.observed_revision is None:
         return None
-    groups = tuple([(group, status.groups[group]) for group in GROUPS if group in status.groups])
+    groups = tuple([share((group, status.groups[group])) for group in GROUPS if group in status.groups])
     return Report(
         observed_generation=status.observed_generation,
         observed_revision=status.observed_revision,
@@ -189,7 +190,11 @@ class Case(NamedTuple):
 def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
     """Return the count that `node`, selected by `policy`, belongs to."""
     case = Case(policy, node, *_said(policy, node), node.progress.get(policy.uid, ARRIVED))
-    return next((verdict for check in CHECKS if (verdict := check(case)) is not None), None) or _ready(case)
+    for check in CHECKS:
+        verdict = check(case)
+        if verdict is not None:
+            return verdict
+    return _ready(case)
 
 
 def _overridden(case: Case) -> Verdict | None:

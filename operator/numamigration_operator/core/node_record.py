@@ -15,7 +15,7 @@ from typing import Final
 from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_api.vocabulary import GroupState, NodeBucket, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
-from numamigration_operator.core.objects import GroupResult, StateObject
+from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus
 from numamigration_operator.core.pool import Pool
 from numamigration_operator.core.render import is_safe_wish
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
@@ -56,11 +56,9 @@ class Pools:
         groups = tuple((group, self.wishes(wish)) for group, wish in spec.groups)
         return self.specs(spec._replace(groups=groups))
 
-    def report(self, report: Report | None) -> Report | None:
+    def report(self, status: StateStatus) -> Report | None:
         """Return the report, made of shared results."""
-        if report is None:
-            return None
-        return report._replace(groups=tuple(self.results(result) for result in report.groups))
+        return report_of(status, self.results)
 
 
 class NodeRecord:
@@ -194,13 +192,13 @@ class NodeRecord:
 
     def unproven_sources(self) -> frozenset[str]:
         """Return the uids of policies that have something here, shown or on its way, that has not soaked."""
-        specs = (self.spec,) if self.open_spec is None else (self.spec, self.open_spec)
-        return frozenset(
+        wishes = self.spec.groups if self.open_spec is None else (*self.spec.groups, *self.open_spec.groups)
+        unproven = [
             wish.source.uid
-            for spec in specs
-            for group, wish in spec.groups
+            for group, wish in wishes
             if not is_safe_wish(group, wish) and not self._is_settled(group, wish)
-        )
+        ]
+        return frozenset(unproven)
 
     def has_soaked(self, group: SettingsGroup, wish: Wish) -> bool:
         """Return whether a wish was in force here for as long as was asked for."""
@@ -210,8 +208,10 @@ class NodeRecord:
     def _is_settled(self, group: SettingsGroup, wish: Wish) -> bool:
         """Return whether a wish has soaked here, or the agent let it be without a change."""
         result = self.report.group(group) if self.report is not None else None
-        if result is None or self.has_soaked(group, wish):
-            return result is not None
+        if result is None:
+            return False
+        if result.soaked_revision is not None and result.soaked_revision == moving_revision(wish):
+            return True
         about = self.reported is not None and means_same(self.reported.wish(group), wish)
         return about and result.state in UNCHANGED
 
@@ -266,8 +266,9 @@ class NodeRecord:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - _age(state.status_stored_at, wall)
         cell = Cell(state.status.dialect, state.status.hardware_class)
-        self.cell = pools.cells(cell) if cell.dialect else None
-        self.report = pools.report(report_of(state.status))
+        if cell != self.cell:
+            self.cell = pools.cells(cell) if cell.dialect else None
+        self.report = pools.report(state.status)
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
             # Of a revision that came back, an old report may still stand there: the agent may be at what came between.
             current = self.report.observed_generation == self.generation

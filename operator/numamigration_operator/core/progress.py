@@ -65,7 +65,8 @@ def _is_ineffective(record: NodeRecord) -> bool:
 
 
 def _limit(policy: PolicyFacts, metric: GuardrailMetric) -> str | None:
-    return next((one.max for one in policy.rollout.guardrails if one.metric is metric), None)
+    guardrails = policy.rollout.guardrails
+    return next((one.max for one in guardrails if one.metric is metric), None) if guardrails else None
 
 
 def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
@@ -204,23 +205,27 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
-    record, rollout = case.record, case.rollout
+    record = case.record
     unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
-    here = Place(
+    return Place(
+        stage=_stage(case, verdict),
         cell=record.cell,
         zone=record.zone,
         unproven=unproven,
         at_revision=bool(case.won) and case.has_revision,
         values=progress.values if unproven else (),
     )
-    if record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
-        return here
-    goal = case.turn.goal
-    if here.at_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
-        return here._replace(stage=_outcome(case, verdict))
+
+
+def _stage(case: Case, verdict: Verdict) -> Stage:
+    rollout, goal = case.rollout, case.turn.goal
+    if case.record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+        return Stage.OUT
+    if case.has_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
+        return _outcome(case, verdict)
     if goal.wishes is None or case.has_goal or _is_kept_away(case):
-        return here
-    return here._replace(stage=_queue(goal, rollout))
+        return Stage.OUT
+    return _queue(goal, rollout)
 
 
 def _is_kept_away(case: Case) -> bool:

@@ -56,6 +56,7 @@ class Tally:
     """Counts of one policy.
 
     Attributes:
+        matched: how many nodes the policy selects.
         buckets: nodes by count.
         names: names of the nodes of which there is something to say, by count and reason; no entry is empty.
         drifted: nodes where somebody else changed a knob.
@@ -63,9 +64,10 @@ class Tally:
         plans: nodes by field of ``status.plan``.
     """
 
-    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "names", "plans")
+    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "matched", "names", "plans")
 
     def __init__(self) -> None:
+        self.matched = 0
         self.buckets: Counter[NodeBucket] = Counter()
         self.names: dict[tuple[NodeBucket, Reason], set[str]] = {}
         self.drifted = 0
@@ -75,11 +77,6 @@ class Tally:
         self._nodes_with: Counter[str] = Counter()
         self._sums: dict[str, Decimal | int] = dict.fromkeys(COUNTERS, 0)
 
-    @property
-    def matched(self) -> int:
-        """How many nodes the policy selects."""
-        return self.buckets.total()
-
     def replace(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
         """Count `node` as `new` where it was counted as `old`; None is a node that is not selected."""
         if old is not None:
@@ -88,6 +85,7 @@ class Tally:
         if new is not None:
             self._name(node, new.verdict, present=True)
             self._add(new, 1)
+        self.matched += (new is not None) - (old is not None)
         self.renumber(old and old.statistics, new and new.statistics)
 
     def statistics(self) -> PolicyStatistics | None:
