@@ -249,7 +249,7 @@ class Fleet:
     def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
         """Take in one node state."""
         record = self._record(state.metadata.name)
-        is_quiet = record.name not in self._dirty and NodeBucket.UNREACHABLE not in record.buckets
+        is_quiet = record.name not in self._dirty and not record.is_lost
         if is_quiet and record.take_numbers(state, now):
             self._renumber(record)
             return
@@ -724,7 +724,8 @@ class Fleet:
             record.contributions = {**losers, **others}
             moved = before.keys() | record.contributions.keys()
         record.counted = resolution
-        record.buckets = frozenset([one.verdict.bucket for one in others.values()])
+        buckets = [one.verdict.bucket for one in others.values()]
+        record.is_lost, record.is_failed = NodeBucket.UNREACHABLE in buckets, NodeBucket.FAILED in buckets
         for uid in moved:
             policy = self._policies.get(uid)
             if policy is not None:
@@ -746,7 +747,10 @@ class Fleet:
         """Ring when the agent's silence passes the next deadline; a report moves it, which is seen when it rings."""
         if record.report is None:
             return
-        deadlines = (record.silent_since + seconds for seconds in outline(record.resolution).deadlines)
+        seconds = outline(record.resolution).deadlines
+        if record.alarm is not None and seconds and record.alarm <= record.silent_since + seconds[0]:
+            return
+        deadlines = (record.silent_since + one for one in seconds)
         alarm = next((deadline for deadline in deadlines if deadline > now), math.inf)
         if math.isinf(alarm) or (record.alarm is not None and record.alarm <= alarm):
             return

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import GroupState, NodeBucket, SettingsGroup
+from numamigration_api.vocabulary import GroupState, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus
 from numamigration_operator.core.pool import Pool
@@ -81,7 +81,8 @@ class NodeRecord:
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         contributions: by policy uid, how it counts.
         counted: the resolution by which it counts so.
-        buckets: in which counts it is, for policies that win something there.
+        is_lost: it counts as unreachable for a policy.
+        is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
         ready: what the Node's Ready condition said when it was read last; None when it was not.
@@ -91,12 +92,13 @@ class NodeRecord:
     __slots__ = (
         "_labels",
         "alarm",
-        "buckets",
         "cell",
         "contributions",
         "counted",
         "generation",
         "holds",
+        "is_failed",
+        "is_lost",
         "leader_epoch",
         "matched",
         "name",
@@ -129,7 +131,7 @@ class NodeRecord:
         self.matched: tuple[str, ...] = ()
         self.resolution: Resolution = NOTHING_WISHED
         self.counted: Resolution | None = None
-        self.buckets: frozenset[NodeBucket] = frozenset()
+        self.is_lost = self.is_failed = False
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()
         self.places: dict[str, Place] = {}

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
-from numamigration_api.vocabulary import FleetSwitch, NodeBucket, Reason, SettingsGroup
+from numamigration_api.vocabulary import FleetSwitch, Reason, SettingsGroup
 from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, read_hold
 from numamigration_operator.core.classify import SWITCH_REASONS
 from numamigration_operator.core.fleet_switch import Control
@@ -117,7 +117,7 @@ class Stops:
 
     def note(self, record: NodeRecord) -> None:
         """Take in how a node fares."""
-        (self._failed.add if NodeBucket.FAILED in record.buckets else self._failed.discard)(record.name)
+        (self._failed.add if record.is_failed else self._failed.discard)(record.name)
         (self._reporting.add if record.report is not None else self._reporting.discard)(record.name)
 
     def forget(self, name: str) -> None:
