@@ -21,14 +21,16 @@ ROOM: Final = 1.5  # of the calls when the limit was set
 CALLS: Final = {
     ("counter moved", 1): 38,
     ("counter moved", 20): 46,
-    ("result changed", 1): 219,
-    ("result changed", 20): 227,
+    ("result changed", 1): 213,
+    ("result changed", 20): 220,
     ("Node as it was", 1): 13,
     ("Node as it was", 20): 21,
     ("label flipped", 1): 38,
     ("label flipped", 20): 46,
 }
 """By kind of event and number of policies, with the share of one decision."""
+REST_CALLS, REST_CALLS_A_POLICY = 37, 40
+"""Of a decision with nothing to decide."""
 EVENTS: Final = 100  # before one decision, as in `make bench-core`
 SMALL, LARGE = 100, 400
 
@@ -84,3 +86,11 @@ def test_an_event_costs_the_same_in_a_large_fleet(kind: Kind, worlds: tuple[int,
     _, small, large = worlds
 
     assert calls_per_event(kind, large) == pytest.approx(calls_per_event(kind, small), rel=0.1, abs=1)
+
+
+def test_a_decision_at_rest_costs_few_calls_a_policy(worlds: tuple[int, World, World]) -> None:
+    """With 200 policies it is taken as often as with one."""
+    policies, world, _ = worlds
+    calls_of(world, [])
+
+    assert calls_of(world, []) <= ROOM * (REST_CALLS + REST_CALLS_A_POLICY * policies)
