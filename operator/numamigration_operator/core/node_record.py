@@ -210,10 +210,8 @@ class NodeRecord:
     def _is_settled(self, group: SettingsGroup, wish: Wish) -> bool:
         """Return whether a wish has soaked here, or the agent let it be without a change."""
         result = self.report.group(group) if self.report is not None else None
-        if result is None:
-            return False
-        if result.soaked_revision is not None and result.soaked_revision == moving_revision(wish):
-            return True
+        if result is None or self.has_soaked(group, wish):
+            return result is not None
         about = self.reported is not None and means_same(self.reported.wish(group), wish)
         return about and result.state in UNCHANGED
 
