@@ -399,10 +399,15 @@ class Oracle:
                 continue
             if not any(source == uid for source, _ in unproven(state)):
                 resolved.add(node)
-            elif not self._may_be_silent(node, written.at, deadline):
+            elif not self._may_be_silent(node, written.at, deadline) and self._has_won(node, uid, wanted, written.at):
                 have.add(node)
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
         _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+
+    def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
+        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
+        won = (winner(view, node, one.group) for view in self._lately(now) for one in wanted if view.since < now)
+        return all(one is None or one["metadata"]["uid"] == uid for one in won)
 
     def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
         wishes = ((group, _wish(state, group)) for group in GROUPS)
