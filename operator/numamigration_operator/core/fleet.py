@@ -525,7 +525,7 @@ class Fleet:
                 yield name
 
     def _forget_readiness(self, now: float) -> None:
-        """Forget what nobody has asked for lately: a node that was passed over may be ready by now, and is tried again."""
+        """Forget what nobody has asked for lately: a node that was passed over may be ready by now."""
         due = [name for name, at in self._read.items() if at + READINESS_SECONDS <= now]
         watched = self._watched_for_readiness if due else frozenset()
         for name in due:
