@@ -30,6 +30,10 @@ demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running
 demo-hazards: setup-fuse ## Watch five engines go wrong, and what is said of each (a minute)
 	@$(BIN)/python -m tests.demo.hazards
 
+.PHONY: demo-rollout
+demo-rollout: setup-fuse ## Watch sixty nodes: a bad policy stops at its canary, a good one goes in waves (a minute)
+	@$(BIN)/python -m tests.demo.rollout $(if $(KEEP),--keep) $(if $(RECORD),--record)
+
 .PHONY: test
 test: verify test-unit test-apiserver test-kernel test-demo coverage ## Everything that continuous integration runs
 
@@ -46,6 +50,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
+	$(BIN)/python -m tests.demo.transcript --check
 	$(BIN)/python scripts/check_tree.py
 
 .PHONY: test-unit
@@ -94,6 +99,7 @@ test-host: setup ## This machine's own kernel: only reads, unless ALLOW_WRITES=1
 test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo
 	$(BIN)/python -m tests.demo.hazards
+	$(BIN)/python -m tests.demo.rollout
 
 .PHONY: coverage
 coverage: ## Coverage of all tests so far, with a floor
@@ -128,6 +134,7 @@ generate: setup ## Write CRDs and generated documents
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m tests.promises >docs/promises.md
+	$(BIN)/python -m tests.demo.transcript
 
 .PHONY: format
 format: setup ## Format and mend what can be mended

@@ -68,11 +68,13 @@ class Play:
 
     # --- doing and waiting --------------------------------------------------------------------------------------
 
-    def kubectl(self, *arguments: str) -> None:
-        """Run kubectl and show what was typed and answered."""
-        self.screen.say(f"$ kubectl {shlex.join(arguments)}", style="bold")
+    def kubectl(self, *arguments: str) -> str:
+        """Run kubectl, show what was typed and answered, and return that too."""
+        typed = f"$ kubectl {shlex.join(arguments)}"
+        self.screen.say(typed, style="bold")
         result = subprocess.run([*self.stage.kubectl, *arguments], check=True, capture_output=True, text=True, cwd=ROOT)
         self.screen.say(result.stdout.rstrip())
+        return f"{typed}\n{result.stdout.rstrip()}\n"
 
     def wait(self, what: str, probe: Callable[[], bool]) -> None:
         """Show the picture until `probe` holds.

@@ -10,14 +10,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from numamigration_agent.baseline import BaselineFile
-from numamigration_agent.change import WriteKnob
 from numamigration_agent.cluster import StateSeen
-from numamigration_agent.events import JobDone, Tick
-from numamigration_agent.jobs import Answer, Job, Wrote, perform
+from numamigration_agent.events import Tick
+from numamigration_agent.jobs import Answer, Job, perform
 from numamigration_agent.lanes import Lane
-from tests.fakekernel.calls import Call
-from tests.fakekernel.parsing import KernelError
-from tests.twin.held_up import HeldUpError, PatientMover, answer_of
+from tests.twin.desk import JobDesk
+from tests.twin.held_up import PatientMover, answer_of
 from tests.unit.agent_rig import FakeSysfs, Rig
 
 STEPS_MAX: Final = 20_000
@@ -40,7 +38,6 @@ class LiveSysfs(FakeSysfs):
 class LiveRig(Rig):
     """One node whose kernel goes on while the agent waits."""
 
-    waiting: list[tuple[Lane, Job, HeldUpError]] = field(default_factory=list)
     done: list[tuple[float, Job]] = field(default_factory=list)
     """Every job that the agent began, and when."""
     api_away: bool = False
@@ -52,7 +49,7 @@ class LiveRig(Rig):
     def restart(self) -> None:
         """End the agent and start another one, which sees its node state only if there is an API server."""
         super().restart()
-        self.waiting = []
+        self.desk = JobDesk(self._do_job)
         self._patient = PatientMover(self.kernel)
         if self.api_away:
             self._events = [Tick()]
@@ -69,7 +66,7 @@ class LiveRig(Rig):
             left = min(max(self.agent.wake_at(), self.now), end, self.now + self.kernel.seconds_to_event()) - self.now
             self.kernel.advance(left)
             self.now += left
-            self._answer_waiting()
+            self._events += self.desk.over()
             self.send(Tick())
             if self.now >= end:
                 return
@@ -89,36 +86,12 @@ class LiveRig(Rig):
 
     def _perform(self, lane: Lane, job: Job) -> None:
         self.done.append((self.now, job))
-        self._try(lane, job)
+        if done := self.desk.begin(lane, job):
+            self._events.append(done)
 
-    def _try(self, lane: Lane, job: Job) -> None:
-        try:
-            answer = perform(
-                job, self.sysfs or FakeSysfs(self.kernel), BaselineFile(self.folder), self.move or self._patient
-            )
-        except HeldUpError as held:
-            self.waiting.append((lane, job, held))
-            return
-        self._events.append(JobDone(lane, answer))
-
-    def _answer_waiting(self) -> None:
-        waiting, self.waiting = self.waiting, []
-        for lane, job, held in waiting:
-            if not held.is_over():
-                self.waiting.append((lane, job, held))
-            elif isinstance(job, WriteKnob) and held.call is not None:
-                self._events.append(JobDone(lane, _written(held.call)))
-            else:
-                self._try(lane, job)
+    def _do_job(self, job: Job) -> Answer:
+        return perform(job, self.sysfs or FakeSysfs(self.kernel), BaselineFile(self.folder), self.move or self._patient)
 
     def _take(self, status: dict[str, Any]) -> None:
         if not self.api_away:
             super()._take(status)
-
-
-def _written(call: Call) -> Answer:
-    try:
-        call.result()
-    except KernelError as error:
-        return Wrote(error.errno)
-    return Wrote(None)

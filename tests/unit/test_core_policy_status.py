@@ -249,3 +249,21 @@ def test_a_deleted_policy_says_who_is_not_restored() -> None:
     assert condition(found, "Ready") == ("False", "Restoring")
     assert message(found, "Ready") == "deleted; 2 nodes not restored yet, for example a"
     assert found.summary == "restoring, 2 nodes left"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "reconciling"),
+    [
+        pytest.param({"a": "pending:RolledBack", "b": "ready"}, "False", id="stopped"),
+        pytest.param({"a": "pending:RolledBack", "b": "pending:Applying"}, "True", id="stopped, and one still at work"),
+        pytest.param({"a": "pending:FleetOff"}, "False", id="fleet switch"),
+    ],
+)
+def test_what_has_stopped_is_not_in_progress(nodes: dict[str, str], reconciling: str) -> None:
+    """kstatus, and so GitOps tools, would wait for it: Reconciling comes before Stalled there."""
+    assert condition(status(nodes), "Reconciling")[0] == reconciling
+
+
+def test_what_stopped_all_nodes_is_said_without_an_example() -> None:
+    found = status({"a": "pending:RolledBack:canary b failed", "b": "pending:RolledBack:canary b failed"})
+    assert message(found, "Ready") == "2 of 2 nodes pending: canary b failed"

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from numamigration_api.vocabulary import FleetSwitch
+from numamigration_api.vocabulary import FleetSwitch, Reason
 from numamigration_operator.core.decisions import WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
@@ -472,6 +472,26 @@ def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -
     assert world.condition("p", "Ready")["reason"] == "RolledBack"
 
 
+def test_why_a_rollout_failed_stands_in_the_line_that_is_shown() -> None:
+    world = Rollout(nodes=8)
+    world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    world.answer()
+    assert world.policies["p"]["status"]["summary"] == "0/8 ready, rolled back: PermissionDenied on V6"
+
+
+def test_a_rollback_is_one_event() -> None:
+    world = Rollout(nodes=8)
+    world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})
+    (canary,) = world.having(4)
+    world.report(canary, {"offload": FAILED})
+    events = world.step(7.0).events
+    world.report(canary)
+    events += world.step(7.0).events
+    assert [event.reason for event in events].count(Reason.ROLLED_BACK) == 1
+
+
 def test_a_failed_revision_is_taken_back_to_the_last_proven_one() -> None:
     world = Rollout(nodes=8)
     world.begin()
@@ -572,6 +592,7 @@ def test_after_the_canaries_so_many_failed_nodes_are_borne() -> None:
 
     assert borne != "Halted"
     assert world.stand["phase"] == "Halted"
+    assert world.stand["message"].startswith(f"2 of 20 nodes failed, first {min(one, two)}: PermissionDenied: ")
 
 
 def test_failed_nodes_that_use_up_the_budget_fail_the_rollout() -> None:

@@ -775,6 +775,7 @@ class Fleet:
             control=self._stops.control,
             rollout=rollout.view(ledger, matched, wall),
             unproven=len(rollout.book.unproven | ledger.names),
+            cause=rollout.cause,
         )
         status = policy_status(standing, policy.known_status, wall)
         write = policy.status_write(status, ledger, now, self._epoch)

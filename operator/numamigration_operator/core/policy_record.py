@@ -273,7 +273,7 @@ class PolicyRecord:
         """Yield the Events of a status: a Ready condition whose status or reason moved, and a rollout that turned."""
         ready, rollout = find_ready(status.conditions), status.rollout
         phase = rollout.phase if rollout is not None else None
-        if ready is not None and ready != self._announced:
+        if ready is not None and ready != self._announced and ready[1] not in PHASE_REASONS.values():
             message = next(c["message"] for c in status.conditions if c["type"] == "Ready")
             bad = ready[0] != ConditionStatus.TRUE and ready[1] not in CALM_REASONS
             yield self.event(Reason(ready[1]), message, warning=bad or ready[1] in INEFFECTIVE)

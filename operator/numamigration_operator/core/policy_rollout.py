@@ -343,10 +343,10 @@ class PolicyRollout:
         verdicts = dict(known.cells)
         failure = None if self.has_failed else self._judged(matched)
         if failure is not None:
-            text = shorten(_failure_text(failure, why))
+            text, reason = shorten(_failure_text(failure, why)), why(failure.nodes[0]).partition(":")[0]
             for cell in failure.cells:
                 verdicts[cell] = CellRecord(
-                    *cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), message=text
+                    *cell, CellVerdict.FAILED, self.facts.generation, timestamp(wall), message=text, reason=reason
                 )
         for cell in proven_cells(self.book, self.facts.rollout):
             record, complete = verdicts.get(cell), self.book.cells[cell].is_complete
@@ -455,8 +455,8 @@ class PolicyRollout:
             cursor=ledger.cursor,
             reserved=ledger.reserved,
             carried=ledger.carried,
-            wave=wave,
-            waves=waves,
+            wave=wave or None,
+            waves=waves or None,
             phase=self.phase(ledger, wall),
             started_at=ledger.started_at or None,
             message=self._told(ledger, wall) or None,
@@ -497,6 +497,11 @@ class PolicyRollout:
         """Return why it stands where it stands; empty when there is nothing to say."""
         return shorten("; ".join(sorted({one.message for one in self.failures if one.message})))
 
+    @property
+    def cause(self) -> str:
+        """Why the policy's revision failed, in three words; empty while it has not."""
+        return min((f"{one.reason} on {one.dialect}" for one in self.failures if one.reason), default="")
+
     def _told(self, ledger: Ledger, wall: datetime) -> str:
         """Return the message, with the nodes that a rollback could not reach."""
         left = self.book.at_revision if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
@@ -508,9 +513,11 @@ class PolicyRollout:
 def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
     """Return why a revision failed, in a line: who, why, and where."""
     first, others = failure.nodes[0], len(failure.nodes) - 1
-    who = f"canary {first}" if failure.canary else f"{len(failure.nodes)} of {failure.pushed} nodes, {first} first"
-    more = f" and {others} more" if failure.canary and others else ""
-    return f"{who}{more} failed: {why(first)} ({', '.join(map(str, failure.cells))})"
+    if failure.canary:
+        who = f"canary {first} and {others} more failed" if others else f"canary {first} failed"
+    else:
+        who = f"{len(failure.nodes)} of {failure.pushed} nodes failed, {'first ' if others else ''}{first}"
+    return f"{who}: {why(first)} ({', '.join(map(str, failure.cells))})"
 
 
 def _has_room(names: Collection[str]) -> bool:

@@ -53,7 +53,9 @@ CONFLICT_BYTES_MAX: Final = 1100  # of the names of these winners; more than 16 
 
 ROLLOUT_STOPPED: Final = (Reason.ROLLED_BACK, Reason.ROLLOUT_HALTED, Reason.CLASS_HELD, Reason.CIRCUIT_BREAKER_OPEN)
 """Why a rollout does not go on by itself, the first that holds first."""
-FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
+STOPPED: Final = frozenset({*ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
+"""Why nodes are pending of which nobody works on one: the same for all of them."""
+FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *STOPPED})
 """Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
 
 TRUE, FALSE = ConditionStatus.TRUE, ConditionStatus.FALSE
@@ -70,6 +72,7 @@ class Standing(NamedTuple):
         control: the fleet switch.
         rollout: what the status says of it, but for the epoch; None when nothing is rolled out.
         unproven: nodes that count in its budget.
+        cause: why its revision failed, in a few words.
     """
 
     policy: PolicyFacts
@@ -79,6 +82,7 @@ class Standing(NamedTuple):
     control: Control = Control()
     rollout: RolloutView | None = None
     unproven: int = 0
+    cause: str = ""
 
 
 def policy_status(standing: Standing, known: PolicyStatusView, wall: datetime) -> PolicyStatusView:
@@ -141,7 +145,8 @@ def _content(standing: Standing) -> tuple[Reason, str]:
 
 
 def _reconciling(standing: Standing) -> Condition:
-    if not standing.tally.buckets[NodeBucket.PENDING]:
+    # kstatus looks at this one before Stalled: what has stopped would be in progress for ever.
+    if all(why in STOPPED for of, why in standing.tally.names if of is NodeBucket.PENDING):
         return Condition(PolicyCondition.RECONCILING, FALSE, Reason.AS_EXPECTED)
     reason = _main_reason(standing.tally, NodeBucket.PENDING)
     return Condition(PolicyCondition.RECONCILING, TRUE, reason, _share(standing, NodeBucket.PENDING))
@@ -209,7 +214,13 @@ def _summary(standing: Standing) -> str:
     if switch is not FleetSwitch.RUN:
         return f"fleet {switch}: {_counts(standing)}"
     word = PHASE_WORDS.get(phase or "")
-    return f"{word}: {_counts(standing)}" if word and not standing.policy.deleting else _counts(standing)
+    if not word or standing.policy.deleting:
+        return _counts(standing)
+    buckets = standing.tally.buckets
+    if standing.cause and not buckets[NodeBucket.FAILED]:
+        # Ready has the reason of failed nodes; where there are none left, only the rollout knows why it stopped.
+        return f"{buckets[NodeBucket.READY]}/{standing.tally.matched} ready, {word}: {standing.cause}"
+    return f"{word}: {_counts(standing)}"
 
 
 def _counts(standing: Standing) -> str:
@@ -231,8 +242,10 @@ def _main_reason(tally: Tally, bucket: NodeBucket) -> Reason:
 
 
 def _share(standing: Standing, bucket: NodeBucket) -> str:
-    tally = standing.tally
-    return f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}, {_example(standing, bucket)}"
+    tally, reason = standing.tally, _main_reason(standing.tally, bucket)
+    text = f"{tally.buckets[bucket]} of {_nodes(tally.matched)} {bucket}"
+    why = standing.verdict(min(tally.names[bucket, reason])).message
+    return f"{text}: {why}" if reason in STOPPED and why else f"{text}, {_example(standing, bucket)}"
 
 
 def _ineffective(standing: Standing) -> tuple[str, ...]:

@@ -68,6 +68,8 @@ class CellRecord(Struct, frozen=True):
         generation: of the policy at that time; a failure counts until the policy is edited.
         at: when, as a timestamp.
         complete: every node of the cell that could have it had it once; before that, nobody joins it.
+        reason: why it failed, in a word.
+        message: why it failed, in a line.
     """
 
     dialect: str
@@ -77,6 +79,7 @@ class CellRecord(Struct, frozen=True):
     at: str = ""
     complete: bool = False
     message: str = ""
+    reason: str = ""
 
     @property
     def cell(self) -> Cell:
