@@ -60,6 +60,8 @@ FILE: Final = "/proc/sys/kernel/numa_balancing_promote_rate_limit_MBps"
 """Plain numbers of equal length, so that a plain file holds what was written, as the kernel's does."""
 LIMITS: Final = (2048, 4096)
 LIMIT_BEFORE: Final = 1024
+ROLLOUT: Final = {"canary": {"soakSeconds": 0}, "maxUnproven": "100%"}
+"""Nobody waits for a soak; that what may be pushed is stored first, a ControllerRevision and a reservation, stays."""
 CHAIN_GROUP: Final = f"chain.{GROUP}"
 CHAIN: Final = f"/apis/{CHAIN_GROUP}/{VERSION}"
 RATIO_P50: Final = Target(1.5)
@@ -278,7 +280,8 @@ def _grant(stage: Stage) -> None:
 def _policy(version: str, node: str) -> Json:
     head = {"apiVersion": version, "kind": POLICY_KIND, "metadata": {"name": node}}
     selector = {"matchLabels": {"name": node}}
-    return {**head, "spec": {"nodeSelector": selector, "settings": _settings(LIMITS[-1]), "onDelete": "Keep"}}
+    settings = _settings(LIMITS[-1])
+    return {**head, "spec": {"nodeSelector": selector, "settings": settings, "rollout": ROLLOUT, "onDelete": "Keep"}}
 
 
 def _settings(limit: int) -> Json:

@@ -13,8 +13,7 @@ from typing import Any, Final, Self
 import yaml
 
 from numamigration_api.machinery.canonical import wish_revision
-from numamigration_api.vocabulary import AGENT_MANAGER
-from tests.testbed.api import Api, ApiError, Json, poll
+from tests.testbed.api import Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
 
 ROOT: Final = Path(__file__).parents[2]
@@ -29,9 +28,10 @@ STOP_SECONDS_MAX: Final = 20.0
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 LEASE: Final = f"{LEASES}/numamigration-operator"
-CELL: Final = {"dialect": "V6", "hardwareClass": "class-a"}
-ALL_AT_ONCE: Final = {"canary": {"nodes": 100, "soakSeconds": 0}, "maxUnproven": "100%"}
-"""For what is not about rollouts."""
+AT_ONCE: Final = {"canary": {"nodes": 100, "soakSeconds": 0}, "maxUnproven": "100%"}
+"""A rollout for tests that are about something else: every node is a canary, and proven once it is ready."""
+KERNEL: Final = {"dialect": "V6", "hardwareClass": "0123456789abcdef"}
+"""What the agents say that a test plays; nothing is pushed to a node of which nobody has said it."""
 QUICK: Final = {
     "NUMAMIGRATION_STATUS_INTERVAL_SECONDS": "0.5",
     "NUMAMIGRATION_LEASE_DURATION_SECONDS": "120",
@@ -134,14 +134,6 @@ def make_node(api: Api, name: str, **labels: str) -> None:
     api.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": metadata})
 
 
-def make_node_with_agent(api: Api, name: str, **labels: str) -> None:
-    """Make a Node whose agent has told what kernel and hardware it runs on; nothing is pushed before."""
-    make_node(api, name, **labels)
-    body = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}}
-    api.apply(f"{STATES}/{name}", {**body, "spec": {}}, "test-bed")
-    api.apply(f"{STATES}/{name}", {**body, "status": CELL}, AGENT_MANAGER, force=True, subresource="status")
-
-
 def make_policy(api: Api, name: str, node: str, **spec: Any) -> Json:
     body = {
         "apiVersion": API_VERSION,
@@ -150,7 +142,7 @@ def make_policy(api: Api, name: str, node: str, **spec: Any) -> Json:
         "spec": {
             "nodeSelector": {"matchLabels": {"name": node}},
             "settings": {"demotion": {"enabled": True}},
-            "rollout": ALL_AT_ONCE,
+            "rollout": AT_ONCE,
             **spec,
         },
     }
@@ -162,46 +154,56 @@ def groups(state: Json) -> Json:
     return found
 
 
+def content(state: Json) -> Json:
+    """Return what a node state's spec asks for, whoever wrote it and however often."""
+    return {key: value for key, value in state["spec"].items() if key not in {"leaderEpoch", "writeSequence"}}
+
+
 def buckets(policy: Json) -> Json:
     """Return a policy's partition of nodes, without zeros."""
     counts: Json = policy.get("status", {}).get("nodes", {})
     return {name: count for name, count in counts.items() if count and name != "matched"}
 
 
-def report(api: Api, state: Json, word: str, *, reported_at: str = "2026-01-02T03:04:05Z") -> None:
-    """Say what the node's agent would say."""
+def report(
+    api: Api, state: Json, word: str, *, soaked: bool = True, reported_at: str = "2026-01-02T03:04:05Z", **more: Any
+) -> None:
+    """Say what the node's agent would say: `word` of each group, and that what is ready has soaked."""
     status = {
         "observedGeneration": state["metadata"]["generation"],
         "observedRevision": state["spec"]["revision"],
         "reportedAt": reported_at,
-        "groups": {"demotion": {"state": word, "reason": "AsExpected"} | soaked(state, word)},
-        **CELL,
+        "groups": {name: _result(wish, word, soaked=soaked) for name, wish in groups(state).items()},
+        **KERNEL,
+        **more,
     }
     name = state["metadata"]["name"]
     body = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}, "status": status}
-    api.apply(f"{STATES}/{name}", body, AGENT_MANAGER, force=True, subresource="status")
+    api.apply(f"{STATES}/{name}", body, "numamigration-agent", force=True, subresource="status")
 
 
-def soaked(state: Json, word: str) -> Json:
-    """What is ready has been watched for as long as was asked for: not at all."""
-    return {"soakedRevision": wish_revision(groups(state)["demotion"])} if word == "Ready" else {}
+def _result(wish: Json, word: str, *, soaked: bool) -> Json:
+    proof = {"soakedRevision": wish_revision(wish)} if soaked and word == "Ready" else {}
+    return {"state": word, "reason": "AsExpected", **proof}
 
 
-def report_restored(api: Api, state: Json) -> None:
-    """Say that the values of before are back."""
-    report(api, state, "Restored")
+def report_in(api: Api, *names: str) -> None:
+    """Say what an agent says first, once the operator has made its node state: which kernel, which hardware."""
+    for name in names:
+        report(api, api.watch_until(f"{STATES}/{name}", bool), "Pending")
 
 
-def settle(api: Api, node: str, policy: str) -> None:
-    """Wait until a node has its wish, say that it is in force, and wait until the rollout is over."""
-    report(api, api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj)), "Ready")
-    api.watch_until(f"{POLICIES}/{policy}", is_rolled_out)
+def join(api: Api, name: str, **labels: str) -> None:
+    """Make a Node whose agent has reported; an operator must be running."""
+    make_node(api, name, **labels)
+    report_in(api, name)
 
 
-def is_rolled_out(policy: Json) -> bool:
+def is_through(policy: Json) -> bool:
+    """Whether a rollout is over, and nobody is named in its ledger any more."""
     rollout = policy.get("status", {}).get("rollout", {})
-    ready = buckets(policy).keys() == {"ready"}
-    return ready and rollout.get("phase") == "Complete" and not rollout.get("reserved")
+    open_names = [*rollout.get("reserved", []), *rollout.get("carried", [])]
+    return rollout.get("phase") == "Complete" and not open_names and bool(condition(policy, "Ready"))
 
 
 def versions(api: Api) -> dict[str, str]:

@@ -19,7 +19,7 @@ from numamigration_operator.cluster.client import Access, Client
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicyObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
-from numamigration_operator.core.wishes import Spec, spec_document, spec_replacement
+from numamigration_operator.core.wishes import Spec, Writer, spec_document, spec_replacement
 from tests.testbed.api import Api, ApiError, Json
 from tests.testbed.controlplane import ControlPlane
 
@@ -152,16 +152,16 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
         "spec": {"groups": {"demotion": wish}},
     }
     api.apply(f"{STATES}/{name}", backup, "kubectl", force=True)
-    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), leader_epoch=1)
+    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), writer=Writer(1, 1))
     drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), empty))
     shown = api.get(f"{STATES}/{name}")
     assert "demotion" in shown["spec"]["groups"]
 
-    body = spec_replacement(state_uid=shown["metadata"]["uid"], spec=Spec(), leader_epoch=2)
+    body = spec_replacement(state_uid=shown["metadata"]["uid"], spec=Spec(), writer=Writer(2, 1))
     told = drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), body, patch=Patch.JSON))
 
     after = api.get(f"{STATES}/{name}")
-    assert after["spec"] == {"revision": shown["spec"]["revision"], "leaderEpoch": 2}
+    assert after["spec"] == {"revision": shown["spec"]["revision"], "leaderEpoch": 2, "writeSequence": 1}
     assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after)]
 
 

@@ -19,15 +19,17 @@ from tests.apiserver.operator_process import (
     OperatorProcess,
     account,
     groups,
-    make_node_with_agent,
+    join,
+    make_node,
     make_policy,
+    report_in,
 )
 from tests.testbed.api import Json, condition
 from tests.testbed.controlplane import ControlPlane
 
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
 DMA: Final = {"engine": "DMA", "channels": 4}
-READER: Final = f"{RBAC}/namespaces/{NAMESPACE}/rolebindings/{ACCOUNT}"
+READER: Final = f"{RBAC}/namespaces/{NAMESPACE}/roles/{ACCOUNT}"
 
 UniqueName = Callable[[str], str]
 
@@ -45,7 +47,7 @@ def kubectl(bed: ControlPlane) -> Callable[..., None]:
 def pushed(bed: ControlPlane, operator: OperatorProcess, unique_name: UniqueName) -> Iterator[str]:  # noqa: ARG001
     """A node, and a policy of the same name that turned offload on there."""
     name = unique_name("node")
-    make_node_with_agent(bed.api, name)
+    join(bed.api, name)
     make_policy(bed.api, name, name, settings={"offload": DMA}, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{name}", lambda state: settings(state) == DMA)
     yield name
@@ -104,15 +106,15 @@ def test_without_the_right_to_read_it_nothing_is_turned_on_and_that_is_said(
 ) -> None:
     """Promise 17: what cannot be read may say off."""
     name = unique_name("node")
-    binding = bed.api.get(READER)
-    bed.api.delete(READER)
-    make_node_with_agent(bed.api, name)
+    rules = bed.api.get(READER)["rules"]
+    bed.api.merge_patch(READER, {"rules": [rule for rule in rules if "configmaps" not in rule["resources"]]})
+    make_node(bed.api, name)
     make_policy(bed.api, name, name, settings={"offload": DMA}, onDelete="Keep")
     with OperatorProcess(bed.kubeconfig_for(account(bed), name=ACCOUNT), tmp_path / "log"):
+        report_in(bed.api, name)
         bed.api.watch_until(f"{POLICIES}/{name}", stalled("FleetHold", "cannot be understood: configmaps"))
         assert settings(bed.api.get(f"{STATES}/{name}")) is None
 
-        kept = {key: binding[key] for key in ("apiVersion", "kind", "roleRef", "subjects")}
-        bed.api.apply(READER, {**kept, "metadata": {"name": ACCOUNT}}, "test-bed")
+        bed.api.merge_patch(READER, {"rules": rules})
         bed.api.watch_until(f"{STATES}/{name}", lambda state: settings(state) == DMA)
     bed.api.delete(f"{POLICIES}/{name}")

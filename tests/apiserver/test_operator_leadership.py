@@ -27,10 +27,12 @@ from tests.apiserver.operator_process import (
     account,
     forget_leader,
     groups,
+    is_through,
+    join,
     make_node,
-    make_node_with_agent,
     make_policy,
-    settle,
+    report,
+    report_in,
     versions,
 )
 from tests.testbed.api import Api, ApiError, Json, condition, poll
@@ -88,6 +90,10 @@ def demotion(api: Api, node: str, *, enabled: bool, timeout: float = 30.0) -> Js
     )
 
 
+def is_pushed(api: Api, node: str) -> bool:
+    return "demotion" in groups(api.get(f"{STATES}/{node}"))
+
+
 def edit(api: Api, policy: str, *, enabled: bool) -> None:
     api.merge_patch(f"{POLICIES}/{policy}", {"spec": {"settings": {"demotion": {"enabled": enabled}}}})
 
@@ -105,7 +111,7 @@ def test_of_two_operators_one_acts_and_the_other_reads_nothing_but_the_lease(
     second = start(kubeconfig=standby)
     second.wait_line("standing by")
     node, policy = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    join(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
 
     demotion(bed.api, node, enabled=True)
@@ -137,9 +143,10 @@ def test_the_epoch_stands_on_the_lease_before_it_stands_anywhere_else(
 ) -> None:
     """Promise 8: whoever leads next takes a greater one, whatever the last leader had time to write."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    make_node(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
     start()
+    report_in(bed.api, node)
 
     state = demotion(bed.api, node, enabled=True)
     shown = bed.api.watch_until(f"{POLICIES}/{policy}", lambda obj: bool(condition(obj, "Ready")))
@@ -182,10 +189,12 @@ def test_a_takeover_writes_nothing_when_nothing_changed(
 ) -> None:
     """Promise 12: a greater epoch alone is no reason to write."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    make_node(bed.api, node)
     make_policy(bed.api, policy, node)
     leader, second = start_pair(start)
-    settle(bed.api, node, policy)
+    report_in(bed.api, node)
+    report(bed.api, demotion(bed.api, node, enabled=True), "Ready")
+    bed.api.watch_until(f"{POLICIES}/{policy}", is_through)
     leader.stop()
     before, events = versions(bed.api), len(bed.api.list_items(EVENTS))
 
@@ -208,21 +217,24 @@ def test_a_leader_that_was_frozen_beyond_its_lease_sends_nothing_of_its_queue_an
 ) -> None:
     """Promise 8: it wakes up with writes that it decided when it led."""
     policy, label = unique_name("policy"), unique_name("frozen")
+    names = [unique_name("node") for _ in range(20)]
+    before_it = start(*SHORT)
+    for name in names:
+        join(bed.api, name, role=label)
+    before_it.stop()
     leader = start(*SHORT, "--apply-burst", "8", "--apply-rate-per-second", "1", "--log-level", "debug")
     leader.wait_line("ready:")
     second = start(*SHORT)
     second.wait_line("standing by")
-    names = [unique_name("node") for _ in range(20)]
-    for name in names:
-        make_node_with_agent(bed.api, name, role=label)
     make_policy(bed.api, policy, "", nodeSelector={"matchLabels": {"role": label}}, onDelete="Keep")
-    # The burst is through, so from here on at most one request is on its way.
-    poll(lambda: sum(bool(bed.api.get_if_exists(f"{STATES}/{name}")) for name in names) > 8, "its first writes")
+    # With the revision and the reservation the burst is through, so from here on at most one request is on its way.
+    poll(lambda: sum(is_pushed(bed.api, name) for name in names) > 6, "its first pushes")
 
     leader.process.send_signal(signal.SIGSTOP)
+    second.wait_line("ready:")
     for name in names:
-        demotion(bed.api, name, enabled=True)
-    bed.api.watch_until(f"{POLICIES}/{policy}", lambda obj: bool(condition(obj, "Ready")))
+        report(bed.api, demotion(bed.api, name, enabled=True), "Ready")
+    bed.api.watch_until(f"{POLICIES}/{policy}", is_through)
     before = versions(bed.api)
     leader.process.send_signal(signal.SIGCONT)
 
@@ -244,9 +256,10 @@ def test_a_leader_whose_epoch_is_too_old_is_refused_and_ends_and_the_next_one_is
 ) -> None:
     """Promise 8, and the way back from an epoch that a person raised by hand."""
     node, policy = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    make_node(bed.api, node)
     make_policy(bed.api, policy, node, onDelete="Keep")
     leader = start(*SHORT)
+    report_in(bed.api, node)
     demotion(bed.api, node, enabled=True)
     bed.api.watch_until(f"{POLICIES}/{policy}", lambda obj: bool(condition(obj, "Ready")))
     raised = epoch(bed.api) + 1000
@@ -382,7 +395,7 @@ def test_a_scrape_during_an_edit_tells_of_it_and_a_standby_tells_of_itself_alone
     address, other = free_address(), free_address()
     start("--health-address", address).wait_line("ready:")
     start("--health-address", other).wait_line("standing by")
-    make_node(bed.api, node)
+    join(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
     stored = ("write_results_total", ("kind", "StateSpec"), ("verdict", "Done"))

@@ -13,8 +13,8 @@ import pytest
 from tests.apiserver.agent_process import NodeUnderTest
 from tests.apiserver.operator_process import (
     ACCOUNT,
-    ALL_AT_ONCE,
     API_VERSION,
+    AT_ONCE,
     FINALIZER,
     LEASES,
     NODES,
@@ -27,11 +27,12 @@ from tests.apiserver.operator_process import (
     groups,
     install_crds,
     install_rights,
+    is_through,
+    join,
     make_node,
-    make_node_with_agent,
     make_policy,
     report,
-    settle,
+    report_in,
     versions,
 )
 from tests.fakekernel.config import DmaEngine, HostConfig
@@ -61,7 +62,7 @@ def test_a_node_gets_a_node_state_that_it_owns(bed: ControlPlane, unique_name: U
 @pytest.mark.usefixtures("operator")
 def test_a_policy_reaches_its_node_and_goes_again(bed: ControlPlane, unique_name: UniqueName) -> None:
     node, name = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    join(bed.api, node)
     created = make_policy(bed.api, name, node)
 
     state = bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
@@ -82,7 +83,7 @@ def test_a_policy_reaches_its_node_and_goes_again(bed: ControlPlane, unique_name
 @pytest.mark.usefixtures("operator")
 def test_kopf_leaves_nothing_on_a_policy(bed: ControlPlane, unique_name: UniqueName) -> None:
     node, name = unique_name("node"), unique_name("policy")
-    make_node(bed.api, node)
+    join(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
 
     shown = bed.api.watch_until(f"{POLICIES}/{name}", lambda obj: bool(condition(obj, "Ready")))
@@ -97,7 +98,7 @@ def test_kopf_leaves_nothing_on_a_policy(bed: ControlPlane, unique_name: UniqueN
 @pytest.mark.usefixtures("operator")
 def test_an_edit_is_seen_by_watch_long_before_the_next_list(bed: ControlPlane, unique_name: UniqueName) -> None:
     node, name = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    join(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
 
@@ -129,9 +130,9 @@ def test_a_node_whose_engine_copies_wrong_is_failed_by_that_name(
     """Promise 15: from the kernel to the policy, in words that one can act on."""
     node, policy = corrupt_node, unique_name("policy")
     make_node(bed.api, node.name)
-    rollout = {**ALL_AT_ONCE, "onFailure": "Halt"}
-    offload = {"offload": {"engine": "DMA", "channels": 4}}
-    make_policy(bed.api, policy, node.name, settings=offload, rollout=rollout, onDelete="Keep")
+    offload = {"engine": "DMA", "channels": 4}
+    halting = {**AT_ONCE, "onFailure": "Halt"}
+    make_policy(bed.api, policy, node.name, settings={"offload": offload}, rollout=halting, onDelete="Keep")
 
     shown = bed.api.watch_until(
         f"{POLICIES}/{policy}", lambda obj: obj.get("status", {}).get("nodes", {}).get("failed")
@@ -160,10 +161,13 @@ def test_a_restart_writes_nothing(bed: ControlPlane, tmp_path: Path, unique_name
     """Promise 12 and the target of section 7: zero writes on operator restart."""
     node, name = unique_name("node"), unique_name("policy")
     kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
-    make_node_with_agent(bed.api, node)
+    make_node(bed.api, node)
     make_policy(bed.api, name, node)
     with OperatorProcess(kubeconfig, tmp_path / "first") as first:
-        settle(bed.api, node, name)
+        report_in(bed.api, node)
+        state = bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
+        report(bed.api, state, "Ready")
+        bed.api.watch_until(f"{POLICIES}/{name}", is_through)
         first.stop()
     before = versions(bed.api)
 
@@ -182,10 +186,11 @@ def test_a_node_with_a_wrong_clock_is_not_unreachable_after_a_restart(
 ) -> None:
     """Promise 11: the API server says when a report came."""
     node, name = unique_name("node"), unique_name("policy")
-    make_node_with_agent(bed.api, node)
+    make_node(bed.api, node)
     make_policy(bed.api, name, node, onDelete="Keep")
     kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
     with OperatorProcess(kubeconfig, tmp_path / "first"):
+        report_in(bed.api, node)
         state = bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
     report(bed.api, state, "Ready", reported_at="2001-01-01T00:00:00Z")
     report(bed.api, state, "Failed", reported_at="2001-01-01T00:05:00Z")
@@ -243,7 +248,7 @@ def test_without_rights_and_crds_it_says_so_and_gets_well(
             install_crds(bed.api)
             operator.wait_line("ready:")
 
-            make_node_with_agent(bed.api, node)
+            join(bed.api, node)
             make_policy(bed.api, name, node)
             bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
             assert len(operator.lines("WARNING")) <= 6  # each of three kinds: no right, then no CRD
@@ -265,7 +270,7 @@ def test_a_crd_that_is_removed_and_comes_back_is_survived(
             operator.wait_line("cannot read objects")
             install_crds(bed.api)
 
-            make_node_with_agent(bed.api, node)
+            join(bed.api, node)
             make_policy(bed.api, name, node)
             bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
             assert operator.stop() == 0

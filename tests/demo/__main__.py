@@ -8,23 +8,26 @@ the machine lacks something (the message has the line that installs it); 130 int
 from __future__ import annotations
 
 import argparse
+import re
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping
 from typing import Any, Final
-
-from msgspec import structs
 
 from numamigration_api.machinery.conditions import find_condition
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, Dialect, MigrationReason, Reason
 from tests.demo import screen as s
 from tests.demo.play import Json, Play, perform
-from tests.demo.stage import NAMESPACE, NodePart
+from tests.demo.stage import NAMESPACE, ROOT, NodePart
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift
 
 OFFLOAD: Final = "database-offload"
 TIERING: Final = "tiering"
+SOAK_SECONDS: Final = 1
+SOAK: Final = re.compile(r"soakSeconds: \d+")
+SED: Final = f"s/soakSeconds: .*/soakSeconds: {SOAK_SECONDS}/"
 
 MIGRATIONS: Final = (
     Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),
@@ -32,10 +35,11 @@ MIGRATIONS: Final = (
     Workload(MigrationReason.NUMA_MISPLACED, folios_per_second=300, promotion=True),
 )
 V6: Final = HostConfig(workloads=MIGRATIONS)
+V5: Final = HostConfig(dialect=Dialect.V5, workloads=MIGRATIONS)
 STOCK: Final = HostConfig(dialect=Dialect.NO_SERIES, engines=(), workloads=MIGRATIONS)
 CAST: Final = (
     NodePart("node-a", "the kernel series (V6), four DMA channels", V6),
-    NodePart("node-b", "V6, but another migrator is registered already", structs.replace(V6, other_migrator=True)),
+    NodePart("node-b", "the kernel of April 2026 (V5), whose risk the policy does not accept", V5),
     NodePart("node-c", "a stock kernel of today, without the series", STOCK),
 )
 
@@ -53,12 +57,21 @@ class Demo(Play):
         self.screen.heading(1, "Apply two policies to three nodes")
         for part in self.stage.cast:
             self.screen.say(f"   {part.name}: {part.what}")
-        self.kubectl("apply", "-f", "examples/tiering.yaml", "-f", "examples/database-offload.yaml")
-        wanted = {"ready": 1, "failed": 1, "unsupported": 1}
-        self.wait("offload: one node ready, one failed, one unsupported", lambda: self.counts(OFFLOAD) == wanted)
+        self.apply_example(TIERING)
+        self.apply_example(OFFLOAD)
+        wanted = {"ready": 1, "refused": 1, "unsupported": 1}
+        self.wait("offload: one node ready, one refused, one unsupported", lambda: self.counts(OFFLOAD) == wanted)
         self.kubectl("wait", "--for=condition=Ready", f"migpol/{TIERING}", "--timeout=30s")
         self.kubectl("get", "migpol")
         self.kubectl("get", "nms")
+
+    def apply_example(self, name: str) -> None:
+        """Apply an example with a soak that people who look on can wait for."""
+        text = SOAK.sub(f"soakSeconds: {SOAK_SECONDS}", (ROOT / "examples" / f"{name}.yaml").read_text())
+        self.screen.say(f"$ sed '{SED}' examples/{name}.yaml | kubectl apply -f -", style="bold")
+        command = [*self.stage.kubectl, "apply", "-f", "-"]
+        done = subprocess.run(command, check=True, capture_output=True, text=True, input=text)
+        self.screen.say(done.stdout.rstrip())
 
     def count(self) -> None:
         """Counters move."""

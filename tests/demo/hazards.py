@@ -26,7 +26,8 @@ QUIET: Final = (Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=51
 SOUND: Final = (DmaEngine("ptdma", numa_node=0), DmaEngine("ptdma", numa_node=1))
 TAKEN: Final = tuple(DmaEngine("ptdma", numa_node=node, taken=1) for node in (0, 1))
 HUNG: Final = tuple(DmaEngine("ptdma", numa_node=node, hangs=True) for node in (0, 1))
-LYING: Final = tuple(DmaEngine("ptdma", numa_node=node, wrong_share=1.0) for node in (0, 1))
+LYING: Final = tuple(DmaEngine("ae4dma", numa_node=node, wrong_share=1.0) for node in (0, 1))
+"""Of another driver: a class in which one engine lies is turned on nowhere, and the other nodes have sound ones."""
 
 
 class Hazard(NamedTuple):

@@ -46,7 +46,7 @@ CALM_SECONDS_MAX: Final = 120.0
 """A wait for the API server may have grown to 30 s."""
 LOOK_SECONDS: Final = 0.2
 SPEC_WRITES_PER_EDIT: Final = 3
-"""Restore, drop, and the next wish."""
+"""Restore, drop, and the next wish; a new leader writes each node that it finds reserved once more."""
 BALANCING: Final = "/proc/sys/kernel/numa_balancing"
 
 
@@ -104,7 +104,7 @@ class Soak:
         self.stage.kill(kind, self.rng.choice(NODES))
         self.tally.kills[kind] += 1
         self.await_calm()
-        self._check_writes(edits, mark, stores)
+        self._check_writes(edits, mark, stores, takeovers=kind == OPERATOR)
         self.tally.rounds += 1
         self.tally.quiet_rounds += not edits
 
@@ -179,8 +179,9 @@ class Soak:
         except (ApiError, OSError) as error:
             return [str(error)]
 
-    def _check_writes(self, edits: int, mark: int, stores: dict[str, int]) -> None:
-        writes, bound = self.stage.spec_writes(mark), SPEC_WRITES_PER_EDIT * edits * len(NODES)
+    def _check_writes(self, edits: int, mark: int, stores: dict[str, int], *, takeovers: int = 0) -> None:
+        each = SPEC_WRITES_PER_EDIT * edits + (takeovers if edits else 0)
+        writes, bound = self.stage.spec_writes(mark), each * len(NODES)
         self.tally.spec_writes += writes
         if writes > bound:
             raise NotCalmError(f"{writes} specs written for {edits} edits; {bound} at most")

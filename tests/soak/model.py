@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from tests.apiserver.operator_process import AT_ONCE
 from tests.fakekernel.model import Snapshot
 
 Settings = dict[str, dict[str, Any]]
@@ -67,6 +68,7 @@ class Policy:
             "acceptedRisks": ["UnverifiedEngine"],
             "verification": "Off",
             "onDelete": "Restore",
+            "rollout": AT_ONCE,
         }
 
 

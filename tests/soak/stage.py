@@ -22,6 +22,7 @@ from tests.apiserver.operator_process import (
     groups,
     install_crds,
     install_rights,
+    is_through,
 )
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.host import FakeHost
@@ -156,6 +157,8 @@ class Stage:
             matched = shown[name].get("status", {}).get("nodes", {}).get("matched")
             if counts != wanted or matched != sum(wanted.values()):
                 found.append(f"{name} counts {counts} of {matched}, not {wanted}")
+            if not is_through(shown[name]):
+                found.append(f"{name} is still rolled out")
         return found
 
     def _node_findings(self, name: str, model: Model) -> list[str]:

@@ -143,6 +143,21 @@ def test_a_spec_edited_by_hand_is_written_again(edit: dict[str, Any]) -> None:
     assert made.states["n0"]["spec"] == before | {"writeSequence": made.states["n0"]["spec"]["writeSequence"]}
 
 
+def test_a_group_that_somebody_took_out_by_hand_is_put_back_before_anything_else() -> None:
+    """Promise 7: an agent that finds no wish for long takes it for ended, and forgets the values of before."""
+    made = world(policy(), nodes=1)
+    before = made.states["n0"]["spec"]
+    made.states["n0"]["spec"] = before | {"groups": {}}
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    found = made.decide()
+
+    assert keys(found) == [WriteKey(SPEC, "n0")]
+    made.carry_out(found.writes)
+    assert made.states["n0"]["spec"] == before
+
+
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     made = world(policy(), nodes=1)
     shown = []

@@ -97,6 +97,18 @@ def test_one_canary_is_pushed_and_the_rest_waits_until_it_has_soaked() -> None:
     assert len(world.having(4)) == 2
 
 
+def test_an_edit_waits_for_no_interval_between_reservations() -> None:
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(soak=0))
+    for number in (5, 6, 7):
+        world.report("n00", soaked=True)
+        world.edit_policy("p", settings=channels(number))
+
+        world.step()
+
+        assert world.offload("n00") == number
+
+
 def test_a_wave_is_as_large_as_what_went_well_before() -> None:
     """Promise 8."""
     world, sizes = Rollout(nodes=20), []

@@ -25,6 +25,7 @@ from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import (
     Spec,
     Wish,
+    completed,
     means_same,
     moving_revision,
     observed_spec,
@@ -306,13 +307,16 @@ class NodeRecord:
         return not self.open_revisions
 
     def _take_spec(self, state: StateObject, pools: Pools) -> None:
-        self.spec = pools.spec(observed_spec(state.spec))
+        before, self.spec = self.spec, pools.spec(observed_spec(state.spec))
         revision = revision_of(self.spec)
         self.shown = revision if state.spec.revision == revision else None
         self.resisted = state.spec.revision if self.shown is None else None
         self.skew = self.skew if self.shown is None else ""
         self.reported = self.reported and unchanged(self.reported, self.spec)
         self.leader_epoch = state.spec.leader_epoch
+        if self.shown is None and self.resisted == revision_of(before):
+            # Somebody took wishes out by hand, which ends none: put back at once, or the agent forgets what was before.
+            self.spec = pools.spec(self.spec._replace(groups=completed(self.spec, before)))
 
     def _close_open_write(self, *, foreign_counts: bool) -> None:
         """Forget the open write once it is shown, or once something is shown that no open write explains."""

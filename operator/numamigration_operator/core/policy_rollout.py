@@ -366,7 +366,8 @@ class PolicyRollout:
             return self._open_ledger
         if not self.claimed and self.ledger != NO_LEDGER:
             return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
-        if now < self._looked_at + self._reserve_seconds and not is_due:
+        is_edited = self.ledger.revision != self.facts.revision
+        if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
             return self.ledger
         if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
             self._looked_at = now

@@ -67,6 +67,12 @@ class Spec(NamedTuple):
         return next((wish for name, wish in self.groups if name is group), None)
 
 
+def completed(spec: Spec, other: Spec) -> tuple[tuple[SettingsGroup, Wish], ...]:
+    """Return the groups of a spec, and those of another one that it lacks."""
+    found = ((group, spec.wish(group) or other.wish(group)) for group in SettingsGroup)
+    return tuple((group, wish) for group, wish in found if wish is not None)
+
+
 def means_same(one: Wish | None, other: Wish | None) -> bool:
     """Return whether two wishes differ in nothing but the generation of their source."""
     if one is None or other is None:
