@@ -407,7 +407,7 @@ def test_a_scrape_during_an_edit_tells_of_it_and_a_standby_tells_of_itself_alone
     poll(lambda: scraped(address)[stored] > before[stored], "the push of the edit being counted")
     now, standby = scraped(address), scraped(other)
     shown = {key[1][1]: count for key, count in now.items() if key[0] == "policy_nodes" and key[2][1] == name}
-    assert shown["unsupported"] == sum(shown.values()) == 1
+    assert shown["pending"] == sum(shown.values()) == 1
     assert now["decision_duration_seconds_count",] > before["decision_duration_seconds_count",]
     assert now["lease_renewals_total",] >= 1
     assert now["reader_lists_total", ("reader", "nodes")] >= 1

@@ -6,6 +6,7 @@ The brain is the real agent (`real_agent`), or a model of what the operator can 
 * it applies, holds and restores groups, a while after it has seen a spec, and keeps the values of before;
 * it tries an engine before it turns it on, finds what corrupts or stalls, and keeps a corrupt engine off for this boot;
 * it measures a soak on its own clock, keeps what was soaked over restarts and reboots, and reports at once then;
+* it tells of folios that fail, and at once when a guardrail is crossed; then nothing soaks;
 * it reports on a transition and in between, one report at a time, and anew what was lost or edited.
 
 What it does not model: knobs, codecs, hazards, all-or-nothing changes, drift, and counters. The agent's own histories
@@ -36,6 +37,7 @@ from numamigration_agent.events import Command, Event, Report, ReportDone, Run, 
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.machinery.clock import NEVER, timestamp
+from numamigration_api.machinery.guardrails import crossed
 from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND
 from numamigration_operator.cluster.client import Response
@@ -48,6 +50,7 @@ REPORT_SECONDS: Final = (60.0, 100.0)
 CHANGE_SECONDS: Final = (0.05, 2.0)
 TRIAL_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = (8.0, 30.0)
+FOLIOS: Final = 1000  # more than any guardrail waits for
 
 Status = dict[str, Any]
 
@@ -90,6 +93,7 @@ class ModelAgent:
         self._worked = False
         self._unlooked = True
         self._folios = 0
+        self._crossed = self._told_crossed = False
 
     def handle(self, event: Event, now: float, wall: Any) -> list[Command]:
         """Take an event; return what to do."""
@@ -109,6 +113,8 @@ class ModelAgent:
                 pass
         if now >= self._work_at:
             self._work(now)
+        if self._is_crossed() is not self._crossed:
+            self._crossed, self._unlooked = not self._crossed, True
         self._soak(now)
         return self._report(now, wall)
 
@@ -205,11 +211,25 @@ class ModelAgent:
 
     def _soak_ends(self, group: str) -> float:
         revision, since = self._in_force[group]
-        if self._soaked.get(group) == revision:
+        if self._soaked.get(group) == revision or self._crossed:
             return NEVER
         return since + float((self._spec.get("observe") or {}).get("soakSeconds") or 0)
 
+    def _window(self) -> Status:
+        """Return the numbers since the change: of engines that are on, and whose folios fail, or do not."""
+        if not self._spec.get("observe") or self._kernel.values.get("offload", "Off") == "Off":
+            return {}
+        failed = FOLIOS if self._kernel.fails else 0
+        after = {"foliosMigrated": FOLIOS, "foliosFailed": failed}
+        return {"revision": self._spec.get("revision", ""), "before": {}, "after": after}
+
+    def _is_crossed(self) -> bool:
+        window, observe = self._window(), self._spec.get("observe") or {}
+        return any(crossed(one, {}, window["after"]) is not None for one in observe.get("guardrails") or () if window)
+
     def _soak(self, now: float) -> None:
+        if self._crossed:
+            return
         for group, (revision, _) in self._in_force.items():
             if self._soak_ends(group) <= now:
                 self._soaked[group], self._unlooked = revision, True
@@ -223,13 +243,13 @@ class ModelAgent:
             return []
         self._unlooked = False
         status = self._status(wall)
-        news = self._sent is None or _significant(status) != self._told()
+        news = self._sent is None or _significant(status) != self._told() or self._told_crossed is not self._crossed
         if not news and now < self._report_at:
             return []
         if self._sent is None and self._retries.attempts and now < self._report_at:
             self._unlooked = True
             return []
-        self._sent, self._under_way = status, True
+        self._sent, self._under_way, self._told_crossed = status, True, self._crossed
         self._report_at = now + self._rng.uniform(*REPORT_SECONDS)
         return [Report(status)]
 
@@ -262,6 +282,8 @@ class ModelAgent:
         if self._kernel.values.get("offload", "Off") != "Off":
             self._folios += self._rng.randrange(1000)
             status["statistics"] = {"foliosMigrated": self._folios, "foliosFailed": 0}
+        if window := self._window():
+            status["window"] = window
         if self._kernel.kind.driver:
             status["dmaEngines"] = [{"driver": self._kernel.kind.driver, "channels": 4, "usable": True}]
         return status
@@ -415,5 +437,5 @@ def _uid(state: Mapping[str, Any]) -> Any:
 
 
 def _significant(status: Mapping[str, Any]) -> Status:
-    plain = {key: value for key, value in status.items() if key not in {"reportedAt", "statistics"}}
+    plain = {key: value for key, value in status.items() if key not in {"reportedAt", "statistics", "window"}}
     return json.loads(json.dumps(plain))  # type: ignore[no-any-return] # what an object has is no part of us

@@ -10,7 +10,9 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager
-from typing import Any
+from inspect import CORO_CLOSED, getcoroutinestate
+from types import CoroutineType
+from typing import Any, cast
 
 from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, Query, Response, StatusError
 from tests.simulation.clock import Process
@@ -39,7 +41,12 @@ def carry_on(work: Coroutine[Any, Any, Any], then: Callable[[], None], value: An
     except StopIteration:
         then()
         return
-    awaited.begin(lambda result: carry_on(work, then, result))
+    awaited.begin(lambda result: None if has_ended(work) else carry_on(work, then, result))
+
+
+def has_ended(work: Coroutine[Any, Any, Any]) -> bool:
+    """Whether a coroutine was closed, or has come to its end."""
+    return getcoroutinestate(cast("CoroutineType[Any, Any, Any]", work)) == CORO_CLOSED
 
 
 class SimClient(Client):
@@ -80,12 +87,12 @@ class SimClient(Client):
         """
         lines = _Lines()
         request = self._made("GET", path, query, b"", JSON)
-        answer = await Await(lambda resume: lines.open(self._network, self._process, request, resume))
-        if answer is None:
-            raise NoAnswerError("no answer")
-        if answer.status >= 300:
-            raise StatusError(answer.status, answer.message, answer.retry_after)
         try:
+            answer = await Await(lambda resume: lines.open(self._network, self._process, request, resume))
+            if answer is None:
+                raise NoAnswerError("no answer")
+            if answer.status >= 300:
+                raise StatusError(answer.status, answer.message, answer.retry_after)
             yield lines
         finally:
             lines.close()

@@ -65,6 +65,7 @@ class ModelKernel:
         refuses: writes fail.
         corrupts: the engine copies wrong bytes, which a trial finds.
         stalls: the engine moves nothing, which the agent's watch finds.
+        fails: half of the engine's folios fail, which only numbers tell.
     """
 
     node: str
@@ -74,6 +75,7 @@ class ModelKernel:
     refuses: bool = False
     corrupts: bool = False
     stalls: bool = False
+    fails: bool = False
     values: dict[str, str] = field(default_factory=dict)
     boot_id: str = ""
 
@@ -87,7 +89,7 @@ class ModelKernel:
 
     def heal(self) -> None:
         """Be right again."""
-        self.refuses = self.corrupts = self.stalls = False
+        self.refuses = self.corrupts = self.stalls = self.fails = False
 
     def write(self, group: str, text: str, now: float) -> bool:
         """Write a group; returns whether the kernel took it."""

@@ -15,7 +15,7 @@ from typing import Final
 
 from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Process
-from tests.simulation.server import Change, Refusal, Request, SimServer, error, error_line
+from tests.simulation.server import Change, Refusal, Request, SimServer, error, error_line, fits
 
 LATENCY_SECONDS: Final = (0.001, 0.02)
 REQUEST_SECONDS_MAX: Final = 30.0
@@ -72,12 +72,11 @@ class Stream:
         self.request = request
         self._network, self._process, self._on_line = network, process, on_line
         self._collection = request.collection
-        self._name = request.query.get("fieldSelector", "").removeprefix("metadata.name=")
         self._last = 0.0
 
     def tell(self, change: Change) -> None:
         """Take an event, if it is one of this watch."""
-        if change.collection != self._collection or (self._name and change.name != self._name):
+        if change.collection != self._collection or not fits(change.name, change.labels, self.request.query):
             return
         self.send(change.line)
         weather = self._network.weather_of(self.request.client)

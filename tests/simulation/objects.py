@@ -15,7 +15,7 @@ Json = dict[str, Any]
 Path = tuple[str, ...]
 Leaves = dict[Path, Any]
 
-ATOMIC: Final = frozenset({("spec", "groups"), ("spec", "nodeSelector"), ("data",)})
+ATOMIC: Final = frozenset({("spec", "groups"), ("spec", "nodeSelector")})
 """Objects that are owned as a whole (x-kubernetes-map-type)."""
 KEYED: Final[Mapping[Path, str]] = {
     ("metadata", "ownerReferences"): "uid",
@@ -36,10 +36,15 @@ def leaves(document: Mapping[str, Any], prefix: Path = ()) -> Iterator[tuple[Pat
         if path in KEYED and isinstance(value, list):
             for item in value:
                 yield (*path, key_of(path, item)), item
-        elif isinstance(value, dict) and value and path not in ATOMIC:
+        elif isinstance(value, dict) and value and path not in ATOMIC and not _is_raw(document, path):
             yield from leaves(value, path)
         else:
             yield path, value
+
+
+def _is_raw(document: Mapping[str, Any], path: Path) -> bool:
+    """Whether this is the `data` of a ControllerRevision: owned as a whole, other than those of a ConfigMap."""
+    return path == ("data",) and document.get("kind") == "ControllerRevision"
 
 
 def key_of(path: Path, item: Any) -> str:

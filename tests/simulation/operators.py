@@ -7,6 +7,8 @@ of policies is an informer whose lists tell nothing of what is gone, as kopf's d
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -18,15 +20,25 @@ from numamigration_operator.cluster.applier import Applier, Limits, Send
 from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.client import Response
 from numamigration_operator.cluster.events import EVENTS_PATH, event_body
-from numamigration_operator.cluster.informer import NODES, POLICIES, STATES, AnyObject, Informer, control_resource
+from numamigration_operator.cluster.informer import (
+    NODES,
+    POLICIES,
+    STATES,
+    AnyObject,
+    Informer,
+    control_resource,
+    revisions_resource,
+)
 from numamigration_operator.cluster.lease import Durations, LeaseHolder, LeaseObject, Read, Save
 from numamigration_operator.cluster.lease import Request as LeaseRequest
 from numamigration_operator.cluster.lease import Rest as LeaseRest
+from numamigration_operator.cluster.readiness import OPEN_MAX, REST_SECONDS, ReadinessReader
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.feeds import ControlFeed, NodeFeed, PolicyFeed, StateFeed
-from tests.simulation.client import SimClient, carry_on
+from numamigration_operator.feeds import AnswerFeed, ControlFeed, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
+from numamigration_operator.runtime import Relists
+from tests.simulation.client import SimClient, carry_on, has_ended
 from tests.simulation.clock import Clock, Process
 from tests.simulation.network import Network
 from tests.simulation.server import LEASES, NAMESPACE, Request
@@ -70,6 +82,22 @@ class PolicyWatch:
         pass
 
 
+class Cut:
+    """Cuts a watch off when a list is asked for, as `Informer._until_asked` does with asyncio's timeouts."""
+
+    def __init__(self, process: Process, work: Coroutine[Any, Any, None], then: Callable[[], None]) -> None:
+        self._process, self._work, self._then = process, work, then
+
+    def reschedule(self, _when: float) -> None:
+        """End the watch now, unless it has ended."""
+        self._process.at(self._process.now(), self._cut)
+
+    def _cut(self) -> None:
+        if not has_ended(self._work):
+            self._work.close()
+            self._then()
+
+
 class SimOperator(Process):
     """One operator, life after life.
 
@@ -78,12 +106,14 @@ class SimOperator(Process):
         fleet: of this life.
         identity: of this life.
         epoch: of this life as a leader; 0 before.
+        on_step: told of steps that nobody else sees.
     """
 
     def __init__(self, clock: Clock, network: Network, rng: Random, name: str, tuned: Tuned | None = None) -> None:
         super().__init__(clock)
         self.name, self._network, self._rng = name, network, rng
         self._tuned = tuned or Tuned()
+        self.on_step: Callable[[str], None] = _unheard
         self.client = SimClient(network, self, name)
         self.epoch = 0
 
@@ -97,10 +127,13 @@ class SimOperator(Process):
         self.fleet = Fleet(self._tuned.fleet)
         self.holder = LeaseHolder(self.identity, self._tuned.lease, self._rng)
         self.applier = Applier(self._tuned.limits, self._rng)
+        self._policies = PolicyFeed(self.fleet, self, on_listed=self._policies_listed)
+        self._states, self._revisions = StateFeed(self.fleet, self), RevisionFeed(self.fleet, self)
         self._applies = ApplyDriver(
             self.client,
             self.applier,
-            on_stored=self._write_stored,
+            home=NAMESPACE,
+            on_stored=AnswerFeed(self.fleet, self, self._policies, self._revisions, self._states).stored,
             on_failure=self._write_failed,
             on_skew=self._write_skewed,
             on_fenced=self._lose,
@@ -110,6 +143,9 @@ class SimOperator(Process):
         self._applying_at = self._deciding_at = float("inf")
         self._leasing, self._reading = 0, False
         self._lease_open = False
+        self._readiness = ReadinessReader(self.client, lambda _name, _ready: None)
+        self._asked: deque[str] = deque()
+        self._reads_open = 0
         self.at(self.now(), self._keep_lease)
 
     def crash(self, seconds: float) -> None:
@@ -181,14 +217,15 @@ class SimOperator(Process):
     # --- readers
 
     def _read_all(self) -> None:
-        self._policies = PolicyFeed(self.fleet, self, on_listed=self._policies_listed)
         control = ControlFeed(self.fleet, self)
         self.informers: dict[str, Informer[Any]] = {
             "control": self._informer(control_resource(NAMESPACE), control, on_forbidden=control.forbidden),
+            "revisions": self._informer(revisions_resource(NAMESPACE), self._revisions),
             "nodes": self._informer(NODES, NodeFeed(self.fleet, self)),
-            "states": self._informer(STATES, StateFeed(self.fleet, self)),
+            "states": self._informer(STATES, self._states),
             "policy lists": self._informer(POLICIES, self._policies, relist_seconds=RESYNC_SECONDS),
         }
+        self._relists = Relists([self.informers["nodes"], self.informers["states"]])
         self._watching = 0
         for name in self.informers:
             self._read(name)
@@ -205,13 +242,17 @@ class SimOperator(Process):
         def again() -> None:
             self._read(name, informer)
 
+        if informer._list_asked and not informer._list_open:
+            informer.machine.list_again()
         match informer.machine.next(self.now()):
             case Wait(until=until):
                 self.at(until, again)
             case ListPage() as page:
                 carry_on(informer._guarded(informer._list_page(page)), again)
             case Watch() as watch if informer.relist_seconds is None:
-                carry_on(informer._guarded(informer._watch(watch)), again)
+                work = informer._guarded(informer._watch(watch))
+                informer._rest = Cut(self, work, again)  # type: ignore[assignment] # in place of asyncio.Timeout
+                carry_on(work, again)
             case Watch():
                 self.at(self.now() + (informer.relist_seconds or 0.0), lambda: self._list_again(name))
 
@@ -250,8 +291,14 @@ class SimOperator(Process):
                 self.holder.claim(self.fleet.greatest_epoch)
                 self._keep_lease()
             return
+        if self._relists.are_over():
+            self.fleet.relisted(self.now())
+            self.on_step("relist")
         decisions = self.fleet.decide(self.now(), self.wall())
         self.applier.submit(decisions.writes, self.now())
+        if decisions.relist:
+            self._relists.ask()
+        self._ask_readiness(decisions.readiness)
         for wish in decisions.events:
             body = msgspec.json.encode(
                 event_body(wish, self.wall(), instance=self.identity, suffix=f"{self._network.count():x}")
@@ -263,6 +310,31 @@ class SimOperator(Process):
             self._decide_at(max(decisions.look_again, self.now() + DECIDE_SECONDS))
         self._apply()
 
+    # --- readiness
+
+    def _ask_readiness(self, names: Iterable[str]) -> None:
+        for name in names:
+            if name not in self._asked:
+                self._asked.append(name)
+        while self._asked and self._reads_open < OPEN_MAX:
+            self._reads_open += 1
+            self._read_ready(self._asked.popleft())
+
+    def _read_ready(self, name: str) -> None:
+        def read(ready: bool | None) -> None:
+            self.fleet.node_ready(name, ready, self.now())
+            self.changed()
+
+        async def ask() -> None:
+            ready, _ = await self._readiness._read(name)
+            read(ready)
+
+        carry_on(ask(), lambda: self.at(self.now() + REST_SECONDS, self._rested))
+
+    def _rested(self) -> None:
+        self._reads_open -= 1
+        self._ask_readiness(())
+
     # --- writes
 
     def _apply(self) -> None:
@@ -273,10 +345,6 @@ class SimOperator(Process):
             when = self._applying_at = step.until
             self.at(when, lambda: self._apply() if self._applying_at == when else None)
 
-    def _write_stored(self, key: WriteKey, generation: int) -> None:
-        self.fleet.write_stored(key, generation)
-        self.changed()
-
     def _write_failed(self, key: WriteKey) -> None:
         self.fleet.write_failed(key)
         self.changed()
@@ -285,3 +353,7 @@ class SimOperator(Process):
         if write.key.kind is WriteKind.STATE_SPEC:
             self.fleet.write_skewed(write.key.name, message)
             self.changed()
+
+
+def _unheard(_step: str) -> None:
+    pass

@@ -7,16 +7,30 @@ done, so after every step all promises were checked; `at_rest` checks that every
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from numamigration_api.vocabulary import EPOCH_ANNOTATION, LEASE_NAME
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import LEASE
-from tests.simulation.server import CONFIG_MAPS, LEASES, NODES, POLICIES, STATES, SimServer, Written
+from tests.simulation.rollouts import (
+    FAILED_PHASES,
+    Content,
+    budget,
+    cell_of,
+    content_of_wish,
+    contents_of,
+    ledger,
+    owner_of,
+    phase,
+    unproven,
+    verdicts,
+)
+from tests.simulation.server import CONFIG_MAPS, LEASES, NODES, POLICIES, REVISIONS, STATES, SimServer, Written
 from tests.simulation.wanted import FINALIZER, View, is_deleting, is_safe, matched, same_wish, winner
 
 STALE_SECONDS_MAX: Final = 300.0
@@ -26,6 +40,10 @@ STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
 """So much later than it was decided a write may be sent: the longest back-off, and the pace."""
 STATUS_BURST: Final = 3  # writes that came late may come together
+LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
+"""What leaders promise each other: written at once, and by itself."""
+KNOWN_SECONDS: Final = 100.0
+"""After so long every operator has heard of what others wrote: late events, requests that wait and are tried again."""
 POLICY_BYTES_MAX: Final = 20_000
 STATE_BYTES_MAX: Final = 10_000
 
@@ -43,10 +61,28 @@ class Oracle:
         delivered: the node state that an agent was told of last.
         orphans: (node, group) whose wish was taken away by hand, with nothing left that tells it must be restored.
         operators: client names of operators.
+        on_step: told of a step that only the oracle can tell.
+        clocks_wrong: a wall clock was set so wrong that a leader may take nodes for silent ones.
+        stored_contents: what ControllerRevisions have had.
+        since: by policy uid and node, since when something there has not soaked, and whether a push began it.
+        heard: when each agent reported last.
+        returned: when each agent reported after a silence after which it could have been taken for unreachable.
+        failed_at: when each content was last said to have failed, and at which generation of its policy.
+        ever_failed: uids of policies of which a revision failed.
+        held_at: since when a class is held, and by whom, by key.
     """
 
     server: SimServer
     operators: frozenset[str]
+    on_step: Callable[[str], None]
+    clocks_wrong: bool = False
+    stored_contents: set[Content] = field(default_factory=set)
+    since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
+    heard: dict[str, float] = field(default_factory=dict)
+    returned: dict[str, float] = field(default_factory=dict)
+    failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
+    ever_failed: set[str] = field(default_factory=set)
+    held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orphans: set[tuple[str, str]] = field(default_factory=set)
@@ -79,6 +115,10 @@ class Oracle:
                 self._wrote_state(written)
             case c if c == LEASES:
                 self._wrote_lease(written)
+            case c if c == REVISIONS:
+                self._wrote_revision(written)
+            case c if c == CONFIG_MAPS:
+                self._wrote_control(written)
             case _:
                 pass
         if written.collection in {POLICIES, NODES, CONFIG_MAPS}:
@@ -145,19 +185,24 @@ class Oracle:
         size = self.server.size(POLICIES, written.name)
         _check(size < POLICY_BYTES_MAX, f"promise 12: policy {written.name} has {size} bytes")
         self._check_pace(written)
+        self._check_reservation(written)
 
     def _check_pace(self, written: Written) -> None:
         """At most one write in 5 s; late ones may come together, so a few are counted over a while."""
-        times = self.status_writes[written.client, written.name]
-        times.append(written.at)
-        recent = [at for at in times if at > written.at - 10 * STATUS_SECONDS]
-        self.status_writes[written.client, written.name] = recent
-        _check(len(recent) <= 10 + STATUS_BURST, f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s")
         before, after = find(written.before, ("status",)) or {}, find(written.after, ("status",)) or {}
         moved = {name for name in before.keys() | after.keys() if before.get(name) != after.get(name)}
+        old, new = (one.get("rollout") or {} for one in (before, after))
+        reserves = any(old.get(name) != new.get(name) for name in LEDGER)
+        if not reserves:
+            times = self.status_writes[written.client, written.name]
+            times.append(written.at)
+            recent = [at for at in times if at > written.at - 10 * STATUS_SECONDS]
+            self.status_writes[written.client, written.name] = recent
+            message = f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s"
+            _check(len(recent) <= 10 + STATUS_BURST, message)
         last = max(self.told.get((written.identity, written.name), 0.0), self.leading_since[written.identity])
         self.told[written.identity, written.name] = written.sent_at
-        if moved <= {"statistics", "rollout"}:
+        if moved <= {"statistics", "rollout"} and old == new:
             waited = written.sent_at - last
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
             _check(waited >= STATISTICS_SECONDS - LATE_SECONDS, message)
@@ -171,12 +216,214 @@ class Oracle:
         leader = self.leader_of.setdefault(epoch, written.identity)
         _check(leader == written.identity, f"fence: {written.identity} and {leader} share epoch {epoch}")
 
+    # --- rollouts
+
+    def _wrote_revision(self, written: Written) -> None:
+        """Note contents and verdicts; data never change, so a content is there from its first write on."""
+        if written.client in self.operators:
+            self._check_holds(written)
+        if written.after is None:
+            return
+        uid = owner_of(written.after)
+        contents = contents_of(uid, written.after["data"])
+        self.stored_contents |= contents
+        old = verdicts(written.before)
+        for cell, one in verdicts(written.after).items():
+            if one["verdict"] == "Failed" and one != old.get(cell):
+                self.ever_failed.add(uid)
+                self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
+
+    def _wrote_control(self, written: Written) -> None:
+        data = (written.after or {}).get("data") or {}
+        keys = {key for key in data if key.startswith(HOLD_KEY_PREFIX)}
+        for key in self.held_at.keys() - keys:
+            del self.held_at[key]
+        for key in keys - self.held_at.keys():
+            self.held_at[key] = written.at, written.identity
+
+    def _knows(self, written: Written, at: float) -> bool:
+        """Whether the writer must know of what was stored then: it has listed everything since, or it is long ago."""
+        return written.sent_at > at + KNOWN_SECONDS or self.leading_since.get(written.identity, 0.0) > at
+
+    def _check_reservation(self, written: Written) -> None:
+        """A new name is only added onto the leader's own ledger, and within the budget."""
+        policy, before = written.after or {}, written.before
+        names = set(ledger(policy, "reserved")) - {"*"}
+        fresh = names - set(ledger(before, "reserved")) - set(ledger(before, "carried"))
+        if not fresh:
+            return
+        old = find(before, ("status", "rollout")) or {}
+        claimed = not old.get("revision") or old.get("leaderEpoch") == find(
+            policy, ("status", "rollout", "leaderEpoch")
+        )
+        _check(claimed, f"promise 8: {written.name} reserves {sorted(fresh)} before its ledger was claimed")
+        lately = self._lately(written.at)
+        matched_ = max(len(matched(view, policy)) for view in lately)
+        counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
+        most = budget(policy, matched_)
+        added = fresh - self._counted(policy, written.at, lately)
+        message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
+        _check(not added or len(counted) <= most, message)
+
+    def _lately(self, now: float) -> list[View]:
+        """Return the views of the last minutes, the newest first."""
+        found: list[View] = []
+        for view in reversed(self.views):
+            found.append(view)
+            if view.since < now - KNOWN_SECONDS:
+                break
+        return found
+
+    def _counted(self, policy: Json, now: float, lately: list[View]) -> set[str]:
+        """Return the nodes that a leader must count as unproven: by pushes, or by what others did long ago."""
+        uid = policy["metadata"]["uid"]
+        deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
+        ours = set.intersection(*(set(matched(view, policy)) for view in lately))
+        return {
+            node
+            for (source, node), (since, pushed) in self.since.items()
+            if source == uid
+            and node in ours
+            and (pushed or now > since + KNOWN_SECONDS)
+            and not self._may_be_silent(node, now, deadline)
+        }
+
+    def _may_be_silent(self, node: str, now: float, deadline: float) -> bool:
+        """Whether a leader may take a node for unreachable: its agent is silent, or was until lately."""
+        if self.clocks_wrong:
+            return True
+        silent = now - self.heard.get(node, -deadline)
+        return silent > deadline - KNOWN_SECONDS / 2 or now < self.returned.get(node, -KNOWN_SECONDS) + KNOWN_SECONDS
+
+    def _note_unproven(self, written: Written) -> None:
+        """Note what has not soaked, since when, and through whom."""
+        node, at = written.name, written.at
+        if written.after is not None:
+            moment = find(written.after, ("status", "reportedAt"))
+            if moment and moment != find(written.before, ("status", "reportedAt")):
+                if at - self.heard.get(node, at) > KNOWN_SECONDS:
+                    self.returned[node] = at
+                self.heard[node] = at
+        now = {uid for uid, _ in unproven(written.after)} if written.after is not None else set()
+        for uid in [uid for uid, name in self.since if name == node and uid not in now]:
+            del self.since[uid, node]
+        pushed = written.client in self.operators and written.before is not None
+        for uid in now:
+            self.since.setdefault((uid, node), (at, pushed))
+
+    def _check_rollout(self, written: Written, group: str, new: Json) -> None:
+        """What a push must find: its revision, its name in the ledger, no verdict, no hold, and its turn."""
+        name, content = written.name, content_of_wish(group, new)
+        before = _wish(written.before, group)
+        if before is not None and content_of_wish(group, before) == content:
+            return
+        last = self.last_wish.get((name, group))
+        if last is not None and content_of_wish(group, last) == content and written.before is None:
+            return  # a node state that somebody deleted, as it was
+        stored = content in self.stored_contents
+        _check(stored, f"promise 8: {name} gets {group} of {new['source']['policy']}, which no revision has")
+        policy = self.server.get(POLICIES, new["source"]["policy"])
+        if policy is None or policy["metadata"]["uid"] != content.uid:
+            return
+        self._check_verdict(written, content, policy)
+        self._check_class(written, group)
+        if self._is_undone(written, group, policy, content):
+            self.on_step("rollback")
+            return
+        self._check_named(written, policy)
+        self._check_canaries(written, policy)
+
+    def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
+        at, generation = self.failed_at.get(content, (0.0, 0))
+        generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
+        current = content in contents_of(content.uid, policy["spec"])
+        if current and generation >= max(generations) and self._knows(written, at):
+            others = {one for one in self.failed_at if one.uid == content.uid}
+            whole = contents_of(content.uid, policy["spec"]) <= others
+            _check(not whole, f"promise 8: {written.name} is pushed what failed {written.sent_at - at:.0f} s before")
+
+    def _generations(self, now: float, name: str) -> list[int]:
+        return [view.policies[name]["metadata"]["generation"] for view in self._lately(now) if name in view.policies]
+
+    def _check_class(self, written: Written, group: str) -> None:
+        """Nothing is turned on in a held class."""
+        if group != "offload":
+            return
+        state = self.server.get(STATES, written.name)
+        driver = find(state, ("status", "verification", "driver"))
+        control = (self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}
+        for key, (at, by) in self.held_at.items():
+            hold = json.loads(control[key])
+            known = self._knows(written, at) or (by == written.identity and written.sent_at > at + LATE_SECONDS)
+            same = cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, hold["driver"]}
+            _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
+
+    def _is_undone(self, written: Written, group: str, policy: Json, content: Content) -> bool:
+        """Whether a node goes back, which needs a verdict, and no reservation."""
+        lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
+        current = any(
+            content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
+        )
+        before = _wish(written.before, group)
+        had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
+        if current or before is None or before["source"]["uid"] != content.uid or not had:
+            return False
+        failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
+        _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
+        return True
+
+    def _check_named(self, written: Written, policy: Json) -> None:
+        name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")
+        _check(
+            written.name in reserved or "*" in reserved,
+            f"promise 8: {written.name} is pushed by {name}, whose ledger has only {list(reserved)}",
+        )
+
+    def _check_canaries(self, written: Written, policy: Json) -> None:
+        """No more nodes of a cell than canaries have a revision before those have soaked."""
+        uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
+        cell = cell_of(written.after)
+        lately = [view.policies[name]["spec"] for view in self._lately(written.at) if name in view.policies]
+        if len({json.dumps(one, sort_keys=True) for one in lately}) > 1 or self._is_proven(uid, policy, cell):
+            return
+        canary = policy["spec"]["rollout"]["canary"]
+        if not canary["soakSeconds"]:
+            return
+        wanted = contents_of(uid, policy["spec"])
+        deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
+        have, resolved = set(), set()
+        for node, state in self.server.all(STATES).items():
+            if cell_of(state) != cell or not self._has_some(state, wanted):
+                continue
+            if not any(source == uid for source, _ in unproven(state)):
+                resolved.add(node)
+            elif not self._may_be_silent(node, written.at, deadline):
+                have.add(node)
+        message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
+        _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+
+    def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
+        wishes = ((group, _wish(state, group)) for group in GROUPS)
+        return any(
+            wish is not None and not is_safe(group, wish) and content_of_wish(group, wish) in wanted
+            for group, wish in wishes
+        )
+
+    def _is_proven(self, uid: str, policy: Json, cell: tuple[str, str]) -> bool:
+        wanted = contents_of(uid, policy["spec"])
+        return any(
+            contents_of(uid, one["data"]) == wanted and verdicts(one).get(cell, {}).get("verdict") == "Proven"
+            for one in self.server.all(REVISIONS).values()
+            if owner_of(one) == uid
+        )
+
     # --- node states
 
     def _wrote_state(self, written: Written) -> None:
         before, after = written.before, written.after
         if written.client not in self.operators:
             self._state_of_others(written)
+        self._note_unproven(written)
         if after is None:
             return
         size = self.server.size(STATES, written.name)
@@ -232,6 +479,7 @@ class Oracle:
             self._check_restore(written, group, new)
         elif not is_safe(group, new):
             self._check_push(written, group, new)
+            self._check_rollout(written, group, new)
 
     def _check_release(self, written: Written, group: str, old: Json | None) -> None:
         """A wish goes only with Keep, or once the agent has said that its values of before are back."""
@@ -253,6 +501,9 @@ class Oracle:
             won = winner(view, written.name, group)
             if view.switch != "run" or won is None or won["metadata"]["uid"] != uid:
                 return
+        policy = self.server.get(POLICIES, new["source"]["policy"])
+        if uid in self.ever_failed or phase(policy) in FAILED_PHASES:
+            return  # nothing went well here before it
         raise BrokenPromiseError(f"promise 6: {written.name} restores {group}, which {new['source']['policy']} wants")
 
     def _check_push(self, written: Written, group: str, new: Json) -> None:
@@ -266,6 +517,8 @@ class Oracle:
             if won is None or won["metadata"]["uid"] != uid or view.switch != "run":
                 continue
             if won["spec"]["settings"][group] == new["settings"] and won["spec"]["mode"] == "Apply":
+                return
+            if content_of_wish(group, new) in self.stored_contents:
                 return
         raise BrokenPromiseError(f"{written.name} gets {group} from {name}, which did not want this there lately")
 
@@ -328,17 +581,26 @@ class Oracle:
             _check(self.kernel.get((name, group), "Off") == "Off", f"promise 17: {name} is on")
         if view.switch != "run" or won is None:
             return
-        _check(wish is not None, f"{where} is not pushed")
-        assert wish is not None
-        _check(wish["source"]["uid"] == won["metadata"]["uid"], f"{where} is {wish['source']['policy']}'s")
+        stands = phase(won)
         if won["spec"]["mode"] == "Paused":
-            _check(wish["mode"] == "Hold", f"{where} is {wish['mode']} on a paused policy")
+            mine = wish if wish is not None and wish["source"]["uid"] == won["metadata"]["uid"] else {"mode": "Hold"}
+            _check(mine["mode"] == "Hold", f"{where} is {mine['mode']} on a paused policy")
             return
-        _check(wish["mode"] == "Apply", f"{where} is {wish['mode']}")
-        _check(wish["settings"] == won["spec"]["settings"][group], f"{where} has other settings")
-        if alive and (name, group) in self.kernel:
+        if stands == "Complete" and alive and not self._is_stopped(state):
+            _check(wish is not None, f"{where} is not pushed")
+            assert wish is not None
+            _check(wish["source"]["uid"] == won["metadata"]["uid"], f"{where} is {wish['source']['policy']}'s")
+            _check(wish["settings"] == won["spec"]["settings"][group], f"{where} has other settings")
+            _check(wish["mode"] == "Apply", f"{where} is {wish['mode']}")
+        if alive and wish is not None and wish["mode"] == "Apply" and (name, group) in self.kernel:
             text = phrase(group, wish["settings"])
             _check(self.kernel[name, group] == text, f"{where} holds {self.kernel[name, group]}, not {text}")
+
+    def _is_stopped(self, state: Json) -> bool:
+        """Whether a held class keeps something from a node: what turns offload on, and what comes with it."""
+        holds = ((self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}).items()
+        cells = [json.loads(text) for key, text in holds if key.startswith(HOLD_KEY_PREFIX)]
+        return any(cell_of(state) == (one["dialect"], one["hardwareClass"]) for one in cells)
 
     def _value_without_wish(self, name: str, group: str, wish: Json | None, *, alive: bool) -> None:
         key = name, group
@@ -362,7 +624,18 @@ class Oracle:
         _check(total == nodes, f"{where} has {total} nodes, not {nodes}")
         _check(sum(counts.values()) == total, f"promise 11: {where} is no partition: {status['nodes']}")
         if view.switch == "run":
+            self._rollout_at_rest(policy, where)
+        if view.switch == "run" and phase(policy) == "Complete" and not self.held_at:
             _check(counts["pending"] == 0, f"{where} has {counts['pending']} pending: {status.get('worstNodes')}")
+
+    def _rollout_at_rest(self, policy: Json, where: str) -> None:
+        """A rollout ends: all have it, or it says why not; and nobody is named any more."""
+        name, stands = policy["metadata"]["name"], phase(policy)
+        if policy["spec"]["mode"] == "Apply":
+            ends = {"Complete", "Halted", "RolledBack", *(("Soaking", "Progressing") if self.held_at else ())}
+            _check(stands in ends, f"{where} is {stands or 'without a phase'}")
+        names = [*ledger(policy, "reserved"), *ledger(policy, "carried")]
+        _check(not names, f"at rest: {name} still names {names}")
 
 
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:

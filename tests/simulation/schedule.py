@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from tests.simulation.network import REQUEST_FAULTS
 from tests.simulation.objects import Json
-from tests.simulation.server import NODES, POLICIES, STATES
+from tests.simulation.server import CONFIG_MAPS, NODES, POLICIES, REVISIONS, STATES
 from tests.simulation.steps import REQUEST_STEPS
 from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
 
@@ -108,10 +108,17 @@ class Dice(NamedTuple):
             "canary": {"nodes": self.rng.choice((1, 1, 2)), "soakSeconds": self.rng.choice((0, 5, 20))},
             "maxUnproven": self.rng.choice((1, 2, "10%", "50%", "100%")),
             "failureThreshold": self.rng.choice(("5%", "34%", 2)),
-            "guardrails": [],
+            "guardrails": self.guardrails(),
             "nodeDeadlineSeconds": 200,
             "onFailure": self.rng.choice(("Halt", "Rollback")),
         }
+
+    def guardrails(self) -> list[Json]:
+        limits: tuple[Json, ...] = (
+            {"metric": "foliosFailedShare", "max": "0.05", "minFolios": 512},
+            {"metric": "nodeNotReady", "max": "0", "minFolios": 512},
+        )
+        return [one for one in limits if self.rng.random() < 0.3]
 
     def spec(self) -> Json:
         """Return a whole spec, with the API server's defaults in it."""
@@ -153,8 +160,8 @@ class Dice(NamedTuple):
 
 Draw = Callable[[Dice], tuple[Any, ...]]
 SWITCHES: Final = ("run", "", "hold", "off", "restore", "nonsense")
-TROUBLES: Final = ("refuses", "corrupts", "stalls")
-WATCHED: Final = (POLICIES, STATES, NODES)
+TROUBLES: Final = ("refuses", "corrupts", "stalls", "fails")
+WATCHED: Final = (POLICIES, STATES, NODES, REVISIONS, CONFIG_MAPS)
 MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
     (6, "create_policy", lambda dice: (dice.policy(), dice.spec())),
     (12, "edit_policy", lambda dice: (dice.policy(), dice.edit())),
@@ -173,6 +180,9 @@ MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
     (3, "stop_agent", lambda dice: (dice.node(), dice.seconds(1.0, 10.0, 60.0))),
     (3, "reboot", lambda dice: (dice.node(), dice.seconds(10.0, 60.0))),
     (1, "lose_node", lambda dice: (dice.node(),)),
+    (2, "unready", lambda dice: (dice.node(), dice.seconds(20.0, 100.0))),
+    (2, "remove_hold", lambda _: ()),
+    (1, "delete_revision", lambda dice: (dice.rng.randrange(10),)),
     (4, "spoil_kernel", lambda dice: (dice.node(), dice.rng.choice(TROUBLES))),
     (3, "heal_kernel", lambda dice: (dice.node(),)),
     (6, "crash_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),

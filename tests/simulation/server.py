@@ -22,7 +22,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from numamigration_api.machinery.clock import timestamp
-from numamigration_api.vocabulary import FENCE_MESSAGE
+from numamigration_api.vocabulary import FENCE_MESSAGE, LATE_MESSAGE
 from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Process
 from tests.simulation.objects import (
@@ -114,6 +114,7 @@ class Change(NamedTuple):
     version: int
     collection: str
     name: str
+    labels: frozenset[str]
     line: bytes
 
 
@@ -130,6 +131,11 @@ class Stored:
     def version(self) -> str:
         """Its resourceVersion."""
         return str(self.body["metadata"]["resourceVersion"])
+
+    @property
+    def labels(self) -> frozenset[str]:
+        """The names of its labels."""
+        return frozenset(self.body["metadata"].get("labels") or {})
 
     def encoded(self) -> bytes:
         """Return the object as answers and watches show it."""
@@ -164,13 +170,21 @@ def _verify_epoch_never_falls(before: Json, after: Json) -> str:
     return "verifyEpoch must not fall" if old is not None and (new is None or new < old) else ""
 
 
+def _write_sequence_never_falls(before: Json, after: Json) -> str:
+    epochs = [find(one, ("spec", "leaderEpoch")) for one in (before, after)]
+    if None not in epochs and epochs[1] > epochs[0]:
+        return ""
+    old, new = find(before, ("spec", "writeSequence")), find(after, ("spec", "writeSequence"))
+    return LATE_MESSAGE if old is not None and (new is None or new < old) else ""
+
+
 def _data_is_immutable(before: Json, after: Json) -> str:
     return "" if before.get("data") == after.get("data") else "data: Forbidden: field is immutable"
 
 
 RULES: Final[Mapping[str, tuple[Callable[[Json, Json], str], ...]]] = {
     POLICIES: (_epoch_never_falls("status", "rollout", "leaderEpoch"),),
-    STATES: (_epoch_never_falls("spec", "leaderEpoch"), _verify_epoch_never_falls),
+    STATES: (_epoch_never_falls("spec", "leaderEpoch"), _write_sequence_never_falls, _verify_epoch_never_falls),
     REVISIONS: (_data_is_immutable,),
 }
 
@@ -253,10 +267,12 @@ class SimServer:
         version, _, start = token.partition(":")
         if not token:
             version, start = str(self._version), "0"
-        key = f"{version} {collection} {query.get('fieldSelector')}"
+        key = f"{version} {collection} {query.get('fieldSelector')} {query.get('labelSelector')}"
         if not token:
             self._snapshots[key] = [
-                stored.encoded() for name, stored in sorted(self._objects[collection].items()) if _fits(name, query)
+                stored.encoded()
+                for name, stored in sorted(self._objects[collection].items())
+                if fits(name, stored.labels, query)
             ]
         items = self._snapshots.get(key)
         if items is None or int(version) < self._forgotten:
@@ -279,7 +295,7 @@ class SimServer:
         for change in reversed(self.history):
             if change.version <= version:
                 break
-            if change.collection == collection and _fits(change.name, query):
+            if change.collection == collection and fits(change.name, change.labels, query):
                 found.append(change)
         return found[::-1]
 
@@ -340,6 +356,9 @@ class SimServer:
 
     def _delete(self, request: Request, collection: str, name: str) -> bytes:
         stored = self._existing(collection, name)
+        asked = msgspec.json.decode(request.body) if request.body else {}
+        if (asked.get("preconditions") or {}).get("uid") not in {None, stored.body["metadata"]["uid"]}:
+            raise Refusal(409, "Precondition failed: UID in precondition")
         if not find(stored.body, ("metadata", "finalizers")):
             self._remove(request, collection, name, stored)
             return stored.encoded()
@@ -350,16 +369,13 @@ class SimServer:
         return self._store(request, collection, name, stored, after, stored.owners, None)
 
     def collect_garbage(self) -> None:
-        """Delete node states whose Node is gone, as the garbage collector does."""
-        nodes = {body["metadata"]["uid"] for body in self.all(NODES).values()}
-        gone = [
-            name
-            for name, body in self.all(STATES).items()
-            if (owners := find(body, ("metadata", "ownerReferences")))
-            and not any(owner["uid"] in nodes for owner in owners)
-        ]
-        for name in gone:
-            self._remove(None, STATES, name, self._objects[STATES][name])
+        """Delete what belongs to a Node or policy that is gone, as the garbage collector does."""
+        for collection, owners in ((STATES, NODES), (REVISIONS, POLICIES)):
+            alive = {body["metadata"]["uid"] for body in self.all(owners).values()}
+            for name, body in list(self.all(collection).items()):
+                owned_by = find(body, ("metadata", "ownerReferences"))
+                if owned_by and not any(owner["uid"] in alive for owner in owned_by):
+                    self._remove(None, collection, name, self._objects[collection][name])
 
     def _store_new(self, request: Request, collection: str, name: str, body: Json, manager: tuple[str, str]) -> bytes:
         if collection in WITH_STATUS:  # a status is ignored where an object is made
@@ -419,7 +435,7 @@ class SimServer:
         self, request: Request | None, kind: str, collection: str, name: str, before: Json | None, stored: Stored
     ) -> None:
         line = b'{"type":"%s","object":%s}' % (kind.encode(), stored.encoded())
-        change = Change(self._version, collection, name, line)
+        change = Change(self._version, collection, name, stored.labels, line)
         self.history.append(change)
         if len(self.history) > HISTORY_MAX:
             self._forgotten = self.history[HISTORY_MAX // 2].version
@@ -447,9 +463,10 @@ def error_line(status: int, message: str) -> bytes:
     return b'{"type":"ERROR","object":%s}' % error(status, message).body
 
 
-def _fits(name: str, query: Mapping[str, str]) -> bool:
-    selector = query.get("fieldSelector", "")
-    return not selector or selector == f"metadata.name={name}"
+def fits(name: str, labels: frozenset[str], query: Mapping[str, str]) -> bool:
+    """Whether an object is one that a list or watch asks for: by its name, or by a label that it must have."""
+    field_, label = query.get("fieldSelector", ""), query.get("labelSelector", "")
+    return field_ in {"", f"metadata.name={name}"} and (not label or label in labels)
 
 
 def _check_preconditions(body: Json, asked: Json) -> None:

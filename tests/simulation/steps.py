@@ -14,8 +14,9 @@ from numamigration_api.vocabulary import EPOCH_ANNOTATION
 from tests.simulation.clock import Clock
 from tests.simulation.kernels import GROUPS
 from tests.simulation.network import REQUEST_FAULTS
-from tests.simulation.objects import find
-from tests.simulation.server import EVENTS, LEASES, POLICIES, STATES, Request, Written
+from tests.simulation.objects import Json, find
+from tests.simulation.rollouts import ledger, verdicts
+from tests.simulation.server import CONFIG_MAPS, EVENTS, LEASES, POLICIES, REVISIONS, STATES, Request, Written
 from tests.simulation.wanted import FINALIZER, is_safe, same_wish
 
 NEAR_SECONDS: Final = 3.0
@@ -35,8 +36,19 @@ STEPS: Final = (
     "finalizer dropped",
     "policy status",
     "event",
+    "claim",
+    "relist",
+    "revision stored",
+    "reservation",
+    "soaked",
+    "proven",
+    "verdict",
+    "rollback",
+    "hold",
+    "readiness read",
 )
-REQUEST_STEPS: Final = tuple(step for step in STEPS if step != "agent applied")
+REQUEST_STEPS: Final = tuple(step for step in STEPS if step not in {"agent applied", "relist", "rollback"})
+"""Those that a single request shows; a rollback looks like any push."""
 WORLD_FAULTS: Final = (
     "operator crash",
     "operator ends",
@@ -48,6 +60,8 @@ WORLD_FAULTS: Final = (
     "kernel refuses",
     "kernel corrupts",
     "kernel stalls",
+    "kernel fails",
+    "node not ready",
     "clock jump",
     "cut off",
     "cut",
@@ -57,9 +71,10 @@ WORLD_FAULTS: Final = (
 )
 FAULTS: Final = (*REQUEST_FAULTS, *WORLD_FAULTS)
 NO_SUCH_PAIR: Final = frozenset(
-    {("409", "list"), ("409", "watch"), ("500 after", "list"), ("500 after", "watch"), ("late", "watch")}
+    {(fault, step) for fault in ("409", "500 after") for step in ("list", "watch", "readiness read")}
+    | {("late", "watch")}
 )
-"""A list changes nothing, so it meets no conflict and has no effect."""
+"""What only reads changes nothing, so it meets no conflict and has no effect."""
 PAIRS: Final = frozenset(
     {(fault, step) for fault in REQUEST_FAULTS for step in REQUEST_STEPS} - NO_SUCH_PAIR
     | {(fault, step) for fault in WORLD_FAULTS for step in STEPS}
@@ -109,7 +124,7 @@ class Coverage:
                 queue.popleft()
 
     def wrote(self, written: Written) -> None:
-        """Take in the step that a write is."""
+        """Take in the steps that a write is."""
         for step in taken(written):
             self.step(step)
 
@@ -117,9 +132,7 @@ class Coverage:
 def asked_for(request: Request) -> tuple[str, ...]:
     """Return the steps that a request may be, by what it asks for."""
     if not request.writes:
-        if request.collection == LEASES:
-            return ("lease kept",)
-        return ("watch",) if "watch" in request.query else ("list",)
+        return (_asked_to_read(request),)
     match request.collection:
         case c if c == LEASES:
             return (
@@ -128,13 +141,33 @@ def asked_for(request: Request) -> tuple[str, ...]:
         case c if c == EVENTS:
             return ("event",)
         case c if c == POLICIES and request.path.endswith("/status"):
-            return ("policy status",)
+            return _asked_of_a_status(request.body)
+        case c if c == REVISIONS:
+            words = {"verdict": b'\\"Failed\\"', "proven": b'\\"Proven\\"'}
+            return (*(step for step, word in words.items() if word in request.body), "revision stored")
+        case c if c == CONFIG_MAPS:
+            return ("hold",)
         case c if c == POLICIES:
             return ("finalizer set",) if b"MigrationPolicy" in request.body else ("finalizer dropped",)
         case c if c == STATES and request.path.endswith("/status"):
-            return ("restored", "report") if b'"Restored"' in request.body else ("report",)
+            words = {"restored": b'"Restored"', "soaked": b'"soakedRevision"'}
+            return (*(step for step, word in words.items() if word in request.body), "report")
         case _:
             return ("state created", "push") if b'"mode":"Apply"' in request.body else ("state created", "safe push")
+
+
+def _asked_to_read(request: Request) -> str:
+    if request.collection == LEASES:
+        return "lease kept"
+    if request.path != request.collection:
+        return "readiness read"
+    return "watch" if "watch" in request.query else "list"
+
+
+def _asked_of_a_status(body: bytes) -> tuple[str, ...]:
+    if b'"carried":["' in body:
+        return ("claim", "policy status")
+    return ("reservation", "policy status") if b'"reserved":["' in body else ("policy status",)
 
 
 def taken(written: Written) -> tuple[str, ...]:
@@ -147,7 +180,7 @@ def taken(written: Written) -> tuple[str, ...]:
             return ("event",)
         case c if c == POLICIES and after:
             held = [FINALIZER in (one.get("metadata", {}).get("finalizers") or []) for one in (before, after)]
-            moved = ("policy status",) if before.get("status") != after.get("status") else ()
+            moved = _status_steps(before, after)
             return (
                 *moved,
                 *{(False, True): ("finalizer set",), (True, False): ("finalizer dropped",)}.get((held[0], held[1]), ()),
@@ -155,13 +188,38 @@ def taken(written: Written) -> tuple[str, ...]:
         case c if c == POLICIES:
             return ("finalizer dropped",)
         case c if c == STATES and before.get("status") != after.get("status") and after:
-            results = find(after, ("status", "groups")) or {}
-            done = any(one["state"] == "Restored" for one in results.values())
-            return ("report", "restored") if done else ("report",)
+            return _report_steps(before, after)
+        case c if c == REVISIONS and after:
+            return _revision_steps(before, after)
+        case c if c == CONFIG_MAPS and after and written.client.startswith("operator"):
+            return ("hold",)
         case c if c == STATES and after:
             return _push_steps(before, after)
         case _:
             return ()
+
+
+def _status_steps(before: Json, after: Json) -> tuple[str, ...]:
+    if before.get("status") == after.get("status"):
+        return ()
+    reserves = set(ledger(after, "reserved")) > set(ledger(before, "reserved"))
+    claims = bool(set(ledger(after, "carried")) - set(ledger(before, "carried")))
+    return ("policy status", *("reservation",) * reserves, *("claim",) * claims)
+
+
+def _report_steps(before: Json, after: Json) -> tuple[str, ...]:
+    old, new = (find(one, ("status", "groups")) or {} for one in (before, after))
+    restored = any(one["state"] == "Restored" for one in new.values())
+    soaked = any(
+        one.get("soakedRevision", "") != (old.get(group) or {}).get("soakedRevision", "") for group, one in new.items()
+    )
+    return ("report", *("restored",) * restored, *("soaked",) * soaked)
+
+
+def _revision_steps(before: Json, after: Json) -> tuple[str, ...]:
+    old, new = verdicts(before), verdicts(after)
+    words = {one["verdict"] for cell, one in new.items() if one != old.get(cell)}
+    return ("revision stored", *("verdict",) * ("Failed" in words), *("proven",) * ("Proven" in words))
 
 
 def _lease_steps(before: dict[str, object], after: dict[str, object]) -> tuple[str, ...]:

@@ -14,20 +14,36 @@ from typing import Any, Final
 
 import msgspec
 
-from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, LEASE_NAME
+from numamigration_agent.events import Tick
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.agents import ModelAgent, SimAgent, StateFolder
 from tests.simulation.clock import Clock, Process
 from tests.simulation.kernels import KINDS, Kind, ModelKernel
 from tests.simulation.network import Network
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import SimOperator
-from tests.simulation.oracle import Oracle
-from tests.simulation.server import CONFIG_MAPS, LEASES, MERGE, NODES, POLICIES, STATES, Request, SimServer
+from tests.simulation.oracle import BrokenPromiseError, Oracle
+from tests.simulation.server import (
+    CONFIG_MAPS,
+    LEASES,
+    MERGE,
+    NODES,
+    POLICIES,
+    REVISIONS,
+    STATES,
+    Request,
+    SimServer,
+)
 from tests.simulation.steps import Coverage, asked_for
 
 OPERATORS: Final = ("operator-0", "operator-1")
 SETTLE_SECONDS: Final = 420.0
 """From the end of trouble to the check: a lease, the longest back-off, a restore deadline, a report interval."""
+SETTLE_TIMES: Final = 9
+"""So often a third of it is added while a rollout is under way: eleven nodes one by one, each with its soak."""
+CLOCK_SECONDS: Final = 20.0  # wrong by so much, a leader that starts may take nodes for silent ones
+KUBELET_SECONDS: Final = 40.0  # of silence, until the node controller says Unknown
+SAMPLE_SECONDS: Final = (1.0, 10.0)  # until an agent looks at its numbers
 GARBAGE_SECONDS: Final = (0.1, 5.0)
 MACHINE_SECONDS_MAX: Final = 60.0
 SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
@@ -65,7 +81,7 @@ class World:
         self.server = SimServer(self.host, self.rng)
         self.coverage = Coverage(self.clock)
         self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
-        self.oracle = Oracle(self.server, frozenset(OPERATORS))
+        self.oracle = Oracle(self.server, frozenset(OPERATORS), on_step=self.coverage.step)
         self.server.observers += [self.oracle.wrote, self.coverage.wrote, self._wrote]
         self.counts: Counter[str] = Counter()
         self.operators = {name: SimOperator(self.clock, self.network, self.rng, name) for name in OPERATORS}
@@ -73,6 +89,7 @@ class World:
         for number in range(nodes):
             self.add_node(number)
         for operator in self.operators.values():
+            operator.on_step = self.coverage.step
             self._start_operator(operator)
 
     def _start_operator(self, operator: SimOperator) -> None:
@@ -81,8 +98,8 @@ class World:
     def _wrote(self, written: Any) -> None:
         self.counts["writes"] += 1
         # Also for a state that is written after its Node is gone: the garbage collector looks at every new object.
-        orphaned = written.collection == NODES and written.after is None
-        if orphaned or (written.collection == STATES and written.before is None):
+        orphaned = written.collection in {NODES, POLICIES} and written.after is None
+        if orphaned or (written.collection in {STATES, REVISIONS} and written.before is None):
             self.clock.after(self.rng.uniform(*GARBAGE_SECONDS), self.server.collect_garbage)
 
     # --- people
@@ -126,13 +143,26 @@ class World:
         self._ask("PATCH", f"{POLICIES}/{name}/status", {"status": None})
 
     def turn_switch(self, word: str) -> None:
-        """Turn the fleet switch; an empty word deletes the ConfigMap."""
+        """Turn the fleet switch; an empty word deletes the ConfigMap, and all holds with it."""
         if not word:
             self._ask("DELETE", f"{CONFIG_MAPS}/{CONTROL_CONFIG_MAP}")
         elif self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) is None:
             self._ask("POST", CONFIG_MAPS, {"metadata": {"name": CONTROL_CONFIG_MAP}, "data": {FLEET_KEY: word}})
         else:
             self._ask("PATCH", f"{CONFIG_MAPS}/{CONTROL_CONFIG_MAP}", {"data": {FLEET_KEY: word}})
+
+    def remove_hold(self) -> None:
+        """Remove the holds of classes, as a person does who has looked into them."""
+        data = find(self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP), ("data",)) or {}
+        keys = [key for key in data if key.startswith(HOLD_KEY_PREFIX)]
+        if keys:
+            self._ask("PATCH", f"{CONFIG_MAPS}/{CONTROL_CONFIG_MAP}", {"data": dict.fromkeys(keys)})
+
+    def delete_revision(self, number: int) -> None:
+        """Delete a ControllerRevision by hand."""
+        names = sorted(self.server.all(REVISIONS))
+        if names:
+            self._ask("DELETE", f"{REVISIONS}/{names[number % len(names)]}")
 
     def delete_state(self, number: int) -> None:
         """Delete a node state by hand."""
@@ -167,7 +197,7 @@ class World:
         node = self.nodes[name]
         if not node.registered:
             labels = {"app": LABELS[number % 2], "topology.kubernetes.io/zone": f"zone-{number % 3}"}
-            self._ask("POST", NODES, {"metadata": {"name": name, "labels": labels}})
+            self._ask("POST", NODES, {"metadata": {"name": name, "labels": labels}, "status": _ready("True")})
             node.registered = True
             self._start_agent(node, self.rng.uniform(0.0, 5.0))
 
@@ -229,6 +259,18 @@ class World:
             self.coverage.fault("node dead")
             node.dead = True
             node.agent.die()
+            self.clock.after(KUBELET_SECONDS, lambda: self._set_ready(node.name, "Unknown"))
+
+    def unready(self, number: int, seconds: float) -> None:
+        """Let a Node not be ready for a while."""
+        node = self.nodes.get(_name(number))
+        if node is not None and node.registered and not node.dead:
+            self.coverage.fault("node not ready")
+            self._set_ready(node.name, "False")
+            self.clock.after(seconds, lambda: None if node.dead else self._set_ready(node.name, "True"))
+
+    def _set_ready(self, name: str, word: str) -> None:
+        self._ask("PATCH", f"{NODES}/{name}", {"status": _ready(word)})
 
     def spoil_kernel(self, number: int, trouble: str) -> None:
         """Let a kernel refuse writes, or its engine corrupt pages or stall."""
@@ -237,6 +279,11 @@ class World:
             self.coverage.fault(f"kernel {trouble}")
             setattr(node.kernel, trouble, True)
             self.oracle.troubled.add(node.name)
+            self._look_soon(node)
+
+    def _look_soon(self, node: SimNode) -> None:
+        if node.agent.alive:
+            node.agent.at(self.clock.now + self.rng.uniform(*SAMPLE_SECONDS), lambda: node.agent.take(Tick()))
 
     def heal_kernel(self, number: int) -> None:
         """Let a kernel be right again; what was found corrupt stays off for this boot."""
@@ -275,6 +322,7 @@ class World:
     def jump_clock(self, who: str, seconds: float) -> None:
         """Set a wall clock wrong."""
         self.coverage.fault("clock jump")
+        self.oracle.clocks_wrong |= abs(seconds) >= CLOCK_SECONDS
         process = self.host if who == "server" else self._process(who)
         if process is not None:
             process.skew += seconds
@@ -334,10 +382,21 @@ class World:
             node.kernel.heal()
             if node.agent.stopped:
                 node.agent.go_on()
+            self._look_soon(node)
         for operator in self.operators.values():
             if operator.stopped:
                 operator.go_on()
         self.pass_time(SETTLE_SECONDS)
+        for _ in range(SETTLE_TIMES):
+            try:
+                self._check_rest()
+            except BrokenPromiseError:
+                self.pass_time(SETTLE_SECONDS / 3)
+            else:
+                return
+        self._check_rest()
+
+    def _check_rest(self) -> None:
         self.oracle.at_rest(frozenset(node.name for node in self.nodes.values() if self._is_well(node)))
 
     def _is_well(self, node: SimNode) -> bool:
@@ -346,3 +405,7 @@ class World:
 
 def _name(number: int) -> str:
     return f"node-{number:02d}"
+
+
+def _ready(word: str) -> Json:
+    return {"conditions": [{"type": "Ready", "status": word}]}

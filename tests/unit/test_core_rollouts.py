@@ -535,6 +535,22 @@ def test_a_rollback_takes_nodes_of_other_cells_back_too() -> None:
     assert world.having(4) == sorted(world.states)
 
 
+def test_a_revision_that_failed_in_one_cell_is_not_shown_as_the_proven_one() -> None:
+    world = Rollout(nodes=8, n00=("V5", "b"), n01=("V5", "b"))
+    world.begin()
+    bad = next(name for name in world.having(4) if name in {"n00", "n01"})
+    for name in world.states:
+        world.report(name, soaked=name != bad)
+    world.pass_time()
+    assert world.stand["provenRevision"]
+
+    world.report(bad, {"offload": FAILED})
+    world.pass_time()
+
+    assert world.stand["phase"] in {"RollingBack", "RolledBack"}
+    assert "provenRevision" not in world.stand
+
+
 def test_nothing_is_taken_back_before_the_verdict_is_stored() -> None:
     """Promise 8."""
     world = Rollout(nodes=8)

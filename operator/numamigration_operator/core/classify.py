@@ -32,7 +32,7 @@ from numamigration_operator.core.objects import (
     WindowView,
 )
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
-from numamigration_operator.core.wishes import Spec, means_same
+from numamigration_operator.core.wishes import GROUPS, Spec, means_same
 
 
 class Verdict(NamedTuple):
@@ -57,7 +57,24 @@ class Report(NamedTuple):
 
     def group(self, group: SettingsGroup) -> GroupResult | None:
         """Return the result of one group, or None."""
-        return next((result for name, result in self.groups if name is group), None)
+        for name, result in self.groups:
+            if name is group:
+                return result
+        return None
+
+    def tells_the_same(self, status: StateStatus) -> bool:
+        """Return whether a status says the same, numbers aside; nothing is made of it for that."""
+        return (
+            status.observed_revision == self.observed_revision
+            and status.observed_generation == self.observed_generation
+            and (status.reported_at is not None or status.observed_revision is not None)
+            and len(status.groups) == len(self.groups)
+            and all(status.groups.get(group) == result for group, result in self.groups)
+            and status.window == self.window
+            and status.verification == self.verification
+            and status.plans == self.plans
+            and is_drifted(status) == self.drifted
+        )
 
 
 class Progress(NamedTuple):
@@ -113,6 +130,7 @@ class NodeFacts(NamedTuple):
 
 
 Result = GroupResult | PlanView
+Share = Callable[[tuple[SettingsGroup, GroupResult]], tuple[SettingsGroup, GroupResult]]
 Results = tuple[tuple[str, Result | None], ...]
 
 UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
@@ -128,22 +146,26 @@ SWITCH_REASONS: Final = {
 """Why nodes wait, and why a policy does not get on."""
 
 
-def report_of(status: StateStatus) -> Report | None:
-    """Return what the agent says; None when it never spoke."""
+def report_of(status: StateStatus, share: Share = lambda result: result) -> Report | None:
+    """Return what the agent says, with results that nodes share; None when it never spoke."""
     if status.reported_at is None and status.observed_revision is None:
         return None
-    drifted = any(c.type == NodeCondition.DRIFTED and c.status == ConditionStatus.TRUE for c in status.conditions)
-    groups = tuple((group, status.groups[group]) for group in SettingsGroup if group in status.groups)
+    groups = tuple([share((group, status.groups[group])) for group in GROUPS if group in status.groups])
     return Report(
         observed_generation=status.observed_generation,
         observed_revision=status.observed_revision,
         groups=groups,
         plans=status.plans,
-        drifted=drifted,
+        drifted=is_drifted(status),
         statistics=status.statistics,
         verification=status.verification,
         window=status.window,
     )
+
+
+def is_drifted(status: StateStatus) -> bool:
+    """Return whether the agent says that somebody else changed a knob."""
+    return any(one.type == NodeCondition.DRIFTED and one.status == ConditionStatus.TRUE for one in status.conditions)
 
 
 class Case(NamedTuple):
@@ -168,11 +190,19 @@ class Case(NamedTuple):
 def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
     """Return the count that `node`, selected by `policy`, belongs to."""
     case = Case(policy, node, *_said(policy, node), node.progress.get(policy.uid, ARRIVED))
-    return next((verdict for check in CHECKS if (verdict := check(case)) is not None), None) or _ready(case)
+    for check in CHECKS:
+        verdict = check(case)
+        if verdict is not None:
+            return verdict
+    return _ready(case)
 
 
 def _overridden(case: Case) -> Verdict | None:
-    policy, resolution = case.policy, case.node.resolution
+    return overridden(case.policy, case.node.resolution)
+
+
+def overridden(policy: PolicyFacts, resolution: Resolution) -> Verdict | None:
+    """Return the verdict on all nodes with this resolution when the policy wins nothing there; None when it does."""
     if policy.mode is PolicyMode.PLAN:
         if policy.uid in resolution.blocked:
             return Verdict(NodeBucket.OVERRIDDEN, Reason.OVERRIDDEN, _losses(resolution, policy))

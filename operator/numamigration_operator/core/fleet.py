@@ -23,33 +23,42 @@ from typing import Final, NamedTuple
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import POLICY_UID_LABEL, NodeBucket, Reason, Release, SettingsGroup
 from numamigration_operator.core.class_hold import Hold, hold_write
-from numamigration_operator.core.classify import NodeFacts, Verdict, classify, plan_outcome
+from numamigration_operator.core.classify import NodeFacts, Verdict
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
-from numamigration_operator.core.fleet_switch import Control, under_switch, withheld
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_rollout import Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
+from numamigration_operator.core.pool import POOL_VALUES_MAX
 from numamigration_operator.core.progress import (
     Case,
+    has_all,
     is_held_back,
     is_strange,
-    observe_of,
     place_of,
     progress_of,
     turn_of,
     watches_readiness,
 )
-from numamigration_operator.core.render import Turn, is_safe, observed, render
+from numamigration_operator.core.render import Turn, is_safe
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
 from numamigration_operator.core.revisions import Revision, read_revision
 from numamigration_operator.core.rollout import NOWHERE, Place, Stage
-from numamigration_operator.core.selectors import selects
+from numamigration_operator.core.selectors import keys_of, selects
+from numamigration_operator.core.settling import Given, Wanted, WantedSpecs, contribution, outline
 from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, Writer, revision_of, spec_document, spec_replacement
+from numamigration_operator.core.wishes import (
+    Spec,
+    Writer,
+    revision_of,
+    sources_of,
+    spec_document,
+    spec_replacement,
+)
 
 TOMBSTONES_MAX: Final = 1024  # deleted policies whose late events are still ignored
 DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may be back on the same boot
@@ -57,6 +66,9 @@ NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
 ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
 READINESS_SECONDS: Final = 15.0  # between two reads of one Node; kubelets report every 10 s, and leases every 10 s
 NO_TURN: Final = Turn()
+UNSEEN: Final = Contribution(
+    Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
+)  # of a policy that selects it no more
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +106,7 @@ class Fleet:
             settings.status_interval_seconds, settings.statistics_interval_seconds, settings.reserve_interval_seconds
         )
         self._pools = Pools()
+        self._wanted = WantedSpecs(self._pools)
         self._policies: dict[str, PolicyRecord] = {}
         self._uids: dict[str, str] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -102,6 +115,8 @@ class Fleet:
         self._resisting: dict[str, None] = {}  # nodes whose spec has another content than its revision says
         self._ranked: tuple[PolicyFacts, ...] = ()
         self._resolutions: dict[tuple[str, ...], Resolution] = {}
+        self._matches: dict[tuple[str | None, ...], Resolution] = {}  # by the values of the labels that are asked for
+        self._asked: tuple[str, ...] = ()  # keys of these labels
         self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
@@ -195,6 +210,7 @@ class Fleet:
         """Take in one Node; cheap when uid and labels are known."""
         meta = node.metadata
         record = self._record(meta.name)
+        before = (record.uid, record.selected, record.zone)
         relabelled = record.take_labels(meta.labels, self._pools)
         if record.uid == meta.uid and not relabelled:
             return
@@ -203,6 +219,8 @@ class Fleet:
             record.forget_open_write()
         record.selected = selects(self._settings.agent_node_selector, meta.labels)
         self._unmatched[meta.name] = None
+        if before != (record.uid, record.selected, record.zone):
+            self._mark(record)
 
     def node_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a Node is gone: it counts nowhere and gets no writes."""
@@ -213,7 +231,7 @@ class Fleet:
         record.forget_open_write()
         self._unmatched.pop(name, None)
         self._dirty.pop(name, None)
-        self._contribute(record, {})
+        self._contribute(record, {}, None)
         self._stand(record, {})
         self._stops.forget(name)
         self._hold(record, frozenset())
@@ -231,7 +249,8 @@ class Fleet:
     def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
         """Take in one node state."""
         record = self._record(state.metadata.name)
-        if record.name not in self._dirty and not record.is_lost and record.take_numbers(state, now):
+        is_quiet = record.name not in self._dirty and not record.is_lost
+        if is_quiet and record.take_numbers(state, now):
             self._renumber(record)
             return
         record.take_state(state, now, wall, self._pools)
@@ -240,13 +259,15 @@ class Fleet:
 
     def _renumber(self, record: NodeRecord) -> None:
         """Count the numbers of a node of which nothing else moved, as almost every report is."""
-        statistics = record.report.statistics if record.report is not None else None
-        for uid, old in record.contributions.items():
-            policy = self._policies.get(uid)
-            if policy is None or old.statistics is None or statistics is None or old.statistics == statistics:
-                continue
-            record.contributions[uid] = old._replace(statistics=statistics)
-            policy.tally.renumber(old.statistics, statistics)
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)  # numbers count for nobody else
+        uid = winner.uid if winner is not None else ""
+        policy, old = self._policies.get(uid), record.contributions.get(uid)
+        if policy is None or old is None or old.statistics is None or record.report is None:
+            return
+        new = record.report.statistics
+        if old.statistics != new:
+            record.contributions[uid] = Contribution(old.verdict, old.drifted, old.losses, new, old.plan)
+            policy.tally.renumber(old.statistics, new)
             policy.sums_moved = True
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
@@ -530,14 +551,18 @@ class Fleet:
             facts = (record.facts for record in self._policies.values())
             self._ranked = tuple(sorted((one for one in facts if not one.deleting), key=lambda one: one.rank))
             self._resolutions.clear()
+            self._wanted.forget()
+            self._matches.clear()
+            self._asked = tuple(sorted({key for facts in self._ranked for key in keys_of(facts.selector)}))
             self._unmatched.update(dict.fromkeys(self._touched_by_edits()))
             self._edited.clear()
         for name in self._unmatched:
             record = self._nodes[name]
-            labels = record.labels
-            record.matched = tuple(facts.uid for facts in self._ranked if selects(facts.selector, labels))
-            record.resolution = self._resolution(record.matched)
-            self._dirty[name] = None
+            resolution = self._resolution(record.labels)
+            if resolution is not record.resolution:  # other labels may have moved
+                record.matched = tuple(policy.uid for policy in resolution.policies)
+                record.resolution = resolution
+                self._dirty[name] = None
         self._unmatched.clear()
 
     def _touched_by_edits(self) -> Iterator[str]:
@@ -549,8 +574,18 @@ class Fleet:
             if not self._edited.keys().isdisjoint(record.matched) or any(selects(f.selector, labels) for f in edited):
                 yield name
 
-    def _resolution(self, uids: tuple[str, ...]) -> Resolution:
-        """Return the resolution of a set of policies; most nodes share a few."""
+    def _resolution(self, labels: Mapping[str, str]) -> Resolution:
+        """Return the resolution of the policies that select these labels; most nodes share a few."""
+        asked = tuple([labels.get(key) for key in self._asked])
+        known = self._matches.get(asked)
+        if known is None:
+            if len(self._matches) >= POOL_VALUES_MAX:
+                self._matches.clear()
+            uids = tuple(facts.uid for facts in self._ranked if selects(facts.selector, labels))
+            known = self._matches[asked] = self._resolution_of(uids)
+        return known
+
+    def _resolution_of(self, uids: tuple[str, ...]) -> Resolution:
         known = self._resolutions.get(uids)
         if known is None:
             known = self._resolutions[uids] = resolve(self._policies[uid].facts for uid in uids)
@@ -565,42 +600,48 @@ class Fleet:
         resolution = record.resolution if record.selected else NOTHING_WISHED
         stop = self._stops.stop(record)
         turns = {uid: turn_of(record, self._policies[uid].rollout, won, stop) for uid, won in resolution.won.items()}
-        wished = render(resolution, record.base, record.restored, lambda policy: turns[policy.uid])
-        wanted = self._wanted(record, wished, turns)
-        asked = {uid: turn.goal.wishes or self._policies[uid].facts.wishes for uid, turn in turns.items()}
-        write = None if is_strange(record, wanted, asked) else self._open_write(record, wanted, revision_of(wanted))
+        wanted = self._wanted(
+            Given(
+                resolution,
+                record.base,
+                record.restored,
+                tuple(turns.values()),
+                self._stops.control.switch,
+                self._stops.verify_epoch(record),
+            )
+        )
+        write = None if self._is_strange(record, wanted.spec, turns) else self._open_write(record, wanted)
         if write is not None and not write.safe:
             for uid in (uid for uid, turn in turns.items() if turn.admitted):
                 self._policies[uid].rollout.pushed(record.name)
-        held = (*record.spec.groups, *record.base.groups)
-        self._hold(record, frozenset(wish.source.uid for _, wish in held))
+        self._hold(record, sources_of(record.spec) | sources_of(record.base))
         unproven = record.unproven_sources()
         cases = [
             Case(
                 record,
                 policy.rollout,
                 turns.get(uid, NO_TURN),
-                resolution.won.get(uid, ()),
-                wanted,
+                won := resolution.won.get(uid, ()),
+                wanted.spec,
+                has_all(wanted.spec, won, policy.facts.wishes),
                 uid in unproven or is_held_back(record, policy.rollout),
                 stop,
             )
             for uid in turns.keys() | unproven
             if (policy := self._policies.get(uid)) is not None
         ]
-        self._count(record, wished, wanted, cases, now)
+        self._count(record, wanted, cases, now)
         self._set_alarm(record, now)
         return write
 
-    def _wanted(self, record: NodeRecord, wished: Spec, turns: Mapping[str, Turn]) -> Spec:
-        """Return what a node shall have once all that stands above policies has had its say."""
-        before = record.base
-        switched = under_switch(self._stops.control.switch, before, wished, record.restored)
-        admitted = [self._policies[uid].facts for uid, turn in turns.items() if turn.admitted and turn.goal.soak]
-        watched = observed(before, switched, observe_of(admitted))
-        return self._pools.spec(watched._replace(verify_epoch=self._stops.verify_epoch(record)))
+    def _is_strange(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn]) -> bool:
+        if record.resisted is None:
+            return False
+        asked = {uid: turn.goal.wishes or self._policies[uid].facts.wishes for uid, turn in turns.items()}
+        return is_strange(record, wanted, asked)
 
-    def _open_write(self, record: NodeRecord, wanted: Spec, revision: str) -> Write | None:
+    def _open_write(self, record: NodeRecord, decided: Wanted) -> Write | None:
+        wanted, revision = decided.spec, decided.revision
         if record.uid is None or not record.needs(revision):
             return None
         if record.cannot_be_created:
@@ -616,12 +657,12 @@ class Fleet:
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, writer=self._writer)
         return Write(key, body, safe=safe)
 
-    def _count(self, record: NodeRecord, wished: Spec, wanted: Spec, cases: list[Case], now: float) -> None:
+    def _count(self, record: NodeRecord, wanted: Wanted, cases: list[Case], now: float) -> None:
         progress = {case.uid: progress_of(case) for case in cases}
         facts = NodeFacts(
             agent_expected=record.selected,
             resolution=record.resolution,
-            wanted=wanted,
+            wanted=wanted.spec,
             planned=frozenset((plan.source.uid, plan.source.generation) for plan in record.spec.plans),
             reported=record.reported,
             report=record.report if record.selected else None,
@@ -629,15 +670,14 @@ class Fleet:
             now=now,
             skew=record.skew,
             switch=self._stops.control.switch,
-            withheld=withheld(wished, wanted),
+            withheld=wanted.withheld,
             progress=progress,
         )
-        contributions = {one.uid: self._contribution(one, facts) for one in record.resolution.policies}
-        self._contribute(record, contributions)
+        others = outline(record.resolution).others
+        self._contribute(record, {policy.uid: contribution(policy, facts) for policy in others}, record.resolution)
         self._stops.note(record)
-        silent = Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
-        verdicts = {uid: one.verdict for uid, one in contributions.items()}
-        self._stand(record, {c.uid: place_of(c, verdicts.get(c.uid, silent), progress[c.uid]) for c in cases})
+        counted = record.contributions
+        self._stand(record, {c.uid: place_of(c, counted.get(c.uid, UNSEEN).verdict, progress[c.uid]) for c in cases})
 
     # Held classes
 
@@ -671,34 +711,25 @@ class Fleet:
                 policy.rollout.book.replace(record.name, old, new)
                 policy.touched = True
 
-    def _contribution(self, policy: PolicyFacts, node: NodeFacts) -> Contribution:
-        resolution, report = node.resolution, node.report
-        losses = resolution.losses.get(policy.uid, ())
-        if report is None:
-            verdict = classify(policy, node)
-            return Contribution(verdict, losses=losses, plan=plan_outcome(policy, node, verdict))
-        verdict = classify(policy, node)
-        return Contribution(
-            verdict=verdict,
-            plan=plan_outcome(policy, node, verdict),
-            drifted=report.drifted and policy.uid in resolution.won,
-            losses=losses,
-            statistics=report.statistics if resolution.winners.get(SettingsGroup.OFFLOAD) is policy else None,
-        )
-
-    def _contribute(self, record: NodeRecord, contributions: dict[str, Contribution]) -> None:
-        """Count the node by difference."""
-        before, record.contributions = record.contributions, contributions
-        for uid in before.keys() | contributions.keys():
-            old, new = before.get(uid), contributions.get(uid)
+    def _contribute(
+        self, record: NodeRecord, others: Mapping[str, Contribution], resolution: Resolution | None
+    ) -> None:
+        """Count the node by difference: while its resolution stands, only for policies that win something there."""
+        before = record.contributions
+        if resolution is not None and record.counted is resolution:
+            moved: Iterable[str] = others
+            record.contributions = {**before, **others}
+        else:
+            losers = outline(resolution).losers if resolution is not None else {}
+            record.contributions = {**losers, **others}
+            moved = before.keys() | record.contributions.keys()
+        record.counted = resolution
+        buckets = [one.verdict.bucket for one in others.values()]
+        record.is_lost, record.is_failed = NodeBucket.UNREACHABLE in buckets, NodeBucket.FAILED in buckets
+        for uid in moved:
             policy = self._policies.get(uid)
-            if old == new or policy is None:
-                continue
-            policy.tally.replace(record.name, old, new)
-            if old is None or new is None or old._replace(statistics=new.statistics) != new:
-                policy.touched = True
-            if (old and old.statistics) != (new and new.statistics):
-                policy.sums_moved = True
+            if policy is not None:
+                policy.count(record.name, before.get(uid), record.contributions.get(uid))
 
     def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
         """Keep for each policy which nodes still have a group of it."""
@@ -716,8 +747,11 @@ class Fleet:
         """Ring when the agent's silence passes the next deadline; a report moves it, which is seen when it rings."""
         if record.report is None:
             return
-        deadlines = (record.silent_since + policy.deadline_seconds for policy in record.resolution.policies)
-        alarm = min((deadline for deadline in deadlines if deadline > now), default=math.inf)
+        seconds = outline(record.resolution).deadlines
+        if record.alarm is not None and seconds and record.alarm <= record.silent_since + seconds[0]:
+            return
+        deadlines = (record.silent_since + one for one in seconds)
+        alarm = next((deadline for deadline in deadlines if deadline > now), math.inf)
         if math.isinf(alarm) or (record.alarm is not None and record.alarm <= alarm):
             return
         record.alarm = alarm

@@ -13,9 +13,9 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import GroupState, NodeBucket, SettingsGroup
+from numamigration_api.vocabulary import GroupState, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
-from numamigration_operator.core.objects import GroupResult, StateObject
+from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus
 from numamigration_operator.core.pool import Pool
 from numamigration_operator.core.render import is_safe_wish
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
@@ -56,11 +56,9 @@ class Pools:
         groups = tuple((group, self.wishes(wish)) for group, wish in spec.groups)
         return self.specs(spec._replace(groups=groups))
 
-    def report(self, report: Report | None) -> Report | None:
+    def report(self, status: StateStatus) -> Report | None:
         """Return the report, made of shared results."""
-        if report is None:
-            return None
-        return report._replace(groups=tuple(self.results(result) for result in report.groups))
+        return report_of(status, self.results)
 
 
 class NodeRecord:
@@ -81,6 +79,10 @@ class NodeRecord:
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
+        contributions: by policy uid, how it counts.
+        counted: the resolution by which it counts so.
+        is_lost: it counts as unreachable for a policy.
+        is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
         ready: what the Node's Ready condition said when it was read last; None when it was not.
@@ -92,8 +94,11 @@ class NodeRecord:
         "alarm",
         "cell",
         "contributions",
+        "counted",
         "generation",
         "holds",
+        "is_failed",
+        "is_lost",
         "leader_epoch",
         "matched",
         "name",
@@ -125,6 +130,8 @@ class NodeRecord:
         self.selected = False
         self.matched: tuple[str, ...] = ()
         self.resolution: Resolution = NOTHING_WISHED
+        self.counted: Resolution | None = None
+        self.is_lost = self.is_failed = False
         self.contributions: dict[str, Contribution] = {}
         self.holds: frozenset[str] = frozenset()
         self.places: dict[str, Place] = {}
@@ -175,12 +182,10 @@ class NodeRecord:
     @property
     def zone(self) -> str:
         """The zone that its labels name."""
-        return next((value for key, value in self._labels if key == ZONE_LABEL), "")
-
-    @property
-    def is_lost(self) -> bool:
-        """It counts as unreachable for a policy."""
-        return any(one.verdict.bucket is NodeBucket.UNREACHABLE for one in self.contributions.values())
+        for key, value in self._labels:
+            if key == ZONE_LABEL:
+                return value
+        return ""
 
     @property
     def is_open(self) -> bool:
@@ -189,13 +194,13 @@ class NodeRecord:
 
     def unproven_sources(self) -> frozenset[str]:
         """Return the uids of policies that have something here, shown or on its way, that has not soaked."""
-        specs = (self.spec,) if self.open_spec is None else (self.spec, self.open_spec)
-        return frozenset(
+        wishes = self.spec.groups if self.open_spec is None else (*self.spec.groups, *self.open_spec.groups)
+        unproven = [
             wish.source.uid
-            for spec in specs
-            for group, wish in spec.groups
+            for group, wish in wishes
             if not is_safe_wish(group, wish) and not self._is_settled(group, wish)
-        )
+        ]
+        return frozenset(unproven)
 
     def has_soaked(self, group: SettingsGroup, wish: Wish) -> bool:
         """Return whether a wish was in force here for as long as was asked for."""
@@ -233,18 +238,17 @@ class NodeRecord:
         meta, status, known = state.metadata, state.status, self.report
         if known is None or meta.generation != self.generation or meta.uid != self.state_uid or self.open_revisions:
             return False
-        report = report_of(status)
-        if report is None or report._replace(statistics=known.statistics) != known or not self._owned_alike(state):
+        if not known.tells_the_same(status) or not self._owned_alike(state):
             return False
-        self.report = report if report == known else known._replace(statistics=report.statistics)
+        self.report = known._replace(statistics=status.statistics)
         if status.reported_at != self.reported_at:
             self.reported_at, self.silent_since = status.reported_at, now
         return True
 
     def _owned_alike(self, state: StateObject) -> bool:
-        cell = self.cell if self.cell is not None else NO_CELL
-        same_cell = (state.status.dialect, state.status.hardware_class) == cell
-        return same_cell and tuple(owner.uid for owner in state.metadata.owner_references) == self.owners
+        cell, status = self.cell if self.cell is not None else NO_CELL, state.status
+        same_cell = status.dialect == cell.dialect and status.hardware_class == cell.hardware_class
+        return same_cell and tuple([owner.uid for owner in state.metadata.owner_references]) == self.owners
 
     def take_state(self, state: StateObject, now: float, wall: datetime, pools: Pools) -> None:
         """Take in the node state as the API server shows it."""
@@ -262,8 +266,9 @@ class NodeRecord:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - _age(state.status_stored_at, wall)
         cell = Cell(state.status.dialect, state.status.hardware_class)
-        self.cell = pools.cells(cell) if cell.dialect else None
-        self.report = pools.report(report_of(state.status))
+        if cell != self.cell:
+            self.cell = pools.cells(cell) if cell.dialect else None
+        self.report = pools.report(state.status)
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:
             # Of a revision that came back, an old report may still stand there: the agent may be at what came between.
             current = self.report.observed_generation == self.generation

@@ -276,7 +276,7 @@ class PlanWishView(Struct, frozen=True):
     accepted_risks: tuple[AcceptedRisk, ...] = ()
 
 
-class Observe(Struct, frozen=True):
+class Observe(Struct, frozen=True, cache_hash=True):
     """What the agent watches after a change."""
 
     soak_seconds: int = 0

@@ -36,7 +36,7 @@ from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, 
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
-from numamigration_operator.core.tally import Tally
+from numamigration_operator.core.tally import Contribution, Tally
 
 COLLECT_SECONDS: Final = 0.25  # one edit moves many nodes; a person still sees it at once
 CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING, Reason.PAUSED})
@@ -119,6 +119,16 @@ class PolicyRecord:
         self._announced = find_ready(policy.status.conditions)
         self._announced_phase = policy.status.rollout.phase if policy.status.rollout is not None else None
 
+    def count(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
+        """Count a node as `new` where it was counted as `old`; None is a node that is not selected."""
+        if old is new or old == new:
+            return
+        self.tally.replace(node, old, new)
+        if old is None or new is None or not old.says_the_same(new):
+            self.touched = True
+        if (old and old.statistics) != (new and new.statistics):
+            self.sums_moved = True
+
     # What the API server shows
 
     def is_stale(self, policy: PolicyObject) -> bool:
@@ -143,7 +153,7 @@ class PolicyRecord:
         )
         if not changed:
             self.facts = was
-        self.rollout.facts = self.facts
+        self.rollout.take_policy(self.facts)
         self.touched = self.touched or changed
         return changed
 

@@ -107,6 +107,10 @@ class Goal(NamedTuple):
     soak: bool = True
     undoing: bool = False
 
+    def __hash__(self) -> int:
+        """By the wishes as an object, which nodes share."""
+        return hash((id(self.wishes), self.revision))
+
 
 KEEP: Final = Goal(None)
 
@@ -132,6 +136,8 @@ class Stand(NamedTuple):
 class PolicyRollout:
     """The rollout of one policy.
 
+    What is asked of it for each node is kept until something of it moves (`_moved`).
+
     Attributes:
         book: where its nodes stand.
         revisions: those that are stored, by name.
@@ -144,7 +150,11 @@ class PolicyRollout:
 
     __slots__ = (
         "_chosen",
+        "_current",
+        "_failures",
+        "_goals",
         "_granted",
+        "_judged_at",
         "_looked_at",
         "_open_ledger",
         "_open_revisions",
@@ -162,11 +172,11 @@ class PolicyRollout:
     )
 
     def __init__(self, facts: PolicyFacts, reserve_seconds: float) -> None:
-        self.facts = facts
         self._reserve_seconds = reserve_seconds
         self.book = Book()
         self.revisions: dict[str, Revision] = {}
         self.ledger = Ledger()
+        self.take_policy(facts)
         self.claimed = self.fresh = self.history_known = False
         self.phase_stored = ""
         self._open_ledger: Ledger | None = None
@@ -176,6 +186,22 @@ class PolicyRollout:
         self._chosen: frozenset[str] = frozenset()
         self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
+
+    def take_policy(self, facts: PolicyFacts) -> None:
+        """Take in the policy as it is now."""
+        self.facts = facts
+        self._moved()
+
+    def _moved(self) -> None:
+        """Forget what was made of policy, ledger and revisions."""
+        current = next((one for one in self.revisions.values() if one.id == self.facts.revision), None)
+        generation, records = self.facts.generation, current.cells.values() if current is not None else ()
+        self._current = current
+        self._failures = tuple(
+            one for one in records if one.verdict is CellVerdict.FAILED and one.generation >= generation
+        )
+        self._goals: dict[tuple[Cell, tuple[SettingsGroup, ...], bool], Goal] = {}
+        self._judged_at: tuple[int, int] | None = None  # version of the book, and matched nodes
 
     # What the API server shows
 
@@ -193,6 +219,7 @@ class PolicyRollout:
         self.fresh = claimed and (self.fresh or (not self.claimed and was == NO_LEDGER))
         self.claimed = claimed
         self.phase_stored = (view.phase or "") if view is not None else ""
+        self._moved()
         if self.ledger == self._open_ledger:
             self._open_ledger = None
         return before ^ self._admitted()
@@ -207,23 +234,27 @@ class PolicyRollout:
         self.revisions[revision.name] = revision
         if self._open_revisions.get(revision.name) == revision._replace(uid=""):
             del self._open_revisions[revision.name]
+        self._moved()
         return before is None or before.cells != revision.cells
 
     def drop_revision(self, name: str) -> bool:
         """Take in that a revision is gone; return whether nodes have to be decided anew."""
         self._open_revisions.pop(name, None)
-        return self.revisions.pop(name, None) is not None
+        known = self.revisions.pop(name, None)
+        self._moved()
+        return known is not None
 
     def forget_open_revision(self, name: str) -> None:
         """Take in that the write of a revision did not stick."""
         self._open_revisions.pop(name, None)
+        self._moved()
 
     # Revisions
 
     @property
     def current(self) -> Revision | None:
         """The stored revision that the policy asks for."""
-        return next((one for one in self.revisions.values() if one.id == self.facts.revision), None)
+        return self._current
 
     def is_proven(self, cell: Cell) -> bool:
         """Return whether the policy's revision went well in a cell."""
@@ -233,9 +264,7 @@ class PolicyRollout:
     @property
     def failures(self) -> tuple[CellRecord, ...]:
         """Where the policy's revision failed, since the policy was last edited."""
-        current, generation = self.current, self.facts.generation
-        records = current.cells.values() if current is not None else ()
-        return tuple(one for one in records if one.verdict is CellVerdict.FAILED and one.generation >= generation)
+        return self._failures
 
     @property
     def has_failed(self) -> bool:
@@ -249,10 +278,9 @@ class PolicyRollout:
     def way_back(self, cell: Cell) -> Revision | None:
         """Return the last revision that went well in a cell, other than the policy's own."""
         others = (one for one in self.revisions.values() if one.id != self.facts.revision and one.is_proven(cell))
-        good = (one for one in others if all(r.verdict is CellVerdict.PROVEN for r in one.cells.values()))
-        return max(good, key=lambda one: one.number, default=None)
+        return max(filter(_went_well, others), key=lambda one: one.number, default=None)
 
-    def goal(self, cell: Cell | None, won: Collection[SettingsGroup], *, has_content: bool) -> Goal:
+    def goal(self, cell: Cell | None, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
         """Return what a node of a cell shall have.
 
         Args:
@@ -264,6 +292,13 @@ class PolicyRollout:
             return KEEP
         if not self.history_known:  # nobody can tell yet where to go back to; nothing unsafe is admitted
             return KEEP if self.has_failed else Goal(self.facts.wishes, self.facts.revision)
+        key = (cell, won, has_content)
+        known = self._goals.get(key)
+        if known is None:
+            known = self._goals[key] = self._goal(cell, won, has_content=has_content)
+        return known
+
+    def _goal(self, cell: Cell, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
         if self.has_failed:
             return self._goal_after_failure(cell, has_content=has_content)
         back = None if has_content or self.is_proven(cell) else self.way_back(cell)
@@ -310,6 +345,10 @@ class PolicyRollout:
         """Yield what has to be stored or deleted of the revisions; `why` says why a node failed."""
         if not self.history_known:
             return
+        looked_at = (self.book.version, matched)
+        if looked_at == self._judged_at:
+            return
+        self._judged_at = looked_at
         wanted = self._wanted_revision(matched, wall, why)
         if wanted is not None and self._known(wanted.name) != wanted._replace(uid=""):
             self._open_revisions[wanted.name] = wanted._replace(uid="")
@@ -317,6 +356,7 @@ class PolicyRollout:
         needed = frozenset({self.facts.revision, self.ledger.revision})
         for one in expendable(self.revisions.values(), needed):
             del self.revisions[one.name]
+            self._moved()
             yield deletion_write(one)
 
     def _known(self, name: str) -> Revision | None:
@@ -369,9 +409,20 @@ class PolicyRollout:
         is_edited = self.ledger.revision != self.facts.revision
         if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
             return self.ledger
+        if self._is_idle:
+            self._chosen = frozenset()
+            return self.ledger
         if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
             self._looked_at = now
         return self._wanted_ledger(stand, wall)
+
+    @property
+    def _is_idle(self) -> bool:
+        """There is nobody to reserve, nobody to drop, and nothing to begin."""
+        facts, ledger = self.facts, self.ledger
+        begun = ledger.revision == facts.revision and facts.mode is not PolicyMode.PLAN
+        again = ledger.generation != facts.generation and self.phase_stored in FAILED_PHASES
+        return begun and not again and not ledger.reserved and not ledger.carried and not self.book.waiting
 
     def has_news(self, ledger: Ledger) -> bool:
         """Return whether a ledger is worth a write of its own, which only succeeds onto the status as it was seen."""
@@ -464,8 +515,7 @@ class PolicyRollout:
         )
 
     def _last_proven(self) -> str | None:
-        good = (one for one in self.revisions.values() if any(map(one.is_proven, one.cells)))
-        newest = max(good, key=lambda one: one.number, default=None)
+        newest = max(filter(_went_well, self.revisions.values()), key=lambda one: one.number, default=None)
         return newest.id if newest is not None else None
 
     def phase(self, ledger: Ledger, wall: datetime) -> RolloutPhase:
@@ -509,6 +559,11 @@ class PolicyRollout:
         if not left:
             return self.message()
         return shorten(f"{self.message()}; {len(left)} nodes still have it, for example {min(left)}")
+
+
+def _went_well(revision: Revision) -> bool:
+    """Return whether a revision was proven somewhere, and failed nowhere."""
+    return bool(revision.cells) and all(one.verdict is CellVerdict.PROVEN for one in revision.cells.values())
 
 
 def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:

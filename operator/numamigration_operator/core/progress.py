@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -32,7 +32,7 @@ NO_NUMBERS: Final[Mapping[str, Any]] = {}
 SOAKING: Final = Progress(soaking=True)
 
 
-def turn_of(record: NodeRecord, rollout: PolicyRollout, won: Collection[SettingsGroup], stop: Stop) -> Turn:
+def turn_of(record: NodeRecord, rollout: PolicyRollout, won: tuple[SettingsGroup, ...], stop: Stop) -> Turn:
     """Return what a rollout says of a node on which its policy wins these groups."""
     goal = rollout.goal(record.cell, won, has_content=_has_content(record.base, rollout.facts.uid))
     if goal.wishes is None or stop.holds(goal, won):
@@ -65,7 +65,8 @@ def _is_ineffective(record: NodeRecord) -> bool:
 
 
 def _limit(policy: PolicyFacts, metric: GuardrailMetric) -> str | None:
-    return next((one.max for one in policy.rollout.guardrails if one.metric is metric), None)
+    guardrails = policy.rollout.guardrails
+    return next((one.max for one in guardrails if one.metric is metric), None) if guardrails else None
 
 
 def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
@@ -88,6 +89,7 @@ class Case(NamedTuple):
     Attributes:
         won: the groups that the policy wins there.
         spec: what the node has, or will have.
+        has_revision: the node has what the policy asks for now.
         unproven: something of the policy there counts in its budget, whoever is silent.
         stop: what keeps pushes from the node.
     """
@@ -97,6 +99,7 @@ class Case(NamedTuple):
     turn: Turn
     won: tuple[SettingsGroup, ...]
     spec: Spec
+    has_revision: bool
     unproven: bool
     stop: Stop
 
@@ -106,15 +109,15 @@ class Case(NamedTuple):
         return self.rollout.facts.uid
 
     @property
-    def has_revision(self) -> bool:
-        """The node has what the policy asks for now."""
-        return all(_has(self.spec.wish(group), self.rollout.facts.wishes[group]) for group in self.won)
-
-    @property
     def has_goal(self) -> bool:
         """The node has what it shall have."""
         wishes = self.turn.goal.wishes
         return wishes is not None and all(_has(self.spec.wish(group), wishes.get(group)) for group in self.won)
+
+
+def has_all(spec: Spec, won: Iterable[SettingsGroup], wishes: Mapping[SettingsGroup, Wish]) -> bool:
+    """Return whether a spec has what a policy asks for in the groups that it wins."""
+    return all(_has(spec.wish(group), wishes[group]) for group in won)
 
 
 def _has(now: Wish | None, wanted: Wish | None) -> bool:
@@ -202,23 +205,27 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
-    record, rollout = case.record, case.rollout
+    record = case.record
     unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
-    here = Place(
+    return Place(
+        stage=_stage(case, verdict),
         cell=record.cell,
         zone=record.zone,
         unproven=unproven,
         at_revision=bool(case.won) and case.has_revision,
         values=progress.values if unproven else (),
     )
-    if record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
-        return here
-    goal = case.turn.goal
-    if here.at_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
-        return here._replace(stage=_outcome(case, verdict))
+
+
+def _stage(case: Case, verdict: Verdict) -> Stage:
+    rollout, goal = case.rollout, case.turn.goal
+    if case.record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+        return Stage.OUT
+    if case.has_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
+        return _outcome(case, verdict)
     if goal.wishes is None or case.has_goal or _is_kept_away(case):
-        return here
-    return here._replace(stage=_queue(goal, rollout))
+        return Stage.OUT
+    return _queue(goal, rollout)
 
 
 def _is_kept_away(case: Case) -> bool:

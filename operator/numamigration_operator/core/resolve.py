@@ -94,6 +94,10 @@ class Resolution(NamedTuple):
     plan_wishes: tuple[PlanWish, ...] = ()
     blocked: frozenset[str] = frozenset()
 
+    def __hash__(self) -> int:
+        """Nodes share a few of them; what is made of one is found by the object."""
+        return id(self)
+
 
 NOTHING_WISHED = Resolution((), {}, {}, {}, ())
 

@@ -129,18 +129,21 @@ class Book:
         unproven: nodes that count in the budget.
         at_revision: nodes whose spec has the revision.
         values: by unproven node, what guardrails watch.
+        version: grows with every change.
     """
 
-    __slots__ = ("at_revision", "cells", "unproven", "values")
+    __slots__ = ("at_revision", "cells", "unproven", "values", "version")
 
     def __init__(self) -> None:
         self.cells: dict[Cell, CellBook] = {}
         self.unproven: set[str] = set()
         self.at_revision: set[str] = set()
         self.values: dict[str, tuple[float | None, ...]] = {}
+        self.version = 0
 
     def replace(self, name: str, old: Place, new: Place) -> None:
         """Count a node as `new` where it was counted as `old`."""
+        self.version += 1
         for place, sign in ((old, -1), (new, 1)):
             if place.cell is not None and place.stage is not Stage.OUT:
                 book = self.cells.setdefault(place.cell, CellBook())

@@ -22,6 +22,11 @@ def selects(selector: Selector, labels: Mapping[str, str]) -> bool:
     )
 
 
+def keys_of(selector: Selector) -> frozenset[str]:
+    """Return the keys of the labels that an answer depends on."""
+    return frozenset(selector.match_labels) | {requirement.key for requirement in selector.match_expressions}
+
+
 def _holds(requirement: Requirement, value: str | None) -> bool:
     match requirement.operator:
         case "In":

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from typing import Final, NamedTuple
 
-from numamigration_api.vocabulary import FleetSwitch, NodeBucket, Reason, SettingsGroup
+from numamigration_api.vocabulary import FleetSwitch, Reason, SettingsGroup
 from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, read_hold
 from numamigration_operator.core.classify import SWITCH_REASONS
 from numamigration_operator.core.fleet_switch import Control
@@ -84,7 +84,7 @@ class Stops:
             return Stop(SWITCH_REASONS[self.control.switch], f"the fleet switch is {self.control.switch}")
         if self.breaker:
             return Stop(Reason.CIRCUIT_BREAKER_OPEN, self.breaker)
-        hold = self._hold(record)
+        hold = self._hold(record) if self._shown or self._open else None
         return Stop(Reason.CLASS_HELD, str(hold), offload_only=True) if hold is not None else GO_ON
 
     # Held classes
@@ -107,7 +107,7 @@ class Stops:
 
     def verify_epoch(self, record: NodeRecord) -> int:
         """Return the epoch with which a node shall verify: in a held class anew, and the corrupt one is noted."""
-        hold = next((hold for hold in self._shown.values() if hold.concerns(record)), None)
+        hold = next((hold for hold in self._shown.values() if hold.concerns(record)), None) if self._shown else None
         if hold is None:
             return record.base.verify_epoch
         corrupt = fresh_corruption(record)
@@ -117,8 +117,7 @@ class Stops:
 
     def note(self, record: NodeRecord) -> None:
         """Take in how a node fares."""
-        failed = any(one.verdict.bucket is NodeBucket.FAILED for one in record.contributions.values())
-        (self._failed.add if failed else self._failed.discard)(record.name)
+        (self._failed.add if record.is_failed else self._failed.discard)(record.name)
         (self._reporting.add if record.report is not None else self._reporting.discard)(record.name)
 
     def forget(self, name: str) -> None:

@@ -11,6 +11,8 @@ from collections import Counter
 from decimal import Decimal
 from typing import Final, NamedTuple
 
+from msgspec.structs import astuple
+
 from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.vocabulary import NodeBucket, Reason
 from numamigration_operator.core.classify import READY, Verdict
@@ -18,6 +20,8 @@ from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 
 COUNTERS: Final = tuple(Statistics.__struct_fields__)
+NO_STATISTICS: Final = Statistics()
+NOTHING: Final = astuple(NO_STATISTICS)
 SUM_MAX: Final = 2**63 - 1  # of the schema; beyond it the API server refuses the whole status, whoever miscounted
 
 
@@ -38,11 +42,21 @@ class Contribution(NamedTuple):
     statistics: Statistics | None = None
     plan: str | None = None
 
+    def says_the_same(self, other: Contribution) -> bool:
+        """Return whether nothing but numbers differs."""
+        return (self.verdict, self.drifted, self.losses, self.plan) == (
+            other.verdict,
+            other.drifted,
+            other.losses,
+            other.plan,
+        )
+
 
 class Tally:
     """Counts of one policy.
 
     Attributes:
+        matched: how many nodes the policy selects.
         buckets: nodes by count.
         names: names of the nodes of which there is something to say, by count and reason; no entry is empty.
         drifted: nodes where somebody else changed a knob.
@@ -50,9 +64,10 @@ class Tally:
         plans: nodes by field of ``status.plan``.
     """
 
-    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "names", "plans")
+    __slots__ = ("_nodes_with", "_reporting", "_sums", "buckets", "drifted", "losses", "matched", "names", "plans")
 
     def __init__(self) -> None:
+        self.matched = 0
         self.buckets: Counter[NodeBucket] = Counter()
         self.names: dict[tuple[NodeBucket, Reason], set[str]] = {}
         self.drifted = 0
@@ -62,11 +77,6 @@ class Tally:
         self._nodes_with: Counter[str] = Counter()
         self._sums: dict[str, Decimal | int] = dict.fromkeys(COUNTERS, 0)
 
-    @property
-    def matched(self) -> int:
-        """How many nodes the policy selects."""
-        return self.buckets.total()
-
     def replace(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
         """Count `node` as `new` where it was counted as `old`; None is a node that is not selected."""
         if old is not None:
@@ -75,6 +85,8 @@ class Tally:
         if new is not None:
             self._name(node, new.verdict, present=True)
             self._add(new, 1)
+        self.matched += (new is not None) - (old is not None)
+        self.renumber(old and old.statistics, new and new.statistics)
 
     def statistics(self) -> PolicyStatistics | None:
         """Return the sums; None when no node has any counter."""
@@ -97,23 +109,17 @@ class Tally:
             self.losses[loss] += sign
             if not self.losses[loss]:
                 del self.losses[loss]
-        if one.statistics is not None:
-            self._add_statistics(one.statistics, sign)
 
-    def renumber(self, old: Statistics, new: Statistics) -> None:
-        """Count a node's numbers as `new` where they were counted as `old`."""
-        self._add_statistics(old, -1)
-        self._add_statistics(new, 1)
-
-    def _add_statistics(self, statistics: Statistics, sign: int) -> None:
-        found = False
-        for name in COUNTERS:
-            value = getattr(statistics, name)
-            if value is not None:
-                found = True
-                self._nodes_with[name] += sign
-                self._sums[name] += sign * (value if type(value) is int else Decimal(value))
-        self._reporting += sign * found
+    def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
+        """Count a node's numbers as `new` where they were counted as `old`; counters that stand cost nothing."""
+        if old == new:
+            return
+        was, now = astuple(old or NO_STATISTICS), astuple(new or NO_STATISTICS)
+        for name, before, after in zip(COUNTERS, was, now, strict=True):
+            if before != after:
+                self._nodes_with[name] += (after is not None) - (before is not None)
+                self._sums[name] += _number(after) - _number(before)
+        self._reporting += (now != NOTHING) - (was != NOTHING)
 
     def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
         if verdict == READY:
@@ -125,3 +131,7 @@ class Tally:
         self.names[key].discard(node)
         if not self.names[key]:
             del self.names[key]
+
+
+def _number(value: int | str | None) -> int | Decimal:
+    return value if type(value) is int else Decimal(value or 0)

@@ -28,10 +28,11 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.objects import Observe, PlanWishView, SourceView, StateSpec, Struct, WishView
 
+GROUPS: Final = tuple(SettingsGroup)  # to go over an enumeration costs ten times as much
 REVISIONS_CACHED: Final = 4096  # distinct specs of a fleet: combinations of policies, not nodes
 
 
-class Wish(Struct, frozen=True):
+class Wish(Struct, frozen=True, cache_hash=True):
     """A settings group as one node shall have it. `settings` is canonical JSON."""
 
     source: SourceView
@@ -44,7 +45,7 @@ class Wish(Struct, frozen=True):
     accepted_risks: tuple[AcceptedRisk, ...]
 
 
-class PlanWish(Struct, frozen=True):
+class PlanWish(Struct, frozen=True, cache_hash=True):
     """What a Plan policy would set on a node. `settings` is canonical JSON of all its groups."""
 
     source: SourceView
@@ -64,7 +65,10 @@ class Spec(NamedTuple):
 
     def wish(self, group: SettingsGroup) -> Wish | None:
         """Return the wish for one group, or None."""
-        return next((wish for name, wish in self.groups if name is group), None)
+        for name, wish in self.groups:  # several calls an event: a loop costs a third of a generator
+            if name is group:
+                return wish
+        return None
 
 
 def completed(spec: Spec, other: Spec) -> tuple[tuple[SettingsGroup, Wish], ...]:
@@ -115,6 +119,12 @@ def observed_spec(spec: StateSpec) -> Spec:
 def revision_of(spec: Spec) -> str:
     """Return the hash that the agent reports back once `spec` is in force."""
     return spec_revision(spec_json(spec))
+
+
+@lru_cache(maxsize=REVISIONS_CACHED)
+def sources_of(spec: Spec) -> frozenset[str]:
+    """Return the uids of the policies that have a group in `spec`."""
+    return frozenset(wish.source.uid for _, wish in spec.groups)
 
 
 def spec_json(spec: Spec) -> dict[str, Any]:

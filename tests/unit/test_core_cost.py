@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one node event costs, in calls of functions: the same on every machine, unlike seconds (`make bench-core`).
+
+Calls that Python and C functions make are counted, with those of the decision that follows; what the event is made from
+is not. A limit is what it took when it was set and half as much again, so that twice the work fails.
+"""
+
+from __future__ import annotations
+
+import sys
+from types import FrameType
+from typing import Final
+
+import pytest
+
+from benchmarks.core import KINDS, Event, Kind, fleet_of
+from numamigration_operator.core.objects import StateObject
+from tests.unit.builders import World
+
+ROOM: Final = 1.5  # of the calls when the limit was set
+CALLS: Final = {
+    ("counter moved", 1): 38,
+    ("counter moved", 20): 46,
+    ("result changed", 1): 213,
+    ("result changed", 20): 220,
+    ("Node as it was", 1): 13,
+    ("Node as it was", 20): 21,
+    ("label flipped", 1): 38,
+    ("label flipped", 20): 46,
+}
+"""By kind of event and number of policies, with the share of one decision."""
+REST_CALLS, REST_CALLS_A_POLICY = 37, 40
+"""Of a decision with nothing to decide."""
+EVENTS: Final = 100  # before one decision, as in `make bench-core`
+SMALL, LARGE = 100, 400
+
+
+def calls_of(world: World, events: list[Event]) -> int:
+    """Return how many functions are called to take in these events and to decide."""
+    count = 0
+
+    def note(frame: FrameType, event: str, argument: object) -> None:  # noqa: ARG001 - as sys.setprofile has it
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        for event in events:
+            if isinstance(event, StateObject):
+                world.fleet.state_changed(event, world.now, world.wall)
+            else:
+                world.fleet.node_changed(event, world.now)
+        world.fleet.decide(world.now, world.wall)
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def calls_per_event(kind: Kind, world: World) -> float:
+    """Return it for the second round: the first one fills what is remembered, and makes the state to differ from."""
+    names = list(world.nodes)[:EVENTS]
+    first, second = ([kind.event(world, name, number) for name in names] for number in (0, 1))
+    calls_of(world, first)
+    return calls_of(world, second) / EVENTS
+
+
+@pytest.fixture(scope="module", params=[1, 20], ids=["1 policy", "20 policies"])
+def worlds(request: pytest.FixtureRequest) -> tuple[int, World, World]:
+    """Return the number of policies, and a small and a large fleet at rest."""
+    policies: int = request.param
+    return policies, fleet_of(SMALL, policies), fleet_of(LARGE, policies)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_an_event_costs_no_more_calls_than_it_did(kind: Kind, worlds: tuple[int, World, World]) -> None:
+    policies, world, _ = worlds
+
+    found = calls_per_event(kind, world)
+
+    assert found <= ROOM * CALLS[kind.name, policies], f"{found} calls an event"
+    assert found >= CALLS[kind.name, policies] / ROOM, f"{found} calls an event: lower the limit"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+def test_an_event_costs_the_same_in_a_large_fleet(kind: Kind, worlds: tuple[int, World, World]) -> None:
+    _, small, large = worlds
+
+    assert calls_per_event(kind, large) == pytest.approx(calls_per_event(kind, small), rel=0.1, abs=1)
+
+
+def test_a_decision_at_rest_costs_few_calls_a_policy(worlds: tuple[int, World, World]) -> None:
+    """With 200 policies it is taken as often as with one."""
+    policies, world, _ = worlds
+    calls_of(world, [])
+
+    assert calls_of(world, []) <= ROOM * (REST_CALLS + REST_CALLS_A_POLICY * policies)
