@@ -318,8 +318,9 @@ class Oracle:
         if before is not None and content_of_wish(group, before) == content:
             return
         last = self.last_wish.get((name, group))
-        if last is not None and content_of_wish(group, last) == content and written.before is None:
-            return  # a node state that somebody deleted, as it was
+        taken = written.before is None or (name, group) in self.orphans
+        if last is not None and content_of_wish(group, last) == content and taken:
+            return  # as it was before somebody deleted or edited it
         stored = content in self.stored_contents
         _check(stored, f"promise 8: {name} gets {group} of {new['source']['policy']}, which no revision has")
         policy = self.server.get(POLICIES, new["source"]["policy"])
@@ -392,15 +393,21 @@ class Oracle:
         wanted = contents_of(uid, policy["spec"])
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
         have, resolved = set(), set()
+        nodes = self.server.all(NODES)
         for node, state in self.server.all(STATES).items():
-            if cell_of(state) != cell or not self._has_some(state, wanted):
+            if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
                 continue
             if not any(source == uid for source, _ in unproven(state)):
                 resolved.add(node)
-            elif not self._may_be_silent(node, written.at, deadline):
+            elif not self._may_be_silent(node, written.at, deadline) and self._has_won(node, uid, wanted, written.at):
                 have.add(node)
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
         _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+
+    def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
+        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
+        won = (winner(view, node, one.group) for view in self._lately(now) for one in wanted if view.since < now)
+        return all(one is None or one["metadata"]["uid"] == uid for one in won)
 
     def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
         wishes = ((group, _wish(state, group)) for group in GROUPS)

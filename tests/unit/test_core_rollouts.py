@@ -744,6 +744,29 @@ def test_a_group_that_is_lost_stays_as_it_is_until_the_winner_comes() -> None:
     assert (len(world.having(8)), len(world.having(4))) == (1, 3)
 
 
+def test_a_node_to_which_the_way_back_brings_nothing_is_not_waited_for() -> None:
+    world = Rollout(nodes=3)
+    world.add_policy(policy("low", priority=1, rollout=rollout()))
+    world.add_node("n09", **{ZONE: "far"})
+    world.finish()
+    near = {"matchLabels": {ZONE: "z0"}}
+    world.begin(
+        priority=200, nodeSelector=near, settings={"balancing": {"mode": "Off"}}, rollout=rollout(onFailure="Halt")
+    )
+    world.finish()
+    world.edit_policy("p", settings=channels(8))
+    world.pass_time()
+    (canary,) = world.having(8)
+    world.soak(failed=(canary,))
+
+    world.add_node("n09", **{ZONE: "z0"})
+    world.soak(failed=(canary,))
+
+    assert world.stand["phase"] == "Halted"
+    assert world.offload("n09") == 4
+    assert not world.stand.get("reserved")
+
+
 def test_what_a_deleted_policy_leaves_is_restored_where_the_next_winner_has_to_wait() -> None:
     world = Rollout(nodes=4)
     world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})

@@ -112,7 +112,12 @@ class Case(NamedTuple):
     def has_goal(self) -> bool:
         """The node has what it shall have."""
         wishes = self.turn.goal.wishes
-        return wishes is not None and all(_has(self.spec.wish(group), wishes.get(group)) for group in self.won)
+        return wishes is not None and all(_has(self._mine(group), wishes.get(group)) for group in self.won)
+
+    def _mine(self, group: SettingsGroup) -> Wish | None:
+        """Return what the node has of the policy; what another one left there is none of its goals."""
+        wish = self.spec.wish(group)
+        return wish if wish is not None and wish.source.uid == self.uid else None
 
 
 def has_all(spec: Spec, won: Iterable[SettingsGroup], wishes: Mapping[SettingsGroup, Wish]) -> bool:
