@@ -163,9 +163,12 @@ class RolloutScene:
         self.some_progress()
         epoch = int(self.api.get(LEASE)["metadata"]["annotations"][EPOCH])
         frozen.process.send_signal(signal.SIGSTOP)
-        self.leader.wait_line("ready:")
-        self.recorder.await_more(1, WAIT_SECONDS_MAX)
-        since = int(self.api.request("GET", STATES, query={"limit": "1"})["metadata"]["resourceVersion"])
+        claimed = self.api.watch_until(
+            f"{POLICIES}/{POLICY}",
+            lambda policy: policy["status"]["rollout"]["leaderEpoch"] > epoch,
+            timeout=WAIT_SECONDS_MAX,
+        )
+        since = int(claimed["metadata"]["resourceVersion"])
         frozen.process.send_signal(signal.SIGCONT)
         code = frozen.process.wait(WAIT_SECONDS_MAX)
         if code != LEASE_LOST:
