@@ -27,7 +27,7 @@ from tests.apiserver.operator_process import (
     is_through,
     make_policy,
 )
-from tests.apiserver.rollout_history import History
+from tests.apiserver.rollout_history import History, ledger_names
 from tests.fleet.control import ask
 from tests.testbed import processes
 from tests.testbed.api import ApiError, Json, poll
@@ -46,6 +46,8 @@ WAIT_SECONDS_MAX: Final = 300.0
 """Of each wait: a rollout takes half a minute on two idle cores."""
 VERSIONS_MAX: Final = 150
 """Between two events of a rollout: one writes some 700 versions in all."""
+RESERVED_SHARE: Final = 0.5
+"""Of moments: right after a reservation was stored."""
 SHORT_LEASE: Final = (
     *("--lease-duration-seconds", "6"),
     *("--lease-renew-deadline-seconds", "4.5"),
@@ -125,8 +127,10 @@ class RolloutScene:
     # --- what goes wrong
 
     def some_progress(self) -> None:
-        """Return at a random moment of the rollout that is under way."""
+        """Return at a random moment of the rollout that is under way; often before what was just reserved is pushed."""
         self.recorder.await_more(self.rng.randint(1, VERSIONS_MAX), WAIT_SECONDS_MAX)
+        if self.rng.random() < RESERVED_SHARE:
+            self.recorder.await_more(1, WAIT_SECONDS_MAX, lambda version: bool(ledger_names(version.obj)))
 
     def start_operator(self, *flags: str) -> OperatorProcess:
         """Start one more."""

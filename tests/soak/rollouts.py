@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Kills at random in rollouts over 200 simulated nodes: ``make soak``, or ``SOAK_ROLLOUTS="--seed 7" make soak``.
 
-A round is: an edit, and one to five of these in the middle of its rollout, maybe with another edit between them; then
+A round is: an edit, and one to three of these in the middle of its rollout, maybe with another edit between them; then
 the last edit must be everywhere, and everything that the API server stored meanwhile is judged.
 
 * the operator is killed, and another one starts;
@@ -34,7 +34,7 @@ from tests.testbed.controlplane import ControlPlane
 from tests.testbed.errors import WaitTimeoutError
 from tests.testbed.progress import Progress, elapsed
 
-FAULTS_MAX: Final = 5
+FAULTS_MAX: Final = 3
 SECOND_EDIT_SHARE: Final = 0.5
 
 

@@ -46,7 +46,8 @@ class Recorder:
         self._etcd, self._prefix = urlsplit(etcd), f"/registry/{group}/"
         self._news = threading.Condition()
         self._seen: list[Version] = []
-        self._count, self._revision, self._ending, self._failure = 0, 0, False, ""
+        self._revision, self._ending, self._failure = 0, False, ""
+        self._count = 0
         self._socket: socket.socket | None = None
         self._thread = threading.Thread(target=self._run, name="recorder", daemon=True)
 
@@ -67,7 +68,7 @@ class Recorder:
         self._thread.join()
 
     def take(self) -> list[Version]:
-        """Return the versions since this was called last, in order, and forget them."""
+        """Return the versions since this was called last, in order, and forget them; while nobody awaits any."""
         with self._news:
             taken, self._seen = self._seen, []
             return taken
@@ -80,14 +81,14 @@ class Recorder:
         """
         self._await(lambda: self._revision >= revision, f"resource version {revision}", timeout)
 
-    def await_more(self, count: int, timeout: float) -> None:
-        """Return when `count` more versions were recorded than now.
+    def await_more(self, count: int, timeout: float, where: Callable[[Version], bool] = lambda _: True) -> None:
+        """Return when `count` more versions that are `where` were recorded than now.
 
         Raises:
             WaitTimeoutError: they were not within `timeout` seconds.
         """
-        until = self._count + count
-        self._await(lambda: self._count >= until, f"{count} more versions", timeout)
+        begin = len(self._seen)
+        self._await(lambda: sum(map(where, self._seen[begin:])) >= count, f"{count} more versions", timeout)
 
     def _await(self, holds: Callable[[], bool], what: str, timeout: float) -> None:
         with self._news:
