@@ -443,3 +443,34 @@ def test_an_engine_that_copies_nothing_crosses_the_guardrail_on_the_ineffective_
 
     assert world.status("p")["rollout"]["phase"] == "Halted"
     assert "ineffectiveShare" in world.status("p")["rollout"]["message"]
+
+
+def test_a_node_that_was_passed_over_is_tried_again_when_it_may_be_ready() -> None:
+    world = Stopped(1)
+    canary = watched(world)
+    world.fleet.node_ready(canary, False, world.now)
+    world.step(6)
+    assert "reserved" not in world.status("p")["rollout"]
+
+    world.step(60)
+    world.fleet.node_ready(canary, True, world.now)
+    world.step(6)
+
+    assert world.groups(canary)["offload"]["settings"]["channels"] == 2
+
+
+def test_an_old_answer_about_readiness_admits_nobody() -> None:
+    """Promise 8: what was true of the last rollout is not of this one."""
+    world = Stopped(1)
+    canary = watched(world)
+    world.fleet.node_ready(canary, True, world.now)
+    world.step(6)
+    world.report(canary)
+    world.step(6)
+    assert world.status("p")["rollout"]["phase"] == "Complete"
+
+    world.step(120)
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 3}})
+    world.step(6)
+
+    assert world.groups(canary)["offload"]["settings"]["channels"] == 2

@@ -125,6 +125,7 @@ class Fleet:
         self._writer = Writer(0, 0)
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
         self._history_known = False
+        self._read: dict[str, float] = {}  # Nodes whose readiness was asked for, and when it is worth asking again
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
         self._stops = Stops(settings.breaker_percent, settings.breaker_nodes_min)
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
@@ -485,6 +486,7 @@ class Fleet:
         if not self._epoch or not self.synced:
             return Decisions()
         self._writer = self._writer._replace(sequence=self._writer.sequence + 1)
+        self._forget_readiness(now)
         self._match()
         self._ring(now)
         events: list[EventWish] = []
@@ -508,16 +510,31 @@ class Fleet:
             relist=self._wants_lists(),
         )
 
+    @property
+    def _watched_for_readiness(self) -> frozenset[str]:
+        """Nodes whose readiness somebody waits for: reserved and unproven ones of policies that ask for it."""
+        waiting = (one.rollout.counted for one in self._policies.values() if watches_readiness(one.facts))
+        return frozenset().union(*waiting)
+
     def _unread(self, now: float) -> Iterator[str]:
-        """Yield Nodes whose readiness somebody waits for: reserved and unproven ones of policies that ask for it."""
-        for policy in self._policies.values():
-            if not watches_readiness(policy.facts):
-                continue
-            for name in policy.rollout.counted:
-                record = self._nodes.get(name)
-                if record is not None and record.uid is not None and record.ready_at + READINESS_SECONDS <= now:
-                    record.ready_at = now
-                    yield name
+        """Yield Nodes whose readiness is to be read now."""
+        for name in sorted(self._watched_for_readiness):
+            record = self._nodes.get(name)
+            if record is not None and record.uid is not None and self._read.get(name, -math.inf) <= now:
+                self._read[name] = now + READINESS_SECONDS
+                yield name
+
+    def _forget_readiness(self, now: float) -> None:
+        """Forget what nobody has asked for lately: a node that was passed over may be ready by now."""
+        due = [name for name, at in self._read.items() if at + READINESS_SECONDS <= now]
+        watched = self._watched_for_readiness if due else frozenset()
+        for name in due:
+            record = self._nodes.get(name)
+            if name not in watched:
+                del self._read[name]
+                if record is not None:
+                    record.ready = None
+                    self._mark(record)
 
     def _settle_all(self, now: float) -> list[Write]:
         """Decide all nodes anew that something happened to, and all of them once more when that moves the breaker."""
@@ -534,8 +551,7 @@ class Fleet:
         return list(writes.values())
 
     def _readiness_due(self, now: float) -> float:
-        waits = any(watches_readiness(one.facts) and one.rollout.counted for one in self._policies.values())
-        return now + READINESS_SECONDS if waits else math.inf
+        return now + READINESS_SECONDS if self._read or self._watched_for_readiness else math.inf
 
     def _wants_lists(self) -> bool:
         """Ask for lists that begin now, once, for policies whose ledger another leader has written before us."""

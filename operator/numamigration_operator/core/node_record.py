@@ -7,7 +7,6 @@ it will say, not from what the watch still shows; else a policy deleted meanwhil
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
@@ -85,8 +84,7 @@ class NodeRecord:
         is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
-        ready: what the Node's Ready condition said when it was read last; None when it was not.
-        ready_at: when that was asked for, monotonic seconds.
+        ready: what the Node's Ready condition said when it was read last; None when nobody has asked lately.
     """
 
     __slots__ = (
@@ -107,7 +105,6 @@ class NodeRecord:
         "owners",
         "places",
         "ready",
-        "ready_at",
         "report",
         "reported",
         "reported_at",
@@ -136,7 +133,6 @@ class NodeRecord:
         self.holds: frozenset[str] = frozenset()
         self.places: dict[str, Place] = {}
         self.ready: bool | None = None
-        self.ready_at = -math.inf
         self.alarm: float | None = None
         self.spec = Spec()
         self.open_spec: Spec | None = None
