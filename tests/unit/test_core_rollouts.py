@@ -1032,3 +1032,19 @@ def test_without_history_what_undoes_does_not_wait() -> None:
     world.step()
 
     assert {world.groups(name)["offload"]["settings"]["engine"] for name in world.states} == {"Off"}
+
+
+def test_a_node_whose_report_was_wiped_and_whose_agent_is_gone_blocks_for_as_long_as_the_deadline() -> None:
+    world = Rollout(nodes=3)
+    world.begin(rollout=rollout(unproven=1))
+    (gone,) = world.having(4)
+    world.states[gone]["status"] = {}
+    world.show_state(gone)
+
+    world.pass_time(600)
+    world.report_all_but(gone)
+    assert world.having(4) == [gone]
+    world.pass_time(400)
+    world.report_all_but(gone)
+
+    assert len(world.having(4)) == 2

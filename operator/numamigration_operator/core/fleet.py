@@ -640,7 +640,8 @@ class Fleet:
                 won := resolution.won.get(uid, ()),
                 wanted.spec,
                 has_all(wanted.spec, won, policy.facts.wishes),
-                uid in unproven or is_held_back(record, policy.rollout),
+                (uid in unproven or is_held_back(record, policy.rollout))
+                and not record.is_dumb(policy.facts.deadline_seconds, now),
                 stop,
             )
             for uid in turns.keys() | unproven
@@ -761,7 +762,7 @@ class Fleet:
 
     def _set_alarm(self, record: NodeRecord, now: float) -> None:
         """Ring when the agent's silence passes the next deadline; a report moves it, which is seen when it rings."""
-        if record.report is None:
+        if record.report is None and not record.holds:
             return
         seconds = outline(record.resolution).deadlines
         if record.alarm is not None and seconds and record.alarm <= record.silent_since + seconds[0]:

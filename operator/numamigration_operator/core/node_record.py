@@ -73,7 +73,7 @@ class NodeRecord:
         reported: the wishes that the report is about, as far as they stood unchanged ever since; None while that is
             not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
-        silent_since: monotonic seconds of the agent's last report.
+        silent_since: monotonic seconds of the agent's last report; without one, of when that was seen first.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
@@ -183,6 +183,10 @@ class NodeRecord:
                 return value
         return ""
 
+    def is_dumb(self, deadline_seconds: float, now: float) -> bool:
+        """Return whether there is no report, and none has come for so long: it was wiped, and the agent is gone."""
+        return self.report is None and self.silent_since + deadline_seconds <= now
+
     @property
     def is_open(self) -> bool:
         """A write of it is on its way."""
@@ -261,6 +265,8 @@ class NodeRecord:
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - _age(state.status_stored_at, wall)
+        elif not known:
+            self.silent_since = now
         cell = Cell(state.status.dialect, state.status.hardware_class)
         if cell != self.cell:
             self.cell = pools.cells(cell) if cell.dialect else None
