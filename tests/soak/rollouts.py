@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -94,6 +95,7 @@ def _soak(options: argparse.Namespace, progress: Progress) -> int:
                 soak.round()
                 progress.note(f"{elapsed(time.monotonic() - begun)}: {listed(soak.done)}; {scene.judged} versions")
             print(f"passed: at most {scene.most} of {options.nodes} nodes unproven, {scene.budget} allowed")
+    shutil.rmtree(folder)
     return 0
 
 
