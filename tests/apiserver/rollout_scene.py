@@ -44,8 +44,8 @@ ROLLOUT: Final = {"canary": {"nodes": 2, "soakSeconds": 1}, "maxUnproven": f"{SH
 PACE: Final = ("--jitter", "0", "--window", "1", "--report", "60", "120")
 WAIT_SECONDS_MAX: Final = 300.0
 """Of each wait: a rollout takes half a minute on two idle cores."""
-VERSIONS_MAX: Final = 150
-"""Between two events of a rollout: one writes some 700 versions in all."""
+VERSIONS_A_NODE_MAX: Final = 0.75
+"""Between two events of a rollout, which writes more than three: so three events come before its end."""
 RESERVED_SHARE: Final = 0.5
 """Of moments: right after a reservation was stored."""
 SHORT_LEASE: Final = (
@@ -128,7 +128,7 @@ class RolloutScene:
 
     def some_progress(self) -> None:
         """Return at a random moment of the rollout that is under way; often before what was just reserved is pushed."""
-        self.recorder.await_more(self.rng.randint(1, VERSIONS_MAX), WAIT_SECONDS_MAX)
+        self.recorder.await_more(self.rng.randint(1, int(VERSIONS_A_NODE_MAX * self.nodes)), WAIT_SECONDS_MAX)
         if self.rng.random() < RESERVED_SHARE:
             self.recorder.await_more(1, WAIT_SECONDS_MAX, lambda version: bool(ledger_names(version.obj)))
 
