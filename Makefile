@@ -71,9 +71,10 @@ test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITR
 	$(GUEST) $(PYTEST) $(if $(DCBM),--no-fold-skipped) tests/kernel
 
 .PHONY: soak
-soak: setup-fuse ## 50 and more random kills under a stream of edits, API server away for 60 s (ten minutes)
+soak: setup-fuse ## Random kills under a stream of edits, and in rollouts over 200 nodes (twice ten minutes)
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.soak $(SOAK)
+	$(BIN)/python -m tests.soak.rollouts $(SOAK_ROLLOUTS)
 
 .PHONY: fuzz
 fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checked after every step (five minutes)

@@ -16,11 +16,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.apiserver.operator_process import POLICIES, await_served, install_crds, make_policy
 from tests.testbed import golang
-from tests.testbed.api import CRDS, Api, ApiError, Json
+from tests.testbed.api import CRDS, WAIT_SECONDS_MAX, Api, ApiError, Json
 from tests.testbed.binaries import KUBE_APISERVER, Binaries, cache_folder, pinned_version, version_of
 from tests.testbed.controlplane import ADDRESS_IN_USE, ControlPlane
 from tests.testbed.errors import WaitTimeoutError
+from tests.testbed.recorder import Recorder
 
 ROOT = Path(__file__).parents[2]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
@@ -295,6 +297,38 @@ def test_watch_outlives_a_restart(own_control_plane: ControlPlane, unique_name: 
         api.create(CONFIG_MAPS, config_map(name))
 
         assert watching.result(30)["metadata"]["name"] == name
+
+
+def test_every_version_is_recorded_in_order_though_both_servers_are_killed(
+    own_control_plane: ControlPlane, unique_name: UniqueName
+) -> None:
+    api, name = own_control_plane.api, unique_name("policy")
+    install_crds(api)
+    path = f"{POLICIES}/{name}"
+    with Recorder(own_control_plane.etcd, "numamigration.dev") as recorder:
+        make_policy(api, name, "none", priority=1)
+        own_control_plane.kill_etcd()
+        own_control_plane.start_etcd()
+        await_served(api)
+        api.merge_patch(path, {"spec": {"priority": 2}})
+        own_control_plane.kill_apiserver()
+        own_control_plane.start_apiserver()
+        await_served(api)
+        api.merge_patch(path, {"spec": {"priority": 3}})
+        api.delete(path)
+        last = make_policy(api, name, "none", priority=4)
+        recorder.await_revision(int(last["metadata"]["resourceVersion"]), WAIT_SECONDS_MAX)
+
+        versions = recorder.take()
+
+    assert [(one.name, one.obj.get("spec", {}).get("priority")) for one in versions] == [
+        (name, 1),
+        (name, 2),
+        (name, 3),
+        (name, None),
+        (name, 4),
+    ]
+    assert versions[-1].revision == int(last["metadata"]["resourceVersion"])
 
 
 def test_stopped_server_answers_nobody(own_control_plane: ControlPlane) -> None:

@@ -4,13 +4,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 
-from numamigration_api.machinery.canonical import wish_revision
+from tests.apiserver import rollout_history
 from tests.apiserver.operator_process import (
     ACCOUNT,
     NAMESPACE,
@@ -26,8 +26,10 @@ from tests.apiserver.operator_process import (
     make_policy,
     report,
 )
+from tests.apiserver.rollout_history import History
 from tests.testbed.api import Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.recorder import Version
 
 REVISIONS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/controllerrevisions"
 EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
@@ -47,19 +49,25 @@ class Moment(NamedTuple):
     states: dict[str, Json]
 
 
-def history(api: Api, since: str) -> Iterator[Moment]:
-    """Yield every moment since a resource version that a watch of both kinds tells of, in the order of etcd."""
-    events = [
-        (json.loads(line), path)
-        for path in (POLICIES, STATES)
-        for line in api.text(f"{path}?watch=true&resourceVersion={since}&timeoutSeconds=1").splitlines()
-    ]
+def stored(api: Api, since: str) -> list[Version]:
+    """Return every version since a resource version that a watch of both kinds tells of, in the order of etcd."""
+    found = []
+    for path in (POLICIES, STATES):
+        for line in api.text(f"{path}?watch=true&resourceVersion={since}&timeoutSeconds=1").splitlines():
+            event = json.loads(line)
+            metadata, obj = event["object"]["metadata"], {} if event["type"] == "DELETED" else event["object"]
+            found.append(Version(int(metadata["resourceVersion"]), path.rpartition("/")[2], metadata["name"], obj))
+    return sorted(found, key=lambda version: version.revision)
+
+
+def moments(versions: Iterable[Version]) -> Iterator[Moment]:
+    """Yield what stood there after each version."""
     now = Moment({}, {})
-    for event, path in sorted(events, key=lambda one: int(one[0]["object"]["metadata"]["resourceVersion"])):
-        kind, obj = (now.policies if path == POLICIES else now.states), event["object"]
-        kind[obj["metadata"]["name"]] = obj
-        if event["type"] == "DELETED":
-            del kind[obj["metadata"]["name"]]
+    for _, plural, name, obj in versions:
+        kind = now.states if plural == rollout_history.STATES else now.policies
+        kind[name] = obj
+        if not obj:
+            del kind[name]
         yield now
 
 
@@ -68,19 +76,11 @@ def is_pushed(state: Json) -> bool:
 
 
 def has_soaked(state: Json) -> bool:
-    told = state.get("status", {}).get("groups", {}).get("demotion", {}).get("soakedRevision")
-    return is_pushed(state) and bool(told == wish_revision(groups(state)["demotion"]))
+    return is_pushed(state) and rollout_history.has_soaked(state, "demotion", groups(state)["demotion"])
 
 
 def enabled(state: Json) -> Any:
     return groups(state).get("demotion", {}).get("settings", {}).get("enabled")
-
-
-def counted(moment: Moment, policy: str) -> set[str]:
-    """Return the nodes that are reserved or unproven for a policy."""
-    rollout = moment.policies.get(policy, {}).get("status", {}).get("rollout", {})
-    unproven = {name for name, state in moment.states.items() if is_pushed(state) and not has_soaked(state)}
-    return unproven | {*rollout.get("reserved", []), *rollout.get("carried", [])}
 
 
 class Fleet:
@@ -132,14 +132,18 @@ class Fleet:
         selector = {"labelSelector": f"{POLICY_UID}={self.api.get(self.path)['metadata']['uid']}"}
         return sorted(self.api.list_items(REVISIONS, query=selector), key=lambda one: int(one["revision"]))
 
+    def versions(self) -> list[Version]:
+        """Return every version of the policy and the nodes."""
+        return [version for version in stored(self.api, self.since) if version.name in {self.name, *self.nodes}]
+
     def history(self) -> Iterator[Moment]:
-        for policies, states in history(self.api, self.since):
-            yield Moment(policies, {name: state for name, state in states.items() if name in self.nodes})
+        return moments(self.versions())
 
     def check_budget(self) -> None:
         """Check what promise 8 says, at every moment there was."""
-        most = max(len(counted(moment, self.name)) for moment in self.history())
-        assert most == BUDGET, f"{most} nodes reserved or unproven, {BUDGET} allowed and used"
+        history = History({self.name: BUDGET})
+        assert list(history.findings(self.versions())) == []
+        assert history.most[self.name] == BUDGET, "the budget was not used"
 
 
 def told(state: Json) -> str:

@@ -111,6 +111,11 @@ class ControlPlane:
         return f"https://{ADDRESS}:{self._ports.apiserver}"
 
     @property
+    def etcd(self) -> str:
+        """URL of etcd."""
+        return f"http://{ADDRESS}:{self._ports.etcd_client}"
+
+    @property
     def ca(self) -> Path:
         """Certificate of the authority that signed the kube-apiserver's."""
         return self._pki.ca
@@ -233,6 +238,15 @@ class ControlPlane:
         self.stop_apiserver()
         self.start_apiserver()
 
+    def kill_etcd(self) -> None:
+        """End etcd in the middle of whatever it does; the kube-apiserver stays, and answers nobody for a while."""
+        self._etcd.kill()
+
+    def start_etcd(self) -> None:
+        """Start etcd again, on the same port with the same data; return when the kube-apiserver is ready."""
+        self._etcd = processes.start("etcd", self._etcd_command(), self.folder / "etcd.log")
+        self._await_ready()
+
     # --- start and stop ------------------------------------------------------------------------------------------
 
     def _enter_folder(self, cleanup: ExitStack) -> Path:
@@ -261,11 +275,11 @@ class ControlPlane:
         # A data folder of an earlier try remembers the port of its peer.
         shutil.rmtree(self.folder / "etcd", ignore_errors=True)
         self._etcd = processes.start("etcd", self._etcd_command(), self.folder / "etcd.log")
-        cleanup.callback(self._etcd.stop, ETCD_GRACE_SECONDS)
+        # By name, both of them, for it may be another one by then.
+        cleanup.callback(lambda: self._etcd.stop(ETCD_GRACE_SECONDS))
         self._apiserver = processes.start(
             "kube-apiserver", self._apiserver_command(), self.folder / "kube-apiserver.log"
         )
-        # By name, for it may be another one by then.
         cleanup.callback(self.stop_apiserver)
         self._await_ready()
 
@@ -282,13 +296,12 @@ class ControlPlane:
         poll(ready, f"kube-apiserver ready (log: {self._apiserver.log})", timeout=READY_SECONDS_MAX)
 
     def _etcd_command(self) -> list[str | Path]:
-        client = f"http://{ADDRESS}:{self._ports.etcd_client}"
         peer = f"http://{ADDRESS}:{self._ports.etcd_peer}"
         return [
             self.binaries.etcd,
             f"--data-dir={self.folder / 'etcd'}",
-            f"--listen-client-urls={client}",
-            f"--advertise-client-urls={client}",
+            f"--listen-client-urls={self.etcd}",
+            f"--advertise-client-urls={self.etcd}",
             f"--listen-peer-urls={peer}",
             f"--initial-advertise-peer-urls={peer}",
             f"--initial-cluster=default={peer}",
@@ -298,7 +311,7 @@ class ControlPlane:
     def _apiserver_command(self) -> list[str | Path]:
         return [
             self.binaries.kube_apiserver,
-            f"--etcd-servers=http://{ADDRESS}:{self._ports.etcd_client}",
+            f"--etcd-servers={self.etcd}",
             f"--bind-address={ADDRESS}",
             f"--secure-port={self._ports.apiserver}",
             f"--tls-cert-file={self._pki.server_cert}",

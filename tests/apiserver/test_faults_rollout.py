@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What goes wrong in the middle of a rollout over 200 nodes, judged by everything that the API server ever stored.
+
+One fleet and one policy for all of it; each test leaves the last edit on every node. The long form is `make soak`.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from random import Random
+
+import pytest
+
+from tests.apiserver.rollout_scene import WAIT_SECONDS_MAX, RolloutScene
+from tests.testbed.controlplane import ControlPlane
+
+pytestmark = pytest.mark.timeout(3 * WAIT_SECONDS_MAX)  # far more than one of its own waits
+
+
+@pytest.fixture(scope="module")
+def scene(bed: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RolloutScene]:
+    seed = secrets.randbelow(1 << 31)
+    print(f"seed {seed}")
+    with RolloutScene(bed, tmp_path_factory.mktemp("rollout"), Random(seed)) as running:
+        yield running
+
+
+def test_kills_of_operator_api_server_and_etcd_under_edits_end_with_the_last_edit_everywhere(
+    scene: RolloutScene,
+) -> None:
+    """Promise 8: a crash at any point."""
+    faults = [*[scene.kill_operator] * 3, scene.kill_apiserver, scene.kill_etcd]
+    scene.rng.shuffle(faults)
+    for number, fault in enumerate(faults):
+        if number == 2:
+            scene.edit()
+        scene.some_progress()
+        fault()
+
+    scene.settle()
+
+    scene.judge()
+    assert scene.most == scene.budget, "the budget was not used"
+
+
+def test_nothing_lands_of_a_leader_that_was_stopped_beyond_its_lease(scene: RolloutScene) -> None:
+    """Promise 8: two leaders, one of which does not know yet; it ends itself, the other ends its rollout."""
+    scene.freeze_leader()
+
+    scene.settle()
+
+    scene.judge()
