@@ -110,13 +110,18 @@ class Stream:
 
 
 class Network:
-    """Between all clients and the server."""
+    """Between all clients and the server.
+
+    Attributes:
+        first_sent: when a client has sent a body to a path first; it may have to send it again.
+    """
 
     def __init__(
         self, server: SimServer, rng: Random, classify: Classify, on_fault: Callable[[str, Request], None]
     ) -> None:
         self.clock = server.host.clock
         self.seen = on_fault
+        self.first_sent: dict[tuple[str, int, str, bytes], float] = {}
         self._classify = classify
         self._aimed: dict[str, str] = {}
         self._server, self._rng = server, rng
@@ -163,6 +168,8 @@ class Network:
         self, process: Process, request: Request, on_answer: OnAnswer, give_up_after: float = REQUEST_SECONDS_MAX
     ) -> None:
         """Send a request of a process; None is told when no answer came in time."""
+        if request.writes:
+            self.first_sent.setdefault((request.client, request.life, request.path, request.body), self.clock.now)
         weather = self.weather_of(request.client)
         exchange = _Exchange(self, process, on_answer)
         if weather.until > self.clock.now:

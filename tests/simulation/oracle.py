@@ -61,6 +61,7 @@ class Oracle:
         delivered: the node state that an agent was told of last.
         orphans: (node, group) whose wish was taken away by hand, with nothing left that tells it must be restored.
         operators: client names of operators.
+        first_sent: when a body was sent first: it is as old as that, however often it had to be sent again.
         on_step: told of a step that only the oracle can tell.
         clocks_wrong: a wall clock was set so wrong that a leader may take nodes for silent ones.
         stored_contents: what ControllerRevisions have had.
@@ -75,6 +76,7 @@ class Oracle:
     server: SimServer
     operators: frozenset[str]
     on_step: Callable[[str], None]
+    first_sent: Mapping[tuple[str, int, str, bytes], float]
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
@@ -201,7 +203,9 @@ class Oracle:
             message = f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s"
             _check(len(recent) <= 10 + STATUS_BURST, message)
         last = max(self.told.get((written.identity, written.name), 0.0), self.leading_since[written.identity])
-        self.told[written.identity, written.name] = written.sent_at
+        request = written.request
+        key = (request.client, request.life, request.path, request.body) if request is not None else ("", 0, "", b"")
+        self.told[written.identity, written.name] = self.first_sent.get(key, written.sent_at)
         if moved <= {"statistics", "rollout"} and old == new:
             waited = written.sent_at - last
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
@@ -406,7 +410,10 @@ class Oracle:
 
     def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
         """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
-        won = (winner(view, node, one.group) for view in self._lately(now) for one in wanted if view.since < now)
+        lately = [
+            view for view in self._lately(now) if any(one["metadata"]["uid"] == uid for one in view.policies.values())
+        ]
+        won = (winner(view, node, one.group) for view in lately for one in wanted)
         return all(one is None or one["metadata"]["uid"] == uid for one in won)
 
     def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
