@@ -70,6 +70,7 @@ class Oracle:
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
+        reserved_by: which leader reserved a node last, by policy uid and node.
         held_at: since when a class is held, and by whom, by key.
     """
 
@@ -84,6 +85,7 @@ class Oracle:
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
+    reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
@@ -256,6 +258,7 @@ class Oracle:
         fresh = names - set(ledger(before, "reserved")) - set(ledger(before, "carried"))
         if not fresh:
             return
+        self.reserved_by |= dict.fromkeys(((policy["metadata"]["uid"], node) for node in fresh), written.identity)
         old = find(before, ("status", "rollout")) or {}
         claimed = not old.get("revision") or old.get("leaderEpoch") == find(
             policy, ("status", "rollout", "leaderEpoch")
@@ -379,8 +382,11 @@ class Oracle:
 
     def _check_named(self, written: Written, policy: Json) -> None:
         name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")
+        # After an edit, a push that this leader had reserved before may still wait, with what both revisions have.
+        ours = self.reserved_by.get((policy["metadata"]["uid"], written.name)) == written.identity
+        carried = ours and written.name in ledger(policy, "carried")
         _check(
-            written.name in reserved or "*" in reserved,
+            written.name in reserved or "*" in reserved or carried,
             f"promise 8: {written.name} is pushed by {name}, whose ledger has only {list(reserved)}",
         )
 

@@ -81,6 +81,7 @@ class World:
         self.server = SimServer(self.host, self.rng)
         self.coverage = Coverage(self.clock)
         self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
+        self.network.on_read = self.coverage.read
         self.oracle = Oracle(
             self.server, frozenset(OPERATORS), on_step=self.coverage.step, first_sent=self.network.first_sent
         )
