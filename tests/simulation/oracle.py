@@ -16,7 +16,7 @@ from typing import Any, Final
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
 from tests.simulation.objects import Json, find
-from tests.simulation.operators import LEASE
+from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
     FAILED_PHASES,
     Content,
@@ -39,6 +39,7 @@ STATUS_SECONDS: Final = 5.0
 STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
 """So much later than it was decided a write may be sent: the longest back-off, and the pace."""
+NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
 LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
 """What leaders promise each other: written at once, and by itself."""
@@ -71,6 +72,7 @@ class Oracle:
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
         reserved_by: which leader reserved a node last, by policy uid and node.
+        deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
     """
 
@@ -86,6 +88,7 @@ class Oracle:
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
     reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
+    deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
@@ -175,6 +178,7 @@ class Oracle:
 
     def _wrote_policy(self, written: Written) -> None:
         after = written.after
+        self._check_let_go(written)
         if after is None:
             return
         if FINALIZER in (after["metadata"].get("finalizers") or []):
@@ -190,6 +194,24 @@ class Oracle:
         _check(size < POLICY_BYTES_MAX, f"promise 12: policy {written.name} has {size} bytes")
         self._check_pace(written)
         self._check_reservation(written)
+
+    def _check_let_go(self, written: Written) -> None:
+        """An operator lets a deleted policy go once nothing of it is to be restored, or after a deadline."""
+        before, after = written.before, written.after or {}
+        if before is None or not is_deleting(before):
+            self.deleted_at[written.name] = written.at
+            return
+        late = self.clocks_wrong or written.at > self.deleted_at.get(written.name, 0.0) + FLEET.restore_deadline_seconds
+        held = FINALIZER in (before["metadata"].get("finalizers") or [])
+        if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
+            return
+        uid, nodes = before["metadata"]["uid"], self.server.all(NODES)
+        waiting = [
+            name
+            for name, state in self.server.all(STATES).items()
+            if name in nodes and any((_wish(state, group) or NO_WISH)["source"]["uid"] == uid for group in GROUPS)
+        ]
+        _check(not waiting, f"promise 7: policy {written.name} is let go while {waiting} have something of it")
 
     def _check_pace(self, written: Written) -> None:
         """At most one write in 5 s; late ones may come together, so a few are counted over a while."""
@@ -344,7 +366,10 @@ class Oracle:
     def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
-        current = content in contents_of(content.uid, policy["spec"])
+        asked = contents_of(content.uid, policy["spec"])
+        wishes = ((one, _wish(written.after, one)) for one in GROUPS)
+        mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == content.uid}
+        current = mine <= asked  # else it is an older revision, which may have some of the same
         if current and generation >= max(generations) and self._knows(written, at):
             others = {one for one in self.failed_at if one.uid == content.uid}
             whole = contents_of(content.uid, policy["spec"]) <= others
@@ -382,6 +407,8 @@ class Oracle:
 
     def _check_named(self, written: Written, policy: Json) -> None:
         name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")
+        told, mine = find(policy, ("status", "rollout", "leaderEpoch")), find(written.after, ("spec", "leaderEpoch"))
+        _check(told is not None and told >= mine, f"promise 8: {written.name} is pushed by {name} before it is claimed")
         # After an edit, a push that this leader had reserved before may still wait, with what both revisions have.
         ours = self.reserved_by.get((policy["metadata"]["uid"], written.name)) == written.identity
         carried = ours and written.name in ledger(policy, "carried")
@@ -604,7 +631,7 @@ class Oracle:
         stands = phase(won)
         if won["spec"]["mode"] == "Paused":
             mine = wish if wish is not None and wish["source"]["uid"] == won["metadata"]["uid"] else {"mode": "Hold"}
-            _check(mine["mode"] == "Hold", f"{where} is {mine['mode']} on a paused policy")
+            _check(mine["mode"] == "Hold" or not alive, f"{where} is {mine['mode']} on a paused policy")
             return
         if stands == "Complete" and alive and not self._is_stopped(state):
             _check(wish is not None, f"{where} is not pushed")
