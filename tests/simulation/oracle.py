@@ -202,7 +202,7 @@ class Oracle:
             self.deleted_at[written.name] = written.at
             return
         late = self.clocks_wrong or written.at > self.deleted_at.get(written.name, 0.0) + FLEET.restore_deadline_seconds
-        held = FINALIZER in (before["metadata"].get("finalizers") or [])
+        held = written.after is None or FINALIZER in (before["metadata"].get("finalizers") or [])
         if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
             return
         uid, nodes = before["metadata"]["uid"], self.server.all(NODES)
