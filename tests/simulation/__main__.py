@@ -16,13 +16,14 @@ import secrets
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tests.simulation.hunt import hunt
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Finding, Outcome, make_schedule, run_seed, shorten
 from tests.simulation.steps import FAULTS, PAIRS, STEPS
 from tests.testbed.commands import run_command
@@ -154,6 +155,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     begun = time.monotonic()
+    if options.mutants:
+        return 0 if all(one.schedules for one in hunt(options.mutants, options.jobs, options.seeds)) else 1
+    if options.until_found:
+        return _find_one(range(options.first, options.first + options.seeds), progress)
     if options.seed is not None:
         outcome = run_seed(options.seed)
         if options.verbose:
@@ -172,6 +177,16 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     return 0 if enough and not tally.found and not tally.small else 1
 
 
+def _find_one(seeds: Iterable[int], progress: Progress) -> int:
+    """Run schedules one after the other until one does not end well."""
+    for number, seed in enumerate(seeds, 1):
+        finding = run_seed(seed).finding
+        if finding is not None:
+            progress.note(f"first found: seed {seed}, after {number} schedules: {finding.problem}")
+            return 1
+    return 0
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Random schedules of a cluster.")
     parser.add_argument("--seeds", type=int, default=2000, help="how many fresh schedules (default: 2000)")
@@ -179,6 +194,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seed", type=int, help="run only the schedule of this seed, and make it short if it fails")
     parser.add_argument("--verbose", action="store_true", help="with --seed: print the whole schedule")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)")
+    parser.add_argument("--mutants", nargs="?", const="*", help="look for mutants whose names fit this (default: all)")
+    parser.add_argument("--until-found", action="store_true", help="run one after the other, and end at a finding")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after this")
     return parser
 

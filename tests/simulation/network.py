@@ -110,13 +110,20 @@ class Stream:
 
 
 class Network:
-    """Between all clients and the server."""
+    """Between all clients and the server.
+
+    Attributes:
+        on_read: told of every request that reads, once it has arrived.
+        first_sent: when a client has sent a body to a path first; it may have to send it again.
+    """
 
     def __init__(
         self, server: SimServer, rng: Random, classify: Classify, on_fault: Callable[[str, Request], None]
     ) -> None:
         self.clock = server.host.clock
         self.seen = on_fault
+        self.on_read: Callable[[Request], None] = _unheard
+        self.first_sent: dict[tuple[str, int, str, bytes], float] = {}
         self._classify = classify
         self._aimed: dict[str, str] = {}
         self._server, self._rng = server, rng
@@ -163,6 +170,8 @@ class Network:
         self, process: Process, request: Request, on_answer: OnAnswer, give_up_after: float = REQUEST_SECONDS_MAX
     ) -> None:
         """Send a request of a process; None is told when no answer came in time."""
+        if request.writes:
+            self.first_sent.setdefault((request.client, request.life, request.path, request.body), self.clock.now)
         weather = self.weather_of(request.client)
         exchange = _Exchange(self, process, on_answer)
         if weather.until > self.clock.now:
@@ -182,6 +191,8 @@ class Network:
             answer = error(EFFECTLESS[fault], f"made up: {fault}", retry_after)
         else:
             answer = self._server.handle(request)
+            if not request.writes:
+                self.on_read(request)
         if fault == "lost answer":
             return
         if fault == "500 after":
@@ -209,6 +220,7 @@ class Network:
         return stream
 
     def _open(self, stream: Stream, process: Process, on_answer: OnAnswer) -> None:
+        self.on_read(stream.request)
         process.at(self.clock.now + self.latency(), lambda: on_answer(Response(200, b"")))
         try:
             changes = self._server.since(stream.request.collection, stream.request.query)
@@ -267,3 +279,7 @@ class _Exchange:
         if not self._over:
             self._over = True
             self._on_answer(answer)
+
+
+def _unheard(_request: Request) -> None:
+    pass

@@ -16,7 +16,7 @@ from typing import Any, Final
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
 from tests.simulation.objects import Json, find
-from tests.simulation.operators import LEASE
+from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
     FAILED_PHASES,
     Content,
@@ -39,6 +39,7 @@ STATUS_SECONDS: Final = 5.0
 STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
 """So much later than it was decided a write may be sent: the longest back-off, and the pace."""
+NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
 LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
 """What leaders promise each other: written at once, and by itself."""
@@ -61,6 +62,7 @@ class Oracle:
         delivered: the node state that an agent was told of last.
         orphans: (node, group) whose wish was taken away by hand, with nothing left that tells it must be restored.
         operators: client names of operators.
+        first_sent: when a body was sent first: it is as old as that, however often it had to be sent again.
         on_step: told of a step that only the oracle can tell.
         clocks_wrong: a wall clock was set so wrong that a leader may take nodes for silent ones.
         stored_contents: what ControllerRevisions have had.
@@ -69,12 +71,15 @@ class Oracle:
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
+        reserved_by: which leader reserved a node last, by policy uid and node.
+        deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
     """
 
     server: SimServer
     operators: frozenset[str]
     on_step: Callable[[str], None]
+    first_sent: Mapping[tuple[str, int, str, bytes], float]
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
@@ -82,6 +87,8 @@ class Oracle:
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
+    reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
+    deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
@@ -171,6 +178,7 @@ class Oracle:
 
     def _wrote_policy(self, written: Written) -> None:
         after = written.after
+        self._check_let_go(written)
         if after is None:
             return
         if FINALIZER in (after["metadata"].get("finalizers") or []):
@@ -187,6 +195,24 @@ class Oracle:
         self._check_pace(written)
         self._check_reservation(written)
 
+    def _check_let_go(self, written: Written) -> None:
+        """An operator lets a deleted policy go once nothing of it is to be restored, or after a deadline."""
+        before, after = written.before, written.after or {}
+        if before is None or not is_deleting(before):
+            self.deleted_at[written.name] = written.at
+            return
+        late = self.clocks_wrong or written.at > self.deleted_at.get(written.name, 0.0) + FLEET.restore_deadline_seconds
+        held = written.after is None or FINALIZER in (before["metadata"].get("finalizers") or [])
+        if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
+            return
+        uid, nodes = before["metadata"]["uid"], self.server.all(NODES)
+        waiting = [
+            name
+            for name, state in self.server.all(STATES).items()
+            if name in nodes and any((_wish(state, group) or NO_WISH)["source"]["uid"] == uid for group in GROUPS)
+        ]
+        _check(not waiting, f"promise 7: policy {written.name} is let go while {waiting} have something of it")
+
     def _check_pace(self, written: Written) -> None:
         """At most one write in 5 s; late ones may come together, so a few are counted over a while."""
         before, after = find(written.before, ("status",)) or {}, find(written.after, ("status",)) or {}
@@ -201,7 +227,9 @@ class Oracle:
             message = f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s"
             _check(len(recent) <= 10 + STATUS_BURST, message)
         last = max(self.told.get((written.identity, written.name), 0.0), self.leading_since[written.identity])
-        self.told[written.identity, written.name] = written.sent_at
+        request = written.request
+        key = (request.client, request.life, request.path, request.body) if request is not None else ("", 0, "", b"")
+        self.told[written.identity, written.name] = self.first_sent.get(key, written.sent_at)
         if moved <= {"statistics", "rollout"} and old == new:
             waited = written.sent_at - last
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
@@ -252,6 +280,7 @@ class Oracle:
         fresh = names - set(ledger(before, "reserved")) - set(ledger(before, "carried"))
         if not fresh:
             return
+        self.reserved_by |= dict.fromkeys(((policy["metadata"]["uid"], node) for node in fresh), written.identity)
         old = find(before, ("status", "rollout")) or {}
         claimed = not old.get("revision") or old.get("leaderEpoch") == find(
             policy, ("status", "rollout", "leaderEpoch")
@@ -337,7 +366,10 @@ class Oracle:
     def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
-        current = content in contents_of(content.uid, policy["spec"])
+        asked = contents_of(content.uid, policy["spec"])
+        wishes = ((one, _wish(written.after, one)) for one in GROUPS)
+        mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == content.uid}
+        current = mine <= asked  # else it is an older revision, which may have some of the same
         if current and generation >= max(generations) and self._knows(written, at):
             others = {one for one in self.failed_at if one.uid == content.uid}
             whole = contents_of(content.uid, policy["spec"]) <= others
@@ -375,8 +407,13 @@ class Oracle:
 
     def _check_named(self, written: Written, policy: Json) -> None:
         name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")
+        told, mine = find(policy, ("status", "rollout", "leaderEpoch")), find(written.after, ("spec", "leaderEpoch"))
+        _check(told is not None and told >= mine, f"promise 8: {written.name} is pushed by {name} before it is claimed")
+        # After an edit, a push that this leader had reserved before may still wait, with what both revisions have.
+        ours = self.reserved_by.get((policy["metadata"]["uid"], written.name)) == written.identity
+        carried = ours and written.name in ledger(policy, "carried")
         _check(
-            written.name in reserved or "*" in reserved,
+            written.name in reserved or "*" in reserved or carried,
             f"promise 8: {written.name} is pushed by {name}, whose ledger has only {list(reserved)}",
         )
 
@@ -406,7 +443,10 @@ class Oracle:
 
     def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
         """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
-        won = (winner(view, node, one.group) for view in self._lately(now) for one in wanted if view.since < now)
+        lately = [
+            view for view in self._lately(now) if any(one["metadata"]["uid"] == uid for one in view.policies.values())
+        ]
+        won = (winner(view, node, one.group) for view in lately for one in wanted)
         return all(one is None or one["metadata"]["uid"] == uid for one in won)
 
     def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
@@ -591,7 +631,7 @@ class Oracle:
         stands = phase(won)
         if won["spec"]["mode"] == "Paused":
             mine = wish if wish is not None and wish["source"]["uid"] == won["metadata"]["uid"] else {"mode": "Hold"}
-            _check(mine["mode"] == "Hold", f"{where} is {mine['mode']} on a paused policy")
+            _check(mine["mode"] == "Hold" or not alive, f"{where} is {mine['mode']} on a paused policy")
             return
         if stands == "Complete" and alive and not self._is_stopped(state):
             _check(wish is not None, f"{where} is not pushed")

@@ -118,6 +118,11 @@ class Coverage:
         for step in asked_for(request):
             self.met.add((name, step))
 
+    def read(self, request: Request) -> None:
+        """Take in the step that a request is which reads."""
+        for step in asked_for(request):
+            self.step(step)
+
     def _forget(self) -> None:
         for queue in (self._steps, self._faults):
             while queue and queue[0][0] < self._clock.now - NEAR_SECONDS:

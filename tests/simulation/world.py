@@ -37,10 +37,10 @@ from tests.simulation.server import (
 from tests.simulation.steps import Coverage, asked_for
 
 OPERATORS: Final = ("operator-0", "operator-1")
-SETTLE_SECONDS: Final = 420.0
-"""From the end of trouble to the check: a lease, the longest back-off, a restore deadline, a report interval."""
-SETTLE_TIMES: Final = 9
-"""So often a third of it is added while a rollout is under way: eleven nodes one by one, each with its soak."""
+SETTLE_SECONDS: Final = 150.0
+"""From the end of trouble to the first check: a lease, the longest back-off, a restore deadline."""
+SETTLE_TIMES: Final = 10
+"""So often it may take as long again: a silent node's deadline, eleven nodes one by one, each with its soak."""
 CLOCK_SECONDS: Final = 20.0  # wrong by so much, a leader that starts may take nodes for silent ones
 KUBELET_SECONDS: Final = 40.0  # of silence, until the node controller says Unknown
 SAMPLE_SECONDS: Final = (1.0, 10.0)  # until an agent looks at its numbers
@@ -81,7 +81,10 @@ class World:
         self.server = SimServer(self.host, self.rng)
         self.coverage = Coverage(self.clock)
         self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
-        self.oracle = Oracle(self.server, frozenset(OPERATORS), on_step=self.coverage.step)
+        self.network.on_read = self.coverage.read
+        self.oracle = Oracle(
+            self.server, frozenset(OPERATORS), on_step=self.coverage.step, first_sent=self.network.first_sent
+        )
         self.server.observers += [self.oracle.wrote, self.coverage.wrote, self._wrote]
         self.counts: Counter[str] = Counter()
         self.operators = {name: SimOperator(self.clock, self.network, self.rng, name) for name in OPERATORS}
@@ -391,7 +394,7 @@ class World:
             try:
                 self._check_rest()
             except BrokenPromiseError:
-                self.pass_time(SETTLE_SECONDS / 3)
+                self.pass_time(SETTLE_SECONDS)
             else:
                 return
         self._check_rest()

@@ -690,6 +690,26 @@ def test_what_the_predecessor_reserved_counts_until_it_can_arrive_no_more() -> N
     assert "carried" not in world.stand
 
 
+def test_a_carried_node_is_written_once_more_with_what_is_on_its_way() -> None:
+    """Promise 7: a push of another policy would be taken back, and nothing of it restored."""
+    world = Rollout(nodes=1)
+    world.add_policy(policy("p", rollout=rollout(unproven=1)))
+    world.carry_out(world.decide().writes)  # reserved, and nothing is pushed: the leader dies here
+    world.restart(epoch=2)
+    world.add_policy(policy("q", priority=900, settings={"balancing": {"mode": "Off"}}, rollout=rollout()))
+    pushes: list[bytes] = []
+    while not pushes:
+        world.now += 1
+        decided = world.decide()
+        pushes = [write.body for write in decided.writes if write.key.kind is WriteKind.STATE_SPEC]
+        world.carry_out([write for write in decided.writes if write.key.kind is not WriteKind.STATE_SPEC])
+
+    world.fleet.relisted(world.now)
+    again = [write.body for write in world.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
+
+    assert [list(json.loads(body)["spec"]["groups"]) for body in again] == [["balancing"]]
+
+
 def test_a_restart_in_mid_rollout_goes_on_without_a_new_canary() -> None:
     world = Rollout(nodes=8)
     world.begin()

@@ -386,7 +386,8 @@ class Fleet:
             for name in policy.rollout.ledger.carried:
                 record = self._nodes.get(name)
                 if record is not None and not self._is_fenced(name):
-                    self._write_again(record)
+                    record.try_again = True  # what is on its way, another policy's push too, is written with it
+                    self._mark(record)
             self._mark_all_of(policy)
         self._relisting = None
 
