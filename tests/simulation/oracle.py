@@ -39,6 +39,7 @@ STATUS_SECONDS: Final = 5.0
 STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
 """So much later than it was decided a write may be sent: the longest back-off, and the pace."""
+STAMP_SECONDS: Final = 2.0  # a timestamp has whole seconds
 NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
 LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
@@ -201,7 +202,8 @@ class Oracle:
         if before is None or not is_deleting(before):
             self.deleted_at[written.name] = written.at
             return
-        late = self.clocks_wrong or written.at > self.deleted_at.get(written.name, 0.0) + FLEET.restore_deadline_seconds
+        waited = written.at - self.deleted_at.get(written.name, 0.0)
+        late = self.clocks_wrong or waited > FLEET.restore_deadline_seconds - STAMP_SECONDS
         held = written.after is None or FINALIZER in (before["metadata"].get("finalizers") or [])
         if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
             return
