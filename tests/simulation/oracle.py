@@ -348,6 +348,8 @@ class Oracle:
         before = _wish(written.before, group)
         if before is not None and content_of_wish(group, before) == content:
             return
+        if self.server.get(NODES, name) is None:
+            return  # a late push made the node state of a Node that is gone; it is collected
         last = self.last_wish.get((name, group))
         taken = written.before is None or (name, group) in self.orphans
         if last is not None and content_of_wish(group, last) == content and taken:
@@ -401,9 +403,10 @@ class Oracle:
         )
         before = _wish(written.before, group)
         had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
-        if current or before is None or before["source"]["uid"] != content.uid or not had:
-            return False
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
+        asked = content in contents_of(content.uid, policy["spec"])
+        if asked or before is None or before["source"]["uid"] != content.uid or not had or (current and not failed):
+            return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
 

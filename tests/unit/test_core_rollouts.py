@@ -304,6 +304,30 @@ def test_a_soak_of_the_settings_of_before_proves_nothing() -> None:
     assert world.having(2) == [canary]
 
 
+def test_a_reservation_that_was_decided_before_an_edit_is_not_written_after_it() -> None:
+    """Promise 8: what is on its way can no longer be stored, and the edit may have left less room."""
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(nodes=8)))
+    world.decide()  # eight names, and nothing is heard of them
+
+    world.edit_policy("p", rollout=rollout(nodes=8, unproven=2))
+    world.now += 6
+    world.carry_out(world.decide().writes)
+
+    assert len(world.stand["reserved"]) == 2
+
+
+def test_after_an_edit_to_a_smaller_budget_nobody_is_reserved_before_there_is_room() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=20)
+    world.begin(rollout=rollout(nodes=8, unproven=8))
+
+    world.edit_policy("p", rollout=rollout(nodes=20, unproven=2))
+    world.soak()
+
+    assert len(world.having(4)) == 10
+
+
 def test_an_edit_takes_a_node_first_that_is_unproven_already() -> None:
     """Promise 8: it takes no new room."""
     world = Rollout(nodes=8)

@@ -401,7 +401,7 @@ class Fleet:
         self._mark_if(lambda record: uid in record.matched or uid in record.holds)
 
     def _take_ledger(self, policy: PolicyRecord) -> None:
-        for name in sorted(policy.rollout.take_status(policy.stored.rollout, self._epoch)):
+        for name in sorted(policy.rollout.take_status(policy.stored.rollout, policy.version, self._epoch)):
             record = self._nodes.get(name)
             if record is not None:
                 self._mark(record)

@@ -33,7 +33,7 @@ from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
 from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
-from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
+from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout, is_older
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
@@ -133,8 +133,12 @@ class PolicyRecord:
 
     def is_stale(self, policy: PolicyObject) -> bool:
         """Return whether `policy` is older than what is known; versions that are no numbers are taken as new."""
-        known, seen = self._object.metadata.resource_version, policy.metadata.resource_version
-        return known.isdecimal() and seen.isdecimal() and int(seen) < int(known)
+        return is_older(policy.metadata.resource_version, self.version)
+
+    @property
+    def version(self) -> str:
+        """The resource version of the policy as it was seen last."""
+        return self._object.metadata.resource_version
 
     def take(self, policy: PolicyObject, now: float) -> bool:
         """Take in a newer object; return whether nodes have to be decided anew."""
@@ -262,9 +266,9 @@ class PolicyRecord:
         self.open_status, self.sums_moved = msgspec.structs.replace(status, rollout=rollout), False
         self._written_at = self._sums_at = now
         # Onto the status that was seen or nowhere: a late write, our own too, would bring an older ledger back.
-        identity = self._identity() | {"resourceVersion": self._object.metadata.resource_version}
+        identity = self._identity() | {"resourceVersion": self.version}
         if ledger != self.rollout.ledger or not self.rollout.claimed:
-            self.rollout.ledger_written(ledger, now)
+            self.rollout.ledger_written(ledger, self.version, now)
         return self._write(WriteKind.POLICY_STATUS, {"metadata": identity, "status": self.open_status})
 
     def _sums_due(self) -> float:

@@ -157,6 +157,7 @@ class PolicyRollout:
         "_judged_at",
         "_looked_at",
         "_open_ledger",
+        "_open_onto",
         "_open_revisions",
         "_pushed",
         "_reserve_seconds",
@@ -180,6 +181,7 @@ class PolicyRollout:
         self.claimed = self.fresh = self.history_known = False
         self.phase_stored = ""
         self._open_ledger: Ledger | None = None
+        self._open_onto = ""
         self._open_revisions: dict[str, Revision] = {}
         self._reserved: frozenset[str] = frozenset()
         self._pushed: set[str] = set()
@@ -205,8 +207,11 @@ class PolicyRollout:
 
     # What the API server shows
 
-    def take_status(self, view: RolloutView | None, epoch: int) -> frozenset[str]:
-        """Take in the stored ledger; return the nodes that it admits or drops."""
+    def take_status(self, view: RolloutView | None, version: str, epoch: int) -> frozenset[str]:
+        """Take in the stored ledger; return the nodes that it admits or drops.
+
+        A ledger that is still on its way to an older version can never be stored: what it was decided from has changed.
+        """
         before, was = self._admitted(), self.ledger
         self.ledger = ledger_of(view)
         arrived = self._chosen if self.ledger == self._open_ledger else frozenset()
@@ -220,7 +225,7 @@ class PolicyRollout:
         self.claimed = claimed
         self.phase_stored = (view.phase or "") if view is not None else ""
         self._moved()
-        if self.ledger == self._open_ledger:
+        if self.ledger == self._open_ledger or is_older(self._open_onto, version):
             self._open_ledger = None
         return before ^ self._admitted()
 
@@ -450,12 +455,8 @@ class PolicyRollout:
         ):
             open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
             known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
-        kept = tuple(
-            name
-            for name in known.reserved
-            if stand.is_open(name) or (stand.is_waiting(name) and name not in self._pushed)
-        )
         carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
+        kept = tuple(self._kept(known.reserved, carried, stand))
         known = known._replace(reserved=kept, carried=carried)
         if not stand.may_reserve or not (self.fresh or self.ledger == NO_LEDGER) or self.is_failing(stand.matched):
             return known
@@ -463,6 +464,17 @@ class PolicyRollout:
         self._chosen = frozenset(chosen)
         named = (*kept, *chosen) if _has_room(kept + chosen) else (NAMELESS,)
         return known._replace(reserved=named, cursor=known.cursor + len(chosen))
+
+    def _kept(self, names: tuple[str, ...], carried: tuple[str, ...], stand: Stand) -> Iterator[str]:
+        """Yield the names that stay: pushes on their way, and those to come as far as a smaller budget has room."""
+        counted = {*self.book.unproven, *carried, *filter(stand.is_open, names)}
+        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        for name in names:
+            if stand.is_open(name):
+                yield name
+            elif stand.is_waiting(name) and name not in self._pushed and (name in counted or room > 0):
+                room -= name not in counted
+                yield name
 
     def is_failing(self, matched: int) -> bool:
         """Return whether the revision has failed, and nothing says so yet where it lasts."""
@@ -488,9 +500,9 @@ class PolicyRollout:
                 return
             yield name
 
-    def ledger_written(self, ledger: Ledger, now: float) -> None:
-        """Take in that a ledger is on its way."""
-        self._open_ledger, self._looked_at = ledger, now
+    def ledger_written(self, ledger: Ledger, version: str, now: float) -> None:
+        """Take in that a ledger is on its way, onto the policy's status as of a resource version."""
+        self._open_ledger, self._open_onto, self._looked_at = ledger, version, now
 
     # For people
 
@@ -574,6 +586,11 @@ def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
     else:
         who = f"{len(failure.nodes)} of {failure.pushed} nodes failed, {'first ' if others else ''}{first}"
     return f"{who}: {why(first)} ({', '.join(map(str, failure.cells))})"
+
+
+def is_older(version: str, other: str) -> bool:
+    """Return whether a resource version comes before another one; versions that are no numbers do not tell."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _has_room(names: Collection[str]) -> bool:
