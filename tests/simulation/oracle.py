@@ -440,7 +440,8 @@ class Oracle:
             if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
                 continue
             if not any(source == uid for source, _ in unproven(state)):
-                resolved.add(node)
+                if self._has_all(state, wanted):  # else what it has may be of the revision before
+                    resolved.add(node)
             elif not self._may_be_silent(node, written.at, deadline) and self._has_won(node, uid, wanted, written.at):
                 have.add(node)
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
@@ -453,6 +454,10 @@ class Oracle:
         ]
         won = (winner(view, node, one.group) for view in lately for one in wanted)
         return all(one is None or one["metadata"]["uid"] == uid for one in won)
+
+    def _has_all(self, state: Json, wanted: frozenset[Content]) -> bool:
+        wishes = ((one, _wish(state, one.group)) for one in wanted)
+        return all(wish is not None and content_of_wish(one.group, wish) == one for one, wish in wishes)
 
     def _has_some(self, state: Json, wanted: frozenset[Content]) -> bool:
         wishes = ((group, _wish(state, group)) for group in GROUPS)
