@@ -178,6 +178,10 @@ class Api:
                             return seen
             except (OSError, http.client.HTTPException):
                 time.sleep(RETRY_SECONDS)
+            except ApiError as error:
+                if error.status != 429:  # "storage is (re)initializing", for a moment after its CRD has changed
+                    raise
+                time.sleep(RETRY_SECONDS)
         raise WaitTimeoutError(
             f"{path} is not as awaited after {timeout:g} s; last seen: {json.dumps(seen)[:LAST_SEEN_CHARACTERS_MAX]}"
         )
