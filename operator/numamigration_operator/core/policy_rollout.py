@@ -116,7 +116,7 @@ KEEP: Final = Goal(None)
 
 
 class Stand(NamedTuple):
-    """What `PolicyRollout.step` has to know of the rest of the fleet.
+    """What `PolicyRollout.next_ledger` has to know of the rest of the fleet.
 
     Attributes:
         matched: nodes that the policy selects.
@@ -386,7 +386,7 @@ class PolicyRollout:
         self, known: Revision, matched: int, wall: datetime, why: Callable[[str], str]
     ) -> Mapping[Cell, CellRecord]:
         verdicts = dict(known.cells)
-        failure = None if self.has_failed else self._judged(matched)
+        failure = self._untold_failure(matched)
         if failure is not None:
             text, reason = shorten(_failure_text(failure, why)), why(failure.nodes[0]).partition(":")[0]
             for cell in failure.cells:
@@ -424,10 +424,15 @@ class PolicyRollout:
     @property
     def _is_idle(self) -> bool:
         """There is nobody to reserve, nobody to drop, and nothing to begin."""
-        facts, ledger = self.facts, self.ledger
-        begun = ledger.revision == facts.revision and facts.mode is not PolicyMode.PLAN
-        again = ledger.generation != facts.generation and self.phase_stored in FAILED_PHASES
-        return begun and not again and not ledger.reserved and not ledger.carried and not self.book.waiting
+        named = self.ledger.reserved or self.ledger.carried or self.facts.mode is PolicyMode.PLAN
+        return not (named or self.book.waiting or self._begins_anew)
+
+    @property
+    def _begins_anew(self) -> bool:
+        """The policy asks for another revision, or an edit of it tries a failed one again."""
+        edited = self.ledger.generation != self.facts.generation
+        again = edited and self.phase_stored in FAILED_PHASES
+        return again or self.ledger.revision != self.facts.revision
 
     def has_news(self, ledger: Ledger) -> bool:
         """Return whether a ledger is worth a write of its own, which only succeeds onto the status as it was seen."""
@@ -450,15 +455,13 @@ class PolicyRollout:
             return known
         if facts.mode is PolicyMode.PLAN and not known.names:
             return NO_LEDGER
-        if known.revision != facts.revision or (
-            known.generation != facts.generation and self.phase_stored in FAILED_PHASES
-        ):
+        if self._begins_anew:
             open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
             known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
         carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
         kept = tuple(self._kept(known.reserved, carried, stand))
         known = known._replace(reserved=kept, carried=carried)
-        if not stand.may_reserve or not (self.fresh or self.ledger == NO_LEDGER) or self.is_failing(stand.matched):
+        if not stand.may_reserve or not (self.fresh or self.ledger == NO_LEDGER) or self._untold_failure(stand.matched):
             return known
         chosen = tuple(self._choose(known, stand))
         self._chosen = frozenset(chosen)
@@ -476,13 +479,11 @@ class PolicyRollout:
                 room -= name not in counted
                 yield name
 
-    def is_failing(self, matched: int) -> bool:
-        """Return whether the revision has failed, and nothing says so yet where it lasts."""
-        return not self.has_failed and self._judged(matched) is not None
-
-    def _judged(self, matched: int) -> Failure | None:
-        current = self.current
-        return judge(self.book, self.facts.rollout, matched, self.is_proven) if current is not None else None
+    def _untold_failure(self, matched: int) -> Failure | None:
+        """Return why the revision has failed, while nothing says so where it lasts."""
+        if self.has_failed or self.current is None:
+            return None
+        return judge(self.book, self.facts.rollout, matched, self.is_proven)
 
     def _choose(self, known: Ledger, stand: Stand) -> Iterator[str]:
         counted = self.book.unproven | known.names
