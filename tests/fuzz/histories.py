@@ -15,6 +15,7 @@ from tests.fakekernel.series import SERIES
 from tests.fuzz.moves import History, Move, make_history
 from tests.fuzz.tables import FILES
 from tests.fuzz.world import World
+from tests.shrinking import shrink
 
 MOVES_PER_HISTORY: Final = 40
 DIALECTS: Final = tuple(dialect for dialect in FILES if dialect in SERIES and dialect is not Dialect.NO_SERIES)
@@ -73,18 +74,12 @@ def run(history: History) -> Outcome:
 
 def shorten(finding: Finding) -> Finding:
     """Return a history that fails for the same reason with as few moves as can be."""
-    best, runs = finding, 0
-    size = max(1, len(best.history.moves) // 2)
-    while size and runs < RUNS_MAX:
-        shorter = None
-        for moves in _left_out(best.history.moves, size):
-            runs += 1
-            again = run(best.history._replace(moves=moves)).finding
-            if again is not None and _alike(again, finding):
-                shorter = again
-                break
-        best, size = (shorter, size) if shorter else (best, size // 2)
-    return best
+
+    def again(moves: tuple[Move, ...]) -> Finding | None:
+        other = run(finding.history._replace(moves=moves)).finding
+        return other if other is not None and _alike(other, finding) else None
+
+    return shrink(finding, lambda one: one.history.moves, _left_out, again, RUNS_MAX)
 
 
 def _left_out(moves: tuple[Move, ...], size: int) -> Iterable[tuple[Move, ...]]:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from tests.shrinking import shrink
 from tests.simulation.network import REQUEST_FAULTS
 from tests.simulation.objects import Json
 from tests.simulation.server import CONFIG_MAPS, NODES, POLICIES, REVISIONS, STATES
@@ -252,19 +253,13 @@ def run_seed(seed: int) -> Outcome:
 
 
 def shorten(finding: Finding) -> Finding:
-    """Return a schedule that fails for the same reason with as few moves as can be; most at once are left out first."""
-    best, runs = finding, 0
-    size = max(1, len(best.schedule.moves) // 2)
-    while size and runs < RUNS_MAX:
-        shorter = None
-        for moves in _left_out(best.schedule.moves, size):
-            runs += 1
-            again = run(best.schedule._replace(moves=moves)).finding
-            if again is not None and _alike(again, finding):
-                shorter = again
-                break
-        best, size = (shorter, min(size, len(shorter.schedule.moves))) if shorter else (best, size // 2)
-    return best
+    """Return a schedule that fails for the same reason with as few moves as can be."""
+
+    def again(moves: tuple[Move, ...]) -> Finding | None:
+        other = run(finding.schedule._replace(moves=moves)).finding
+        return other if other is not None and _alike(other, finding) else None
+
+    return shrink(finding, lambda one: one.schedule.moves, _left_out, again, RUNS_MAX)
 
 
 def _left_out(moves: tuple[Move, ...], size: int) -> Iterable[tuple[Move, ...]]:
