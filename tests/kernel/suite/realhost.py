@@ -16,6 +16,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -105,6 +106,7 @@ class RealHost:
     def __init__(self, row: GuestRow) -> None:
         self._row = row
         self._scale = SCALES.get(row.row.id, SCALE)
+        self._timeout = str(int(TIMEOUT_SECONDS * 1000 * self._scale))
         self._movers: list[Mover] = []
         self._pages: list[causes.Own] = []
         self._takes_time = False
@@ -118,7 +120,7 @@ class RealHost:
         rest_engine()
         self._refresh()
         if modules.is_loaded("dcbm"):
-            must_write(f"{TEST}/timeout_ms", str(int(TIMEOUT_SECONDS * 1000 * self._scale)))
+            must_write(f"{TEST}/timeout_ms", self._timeout)
         if self._row.row.host.get("read_only"):
             causes.see_sys_read_only()
         if not self._row.row.host.get("cap_sys_admin", True):
@@ -215,15 +217,29 @@ class RealHost:
         movers = [Mover(work) for work in causes.works(workload, folios, self._pages)]
         self._movers += movers
         self._began, self._now = time.monotonic(), 0.0
-        with colliding(len(movers) > 1):
-            for mover in movers:
-                mover.start()
-            if self._takes_time:
-                await_true(lambda: channels_in_use() > 0 or movers[0].is_over, "a batch in flight")
-            else:
-                for mover in movers:
-                    mover.end()
-                self._began = time.monotonic()
+        if len(movers) > 1:
+            self._collide(movers)
+        elif self._takes_time:
+            movers[0].start()
+            await_true(lambda: channels_in_use() > 0 or movers[0].is_over, "a batch in flight")
+        else:
+            movers[0].start()
+            movers[0].end()
+            self._began = time.monotonic()
+
+    def _collide(self, movers: list[Mover]) -> None:
+        """Have each task begin while the copies of those before it are under way, however slow this machine is."""
+        share = int(read(f"{DCBM[self._row.dialect]}/nr_dma_chan"))
+        must_write(f"{TEST}/timeout_ms", str(int(WAIT_SECONDS_MAX * 1000)))
+        must_write(f"{ENGINE}/hang", "Y")
+        for count, mover in enumerate(movers, 1):
+            mover.start()
+            await_true(partial(has_its_channels, mover, count * share), "a task that copies, or found no channel")
+        must_write(f"{ENGINE}/hang", "N")
+        for mover in movers:
+            mover.end()
+        must_write(f"{TEST}/timeout_ms", self._timeout)
+        self._began = time.monotonic()
 
     def _move_own(self, command: MoveOwnPages) -> None:
         causes.move_own(command.source, command.destination, small=command.small, huge=command.huge)
@@ -307,19 +323,9 @@ class Mover:
             self._error = error
 
 
-class colliding:  # noqa: N801  # a context manager
-    """Let batches last long enough that tasks which begin together compete for channels."""
-
-    def __init__(self, wanted: bool) -> None:
-        self._wanted = wanted
-
-    def __enter__(self) -> None:
-        if self._wanted:
-            must_write(f"{ENGINE}/batch_delay_ms", "300")
-
-    def __exit__(self, *_: object) -> None:
-        if self._wanted:
-            must_write(f"{ENGINE}/batch_delay_ms", "0")
+def has_its_channels(mover: Mover, channels: int) -> bool:
+    """Tell whether a task has come as far as it can while nothing completes: all channels are taken, or it is over."""
+    return mover.is_over or channels_in_use() >= channels
 
 
 def migrations(row: Seen) -> list[Migrate]:
