@@ -68,13 +68,15 @@ GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODU
 test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITRD=initrd DCBM=real: yours)
 	$(BIN)/python -m tests.testbed build
 	$(GUEST) $(BIN)/python -m tests.kernel prepare
-	$(GUEST) $(PYTEST) $(if $(DCBM),--no-fold-skipped) tests/kernel
+	$(GUEST) $(PYTEST) $(if $(DCBM),--no-fold-skipped,-m 'not twin') tests/kernel
 
 .PHONY: soak
 soak: setup-fuse ## Random kills under a stream of edits, and in rollouts over 200 nodes (twice ten minutes)
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.soak $(SOAK)
 	$(BIN)/python -m tests.soak.rollouts $(SOAK_ROLLOUTS)
+	@scripts/setup kernel
+	$(BIN)/python -m pytest -m twin tests/kernel
 
 .PHONY: fuzz
 fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checked after every step (five minutes)

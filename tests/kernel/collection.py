@@ -14,6 +14,7 @@ import pytest
 from tests.kernel.guest import ANSWER_SECONDS
 from tests.kernel.session import SESSION
 from tests.kernel.suite.marks import Test, asks_switches, bound_of, rows_of
+from tests.kernel.table import GuestRow, is_twin
 from tests.testbed.errors import BedError
 
 SUITE: Final = Path(__file__).with_name("suite")
@@ -49,6 +50,8 @@ class GuestItem(pytest.Item):
         self.case = case
         if asks_switches(test, case):
             self.add_marker(pytest.mark.needs_switches)
+        if any(isinstance(part, GuestRow) and is_twin(part) for part in rows_of(test)[case]):
+            self.add_marker(pytest.mark.twin)
         # The first test waits for the boot as well. Past these bounds there is a better message than pytest's own.
         boot_seconds = self.config.stash[SESSION].choice.boot_seconds
         self.add_marker(pytest.mark.timeout(boot_seconds + bound_of(test) + 2 * ANSWER_SECONDS))

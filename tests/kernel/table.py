@@ -49,6 +49,15 @@ MORE_THAN_FILES: Final = frozenset(
 WITHOUT_THE_SERIES: Final = frozenset({"without the series"})
 """Rows of kernels without the series that one with it answers otherwise; the others are about what every kernel has."""
 
+SCALES: Final = {
+    "1024 base pages on a hung engine take 20 s, and offload stays on": 0.3,
+    "two slow channels take 18 s without error or log line": 0.3,
+    "a killed writer is gone when its turn-off is over": 0.4,
+    "25 failed batches leave ten lines": 1.0,
+}
+"""Seconds here for a second of these rows, which look shortly before something happens, start a program meanwhile, or
+take the time that the kernel alone decides. So they take seconds here too."""
+
 MODULE_FOLDER: Final = "/sys/module/dcbm"
 
 
@@ -79,6 +88,11 @@ def guest_rows() -> tuple[GuestRow, ...]:
         for row in SEEN
         if dialect in row.dialects and row.id not in NOT_ON_THE_MODULE
     )
+
+
+def is_twin(row: GuestRow) -> bool:
+    """Tell whether a row takes seconds, and shows what another dialect with the same engine and waits shows as well."""
+    return row.dialect is Dialect.V5 and row.row.id in SCALES
 
 
 def needs_no_switches(row: Seen) -> bool:

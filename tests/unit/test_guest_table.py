@@ -14,13 +14,14 @@ from tests.fakekernel.seen import SEEN, Do
 from tests.host.machine import Machine
 from tests.kernel.suite import ownkernel
 from tests.kernel.suite.marks import SkippedError, rows_of
-from tests.kernel.suite.realhost import SCALES
 from tests.kernel.suite.test_table import test_the_kernel_answers_as_the_table_says as in_the_guest
 from tests.kernel.table import (
     NOT_ON_THE_MODULE,
+    SCALES,
     GuestRow,
     files_in_the_guest,
     guest_rows,
+    is_twin,
     needs_no_switches,
     reason_not_to_run,
 )
@@ -39,6 +40,13 @@ def test_every_row_on_every_dialect_runs_in_the_guest_or_has_a_reason_why_not() 
 def test_what_the_guest_does_not_run_names_rows_of_the_table() -> None:
     assert set(NOT_ON_THE_MODULE) <= NAMES
     assert set(SCALES) <= NAMES
+
+
+def test_what_only_long_runs_show_of_a_row_is_shown_of_another_dialect_each_time() -> None:
+    twins = {row.row.id for row in guest_rows() if is_twin(row)}
+
+    assert twins
+    assert twins <= {row.row.id for row in guest_rows() if not is_twin(row)}
 
 
 def test_every_row_that_the_guest_does_not_run_has_a_reason() -> None:

@@ -44,19 +44,10 @@ from tests.fakekernel.seen import Counted, Do, Logged, Read, Seen, Step, Within
 from tests.kernel.suite import causes, modules
 from tests.kernel.suite.kernellog import Reader
 from tests.kernel.suite.lib import read, vmstat, write
-from tests.kernel.table import GuestRow
+from tests.kernel.table import SCALES, GuestRow
 
 SCALE: Final = 0.05
 """Seconds here for a second of the table."""
-
-SCALES: Final = {
-    "1024 base pages on a hung engine take 20 s, and offload stays on": 0.3,
-    "two slow channels take 18 s without error or log line": 0.3,
-    "a killed writer is gone when its turn-off is over": 0.4,
-    "25 failed batches leave ten lines": 1.0,
-}
-"""Rows that look shortly before something happens, that start a program meanwhile, or whose time the kernel alone
-decides."""
 
 GRACE_SECONDS_MAX: Final = 5.0
 """How much later than the table says something may be seen; an emulated processor is slow."""
