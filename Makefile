@@ -3,8 +3,7 @@
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
 BIN := .venv/bin
-# A file's tests stay in one process. Unit tests compute; those with servers wait most of their time.
-PYTEST := $(BIN)/coverage run -m pytest --dist loadfile
+PYTEST := $(BIN)/coverage run -m pytest
 
 .PHONY: help
 help: ## Show this help
@@ -53,14 +52,16 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m tests.demo.transcript --check
 	$(BIN)/python scripts/check_tree.py
 
+# Unit tests compute, so a process that is done takes tests from the other.
 .PHONY: test-unit
 test-unit: setup-fuse ## Unit and property tests, the fake kernel's own among them
-	$(PYTEST) --numprocesses 2 tests/unit
+	$(PYTEST) --numprocesses 2 --dist worksteal tests/unit
 
+# A file's tests stay in one process: they share a control plane, and wait most of their time. Long files come first.
 .PHONY: test-apiserver
 test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd and kube-apiserver
 	$(BIN)/python -m tests.testbed build
-	$(PYTEST) --numprocesses 3 tests/apiserver
+	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/apiserver
 
 # One process: there is one guest. The variables are for a kernel of your own: docs/testing-on-your-kernel.md.
 GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODULES)' GUEST_LOAD='$(LOAD)' GUEST_DCBM='$(DCBM)'

@@ -5,12 +5,31 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Final
 
 import pytest
 
 from tests.apiserver.operator_process import ACCOUNT, OperatorProcess, account, install_crds, install_rights
 from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
+
+LONGEST: Final = (
+    "test_faults_rollout",
+    "test_operator_rollouts",
+    "test_operator_process",
+    "test_operator_leadership",
+    "test_faults_operator",
+    "test_control_plane",
+    "test_agent_kernel_faults",
+    "test_faults_agent",
+)
+"""Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put what takes long first."""
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
 
 
 @pytest.fixture(scope="module")

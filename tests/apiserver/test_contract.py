@@ -41,7 +41,7 @@ COLUMNS_MAX: Final = 80
 UniqueName = Callable[[str], str]
 Kubectl = Callable[..., str]
 
-pytestmark = pytest.mark.usefixtures("crds")
+pytestmark = [pytest.mark.usefixtures("crds"), pytest.mark.uncounted]
 
 
 class Row(NamedTuple):

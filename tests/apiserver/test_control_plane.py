@@ -24,6 +24,8 @@ from tests.testbed.controlplane import ADDRESS_IN_USE, ControlPlane
 from tests.testbed.errors import WaitTimeoutError
 from tests.testbed.recorder import Recorder
 
+pytestmark = pytest.mark.uncounted
+
 ROOT = Path(__file__).parents[2]
 CONFIG_MAPS = "/api/v1/namespaces/default/configmaps"
 

@@ -15,7 +15,10 @@ import pytest
 from tests.apiserver.rollout_scene import WAIT_SECONDS_MAX, RolloutScene
 from tests.testbed.controlplane import ControlPlane
 
-pytestmark = pytest.mark.timeout(3 * WAIT_SECONDS_MAX)  # far more than one of its own waits
+pytestmark = [
+    pytest.mark.timeout(3 * WAIT_SECONDS_MAX),  # far more than one of its own waits
+    pytest.mark.uncounted,  # an operator that is killed says nothing of what it ran
+]
 
 
 @pytest.fixture(scope="module")

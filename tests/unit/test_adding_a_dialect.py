@@ -62,7 +62,17 @@ def test_an_agent_drives_the_made_up_dialect_by_its_row_alone(tree: Path) -> Non
 
 
 def test_every_cell_of_the_made_up_row_has_its_test_at_once(tree: Path) -> None:
-    command = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir=.", "tests/unit/test_agent_dialects.py")
+    command = (
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:hypothesispytest",
+        "--rootdir=.",
+        "tests/unit/test_agent_dialects.py",
+    )
 
     said = _run(tree, *command, "-k", "Made-up")
 

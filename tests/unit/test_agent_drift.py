@@ -127,6 +127,7 @@ def test_a_contended_knob_is_set_back_once_its_other_writer_has_gone(rig: Rig) -
     assert rig.group()["state"] == "Ready"
 
 
+@pytest.mark.uncounted
 def test_a_fight_without_end_costs_a_write_now_and_then_and_more_and_more_seldom(rig: Rig) -> None:
     fight(rig, CHANNELS, "1", seconds=8 * QUIET_SECONDS)
 
@@ -191,6 +192,7 @@ def test_the_other_knobs_of_a_contended_group_are_still_set_back(rig: Rig) -> No
     assert rig.kernel.snapshot().nr_dma_chan == 1
 
 
+@pytest.mark.uncounted
 def test_an_engine_that_somebody_turns_on_is_turned_off_without_end(rig: Rig) -> None:
     """Promise 17: the way off is never given up; only its pauses grow."""
     rig.wish({"offload": wish({"engine": "Off"})})

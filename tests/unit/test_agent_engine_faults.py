@@ -653,6 +653,7 @@ def test_a_bad_memory_is_said_and_replaced_with_the_next_spec(
     assert json.loads((rig.folder / FILE_NAME).read_text())["state"]["spec"] == rig.object["spec"]
 
 
+@pytest.mark.uncounted
 def test_a_pause_that_no_agent_would_make_is_cut(rig: LiveRig) -> None:
     """Promise 16: off until backed off, which ends."""
     stalled(rig)

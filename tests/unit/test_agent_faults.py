@@ -371,6 +371,7 @@ def test_a_crd_that_was_mended_gets_the_status_within_the_report_interval(rig: R
 # --- the clock
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("jump", [YEAR, -YEAR], ids=["forward", "back"])
 def test_a_clock_that_jumps_neither_hurries_nor_delays_a_report(rig: Rig, jump: timedelta) -> None:
     """Promise 12: durations are monotonic; the wall clock is for people."""
@@ -387,6 +388,7 @@ def test_a_clock_that_jumps_neither_hurries_nor_delays_a_report(rig: Rig, jump: 
     assert len(rig.reports) == len(other.reports)
 
 
+@pytest.mark.uncounted
 @pytest.mark.parametrize("jump", [YEAR, -YEAR], ids=["forward", "back"])
 def test_a_clock_that_jumps_changes_no_retry(tmp_path: Path, jump: timedelta) -> None:
     rigs = [Rig(tmp_path / name, HostConfig(other_migrator=True)) for name in ("a", "b")]

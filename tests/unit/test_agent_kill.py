@@ -31,6 +31,8 @@ from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import HostConfig
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, Rig, wish
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS: Final = "/sys/module/dcbm/parameters"
 ASKED: Final = ("demotion", "damon")
 EVERY: Final = HostConfig().reason_names

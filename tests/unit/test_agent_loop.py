@@ -295,6 +295,7 @@ def test_a_failure_is_retried_with_pauses_and_heals_by_itself(tmp_path: Path) ->
     assert rig.kernel.snapshot().offloading
 
 
+@pytest.mark.uncounted
 def test_a_failure_that_lasts_is_not_tried_without_end(tmp_path: Path) -> None:
     rig = Rig(tmp_path, HostConfig(other_migrator=True))
     rig.wish({"offload": wish(OFFLOAD)})
@@ -552,6 +553,7 @@ def test_a_correction_is_told_for_a_while_only(tmp_path: Path) -> None:
     assert rig.condition("Drifted")["reason"] == "AsExpected"
 
 
+@pytest.mark.uncounted
 def test_somebody_who_drifts_again_and_again_is_corrected_with_pauses(rig: Rig) -> None:
     rig.wish({"offload": wish(OFFLOAD)})
     corrections = len(rig.stores)

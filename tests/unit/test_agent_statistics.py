@@ -225,6 +225,7 @@ def test_the_true_share_that_fell_back_is_never_larger_than_told(
     assert told is None or float(told) >= true - 0.001
 
 
+@pytest.mark.uncounted
 @given(
     st.lists(
         st.tuples(

@@ -477,6 +477,7 @@ class World:
             self.paused_until = max(self.paused_until, self.now + retry_after)
 
 
+@pytest.mark.uncounted
 @settings(max_examples=300, deadline=None)
 @given(
     submits=st.lists(SUBMITS, min_size=1, max_size=12),

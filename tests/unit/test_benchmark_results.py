@@ -17,6 +17,8 @@ from benchmarks.processes import cpu_seconds, memory
 from benchmarks.run import text
 from benchmarks.schema import Machine, Measurement, Statistic, Target, Unit, measured, percentile
 
+pytestmark = pytest.mark.uncounted
+
 MACHINE = Machine(cpu="a CPU", cores=2, memory_gib=4, kernel="6.1.0", python="3.11.2", load=0.1)
 
 

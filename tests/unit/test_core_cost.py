@@ -17,6 +17,8 @@ from benchmarks.core import KINDS, Event, Kind, fleet_of
 from numamigration_operator.core.objects import StateObject
 from tests.unit.builders import World
 
+pytestmark = pytest.mark.uncounted
+
 ROOM: Final = 1.5  # of the calls when the limit was set
 CALLS: Final = {
     ("counter moved", 1): 38,

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -15,6 +16,8 @@ from numamigration_api.vocabulary import FleetSwitch, NodeBucket
 from numamigration_operator.core.decisions import Write, WriteKind
 from numamigration_operator.core.fleet import Fleet
 from tests.unit.builders import OFFLOAD, TIERING, World, policy
+
+pytestmark = pytest.mark.uncounted
 
 NODES, POLICIES = st.sampled_from(["n0", "n1", "n2", "n3"]), st.sampled_from(["a", "b", "c"])
 OTHER_CELL = {"n3": ("V5", "class-b")}

@@ -93,6 +93,7 @@ def test_a_resolution_does_not_depend_on_the_order_of_policies(some: list[Policy
     assert resolve(shuffled) == resolve(facts)
 
 
+@pytest.mark.uncounted
 @given(policies())
 def test_every_group_that_is_set_is_won_and_its_other_setters_lose_it(some: list[PolicyObject]) -> None:
     resolution = resolved(*some)

@@ -917,6 +917,7 @@ def test_otherwise_no_more_are_reserved_at_a_time_than_can_be_named() -> None:
     assert len(world.stand["reserved"]) == 128
 
 
+@pytest.mark.uncounted
 def test_a_star_that_a_predecessor_left_is_carried_by_nobody() -> None:
     world = Rollout(nodes=200)
     world.add_policy(policy("p", rollout=rollout(nodes=150)))

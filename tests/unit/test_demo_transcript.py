@@ -7,6 +7,8 @@ import pytest
 
 from tests.demo.transcript import Block, differences, pasted, read, written
 
+pytestmark = pytest.mark.uncounted
+
 BLOCKS = [
     Block("why", "$ kubectl get\nfoliosFailedShare is 0.0255, at 2026-11-26T11:26:10Z, after 2.1 s"),
     Block("waves", "1 of 7   3 s", same=False),

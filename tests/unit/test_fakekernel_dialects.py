@@ -24,6 +24,8 @@ from tests.fakekernel.model import FakeKernel, Snapshot
 from tests.fakekernel.parsing import KernelError
 from tests.fakekernel.series import SERIES
 
+pytestmark = pytest.mark.uncounted
+
 DCBM = "/sys/kernel/dcbm"
 CPU_MT = "/sys/kernel/cpu_mt"
 PADATA = "/sys/kernel/cpu_mt_copy"

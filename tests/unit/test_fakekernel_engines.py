@@ -19,6 +19,8 @@ from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 DCBM = {Dialect.V5: "/sys/module/dcbm", Dialect.V6: "/sys/module/dcbm/parameters"}
 PARAMETERS = DCBM[Dialect.V6]
 OFFLOADING = f"{PARAMETERS}/offloading"

@@ -44,6 +44,8 @@ from tests.fakekernel.control import (
 from tests.fakekernel.host import PROJECT, FakeHost, FakeHostError, detach, is_mounted
 from tests.fakekernel.model import FakeKernel
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 OFFLOADING = f"{PARAMETERS}/offloading"
 CHANNELS = f"{PARAMETERS}/nr_dma_chan"

@@ -23,6 +23,8 @@ from tests.fakekernel.control import CloseGate, Drift, OpenGate, Reboot, Running
 from tests.fakekernel.host import FakeHost, FakeHostError
 from tests.fakekernel.model import FakeKernel
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 OFFLOADING = f"{PARAMETERS}/offloading"
 CHANNELS = f"{PARAMETERS}/nr_dma_chan"

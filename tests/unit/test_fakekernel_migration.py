@@ -13,6 +13,8 @@ from tests.fakekernel.migration import FOLIOS_PER_CALL, batch_folios
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 OFFLOADING_OF = {Dialect.V5: "/sys/module/dcbm/offloading", Dialect.V6: f"{PARAMETERS}/offloading"}
 BALANCING = "/proc/sys/kernel/numa_balancing"

@@ -20,6 +20,8 @@ from tests.fakekernel.control import RunningKernel, answer
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 OFFLOADING_OF = {Dialect.V5: "/sys/module/dcbm/offloading", Dialect.V6: f"{PARAMETERS}/offloading"}
 MAINLINE = (

@@ -19,6 +19,8 @@ from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.moves import Moved
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 SYSCALL = MigrationReason.SYSCALL_OR_CPUSET
 MBIND = MigrationReason.MEMPOLICY_MBIND

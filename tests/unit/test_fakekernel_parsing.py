@@ -20,6 +20,8 @@ from tests.fakekernel.parsing import (
     sysctl_int,
 )
 
+pytestmark = pytest.mark.uncounted
+
 
 def value_or_errno(parse: Callable[[bytes], int], text: bytes) -> int | str:
     try:

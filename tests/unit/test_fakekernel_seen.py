@@ -20,6 +20,8 @@ from tests.fakekernel.host import FakeHost
 from tests.fakekernel.replay import MismatchError, Replay
 from tests.fakekernel.seen import FINDINGS, NOT_SHOWN, SEEN, Read, Seen
 
+pytestmark = pytest.mark.uncounted
+
 Hosts = Callable[[HostConfig], FakeHost]
 
 

@@ -22,6 +22,8 @@ from tests.fakekernel.host import FakeHost
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 CHANNELS = f"{PARAMETERS}/nr_dma_chan"
 BALANCING = "/proc/sys/kernel/numa_balancing"

@@ -15,6 +15,8 @@ from tests.fakekernel.config import HostConfig, NumaNode, Workload
 from tests.fakekernel.model import FakeKernel
 from tests.fakekernel.parsing import KernelError
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS = "/sys/module/dcbm/parameters"
 DEMOTION = Workload(MigrationReason.DEMOTION, 0)
 PROMOTION = Workload(MigrationReason.NUMA_MISPLACED, 0, promotion=True)

@@ -15,6 +15,8 @@ from tests.fuzz.histories import DIALECTS, MOVES_PER_HISTORY, Finding, run, run_
 from tests.fuzz.moves import MOVES, History, Move, make_history
 from tests.fuzz.world import World
 
+pytestmark = pytest.mark.uncounted
+
 HISTORIES = 260
 STEPS_MIN = 10_000
 SHARES = 4

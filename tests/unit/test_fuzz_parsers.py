@@ -56,6 +56,8 @@ from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import OFFLOAD, FakeSysfs, wish
 
+pytestmark = pytest.mark.uncounted
+
 NOW: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 BOOT: Final = "0b5a6b0c-95a2-4ae1-9d4f-5a3c8d7a1f10"
 STATUS_BYTES_MAX: Final = 10_000

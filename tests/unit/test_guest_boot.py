@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +23,8 @@ from tests.kernel.machine import Parts
 from tests.kernel.session import RUNS_KEPT, SESSION, Session
 from tests.testbed.errors import BedError, ServerDiedError
 from tests.unit.guest_rig import LAST_WORDS, install, rig_guest
+
+pytestmark = pytest.mark.uncounted
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 2.0
@@ -175,6 +178,8 @@ def pytest_of_the_suite(
             "pytest",
             "-p",
             "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",  # unused, and most of the time that pytest takes to start
             "-rA",
             *options,
             "tests/kernel/suite/test_machine.py",
@@ -245,8 +250,22 @@ def test_there_is_one_guest_however_many_processes_run_the_tests(tmp_path: Path)
     assert "there is one guest: run tests/kernel without --numprocesses" in done.stdout
 
 
-def test_each_of_the_guests_tests_is_reported_by_its_name(tmp_path: Path) -> None:
-    done = pytest_of_the_suite(tmp_path, way="passes")
+@dataclass(frozen=True)
+class PassedRun:
+    """The suite's file, run where the guest passes every test."""
+
+    done: subprocess.CompletedProcess[str]
+    folder: Path
+
+
+@pytest.fixture(scope="module")
+def passed_run(tmp_path_factory: pytest.TempPathFactory) -> PassedRun:
+    folder = tmp_path_factory.mktemp("passes")
+    return PassedRun(pytest_of_the_suite(folder, way="passes"), folder)
+
+
+def test_each_of_the_guests_tests_is_reported_by_its_name(passed_run: PassedRun) -> None:
+    done = passed_run.done
 
     assert done.returncode == 0, done.stdout
     assert f"{TESTS} passed" in done.stdout
@@ -277,10 +296,8 @@ def test_logs_of_the_last_failed_runs_are_kept_and_those_of_runs_that_go_on(tmp_
     assert sorted(tmp_path.iterdir()) == sorted((mine, *others[1:], goes_on))
 
 
-def test_logs_of_a_run_that_passed_are_removed(tmp_path: Path) -> None:
-    pytest_of_the_suite(tmp_path, way="passes")
-
-    assert not list((tmp_path / "cache/numa-migration-operator/kernel/runs").iterdir())
+def test_logs_of_a_run_that_passed_are_removed(passed_run: PassedRun) -> None:
+    assert not list((passed_run.folder / "cache/numa-migration-operator/kernel/runs").iterdir())
 
 
 def test_a_test_that_passed_while_the_kernel_complained_has_failed(tmp_path: Path) -> None:

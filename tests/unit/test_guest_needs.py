@@ -27,6 +27,8 @@ from tests.kernel.prepare import prepare
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
 
+pytestmark = pytest.mark.uncounted
+
 WANTED = KernelPackages("6.12.117+deb12-amd64", "6.12.117-1~deb12u1")
 SHOWN = f"""\
 Package: {META}

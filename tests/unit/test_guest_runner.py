@@ -19,6 +19,8 @@ from tests.kernel.suite.runner import Runner, serve
 from tests.unit import guest_samples
 from tests.unit.guest_rig import PASSED
 
+pytestmark = pytest.mark.uncounted
+
 SAMPLES = "tests.unit.guest_samples"
 
 

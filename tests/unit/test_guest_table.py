@@ -26,6 +26,8 @@ from tests.kernel.table import (
     reason_not_to_run,
 )
 
+pytestmark = pytest.mark.uncounted
+
 NAMES = {row.id for row in SEEN}
 
 

@@ -22,6 +22,8 @@ from tests.fakekernel.config import HostConfig, Spoiled
 from tests.fakekernel.control import CloseGate, OpenGate, Spoil
 from tests.fakekernel.host import FakeHost
 
+pytestmark = pytest.mark.uncounted
+
 ROOT = Path(__file__).parents[2]
 KNOBS = {
     Dialect.V5: ("module/dcbm/offloading", "module/dcbm/nr_dma_chan", "kernel/mm/numa/demotion_enabled"),
@@ -40,6 +42,8 @@ def command(*arguments: str) -> list[str]:
         "no:cacheprovider",
         "-p",
         "no:randomly",
+        "-p",
+        "no:hypothesispytest",
         "-rsf",
         *arguments,
         "tests/host",

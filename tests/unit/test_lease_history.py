@@ -8,11 +8,14 @@ from datetime import UTC, datetime, timedelta
 from random import Random
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from numamigration_operator.cluster.lease import Durations, LeaseHolder, LeaseObject, Request, Rest, Save
 from tests.unit.test_lease import LEASE, RENEW, RETRY, LeaseStore
+
+pytestmark = pytest.mark.uncounted
 
 PROCESSES = st.integers(0, 1)
 SECONDS = st.one_of(st.floats(0.0, 0.5), st.floats(0.0, 4.0), st.floats(0.0, 20.0))

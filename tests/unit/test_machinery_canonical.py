@@ -55,6 +55,7 @@ def test_a_revision_is_16_hexadecimal_digits_that_never_change_between_releases(
     assert revision_hash({"groups": {"demotion": {"settings": {"enabled": True}}}}) == "4a69a55ff349556e"
 
 
+@pytest.mark.uncounted
 @given(st.dictionaries(st.text(max_size=3), JSON, max_size=4), st.dictionaries(st.text(max_size=3), JSON, max_size=4))
 def test_revisions_are_equal_exactly_when_the_json_is(one: dict[str, Any], other: dict[str, Any]) -> None:
     same = canonical_json(one) == canonical_json(other)

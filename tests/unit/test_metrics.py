@@ -297,6 +297,7 @@ def of_fleet(fleet: Fleet) -> Numbers:
     )
 
 
+@pytest.mark.uncounted
 def test_series_grow_with_policies_and_never_with_nodes() -> None:
     numbers = of_fleet(fleet_of(15_000, 200))
     assert numbers.fleet is not None

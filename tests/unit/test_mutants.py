@@ -11,6 +11,8 @@ import pytest
 from tests.mutants import FOLDER, ROOT, BadMutantError, Mutant, parse_mutant
 from tests.mutants.__main__ import Seen, Verdict, judge, run_all, run_tests
 
+pytestmark = pytest.mark.uncounted
+
 FILE = "tests/test_small.py"
 TEST = f"{FILE}::test_it"
 DIFF = "--- a/operator/a.py\n+++ b/operator/a.py\n@@ -1 +1 @@\n-guarded()\n+pass\n"

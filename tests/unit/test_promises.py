@@ -7,6 +7,8 @@ import pytest
 
 from tests.promises import PROMISES, GuardTest, find_tests, named_promises, page, read_proofs
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.mark.parametrize(
     ("docstring", "numbers"),

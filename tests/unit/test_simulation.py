@@ -178,6 +178,7 @@ def without_cost(outcome: Outcome) -> Outcome:
     return outcome._replace(cpu=0.0)
 
 
+@pytest.mark.uncounted
 def test_a_seed_always_makes_the_same_history() -> None:
     assert without_cost(run_seed(11)) == without_cost(run_seed(11))
     assert run_seed(11).steps != run_seed(12).steps

@@ -27,6 +27,8 @@ from tests.testbed.binaries import (
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
 
+pytestmark = pytest.mark.uncounted
+
 GO_VERSION = "go1.99.3"
 
 

@@ -31,6 +31,8 @@ from tests.testbed.faultproxy import (
 from tests.testbed.pki import Pki, write_pki
 from tests.unit.scripted_server import ScriptedServer, chunked, whole
 
+pytestmark = pytest.mark.uncounted
+
 WATCH = "/things?watch=true"
 EVERYTHING = Match()
 CUT = (OSError, http.client.HTTPException)

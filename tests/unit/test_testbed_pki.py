@@ -12,6 +12,8 @@ from cryptography.x509.verification import PolicyBuilder, Store, VerificationErr
 
 from tests.testbed.pki import Pki, write_pki
 
+pytestmark = pytest.mark.uncounted
+
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:

@@ -18,6 +18,8 @@ from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ADDRESS_IN_USE, START_TRIES_MAX, ControlPlane, free_ports, is_free
 from tests.testbed.errors import BedError, ServerDiedError
 
+pytestmark = pytest.mark.uncounted
+
 FOREVER = "exec /bin/sleep 1000"
 
 

@@ -9,6 +9,8 @@ import pytest
 
 from tests.testbed.progress import ERASE_LINE, Progress, elapsed
 
+pytestmark = pytest.mark.uncounted
+
 
 class Terminal(io.StringIO):
     def isatty(self) -> bool:

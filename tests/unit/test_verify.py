@@ -6,10 +6,14 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.uncounted
 
 ROOT = Path(__file__).parents[2]
 ROOMS = ("crds", "operator", "node-agent", "docs", "scripts", "tests", "pyproject.toml")
@@ -22,18 +26,28 @@ AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--chec
 PROMISES = (*PYTHON, "tests.promises", "--check")
 TREE = (sys.executable, "scripts/check_tree.py")
 
+Edit = Callable[[Path], list[Path]]
+"""Edits a tree; returns the files that it touched."""
 
-@pytest.fixture
-def tree(tmp_path: Path) -> Path:
-    """A copy of the rooms, as a git checkout of its own."""
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the rooms, as a git checkout of its own; whoever edits it puts it back."""
+    found = tmp_path_factory.mktemp("tree")
     for name in ROOMS:
-        source, target = ROOT / name, tmp_path / name
+        source, target = ROOT / name, found / name
         if source.is_dir():
             shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(source, target)
-    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
-    return tmp_path
+            shutil.copy2(source, target)
+    subprocess.run(["git", "init", "--quiet"], cwd=found, check=True)
+    return found
+
+
+@pytest.fixture(scope="module")
+def passes(tree: Path) -> Callable[[tuple[str, ...]], bool]:
+    """Return a function that says whether a check passes on the tree that nobody edited; it asks once."""
+    return cache(lambda command: verdict(tree, command).returncode == 0)
 
 
 def verdict(tree: Path, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -42,29 +56,43 @@ def verdict(tree: Path, command: tuple[str, ...]) -> subprocess.CompletedProcess
     return subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
 
 
-def append(path: str, text: str) -> Callable[[Path], None]:
-    def edit(tree: Path) -> None:
+@contextmanager
+def edited(tree: Path, edit: Edit) -> Iterator[None]:
+    """Edit, and put back what the edit says it touched, with its time: bytecode of either state is not the other's."""
+    touched = edit(tree)
+    try:
+        yield
+    finally:
+        for path in touched:
+            shutil.copy2(ROOT / path.relative_to(tree), path)
+
+
+def append(path: str, text: str) -> Edit:
+    def edit(tree: Path) -> list[Path]:
         with (tree / path).open("a") as stream:
             stream.write(text)
+        return [tree / path]
 
     return edit
 
 
-def replace(path: str, old: str, new: str) -> Callable[[Path], None]:
-    def edit(tree: Path) -> None:
+def replace(path: str, old: str, new: str) -> Edit:
+    def edit(tree: Path) -> list[Path]:
         text = (tree / path).read_text()
         assert old in text
         (tree / path).write_text(text.replace(old, new, 1))
+        return [tree / path]
 
     return edit
 
 
-def remove(pattern: str) -> Callable[[Path], None]:
-    def edit(tree: Path) -> None:
+def remove(pattern: str) -> Edit:
+    def edit(tree: Path) -> list[Path]:
         found = list(tree.glob(pattern))
         assert found
         for path in found:
             path.unlink()
+        return found
 
     return edit
 
@@ -170,12 +198,12 @@ WRONG_EDITS = [
 
 @pytest.mark.parametrize(("command", "edit", "said"), WRONG_EDITS)
 def test_a_wrong_edit_fails_its_check_and_is_named(
-    tree: Path, command: tuple[str, ...], edit: Callable[[Path], None], said: str
+    tree: Path, passes: Callable[[tuple[str, ...]], bool], command: tuple[str, ...], edit: Edit, said: str
 ) -> None:
-    assert verdict(tree, command).returncode == 0
+    assert passes(command)
 
-    edit(tree)
+    with edited(tree, edit):
+        found = verdict(tree, command)
 
-    found = verdict(tree, command)
     assert found.returncode != 0
     assert said in found.stdout + found.stderr

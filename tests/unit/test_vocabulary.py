@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -37,9 +38,11 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
         yield from nodes(inner)
 
 
-def crd_enums() -> set[tuple[str, ...]]:
+@cache
+def crd_enums() -> frozenset[tuple[str, ...]]:
     schemas = [structural(MigrationPolicy), structural(NodeMigrationState)]
-    return {tuple(node["enum"]) for schema in schemas for node in nodes(schema) if isinstance(node.get("enum"), list)}
+    found = (node["enum"] for schema in schemas for node in nodes(schema) if isinstance(node.get("enum"), list))
+    return frozenset(map(tuple, found))
 
 
 def test_every_reason_tells_what_to_do() -> None:
