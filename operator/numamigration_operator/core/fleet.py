@@ -21,34 +21,26 @@ from datetime import datetime
 from typing import Final, NamedTuple
 
 from numamigration_api.machinery.conditions import shorten
-from numamigration_api.vocabulary import POLICY_UID_LABEL, NodeBucket, Reason, Release, SettingsGroup
+from numamigration_api.vocabulary import POLICY_UID_LABEL, Reason, Release, SettingsGroup
 from numamigration_operator.core.class_hold import Hold, hold_write
-from numamigration_operator.core.classify import NodeFacts, Verdict
+from numamigration_operator.core.classify import Wanted
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control
+from numamigration_operator.core.node_facts import NOT_WATCHED, NodeFacts, Part, unproven_sources
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
-from numamigration_operator.core.policy_rollout import Stand
+from numamigration_operator.core.policy_rollout import PolicyRollout, Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.pool import POOL_VALUES_MAX
-from numamigration_operator.core.progress import (
-    Case,
-    has_all,
-    is_held_back,
-    is_strange,
-    place_of,
-    progress_of,
-    turn_of,
-    watches_readiness,
-)
+from numamigration_operator.core.progress import is_strange, watched_on, watches_readiness
 from numamigration_operator.core.render import Turn, is_safe
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution, resolve
 from numamigration_operator.core.revisions import Revision, read_revision
 from numamigration_operator.core.rollout import NOWHERE, Place, Stage
 from numamigration_operator.core.selectors import keys_of, selects
-from numamigration_operator.core.settling import Given, Wanted, WantedSpecs, contribution, outline
+from numamigration_operator.core.settling import Counts, Outlooks, counts_of, outline
 from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import (
@@ -65,10 +57,7 @@ DEPARTED_MAX: Final = 1024  # Nodes that went with something to restore, and may
 NAMES_IN_EVENT_MAX: Final = 20  # an Event's note has room for 1,024 characters
 ALARMS_SPARE: Final = 1024  # outdated alarms that may lie in the heap before it is built anew
 READINESS_SECONDS: Final = 15.0  # between two reads of one Node; kubelets report every 10 s, and leases every 10 s
-NO_TURN: Final = Turn()
-UNSEEN: Final = Contribution(
-    Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
-)  # of a policy that selects it no more
+COUNTS_NOWHERE: Final = Counts({}, {}, frozenset(), is_lost=False, is_failed=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +95,7 @@ class Fleet:
             settings.status_interval_seconds, settings.statistics_interval_seconds, settings.reserve_interval_seconds
         )
         self._pools = Pools()
-        self._wanted = WantedSpecs(self._pools)
+        self._outlooks = Outlooks(self._pools)
         self._policies: dict[str, PolicyRecord] = {}
         self._uids: dict[str, str] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
@@ -116,6 +105,7 @@ class Fleet:
         self._ranked: tuple[PolicyFacts, ...] = ()
         self._resolutions: dict[tuple[str, ...], Resolution] = {}
         self._matches: dict[tuple[str | None, ...], Resolution] = {}  # by the values of the labels that are asked for
+        self._deadlines: tuple[int, ...] = ()  # of all policies, seconds, rising
         self._asked: tuple[str, ...] = ()  # keys of these labels
         self._edited: dict[str, None] = {}  # uids of policies whose nodes have to be found anew
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
@@ -188,7 +178,8 @@ class Fleet:
         uid = policy.metadata.uid
         record = self._policies[uid] = PolicyRecord(policy, self._pace)
         record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
-        record.rollout.history_known = self._history_known
+        if self._history_known:
+            record.rollout.history_listed()
         for owner, revision in self._revisions.values():
             if owner == uid:
                 record.rollout.take_revision(revision)
@@ -201,8 +192,9 @@ class Fleet:
             return
         del self._uids[record.facts.name]
         for node in self._nodes.values():
-            node.contributions.pop(uid, None)
-            node.places.pop(uid, None)
+            node.contributions = {one: counted for one, counted in node.contributions.items() if one != uid}
+            node.places = {one: place for one, place in node.places.items() if one != uid}
+            node.summed, node.summed_for = (None, "") if node.summed_for == uid else (node.summed, node.summed_for)
         self._edited[uid] = None
 
     # Nodes
@@ -232,10 +224,9 @@ class Fleet:
         record.forget_open_write()
         self._unmatched.pop(name, None)
         self._dirty.pop(name, None)
-        self._contribute(record, {}, None)
-        self._stand(record, {})
+        self._count(record, COUNTS_NOWHERE, None)
+        self._sum(record, "")
         self._stops.forget(name)
-        self._hold(record, frozenset())
         self._forget_if_empty(record)
 
     def nodes_listed(self, names: Collection[str], now: float) -> None:
@@ -252,24 +243,11 @@ class Fleet:
         record = self._record(state.metadata.name)
         is_quiet = record.name not in self._dirty and not record.is_lost
         if is_quiet and record.take_numbers(state, now):
-            self._renumber(record)
+            self._sum(record, record.summed_for)
             return
         record.take_state(state, now, wall, self._pools)
         self._note_resistance(record)
         self._mark(record)
-
-    def _renumber(self, record: NodeRecord) -> None:
-        """Count the numbers of a node of which nothing else moved, as almost every report is."""
-        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)  # numbers count for nobody else
-        uid = winner.uid if winner is not None else ""
-        policy, old = self._policies.get(uid), record.contributions.get(uid)
-        if policy is None or old is None or old.statistics is None or record.report is None:
-            return
-        new = record.report.statistics
-        if old.statistics != new:
-            record.contributions[uid] = Contribution(old.verdict, old.drifted, old.losses, new, old.plan)
-            policy.tally.renumber(old.statistics, new)
-            policy.sums_moved = True
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a node state is gone; its Node gets a new one."""
@@ -363,7 +341,8 @@ class Fleet:
             return
         self._history_known = True
         for policy in self._policies.values():
-            policy.rollout.history_known = policy.touched = True
+            policy.rollout.history_listed()
+            policy.touched = True
         self._mark_if(lambda _: True)
 
     def node_ready(self, name: str, ready: bool | None, now: float) -> None:  # noqa: ARG002
@@ -568,7 +547,8 @@ class Fleet:
             facts = (record.facts for record in self._policies.values())
             self._ranked = tuple(sorted((one for one in facts if not one.deleting), key=lambda one: one.rank))
             self._resolutions.clear()
-            self._wanted.forget()
+            self._outlooks.forget()
+            self._deadlines = tuple(sorted({one.facts.deadline_seconds for one in self._policies.values()}))
             self._matches.clear()
             self._asked = tuple(sorted({key for facts in self._ranked for key in keys_of(facts.selector)}))
             self._unmatched.update(dict.fromkeys(self._touched_by_edits()))
@@ -614,49 +594,72 @@ class Fleet:
         """Decide one node anew: its spec, its place in the counts, and when it would count as silent."""
         if record.uid is None:
             return None
-        resolution = record.resolution if record.selected else NOTHING_WISHED
-        stop = self._stops.stop(record)
-        turns = {uid: turn_of(record, self._policies[uid].rollout, won, stop) for uid, won in resolution.won.items()}
-        wanted = self._wanted(
-            Given(
-                resolution,
-                record.base,
-                record.restored,
-                tuple(turns.values()),
-                self._stops.control.switch,
-                self._stops.verify_epoch(record),
-            )
-        )
-        write = None if self._is_strange(record, wanted.spec, turns) else self._open_write(record, wanted)
-        if write is not None and not write.safe:
-            for uid in (uid for uid, turn in turns.items() if turn.admitted):
+        node = self._facts(record, now)
+        wanted, turns, counts = self._outlooks(node)
+        write = None if self._is_strange(record, node, turns, wanted.spec) else self._open_write(record, wanted)
+        if write is not None:
+            counts = counts_of(self._facts(record, now), wanted, turns)
+            for uid in () if write.safe else (uid for uid, turn in turns.items() if turn.admitted):
                 self._policies[uid].rollout.pushed(record.name)
-        self._hold(record, sources_of(record.spec) | sources_of(record.base))
-        unproven = record.unproven_sources()
-        cases = [
-            Case(
-                record,
-                policy.rollout,
-                turns.get(uid, NO_TURN),
-                won := resolution.won.get(uid, ()),
-                wanted.spec,
-                has_all(wanted.spec, won, policy.facts.wishes),
-                (uid in unproven or is_held_back(record, policy.rollout))
-                and not record.is_dumb(policy.facts.deadline_seconds, now),
-                stop,
-            )
-            for uid in turns.keys() | unproven
-            if (policy := self._policies.get(uid)) is not None
-        ]
-        self._count(record, wanted, cases, now)
+        self._count(record, counts, record.resolution)
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
+        self._sum(record, winner.uid if winner is not None and record.selected else "")
+        self._stops.note(record)
         self._set_alarm(record, now)
         return write
 
-    def _is_strange(self, record: NodeRecord, wanted: Spec, turns: Mapping[str, Turn]) -> bool:
+    def _facts(self, record: NodeRecord, now: float) -> NodeFacts:
+        """Return what is known of a node as decisions need it."""
+        report = record.report
+        return NodeFacts(
+            record.selected,
+            record.resolution,
+            record.spec,
+            record.open_spec,
+            record.reported,
+            record.said,
+            report is not None and report.observed_generation == record.generation,
+            self._silent(record, now),
+            record.skew,
+            record.try_again,
+            record.cell,
+            record.zone,
+            record.ready,
+            self._stops.control.switch,
+            self._stops.stop(record),
+            self._stops.verify_epoch(record),
+            self._parts(record),
+        )
+
+    def _silent(self, record: NodeRecord, now: float) -> int:
+        """Return the longest deadline of a policy that the agent's silence has passed, seconds; 0 for none."""
+        seconds = self._deadlines
+        if not seconds or record.silent_since + seconds[0] > now:
+            return 0
+        return max(one for one in seconds if record.silent_since + one <= now)
+
+    def _parts(self, record: NodeRecord) -> tuple[Part, ...]:
+        won, held = record.resolution.won if record.selected else {}, sources_of(record.spec)
+        if record.open_spec is not None:
+            held |= sources_of(record.open_spec)
+        uids = won.keys() if held <= won.keys() else (*won, *sorted(held - won.keys()))
+        policies = self._policies
+        return tuple([self._part(record, policies[uid].rollout) for uid in uids if uid in policies])
+
+    def _part(self, record: NodeRecord, rollout: PolicyRollout) -> Part:
+        name, facts, watched = record.name, rollout.facts, NOT_WATCHED
+        counted = name in rollout.book.unproven
+        if facts.rollout.guardrails and (
+            counted or facts.uid in unproven_sources(record.spec, record.open_spec, record.reported, record.said)
+        ):
+            watched = watched_on(record, facts)
+        return Part(rollout.course, rollout.admits(name), counted, watched)
+
+    def _is_strange(self, record: NodeRecord, node: NodeFacts, turns: Mapping[str, Turn], wanted: Spec) -> bool:
         if record.resisted is None:
             return False
         asked = {uid: turn.goal.wishes or self._policies[uid].facts.wishes for uid, turn in turns.items()}
-        return is_strange(record, wanted, asked)
+        return is_strange(node, wanted, asked)
 
     def _open_write(self, record: NodeRecord, decided: Wanted) -> Write | None:
         wanted, revision = decided.spec, decided.revision
@@ -674,28 +677,6 @@ class Fleet:
             return Write(key, body, safe=safe, patch=Patch.JSON)
         body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, writer=self._writer)
         return Write(key, body, safe=safe)
-
-    def _count(self, record: NodeRecord, wanted: Wanted, cases: list[Case], now: float) -> None:
-        progress = {case.uid: progress_of(case) for case in cases}
-        facts = NodeFacts(
-            agent_expected=record.selected,
-            resolution=record.resolution,
-            wanted=wanted.spec,
-            planned=frozenset((plan.source.uid, plan.source.generation) for plan in record.spec.plans),
-            reported=record.reported,
-            report=record.report if record.selected else None,
-            silent_since=record.silent_since,
-            now=now,
-            skew=record.skew,
-            switch=self._stops.control.switch,
-            withheld=wanted.withheld,
-            progress=progress,
-        )
-        others = outline(record.resolution).others
-        self._contribute(record, {policy.uid: contribution(policy, facts) for policy in others}, record.resolution)
-        self._stops.note(record)
-        counted = record.contributions
-        self._stand(record, {c.uid: place_of(c, counted.get(c.uid, UNSEEN).verdict, progress[c.uid]) for c in cases})
 
     # Held classes
 
@@ -719,9 +700,35 @@ class Fleet:
             if concerns(record):
                 self._mark(record)
 
-    def _stand(self, record: NodeRecord, places: dict[str, Place]) -> None:
-        """Count by difference where a node stands in each rollout."""
+    def _count(self, record: NodeRecord, counts: Counts, resolution: Resolution | None) -> None:
+        """Count a node by difference; most events of a node move little of it, and for few policies."""
+        record.is_lost, record.is_failed = counts.is_lost, counts.is_failed
+        self._contribute(record, counts.contributions, resolution)
+        self._stand(record, counts.places)
+        if record.holds != counts.holds:
+            self._hold(record, counts.holds)
+
+    def _contribute(
+        self, record: NodeRecord, contributions: Mapping[str, Contribution], resolution: Resolution | None
+    ) -> None:
+        """Count what it adds to each policy: while its resolution stands, only for those that win something there."""
+        before, was = record.contributions, record.counted
+        record.contributions, record.counted = contributions, resolution
+        if before is contributions:
+            return
+        moved: Iterable[str] = before.keys() | contributions.keys()
+        if resolution is not None and was is resolution:
+            moved = (policy.uid for policy in outline(resolution).others)
+        for uid in moved:
+            policy = self._policies.get(uid)
+            if policy is not None:
+                policy.count(record.name, before.get(uid), contributions.get(uid))
+
+    def _stand(self, record: NodeRecord, places: Mapping[str, Place]) -> None:
+        """Count where it stands in each rollout."""
         before, record.places = record.places, places
+        if before is places:
+            return
         for uid in before.keys() | places.keys():
             old, new = before.get(uid, NOWHERE), places.get(uid, NOWHERE)
             policy = self._policies.get(uid)
@@ -729,25 +736,19 @@ class Fleet:
                 policy.rollout.book.replace(record.name, old, new)
                 policy.touched = True
 
-    def _contribute(
-        self, record: NodeRecord, others: Mapping[str, Contribution], resolution: Resolution | None
-    ) -> None:
-        """Count the node by difference: while its resolution stands, only for policies that win something there."""
-        before = record.contributions
-        if resolution is not None and record.counted is resolution:
-            moved: Iterable[str] = others
-            record.contributions = {**before, **others}
-        else:
-            losers = outline(resolution).losers if resolution is not None else {}
-            record.contributions = {**losers, **others}
-            moved = before.keys() | record.contributions.keys()
-        record.counted = resolution
-        buckets = [one.verdict.bucket for one in others.values()]
-        record.is_lost, record.is_failed = NodeBucket.UNREACHABLE in buckets, NodeBucket.FAILED in buckets
-        for uid in moved:
-            policy = self._policies.get(uid)
-            if policy is not None:
-                policy.count(record.name, before.get(uid), record.contributions.get(uid))
+    def _sum(self, record: NodeRecord, uid: str) -> None:
+        """Count its counters for the policy with this uid, and for no other one."""
+        report = record.report if record.uid is not None else None
+        new = report.statistics if report is not None and uid else None
+        if uid != record.summed_for:
+            before = self._policies.get(record.summed_for)
+            if before is not None:
+                before.renumber(record.summed, None)
+            record.summed, record.summed_for = None, uid
+        policy = self._policies.get(uid)
+        if policy is not None:
+            policy.renumber(record.summed, new)
+            record.summed = new
 
     def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
         """Keep for each policy which nodes still have a group of it."""
@@ -827,7 +828,7 @@ class Fleet:
             control=self._stops.control,
             rollout=rollout.view(ledger, matched, wall),
             unproven=len(rollout.book.unproven | ledger.names),
-            cause=rollout.cause,
+            cause=rollout.course.cause,
         )
         status = policy_status(standing, policy.known_status, wall)
         write = policy.status_write(status, ledger, now, self._epoch)

@@ -294,7 +294,7 @@ class StateSpec(Struct, frozen=True):
     plans: tuple[PlanWishView, ...] = ()
 
 
-class GroupResult(Struct, frozen=True):
+class GroupResult(Struct, frozen=True, cache_hash=True):
     """What the agent says of one group."""
 
     state: GroupState

@@ -32,7 +32,7 @@ from numamigration_api.vocabulary import (
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
-from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
+from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView, Statistics
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout, is_older
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
@@ -121,12 +121,14 @@ class PolicyRecord:
 
     def count(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
         """Count a node as `new` where it was counted as `old`; None is a node that is not selected."""
-        if old is new or old == new:
-            return
-        self.tally.replace(node, old, new)
-        if old is None or new is None or not old.says_the_same(new):
+        if old is not new and old != new:
+            self.tally.replace(node, old, new)
             self.touched = True
-        if (old and old.statistics) != (new and new.statistics):
+
+    def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
+        """Count a node's counters as `new` where they were counted as `old`; None is a node whose count elsewhere."""
+        if old is not new and old != new:
+            self.tally.renumber(old, new)
             self.sums_moved = True
 
     # What the API server shows

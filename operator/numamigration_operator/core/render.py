@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from numamigration_api.vocabulary import Engine, GroupMode, PolicyMode, Release, SettingsGroup
+from numamigration_operator.core.course import KEEP, Goal
 from numamigration_operator.core.objects import Observe
-from numamigration_operator.core.policy_rollout import KEEP, Goal
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same
 
