@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A node as decisions need it: plain values from which alone follows what it shall have and how it counts.
 
-Thousands of nodes are alike in all of them, and what was decided for one holds for all (``core.settling``). So nothing
+Thousands of nodes are alike in all of them, and what was decided for one holds for all (``core.outlook``). So nothing
 here is one node's own: no name, no number that moves, no time.
 """
 

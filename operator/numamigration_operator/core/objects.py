@@ -422,3 +422,8 @@ class StatusObject(Struct, frozen=True):
     code: int = 0
     reason: str = ""
     message: str = ""
+
+
+def is_older(version: str, other: str) -> bool:
+    """Return whether a resource version comes before another one; versions that are no numbers do not tell."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

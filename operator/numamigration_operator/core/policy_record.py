@@ -32,8 +32,8 @@ from numamigration_api.vocabulary import (
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
-from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView, Statistics
-from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout, is_older
+from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView, Statistics, is_older
+from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally

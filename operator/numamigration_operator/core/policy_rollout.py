@@ -35,7 +35,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.course import Course, Grounds, went_well
 from numamigration_operator.core.decisions import Write
-from numamigration_operator.core.objects import RolloutView
+from numamigration_operator.core.objects import RolloutView, is_older
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.revisions import (
     Cell,
@@ -485,11 +485,6 @@ def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
     else:
         who = f"{len(failure.nodes)} of {failure.pushed} nodes failed, {'first ' if others else ''}{first}"
     return f"{who}: {why(first)} ({', '.join(map(str, failure.cells))})"
-
-
-def is_older(version: str, other: str) -> bool:
-    """Return whether a resource version comes before another one; versions that are no numbers do not tell."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _has_room(names: Collection[str]) -> bool:

@@ -1,215 +1,197 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one node shall have and how it counts: what depends on nothing that is a node's own is made once for all.
+"""One node is decided anew: its spec, and by difference its place in the counts.
 
-Thousands of nodes have the same resolution, the same spec and the same turns, and say something new about themselves.
+What follows for it is found by what it has in common with others (``core.outlook``); here is what is its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import lru_cache
-from typing import Final, NamedTuple
+from collections.abc import Iterable, Mapping
+from typing import Final
 
-from numamigration_api.vocabulary import FleetSwitch, NodeBucket, Reason, SettingsGroup
-from numamigration_operator.core.classify import ARRIVED, Progress, Verdict, Wanted, classify, overridden, plan_outcome
-from numamigration_operator.core.fleet_switch import under_switch, withheld
-from numamigration_operator.core.node_facts import NodeFacts, Part, unproven_sources
-from numamigration_operator.core.node_record import Pools
-from numamigration_operator.core.progress import Case, has_all, is_unproven, observe_of, place_of, progress_of, turn_of
-from numamigration_operator.core.render import Turn, observed, render
-from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution
-from numamigration_operator.core.rollout import Place
+from numamigration_api.vocabulary import SettingsGroup
+from numamigration_operator.core.classify import Wanted
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
+from numamigration_operator.core.node_facts import NOT_WATCHED, NodeFacts, Part, unproven_sources
+from numamigration_operator.core.node_record import NodeRecord, Pools
+from numamigration_operator.core.outlook import Counts, Outlooks, counts_of, outline
+from numamigration_operator.core.policy_record import PolicyRecord
+from numamigration_operator.core.policy_rollout import PolicyRollout
+from numamigration_operator.core.progress import is_strange, watched_on
+from numamigration_operator.core.render import Turn, is_safe
+from numamigration_operator.core.resolve import Resolution
+from numamigration_operator.core.rollout import NOWHERE, Place
+from numamigration_operator.core.silence import Alarms, silent_for
+from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tally import Contribution
-from numamigration_operator.core.wishes import Spec, revision_of, sources_of
+from numamigration_operator.core.wishes import Spec, Writer, revision_of, sources_of, spec_document, spec_replacement
 
-WANTED_MAX: Final = 4096  # combinations of policies and of where their rollouts are, not nodes
-OUTLOOKS_MAX: Final = 2048  # kinds of nodes: the same resolution, cell, report and turns
-OUTLINES_CACHED: Final = 1024
-NO_TURN: Final = Turn()
-UNSEEN: Final = Contribution(
-    Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE)
-)  # of a policy that selects it no more
+COUNTS_NOWHERE: Final = Counts({}, {}, frozenset(), is_lost=False, is_failed=False)
 
 
-class Given(NamedTuple):
-    """All that it depends on what a node shall have.
+class Settling:
+    """Decides single nodes.
 
     Attributes:
-        resolution: who wins what; nothing where no agent is expected.
-        base: what the spec says, or will say once the open write is through.
-        restored: groups whose restore the agent has confirmed.
-        turns: of the policies that win something, in the order of ``resolution.won``.
-        switch: where the fleet switch stands.
-        verify_epoch: with which the node shall verify.
+        writer: who writes what is decided.
     """
 
-    resolution: Resolution
-    base: Spec
-    restored: frozenset[SettingsGroup]
-    turns: tuple[Turn, ...]
-    switch: FleetSwitch
-    verify_epoch: int
+    def __init__(self, policies: Mapping[str, PolicyRecord], stops: Stops, alarms: Alarms, pools: Pools) -> None:
+        self._policies = policies
+        self._stops = stops
+        self._alarms = alarms
+        self._outlooks = Outlooks(pools)
+        self._deadlines: tuple[int, ...] = ()  # of all policies, seconds, rising
+        self.writer = Writer(0, 0)
 
+    def policies_moved(self) -> None:
+        """Take in that policies were edited, and that nodes have other resolutions by now."""
+        self._outlooks.forget()
+        self._deadlines = tuple(sorted({one.facts.deadline_seconds for one in self._policies.values()}))
 
-class Outline(NamedTuple):
-    """What a resolution alone says of how its nodes count.
+    def settle(self, record: NodeRecord, now: float) -> Write | None:
+        """Decide one node anew: its spec, its place in the counts, and when it would count as silent."""
+        if record.uid is None:
+            return None
+        node = self._facts(record, now)
+        wanted, turns, counts = self._outlooks(node)
+        write = None if self._is_strange(record, node, turns, wanted.spec) else self._open_write(record, wanted)
+        if write is not None:
+            counts = counts_of(self._facts(record, now), wanted, turns)
+            for uid in () if write.safe else (uid for uid, turn in turns.items() if turn.admitted):
+                self._policies[uid].rollout.pushed(record.name)
+        self._count(record, counts, record.resolution)
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
+        self.sum(record, winner.uid if winner is not None and record.selected else "")
+        self._stops.note(record)
+        self._alarms.set(record, outline(record.resolution).deadlines, now)
+        return write
 
-    Attributes:
-        losers: by uid, what a node adds to policies that win nothing there, whatever it says.
-        others: policies for which it depends on the node.
-        deadlines: after how many seconds a silent node is unreachable for one of them, rising.
-    """
-
-    losers: Mapping[str, Contribution]
-    others: tuple[PolicyFacts, ...]
-    deadlines: tuple[int, ...]
-
-
-@lru_cache(maxsize=OUTLINES_CACHED)
-def outline(resolution: Resolution) -> Outline:
-    """Return what a resolution alone says; most nodes share a few."""
-    verdicts = {policy.uid: overridden(policy, resolution) for policy in resolution.policies}
-    losers = {
-        uid: Contribution(
-            verdict,
-            losses=resolution.losses.get(uid, ()),
-            plan="blocked" if uid in resolution.blocked else None,
+    def _facts(self, record: NodeRecord, now: float) -> NodeFacts:
+        """Return what is known of a node as decisions need it."""
+        report = record.report
+        return NodeFacts(
+            record.selected,
+            record.resolution,
+            record.spec,
+            record.open_spec,
+            record.reported,
+            record.said,
+            report is not None and report.observed_generation == record.generation,
+            silent_for(record, self._deadlines, now),
+            record.skew,
+            record.try_again,
+            record.cell,
+            record.zone,
+            record.ready,
+            self._stops.control.switch,
+            self._stops.stop(record),
+            self._stops.verify_epoch(record),
+            self._parts(record),
         )
-        for uid, verdict in verdicts.items()
-        if verdict is not None
-    }
-    others = tuple(policy for policy in resolution.policies if policy.uid not in losers)
-    return Outline(losers, others, tuple(sorted({policy.deadline_seconds for policy in resolution.policies})))
 
+    def _parts(self, record: NodeRecord) -> tuple[Part, ...]:
+        won, held = record.resolution.won if record.selected else {}, sources_of(record.spec)
+        if record.open_spec is not None:
+            held |= sources_of(record.open_spec)
+        uids = won.keys() if held <= won.keys() else (*won, *sorted(held - won.keys()))
+        policies = self._policies
+        return tuple([self._part(record, policies[uid].rollout) for uid in uids if uid in policies])
 
-class Counts(NamedTuple):
-    """How a node counts.
+    def _part(self, record: NodeRecord, rollout: PolicyRollout) -> Part:
+        name, facts, watched = record.name, rollout.facts, NOT_WATCHED
+        counted = name in rollout.book.unproven
+        if facts.rollout.guardrails and (
+            counted or facts.uid in unproven_sources(record.spec, record.open_spec, record.reported, record.said)
+        ):
+            watched = watched_on(record, facts)
+        return Part(rollout.course, rollout.admits(name), counted, watched)
 
-    Attributes:
-        contributions: by uid, what it adds to each policy that selects it.
-        places: by uid, where it stands in rollouts.
-        holds: uids of policies that have a group in its spec, shown or open.
-        is_lost: it counts as unreachable for a policy.
-        is_failed: it counts as failed for a policy.
-    """
+    def _is_strange(self, record: NodeRecord, node: NodeFacts, turns: Mapping[str, Turn], wanted: Spec) -> bool:
+        if record.resisted is None:
+            return False
+        asked = {uid: turn.goal.wishes or self._policies[uid].facts.wishes for uid, turn in turns.items()}
+        return is_strange(node, wanted, asked)
 
-    contributions: Mapping[str, Contribution]
-    places: Mapping[str, Place]
-    holds: frozenset[str]
-    is_lost: bool
-    is_failed: bool
+    def _open_write(self, record: NodeRecord, decided: Wanted) -> Write | None:
+        wanted, revision = decided.spec, decided.revision
+        if record.uid is None or not record.needs(revision):
+            return None
+        if record.cannot_be_created:
+            wanted = Spec()
+            revision = revision_of(wanted)
+        resisted = record.resisted == revision and not record.try_again
+        record.open_write(wanted, revision)
+        key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
+        if record.state_uid is not None and record.uid in record.owners and resisted:
+            # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
+            body = spec_replacement(state_uid=record.state_uid, spec=wanted, writer=self.writer)
+            return Write(key, body, safe=safe, patch=Patch.JSON)
+        body = spec_document(node=record.name, node_uid=record.uid, spec=wanted, writer=self.writer)
+        return Write(key, body, safe=safe)
 
+    def gone(self, record: NodeRecord) -> None:
+        """Take in that a Node is gone: it counts nowhere."""
+        self._count(record, COUNTS_NOWHERE, None)
+        self.sum(record, "")
+        self._stops.forget(record.name)
 
-class Outlook(NamedTuple):
-    """What follows for a node.
+    def _count(self, record: NodeRecord, counts: Counts, resolution: Resolution | None) -> None:
+        """Count a node by difference; most events of a node move little of it, and for few policies."""
+        record.is_lost, record.is_failed = counts.is_lost, counts.is_failed
+        self._contribute(record, counts.contributions, resolution)
+        self._stand(record, counts.places)
+        if record.holds != counts.holds:
+            self._hold(record, counts.holds)
 
-    Attributes:
-        wanted: what it shall have.
-        turns: by uid, what rollouts of policies that win something there say.
-        counts: how it counts, if nothing is written.
-    """
+    def _contribute(
+        self, record: NodeRecord, contributions: Mapping[str, Contribution], resolution: Resolution | None
+    ) -> None:
+        """Count what it adds to each policy: while its resolution stands, only for those that win something there."""
+        before, was = record.contributions, record.counted
+        record.contributions, record.counted = contributions, resolution
+        if before is contributions:
+            return
+        moved: Iterable[str] = before.keys() | contributions.keys()
+        if resolution is not None and was is resolution:
+            moved = (policy.uid for policy in outline(resolution).others)
+        for uid in moved:
+            policy = self._policies.get(uid)
+            if policy is not None:
+                policy.count(record.name, before.get(uid), contributions.get(uid))
 
-    wanted: Wanted
-    turns: Mapping[str, Turn]
-    counts: Counts
+    def _stand(self, record: NodeRecord, places: Mapping[str, Place]) -> None:
+        """Count where it stands in each rollout."""
+        before, record.places = record.places, places
+        if before is places:
+            return
+        for uid in before.keys() | places.keys():
+            old, new = before.get(uid, NOWHERE), places.get(uid, NOWHERE)
+            policy = self._policies.get(uid)
+            if old != new and policy is not None:
+                policy.rollout.book.replace(record.name, old, new)
+                policy.touched = True
 
+    def sum(self, record: NodeRecord, uid: str) -> None:
+        """Count its counters for the policy with this uid, and for no other one."""
+        report = record.report if record.uid is not None else None
+        new = report.statistics if report is not None and uid else None
+        if uid != record.summed_for:
+            before = self._policies.get(record.summed_for)
+            if before is not None:
+                before.renumber(record.summed, None)
+            record.summed, record.summed_for = None, uid
+        policy = self._policies.get(uid)
+        if policy is not None:
+            policy.renumber(record.summed, new)
+            record.summed = new
 
-class Outlooks:
-    """Decides for nodes, once for all that are alike; forgets all answers when they are many, and nothing breaks."""
-
-    def __init__(self, pools: Pools) -> None:
-        self._pools = pools
-        self._wanted: dict[Given, Wanted] = {}
-        self._known: dict[NodeFacts, Outlook] = {}
-
-    def __call__(self, node: NodeFacts) -> Outlook:
-        """Return what follows for a node."""
-        known = self._known.get(node)
-        if known is None:
-            if len(self._known) >= OUTLOOKS_MAX:
-                self._known.clear()
-            known = self._known[node] = self._decide(node)
-        return known
-
-    def forget(self) -> None:
-        """Take in that resolutions were made anew: nothing is asked by the old ones any more."""
-        self._wanted.clear()
-        self._known.clear()
-
-    def _decide(self, node: NodeFacts) -> Outlook:
-        resolution = node.resolution if node.selected else NOTHING_WISHED
-        turns = {part.course.facts.uid: turn_of(node, part) for part in node.parts[: len(resolution.won)]}
-        given = Given(resolution, node.base, node.restored, tuple(turns.values()), node.switch, node.verify_epoch)
-        wanted = self._wanted.get(given)
-        if wanted is None:
-            if len(self._wanted) >= WANTED_MAX:
-                self._wanted.clear()
-            wanted = self._wanted[given] = self._want(given)
-        return Outlook(wanted, turns, counts_of(node, wanted, turns))
-
-    def _want(self, given: Given) -> Wanted:
-        """Return what a node shall have once all that stands above policies has had its say."""
-        resolution, base, restored, switch = given.resolution, given.base, given.restored, given.switch
-        turns = dict(zip(resolution.won, given.turns, strict=True))
-        wished = render(resolution, base, restored, lambda policy: turns[policy.uid])
-        switched = under_switch(switch, base, wished, restored)
-        winners = {policy.uid: policy for policy in resolution.winners.values()}
-        admitted = [winners[uid] for uid, turn in turns.items() if turn.admitted and turn.goal.soak]
-        watched = observed(base, switched, observe_of(admitted))
-        spec = self._pools.spec(watched._replace(verify_epoch=given.verify_epoch))
-        return Wanted(spec, revision_of(spec), withheld(wished, spec))
-
-
-def counts_of(node: NodeFacts, wanted: Wanted, turns: Mapping[str, Turn]) -> Counts:
-    """Return how a node counts that shall have this."""
-    unproven = unproven_sources(node.spec, node.open_spec, node.reported, node.said)
-    cases = {
-        part.course.facts.uid: _case(node, part, wanted, turns, unproven)
-        for part in node.parts
-        if part.course.facts.uid in turns or part.course.facts.uid in unproven
-    }
-    progress = {uid: progress_of(case) for uid, case in cases.items()}
-    made = outline(node.resolution)
-    others = {
-        policy.uid: contribution(policy, node, wanted, progress.get(policy.uid, ARRIVED)) for policy in made.others
-    }
-    counted = {**made.losers, **others}
-    buckets = [one.verdict.bucket for one in others.values()]
-    return Counts(
-        contributions=counted,
-        places={uid: place_of(case, counted.get(uid, UNSEEN).verdict, progress[uid]) for uid, case in cases.items()},
-        holds=sources_of(node.spec) | sources_of(node.base),
-        is_lost=NodeBucket.UNREACHABLE in buckets,
-        is_failed=NodeBucket.FAILED in buckets,
-    )
-
-
-def _case(
-    node: NodeFacts,
-    part: Part,
-    wanted: Wanted,
-    turns: Mapping[str, Turn],
-    unproven: frozenset[str],
-) -> Case:
-    policy = part.course.facts
-    mine = node.resolution.won.get(policy.uid, ()) if node.selected else ()
-    return Case(
-        node,
-        part,
-        turns.get(policy.uid, NO_TURN),
-        mine,
-        wanted.spec,
-        has_all(wanted.spec, mine, policy.wishes),
-        is_unproven(node, part, unproven),
-    )
-
-
-def contribution(policy: PolicyFacts, node: NodeFacts, wanted: Wanted, progress: Progress) -> Contribution:
-    """Return what a node adds to the counts of a policy that selects it."""
-    resolution, said, verdict = node.resolution, node.said, classify(policy, node, wanted, progress)
-    return Contribution(
-        verdict,
-        drifted=node.selected and said is not None and said.drifted and policy.uid in resolution.won,
-        losses=resolution.losses.get(policy.uid, ()),
-        plan=plan_outcome(policy, node, verdict),
-    )
+    def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
+        """Keep for each policy which nodes still have a group of it."""
+        for uid in record.holds ^ holds:
+            policy = self._policies.get(uid)
+            if policy is None:
+                continue
+            (policy.holders.add if uid in holds else policy.holders.discard)(record.name)
+            policy.touched = policy.touched or policy.facts.deleting
+        record.holds = holds
