@@ -328,6 +328,33 @@ def test_after_an_edit_to_a_smaller_budget_nobody_is_reserved_before_there_is_ro
     assert len(world.having(4)) == 10
 
 
+def test_after_an_edit_to_a_smaller_budget_no_more_is_pushed_of_what_was_reserved_before() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(nodes=8)))
+    while len(world.status("p").get("rollout", {}).get("reserved", ())) < 8:
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=8, unproven=2))
+    world.pass_time()
+
+    assert len(world.having(4)) == 2
+
+
+def test_after_an_edit_to_a_larger_budget_what_was_reserved_before_is_pushed() -> None:
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(nodes=8, unproven=8)))
+    while not world.status("p").get("rollout", {}).get("reserved"):
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=8, unproven=9))
+    world.step()
+
+    assert len(world.having(4)) == 8
+
+
 def test_an_edit_takes_a_node_first_that_is_unproven_already() -> None:
     """Promise 8: it takes no new room."""
     world = Rollout(nodes=8)

@@ -262,14 +262,15 @@ class PolicyRecord:
         compared = status if sums_due else msgspec.structs.replace(status, statistics=known.statistics)
         self.touched, self._touched_at = False, None
         self.sums_moved = self.sums_moved and not sums_due
-        if compared == known and not self.rollout.has_news(ledger):
+        is_news = self.rollout.has_news(ledger)
+        if compared == known and not is_news:
             return None
         rollout = msgspec.structs.replace(rollout, leader_epoch=leader_epoch)
         self.open_status, self.sums_moved = msgspec.structs.replace(status, rollout=rollout), False
         self._written_at = self._sums_at = now
         # Onto the status that was seen or nowhere: a late write, our own too, would bring an older ledger back.
         identity = self._identity() | {"resourceVersion": self.version}
-        if ledger != self.rollout.ledger or not self.rollout.claimed:
+        if is_news or ledger != self.rollout.ledger or not self.rollout.claimed:
             self.rollout.ledger_written(ledger, self.version, now)
         return self._write(WriteKind.POLICY_STATUS, {"metadata": identity, "status": self.open_status})
 

@@ -7,6 +7,8 @@ The ledger is what leaders promise each other (docs/decisions/0025):
   was decided from (``metadata.resourceVersion``). A node counts from there until it is proven.
 * A node is admitted when the stored ledger of this leader names it, and none that is on its way drops it.
 * A name stays until its push is seen, so a crash in between leaves nobody uncounted.
+* Names are good for the budget by which they were reserved: after an edit of it nobody is pushed before a ledger is
+  stored that was decided by the new one.
 * Where the whole fleet may be unproven at once, names bound nothing: above so many there is a star in their place.
 * A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
   the carried ones written once more: so nothing that its predecessor sent is unseen or can still arrive.
@@ -123,10 +125,12 @@ class PolicyRollout:
     """
 
     __slots__ = (
+        "_bound",
         "_chosen",
         "_granted",
         "_judged_at",
         "_looked_at",
+        "_open_bound",
         "_open_ledger",
         "_open_onto",
         "_open_revisions",
@@ -155,6 +159,7 @@ class PolicyRollout:
         self.take_policy(facts)
         self._open_ledger: Ledger | None = None
         self._open_onto = ""
+        self._bound = self._open_bound = facts.rollout.max_unproven  # by which the ledger was decided
         self._open_revisions: dict[str, Revision] = {}
         self._reserved: frozenset[str] = frozenset()
         self._pushed: set[str] = set()
@@ -193,6 +198,7 @@ class PolicyRollout:
         self.ledger = ledger_of(view)
         arrived = self._chosen if self.ledger == self._open_ledger else frozenset()
         granted = self._granted | arrived if NAMELESS in self.ledger.reserved else frozenset()
+        self._bound = self._open_bound if self.ledger == self._open_ledger else self._bound
         self._granted = granted if was.revision == self.ledger.revision else arrived & granted
         self._reserved = frozenset(self.ledger.reserved) | self._granted
         self._pushed &= self._reserved - arrived
@@ -240,6 +246,8 @@ class PolicyRollout:
         if not self.fresh or self.ledger.revision != self.facts.revision or name not in self._reserved:
             return False
         if self.course.current is None or name in self._pushed:  # there would be no way back to it; it had its push
+            return False
+        if self._is_outdated:
             return False
         return self._open_ledger is None or name in self._open_ledger.reserved
 
@@ -323,7 +331,7 @@ class PolicyRollout:
             return self._open_ledger
         if not self.claimed and self.ledger != NO_LEDGER:
             return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
-        is_edited = self.ledger.revision != self.facts.revision
+        is_edited = self.ledger.revision != self.facts.revision or self._is_outdated
         if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
             return self.ledger
         if self._is_idle:
@@ -346,6 +354,11 @@ class PolicyRollout:
         again = edited and self.phase_stored in FAILED_PHASES
         return again or self.ledger.revision != self.facts.revision
 
+    @property
+    def _is_outdated(self) -> bool:
+        """The names in the ledger were reserved by another budget."""
+        return bool(self.ledger.reserved) and self._bound != self.facts.rollout.max_unproven
+
     def has_news(self, ledger: Ledger) -> bool:
         """Return whether a ledger is worth a write of its own, which only succeeds onto the status as it was seen."""
         if self._open_ledger is not None:
@@ -353,7 +366,7 @@ class PolicyRollout:
         if not self.claimed and self.ledger != NO_LEDGER:
             return bool(self.ledger.names) or self.book.waiting > 0
         begins = (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
-        return begins or ledger.cursor != self.ledger.cursor
+        return begins or ledger.cursor != self.ledger.cursor or self._is_outdated
 
     def ledger_due(self, now: float) -> float:
         """Return when a ledger may be written again, monotonic seconds; infinity when nobody waits for one."""
@@ -416,6 +429,7 @@ class PolicyRollout:
     def ledger_written(self, ledger: Ledger, version: str, now: float) -> None:
         """Take in that a ledger is on its way, onto the policy's status as of a resource version."""
         self._open_ledger, self._open_onto, self._looked_at = ledger, version, now
+        self._open_bound = self.facts.rollout.max_unproven
 
     # For people
 
