@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from numamigration_api.vocabulary import FleetSwitch, Reason
-from numamigration_operator.core.decisions import WriteKey, WriteKind
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
@@ -958,6 +958,54 @@ def test_a_star_that_a_predecessor_left_is_carried_by_nobody() -> None:
 
     assert "carried" not in world.stand
     assert world.having(4) == sorted(world.states)
+
+
+def look_without_specs(world: Rollout, seconds: int = 20) -> list[Write]:
+    """Let time pass while no spec arrives; return the specs that were decided."""
+    specs: list[Write] = []
+    for _ in range(seconds):
+        world.now += 1
+        found = world.decide()
+        specs += [write for write in found.writes if write.key.kind is WriteKind.STATE_SPEC]
+        world.carry_out([write for write in found.writes if write.key.kind is not WriteKind.STATE_SPEC])
+        if found.relist:
+            world.relist()
+    return specs
+
+
+def test_by_a_smaller_budget_nobody_is_reserved_before_all_nodes_are_closed_to_a_predecessor_with_a_star() -> None:
+    """Promise 8: its pushes are on their way, and nobody knows to whom."""
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=150)))
+    world.carry_out(world.decide().writes)
+    assert world.stand["reserved"] == ["*"]
+    world.restart(epoch=2)
+    world.edit_policy("p", rollout=rollout(nodes=150, unproven=5))
+
+    specs = look_without_specs(world)
+
+    assert len(specs) == 200
+    assert world.stand["carried"] == ["*"]
+    assert "reserved" not in world.stand
+    world.carry_out(specs)
+    world.pass_time()
+    assert len(world.having(4)) == 5
+
+
+def test_a_budget_that_shrinks_after_a_takeover_waits_for_a_predecessor_with_a_star() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=150)))
+    world.carry_out(world.decide().writes)
+    world.turn(FleetSwitch.HOLD)
+    world.restart(epoch=2)
+    look_without_specs(world)
+
+    world.turn(FleetSwitch.RUN)
+    world.edit_policy("p", rollout=rollout(nodes=150, unproven=5))
+    look_without_specs(world)
+
+    assert "reserved" not in world.stand
 
 
 # Bad input

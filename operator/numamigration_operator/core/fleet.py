@@ -29,7 +29,7 @@ from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
-from numamigration_operator.core.policy_writes import PolicyWrites, is_fenced
+from numamigration_operator.core.policy_writes import PolicyWrites, is_fenced, unfenced
 from numamigration_operator.core.readiness import Readiness
 from numamigration_operator.core.resolve import NOTHING_WISHED
 from numamigration_operator.core.revisions import Revision, read_revision
@@ -146,6 +146,7 @@ class Fleet:
         elif record.take(policy, now):
             self._matching.edited[uid] = None
         self._take_ledger(self._policies[uid])
+        self._close_all(self._policies[uid])
 
     def policy_gone(self, uid: str, now: float) -> None:  # noqa: ARG002 - every event of the fleet has its time
         """Take in that a policy is deleted for good; a late event cannot bring it back."""
@@ -345,8 +346,17 @@ class Fleet:
                 if record is not None and not is_fenced(record, self._epoch):
                     record.try_again = True  # what is on its way, another policy's push too, is written with it
                     self._mark(record)
+            self._close_all(policy)
             self._mark_all_of(policy)
         self._relisting = None
+
+    def _close_all(self, policy: PolicyRecord) -> None:
+        """Where a predecessor may push nobody knows whom, and a smaller budget counts by now, write all once more."""
+        if not policy.rollout.closes_all:
+            return
+        for record in unfenced(self._nodes, policy.facts.uid, self._epoch):
+            if not record.is_open:
+                self._write_again(record)
 
     def _mark_all_of(self, policy: PolicyRecord) -> None:
         """Decide all nodes of a policy anew; what its rollout says of them has changed."""

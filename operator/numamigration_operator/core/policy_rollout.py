@@ -10,6 +10,7 @@ The ledger is what leaders promise each other (docs/decisions/0025):
 * Names are good for the budget by which they were reserved: after an edit of it nobody is pushed before a ledger is
   stored that was decided by the new one.
 * Where the whole fleet may be unproven at once, names bound nothing: above so many there is a star in their place.
+  One that a predecessor left stands for any node: by a smaller budget nobody is reserved before all are closed to it.
 * A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
   the carried ones written once more: so nothing that its predecessor sent is unseen or can still arrive.
 
@@ -100,7 +101,7 @@ class Stand(NamedTuple):
         may_reserve: nothing stops the fleet.
         is_open: whether a write of a node is on its way.
         is_waiting: whether a node still has to be pushed.
-        is_fenced: whether nothing of an earlier leader can arrive at a node any more.
+        is_fenced: whether nothing of an earlier leader can arrive at a node any more; of NAMELESS, at any node.
     """
 
     matched: int
@@ -381,8 +382,8 @@ class PolicyRollout:
         if facts.mode is PolicyMode.PLAN and not known.names:
             return NO_LEDGER
         if self._begins_anew:
-            open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
-            known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
+            open_names = (*filter(stand.is_open, known.reserved), *known.carried)
+            known = Ledger(facts.revision, facts.generation, 0, (), _named(open_names), timestamp(wall))
         carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
         kept = tuple(self._kept(known.reserved, carried, stand))
         known = known._replace(reserved=kept, carried=carried)
@@ -396,7 +397,7 @@ class PolicyRollout:
     def _kept(self, names: tuple[str, ...], carried: tuple[str, ...], stand: Stand) -> Iterator[str]:
         """Yield the names that stay: pushes on their way, and those to come as far as a smaller budget has room."""
         counted = {*self.book.unproven, *carried, *filter(stand.is_open, names)}
-        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        room = 0 if self._is_blind(carried) else budget(self.facts.rollout, stand.matched) - len(counted)
         for name in names:
             if stand.is_open(name):
                 yield name
@@ -410,7 +411,18 @@ class PolicyRollout:
             return None
         return judge(self.book, self.facts.rollout, matched, self.course.is_proven)
 
+    def _is_blind(self, carried: Collection[str]) -> bool:
+        """Return whether a predecessor's pushes may still arrive, nobody knows where, and more than may be."""
+        return NAMELESS in carried and self.facts.rollout.max_unproven != WHOLE_FLEET
+
+    @property
+    def closes_all(self) -> bool:
+        """Every node is to be closed to a predecessor, whose names are not known."""
+        return self.fresh and self._is_blind(self.ledger.carried)
+
     def _choose(self, known: Ledger, stand: Stand) -> Iterator[str]:
+        if self._is_blind(known.carried):
+            return
         counted = self.book.unproven | known.names
         room = budget(self.facts.rollout, stand.matched) - len(counted)
         reserved = (frozenset(known.reserved) | self._granted) - self._pushed

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -14,7 +14,7 @@ from numamigration_api.vocabulary import Reason
 from numamigration_operator.core.decisions import EventWish, Write
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.policy_record import PolicyRecord
-from numamigration_operator.core.policy_rollout import Stand
+from numamigration_operator.core.policy_rollout import NAMELESS, Stand
 from numamigration_operator.core.policy_status import Standing, policy_status
 from numamigration_operator.core.rollout import NOWHERE, Place, Stage
 from numamigration_operator.core.stops import Stops
@@ -126,8 +126,13 @@ class PolicyWrites:
             may_reserve=self.history_known and not self.stops.all_stand and not policy.facts.deleting,
             is_open=lambda name: name in self.nodes and self.nodes[name].is_open,
             is_waiting=lambda name: name in self.nodes and self._place(name, uid).stage in queues,
-            is_fenced=lambda name: is_fenced(self.nodes.get(name), self.epoch),
+            is_fenced=lambda name: self._is_fenced(uid, name),
         )
+
+    def _is_fenced(self, uid: str, name: str) -> bool:
+        if name == NAMELESS:
+            return next(unfenced(self.nodes, uid, self.epoch), None) is None
+        return is_fenced(self.nodes.get(name), self.epoch)
 
     def _place(self, name: str, uid: str) -> Place:
         return self.nodes[name].places.get(uid, NOWHERE)
@@ -136,6 +141,14 @@ class PolicyWrites:
 def is_fenced(record: NodeRecord | None, epoch: int) -> bool:
     """Return whether nothing that an earlier leader than this one has sent can arrive at a node any more."""
     return record is None or record.uid is None or record.leader_epoch == epoch
+
+
+def unfenced(nodes: Mapping[str, NodeRecord], uid: str, epoch: int) -> Iterator[NodeRecord]:
+    """Yield the nodes to which a push of a policy may still come that an earlier leader than this one has sent."""
+    for record in nodes.values():
+        may_come = record.selected and uid in record.matched and not record.places.get(uid, NOWHERE).at_revision
+        if may_come and not is_fenced(record, epoch):
+            yield record
 
 
 def _not_restored(names: Collection[str]) -> str:
