@@ -216,7 +216,9 @@ def _withheld(case: Case) -> Verdict | None:
     groups = [name for name, _ in case.results if name in case.wanted.withheld]
     if not groups:
         return None
-    switch = case.node.switch
+    switch, stop = case.node.switch, case.node.stop
+    if switch is FleetSwitch.RUN:
+        return Verdict(NodeBucket.PENDING, stop.reason or Reason.CLASS_HELD, stop.message)
     return Verdict(NodeBucket.PENDING, SWITCH_REASONS[switch], f"{', '.join(groups)}: the fleet switch is {switch}")
 
 

@@ -11,9 +11,12 @@ from collections.abc import Callable, Collection
 from functools import lru_cache
 from typing import Final, NamedTuple
 
+import msgspec
+
 from numamigration_api.vocabulary import (
     ConditionStatus,
     FleetSwitch,
+    GroupMode,
     GroupState,
     NodeCondition,
     Reason,
@@ -193,6 +196,7 @@ class NodeFacts(NamedTuple):
         switch: where the fleet switch stands.
         stop: what keeps pushes from it.
         verify_epoch: with which it shall verify.
+        class_held: its class is held, and it has not to verify anew first: nothing is turned on there.
         parts: of the policies that win something there, in the order of ``resolution.won``, and then of others that
             have something there.
     """
@@ -213,6 +217,7 @@ class NodeFacts(NamedTuple):
     switch: FleetSwitch = FleetSwitch.RUN
     stop: Stop = GO_ON
     verify_epoch: int = 0
+    class_held: bool = False
     parts: tuple[Part, ...] = ()
 
     @property
@@ -237,14 +242,24 @@ class NodeFacts(NamedTuple):
 
 
 @lru_cache(maxsize=ANSWERS_CACHED)
-def unproven_sources(spec: Spec, open_spec: Spec | None, reported: Spec | None, said: Said | None) -> frozenset[str]:
-    """Return the uids of policies that have something on a node, shown or on its way, that has not soaked."""
+def unproven_sources(
+    spec: Spec, open_spec: Spec | None, reported: Spec | None, said: Said | None, *, class_held: bool
+) -> frozenset[str]:
+    """Return the uids of policies that have something on a node, shown or on its way, that has not soaked.
+
+    What the hold of its class pauses goes on counting: it comes back by itself.
+    """
     wishes = spec.groups if open_spec is None else (*spec.groups, *open_spec.groups)
     return frozenset(
         wish.source.uid
         for group, wish in wishes
-        if not is_safe_wish(group, wish) and not _is_settled(group, wish, reported, said)
+        if not is_safe_wish(group, _resumed(wish) if class_held else wish)
+        and not _is_settled(group, wish, reported, said)
     )
+
+
+def _resumed(wish: Wish) -> Wish:
+    return msgspec.structs.replace(wish, mode=GroupMode.APPLY) if wish.mode is GroupMode.HOLD else wish
 
 
 def _is_settled(group: SettingsGroup, wish: Wish, reported: Spec | None, said: Said | None) -> bool:

@@ -10,13 +10,13 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from numamigration_api.vocabulary import FleetSwitch, NodeBucket, Reason, SettingsGroup
+from numamigration_api.vocabulary import FleetSwitch, GroupMode, NodeBucket, PolicyMode, Reason, SettingsGroup
 from numamigration_operator.core.classify import ARRIVED, Progress, Verdict, Wanted, classify, overridden, plan_outcome
 from numamigration_operator.core.fleet_switch import under_switch, withheld
 from numamigration_operator.core.node_facts import NodeFacts, Part, unproven_sources
 from numamigration_operator.core.node_record import Pools
 from numamigration_operator.core.progress import Case, has_all, is_unproven, observe_of, place_of, progress_of, turn_of
-from numamigration_operator.core.render import Turn, observed, render
+from numamigration_operator.core.render import Turn, observed, paused_offload, render
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution
 from numamigration_operator.core.rollout import Place
 from numamigration_operator.core.tally import Contribution
@@ -41,6 +41,7 @@ class Given(NamedTuple):
         turns: of the policies that win something, in the order of ``resolution.won``.
         switch: where the fleet switch stands.
         verify_epoch: with which the node shall verify.
+        class_held: nothing is turned on there.
     """
 
     resolution: Resolution
@@ -49,6 +50,7 @@ class Given(NamedTuple):
     turns: tuple[Turn, ...]
     switch: FleetSwitch
     verify_epoch: int
+    class_held: bool
 
 
 class Outline(NamedTuple):
@@ -139,7 +141,15 @@ class Outlooks:
     def _decide(self, node: NodeFacts) -> Outlook:
         resolution = node.resolution if node.selected else NOTHING_WISHED
         turns = {part.course.facts.uid: turn_of(node, part) for part in node.parts[: len(resolution.won)]}
-        given = Given(resolution, node.base, node.restored, tuple(turns.values()), node.switch, node.verify_epoch)
+        given = Given(
+            resolution,
+            node.base,
+            node.restored,
+            tuple(turns.values()),
+            node.switch,
+            node.verify_epoch,
+            node.class_held,
+        )
         wanted = self._wanted.get(given)
         if wanted is None:
             if len(self._wanted) >= WANTED_MAX:
@@ -156,13 +166,23 @@ class Outlooks:
         winners = {policy.uid: policy for policy in resolution.winners.values()}
         admitted = [winners[uid] for uid, turn in turns.items() if turn.admitted and turn.goal.soak]
         watched = observed(base, switched, observe_of(admitted))
-        spec = self._pools.spec(watched._replace(verify_epoch=given.verify_epoch))
-        return Wanted(spec, revision_of(spec), withheld(wished, spec))
+        held = paused_offload(watched) if given.class_held else watched
+        spec = self._pools.spec(held._replace(verify_epoch=given.verify_epoch))
+        kept_off = _kept_off(resolution, spec) if given.class_held else frozenset()
+        return Wanted(spec, revision_of(spec), withheld(wished, spec) | kept_off)
+
+
+def _kept_off(resolution: Resolution, spec: Spec) -> frozenset[SettingsGroup]:
+    """Return the group that the hold of a class, and no paused policy, keeps from being as its policy wants it."""
+    winner, wish = resolution.winners.get(SettingsGroup.OFFLOAD), spec.wish(SettingsGroup.OFFLOAD)
+    paused = winner is None or winner.mode is PolicyMode.PAUSED
+    held = wish is not None and wish.mode is GroupMode.HOLD and not paused
+    return frozenset({SettingsGroup.OFFLOAD} if held else ())
 
 
 def counts_of(node: NodeFacts, wanted: Wanted, turns: Mapping[str, Turn]) -> Counts:
     """Return how a node counts that shall have this."""
-    unproven = unproven_sources(node.spec, node.open_spec, node.reported, node.said)
+    unproven = unproven_sources(node.spec, node.open_spec, node.reported, node.said, class_held=node.class_held)
     cases = {
         part.course.facts.uid: _case(node, part, wanted, turns, unproven)
         for part in node.parts

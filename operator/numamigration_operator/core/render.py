@@ -121,6 +121,17 @@ def observed(before: Spec, after: Spec, observe: Observe | None) -> Spec:
     return after._replace(observe=watched if after.groups else None)
 
 
+def paused_offload(spec: Spec) -> Spec:
+    """Return a spec whose offload is paused, if it asks for an engine: an agent turns nothing on then."""
+    groups = (
+        (group, wish)
+        if group is not SettingsGroup.OFFLOAD or is_safe_wish(group, wish)
+        else (group, msgspec.structs.replace(wish, mode=GroupMode.HOLD))
+        for group, wish in spec.groups
+    )
+    return spec._replace(groups=tuple(groups))
+
+
 def is_safe(before: Spec, after: Spec) -> bool:
     """Return whether going from `before` to `after` only restores, holds, releases, or turns offload off."""
     pairs = ((group, before.wish(group), after.wish(group)) for group in SettingsGroup)

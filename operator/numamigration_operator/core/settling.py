@@ -69,7 +69,8 @@ class Settling:
 
     def _facts(self, record: NodeRecord, now: float) -> NodeFacts:
         """Return what is known of a node as decisions need it."""
-        report = record.report
+        report, silent = record.report, silent_for(record, self._deadlines, now)
+        class_held = self._stops.keeps_off(record, is_silent=silent > 0)
         return NodeFacts(
             record.selected,
             record.resolution,
@@ -78,7 +79,7 @@ class Settling:
             record.reported,
             record.said,
             report is not None and report.observed_generation == record.generation,
-            silent_for(record, self._deadlines, now),
+            silent,
             record.skew,
             record.try_again,
             record.cell,
@@ -87,22 +88,25 @@ class Settling:
             self._stops.control.switch,
             self._stops.stop(record),
             self._stops.verify_epoch(record),
-            self._parts(record),
+            class_held,
+            self._parts(record, class_held=class_held),
         )
 
-    def _parts(self, record: NodeRecord) -> tuple[Part, ...]:
+    def _parts(self, record: NodeRecord, *, class_held: bool) -> tuple[Part, ...]:
         won, held = record.resolution.won if record.selected else {}, sources_of(record.spec)
         if record.open_spec is not None:
             held |= sources_of(record.open_spec)
         uids = won.keys() if held <= won.keys() else (*won, *sorted(held - won.keys()))
-        policies = self._policies
-        return tuple([self._part(record, policies[uid].rollout) for uid in uids if uid in policies])
+        policies = (self._policies.get(uid) for uid in uids)
+        return tuple([self._part(record, one.rollout, class_held=class_held) for one in policies if one is not None])
 
-    def _part(self, record: NodeRecord, rollout: PolicyRollout) -> Part:
+    def _part(self, record: NodeRecord, rollout: PolicyRollout, *, class_held: bool) -> Part:
         name, facts, watched = record.name, rollout.facts, NOT_WATCHED
         counted = name in rollout.book.unproven
         if facts.rollout.guardrails and (
-            counted or facts.uid in unproven_sources(record.spec, record.open_spec, record.reported, record.said)
+            counted
+            or facts.uid
+            in unproven_sources(record.spec, record.open_spec, record.reported, record.said, class_held=class_held)
         ):
             watched = watched_on(record, facts)
         return Part(rollout.course, rollout.admits(name), counted, watched)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from numamigration_api.vocabulary import FleetSwitch, Reason
+from numamigration_api.vocabulary import FleetSwitch, Reason, VerificationResult
 from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, read_hold
 from numamigration_operator.core.classify import SWITCH_REASONS
 from numamigration_operator.core.fleet_switch import Control
@@ -86,6 +86,18 @@ class Stops:
             return record.base.verify_epoch
         corrupt = fresh_corruption(record)
         return max(record.base.verify_epoch, hold.verify_epoch, 0 if corrupt is None else corrupt + 1)
+
+    def keeps_off(self, record: NodeRecord, *, is_silent: bool) -> bool:
+        """Return whether nothing is turned on at a node, after a reboot either, since its class is held.
+
+        An engine that is trusted by now goes through the trial that the hold asks for first, unless the node is down.
+        """
+        if not any(hold.concerns(record) for hold in self._shown.values()):
+            return False
+        if is_silent:
+            return True
+        trial = record.report.verification if record.report is not None else None
+        return trial is None or trial.result != VerificationResult.PASSED or trial.epoch >= self.verify_epoch(record)
 
     # The circuit breaker
 
