@@ -24,7 +24,14 @@ from numamigration_operator.core.decisions import Decisions, Write, WriteKey, Wr
 from numamigration_operator.core.fleet import FleetSnapshot
 from numamigration_operator.core.fleet_switch import Control, read_control, unreadable
 from numamigration_operator.core.numbers import PolicyNumbers
-from numamigration_operator.core.objects import ConfigMapObject, NodeObject, PolicyObject, RevisionObject, StateObject
+from numamigration_operator.core.objects import (
+    ConfigMapObject,
+    NodeObject,
+    PolicyObject,
+    RevisionObject,
+    StateObject,
+    is_older,
+)
 from numamigration_operator.watch_check import WatchCheck
 
 log = logging.getLogger(__name__)
@@ -208,19 +215,20 @@ class StateFeed:
     def __init__(self, fleet: FleetLike, clock: Clock) -> None:
         self._fleet = fleet
         self._clock = clock
-        self._answered: dict[str, int] = {}  # resource version of the answer that the watch has not caught up with
+        self._answered: dict[str, str] = {}  # resource version of the answer that the watch has not caught up with
 
     def stored(self, name: str, version: str) -> None:
         """A node state that we wrote was answered with this version."""
-        if version.isdecimal():
-            self._answered[name] = max(self._answered.get(name, 0), int(version))
+        known = self._answered.get(name)
+        if known is None or is_older(known, version):
+            self._answered[name] = version
 
     def _is_late(self, item: StateObject | AnyObject) -> bool:
         meta = item.metadata
         answered = self._answered.get(meta.name)
         if answered is None:
             return False
-        late = meta.resource_version.isdecimal() and int(meta.resource_version) < answered
+        late = is_older(meta.resource_version, answered)
         if not late:
             del self._answered[meta.name]
         return late
@@ -256,7 +264,7 @@ class RevisionFeed:
         self._fleet = fleet
         self._clock = clock
         self._listing = True
-        self._told = 0  # greatest resource version that list or watch told, deletions included
+        self._told = "0"  # greatest resource version that list or watch told, deletions included
 
     def upsert(self, item: RevisionObject) -> None:
         """A ControllerRevision exists."""
@@ -272,7 +280,7 @@ class RevisionFeed:
 
     def list_begun(self) -> None:
         """Versions count from here: after a restored backup of etcd they begin again below what was seen."""
-        self._listing, self._told = True, 0
+        self._listing, self._told = True, "0"
 
     def listed(self, names: frozenset[str]) -> None:
         """Only these ControllerRevisions exist."""
@@ -283,12 +291,12 @@ class RevisionFeed:
     def stored(self, item: RevisionObject) -> None:
         """A ControllerRevision that we applied was answered with this."""
         version = item.metadata.resource_version
-        if not self._listing and version.isdecimal() and int(version) > self._told:
+        if not self._listing and is_older(self._told, version):
             self._fleet.revision_changed(item, self._clock.now())
             self._clock.changed()
 
     def _heard(self, version: str) -> None:
-        self._told = max(self._told, int(version) if version.isdecimal() else 0)
+        self._told = version if is_older(self._told, version) else self._told
 
 
 class PolicyFeed:

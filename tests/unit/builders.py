@@ -13,11 +13,11 @@ import msgspec
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.machinery.clock import timestamp
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch
+from numamigration_operator.core.course import Goal
 from numamigration_operator.core.decisions import Decisions, EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, StateObject
-from numamigration_operator.core.policy_rollout import Goal
 from numamigration_operator.core.render import Turn
 from numamigration_operator.core.resolve import PolicyFacts
 

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 
 from numamigration_api.vocabulary import NodeBucket, Reason, SettingsGroup
-from numamigration_operator.core.classify import ARRIVED, CHECKS, NodeFacts, Progress, Verdict, classify, report_of
+from numamigration_operator.core.classify import ARRIVED, CHECKS, Progress, Verdict, Wanted, classify
+from numamigration_operator.core.node_facts import NodeFacts, Watched, report_of
 from numamigration_operator.core.objects import PolicyObject, StateStatus
 from numamigration_operator.core.render import Turn, render
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts, resolve
@@ -27,7 +28,7 @@ def verdict(
     plans: list[dict[str, Any]] | None = None,
     spoke: bool = True,
     revision: str | None = None,
-    silence: float = 0.0,
+    silence: int = 0,
     before: Spec = Spec(),  # noqa: B008
     agent_expected: bool = True,
     progress: Progress = ARRIVED,
@@ -50,20 +51,16 @@ def verdict(
         },
         "plans": plans or [],
     }
-    return classify(
-        facts[0],
-        NodeFacts(
-            agent_expected=agent_expected,
-            resolution=resolution,
-            wanted=wanted,
-            planned=frozenset((plan.source.uid, plan.source.generation) for plan in wanted.plans),
-            reported=wanted if spoke and observed == revision_of(wanted) else None,
-            report=report_of(msgspec.convert(status if spoke else {}, StateStatus)),
-            silent_since=0.0,
-            now=silence,
-            progress={facts[0].uid: progress},
-        ),
+    report = report_of(msgspec.convert(status if spoke else {}, StateStatus))
+    node = NodeFacts(
+        selected=agent_expected,
+        resolution=resolution,
+        spec=wanted,
+        reported=wanted if spoke and observed == revision_of(wanted) else None,
+        said=report.said if report is not None else None,
+        silent=silence,
     )
+    return classify(facts[0], node, Wanted(wanted, revision_of(wanted)), progress)
 
 
 WINNER = policy("winner", priority=900)
@@ -174,7 +171,7 @@ def test_the_order_of_the_checks_is_the_order_of_the_words() -> None:
 HALTED = Progress(Reason.ROLLOUT_HALTED, "canary failed")
 WAITS = Progress(Reason.AWAITING_ROLLOUT)
 SOAKS = Progress(soaking=True)
-TRIPPED = Progress(soaking=True, tripped="rate is 9, and 5 is allowed")
+TRIPPED = Progress(soaking=True, watched=Watched("rate is 9, and 5 is allowed"))
 
 
 @pytest.mark.parametrize(
@@ -265,5 +262,5 @@ def test_a_report_tells_drift_by_its_condition(status: str, drifted: bool) -> No
     report = report_of(msgspec.convert(said, StateStatus))
 
     assert report is not None
-    assert report.drifted is drifted
-    assert report.group(SettingsGroup.OFFLOAD) is None
+    assert report.said.drifted is drifted
+    assert report.said.group(SettingsGroup.OFFLOAD) is None

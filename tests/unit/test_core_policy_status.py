@@ -51,7 +51,8 @@ def status(
 ) -> PolicyStatusView:
     tally, verdicts = Tally(), {name: verdict(text) for name, text in nodes.items()}
     for name, one in verdicts.items():
-        tally.replace(name, None, Contribution(one, losses=losses, statistics=statistics))
+        tally.replace(name, None, Contribution(one, losses=losses))
+        tally.renumber(None, statistics)
     standing = Standing(
         policy_facts(policy(**spec)), tally, verdicts.__getitem__, frozenset(holders), rollout=rollout, unproven=10**6
     )

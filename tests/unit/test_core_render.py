@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from numamigration_api.vocabulary import GroupMode, SettingsGroup
+from numamigration_operator.core.course import KEEP, Goal
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.core.policy_rollout import KEEP, Goal
 from numamigration_operator.core.render import Turn, is_safe, render
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts, resolve
 from numamigration_operator.core.wishes import Spec, spec_json

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from numamigration_api.vocabulary import FleetSwitch, Reason
-from numamigration_operator.core.decisions import WriteKey, WriteKind
+from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
@@ -328,6 +328,33 @@ def test_after_an_edit_to_a_smaller_budget_nobody_is_reserved_before_there_is_ro
     assert len(world.having(4)) == 10
 
 
+def test_after_an_edit_to_a_smaller_budget_no_more_is_pushed_of_what_was_reserved_before() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(nodes=8)))
+    while len(world.status("p").get("rollout", {}).get("reserved", ())) < 8:
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=8, unproven=2))
+    world.pass_time()
+
+    assert len(world.having(4)) == 2
+
+
+def test_after_an_edit_to_a_larger_budget_what_was_reserved_before_is_pushed() -> None:
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(nodes=8, unproven=8)))
+    while not world.status("p").get("rollout", {}).get("reserved"):
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=8, unproven=9))
+    world.step()
+
+    assert len(world.having(4)) == 8
+
+
 def test_an_edit_takes_a_node_first_that_is_unproven_already() -> None:
     """Promise 8: it takes no new room."""
     world = Rollout(nodes=8)
@@ -583,9 +610,11 @@ def test_nothing_is_taken_back_before_the_verdict_is_stored() -> None:
     world.report(canary, {"offload": FAILED})
 
     first = world.decide()
+    world.report(canary, {"offload": ("Failed", "KernelError")})
+    second = world.decide()
 
     assert WriteKind.REVISION in {write.key.kind for write in first.writes}
-    assert WriteKind.STATE_SPEC not in {write.key.kind for write in first.writes}
+    assert WriteKind.STATE_SPEC not in {write.key.kind for write in (*first.writes, *second.writes)}
 
 
 def test_a_failed_revision_is_not_tried_again_by_another_operator() -> None:
@@ -930,6 +959,54 @@ def test_a_star_that_a_predecessor_left_is_carried_by_nobody() -> None:
 
     assert "carried" not in world.stand
     assert world.having(4) == sorted(world.states)
+
+
+def look_without_specs(world: Rollout, seconds: int = 20) -> list[Write]:
+    """Let time pass while no spec arrives; return the specs that were decided."""
+    specs: list[Write] = []
+    for _ in range(seconds):
+        world.now += 1
+        found = world.decide()
+        specs += [write for write in found.writes if write.key.kind is WriteKind.STATE_SPEC]
+        world.carry_out([write for write in found.writes if write.key.kind is not WriteKind.STATE_SPEC])
+        if found.relist:
+            world.relist()
+    return specs
+
+
+def test_by_a_smaller_budget_nobody_is_reserved_before_all_nodes_are_closed_to_a_predecessor_with_a_star() -> None:
+    """Promise 8: its pushes are on their way, and nobody knows to whom."""
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=150)))
+    world.carry_out(world.decide().writes)
+    assert world.stand["reserved"] == ["*"]
+    world.restart(epoch=2)
+    world.edit_policy("p", rollout=rollout(nodes=150, unproven=5))
+
+    specs = look_without_specs(world)
+
+    assert len(specs) == 200
+    assert world.stand["carried"] == ["*"]
+    assert "reserved" not in world.stand
+    world.carry_out(specs)
+    world.pass_time()
+    assert len(world.having(4)) == 5
+
+
+def test_a_budget_that_shrinks_after_a_takeover_waits_for_a_predecessor_with_a_star() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=200)
+    world.add_policy(policy("p", rollout=rollout(nodes=150)))
+    world.carry_out(world.decide().writes)
+    world.turn(FleetSwitch.HOLD)
+    world.restart(epoch=2)
+    look_without_specs(world)
+
+    world.turn(FleetSwitch.RUN)
+    world.edit_policy("p", rollout=rollout(nodes=150, unproven=5))
+    look_without_specs(world)
+
+    assert "reserved" not in world.stand
 
 
 # Bad input

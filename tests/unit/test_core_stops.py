@@ -113,6 +113,61 @@ def test_in_a_held_class_nothing_is_turned_on() -> None:
     assert reasons["new"] == "ClassHeld"
 
 
+def modes(world: Stopped) -> dict[str, str]:
+    return {name: world.groups(name)["offload"]["mode"] for name in world.states}
+
+
+def test_an_engine_of_a_held_class_that_has_verified_anew_is_not_turned_on_again_by_a_reboot() -> None:
+    """Promise 15: it would verify once more then, pass, and be turned on."""
+    world = Stopped()
+
+    world.corrupt("n1")
+    first = modes(world)
+    world.answer(n1=("Failed", "CorruptionDetected"))
+
+    assert first == {"n0": "Apply", "n1": "Hold", "n2": "Apply", "n3": "Apply"}
+    assert set(modes(world).values()) == {"Hold"}
+
+
+def test_a_node_of_a_held_class_that_is_down_is_not_turned_on_when_it_comes_back() -> None:
+    """Promise 15."""
+    world = Stopped()
+    world.corrupt("n1")
+
+    world.step(1000)
+
+    assert set(modes(world).values()) == {"Hold"}
+
+
+def test_a_held_class_is_a_reason_of_its_own_and_ends_with_the_key() -> None:
+    world = Stopped()
+    world.corrupt("n1")
+    del world.epochs["n1"]
+    world.answer()
+    world.answer()
+
+    held = world.status("p")
+    world.keys.clear()
+    world.show_control()
+    world.step(10)
+
+    assert held["nodes"]["pending"] == 4
+    assert {"ClassHeld"} == {node["reason"] for node in held["worstNodes"]}
+    assert set(modes(world).values()) == {"Apply"}
+
+
+def test_what_has_not_soaked_counts_in_the_budget_while_its_class_is_held() -> None:
+    """Promise 8: with the end of the hold it is in force again, and nobody reserves it anew."""
+    world = Stopped()
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}}, rollout={"onFailure": "Halt"})
+    world.step(10)
+
+    world.corrupt(next(name for name in world.states if world.groups(name)["offload"]["settings"]["channels"] == 2))
+    world.step(10)
+
+    assert world.status("p")["overlays"]["unproven"] == 1
+
+
 def test_what_is_no_offload_goes_on_in_a_held_class() -> None:
     world = Stopped()
     world.corrupt("n1")

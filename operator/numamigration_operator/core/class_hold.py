@@ -3,6 +3,7 @@
 
 * A class is a hardware class, a dialect and a driver of DMA engines. Its hold is a key of the control ConfigMap, put
   there by the operator and removed by a person; the three names are in its value.
+* What offload a node has is paused once that is done: an agent turns nothing on then, after a reboot either.
 * Every node of the class verifies again at once: ``spec.verifyEpoch`` of each is raised to the one in the hold.
 * An agent keeps a corrupt engine off for the whole boot, whatever the epoch. So a spec whose epoch is greater than that
   of the report says that the report was taken in, and a key that a person removed does not come back.

@@ -8,31 +8,23 @@ whose wish did not change keeps its result while another one changes, so an edit
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from numamigration_api.vocabulary import (
     PLANS_MAX,
-    ConditionStatus,
     FleetSwitch,
     GroupMode,
     GroupState,
     NodeBucket,
-    NodeCondition,
     PolicyMode,
     Reason,
     SettingsGroup,
 )
-from numamigration_operator.core.objects import (
-    GroupResult,
-    PlanView,
-    StateStatus,
-    Statistics,
-    VerificationView,
-    WindowView,
-)
+from numamigration_operator.core.node_facts import NOT_WATCHED, NodeFacts, Said, Watched
+from numamigration_operator.core.objects import GroupResult, PlanView
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
-from numamigration_operator.core.wishes import GROUPS, Spec, means_same
+from numamigration_operator.core.wishes import PlanWish, Spec, means_same
 
 
 class Verdict(NamedTuple):
@@ -43,94 +35,37 @@ class Verdict(NamedTuple):
     message: str = ""
 
 
-class Report(NamedTuple):
-    """What an agent said last, as far as it counts."""
-
-    observed_generation: int
-    observed_revision: str | None
-    groups: tuple[tuple[SettingsGroup, GroupResult], ...]
-    plans: tuple[PlanView, ...]
-    drifted: bool
-    statistics: Statistics
-    verification: VerificationView
-    window: WindowView
-
-    def group(self, group: SettingsGroup) -> GroupResult | None:
-        """Return the result of one group, or None."""
-        for name, result in self.groups:
-            if name is group:
-                return result
-        return None
-
-    def tells_the_same(self, status: StateStatus) -> bool:
-        """Return whether a status says the same, numbers aside; nothing is made of it for that."""
-        return (
-            status.observed_revision == self.observed_revision
-            and status.observed_generation == self.observed_generation
-            and (status.reported_at is not None or status.observed_revision is not None)
-            and len(status.groups) == len(self.groups)
-            and all(status.groups.get(group) == result for group, result in self.groups)
-            and status.window == self.window
-            and status.verification == self.verification
-            and status.plans == self.plans
-            and is_drifted(status) == self.drifted
-        )
-
-
 class Progress(NamedTuple):
     """How far the rollout of one policy is on one node.
 
     Attributes:
         behind: why the node has not what the policy asks for now; None when it has.
         soaking: it has it, and is being watched.
-        tripped: which guardrail was crossed; empty when none was.
-        values: what the policy's guardrails watch, in their order; None where nobody knows. Empty: nothing is watched.
+        watched: what the policy's guardrails say meanwhile.
     """
 
     behind: Reason | None = None
     message: str = ""
     soaking: bool = False
-    tripped: str = ""
-    values: tuple[float | None, ...] = ()
+    watched: Watched = NOT_WATCHED
 
 
 ARRIVED: Final = Progress()
 
 
-class NodeFacts(NamedTuple):
-    """What is known of a node when it is classified.
+class Wanted(NamedTuple):
+    """What a node shall have.
 
     Attributes:
-        agent_expected: the operator gives this node a node state.
-        resolution: who wins what.
-        wanted: the spec it shall have.
-        planned: (uid, generation) of the plans its spec has.
-        reported: the spec that the report is about; None while that is not known.
-        report: None when no agent ever spoke.
-        silent_since: monotonic seconds of the last report.
-        now: monotonic seconds.
-        skew: why the API server could not store the spec as it was decided; empty when it could.
-        switch: where the fleet switch stands.
-        withheld: groups that the switch keeps from being as the policies want them.
-        progress: by policy uid, how far its rollout is here; absent means that it has arrived.
+        withheld: groups that the fleet switch keeps from being as the policies want them.
     """
 
-    agent_expected: bool
-    resolution: Resolution
-    wanted: Spec
-    planned: frozenset[tuple[str, int]]
-    reported: Spec | None
-    report: Report | None
-    silent_since: float
-    now: float
-    skew: str = ""
-    switch: FleetSwitch = FleetSwitch.RUN
+    spec: Spec
+    revision: str
     withheld: frozenset[SettingsGroup] = frozenset()
-    progress: Mapping[str, Progress] = {}
 
 
 Result = GroupResult | PlanView
-Share = Callable[[tuple[SettingsGroup, GroupResult]], tuple[SettingsGroup, GroupResult]]
 Results = tuple[tuple[str, Result | None], ...]
 
 UNFINISHED: Final = frozenset({GroupState.PENDING, GroupState.RESTORED})  # a restore of before the wish came back
@@ -146,34 +81,13 @@ SWITCH_REASONS: Final = {
 """Why nodes wait, and why a policy does not get on."""
 
 
-def report_of(status: StateStatus, share: Share = lambda result: result) -> Report | None:
-    """Return what the agent says, with results that nodes share; None when it never spoke."""
-    if status.reported_at is None and status.observed_revision is None:
-        return None
-    groups = tuple([share((group, status.groups[group])) for group in GROUPS if group in status.groups])
-    return Report(
-        observed_generation=status.observed_generation,
-        observed_revision=status.observed_revision,
-        groups=groups,
-        plans=status.plans,
-        drifted=is_drifted(status),
-        statistics=status.statistics,
-        verification=status.verification,
-        window=status.window,
-    )
-
-
-def is_drifted(status: StateStatus) -> bool:
-    """Return whether the agent says that somebody else changed a knob."""
-    return any(one.type == NodeCondition.DRIFTED and one.status == ConditionStatus.TRUE for one in status.conditions)
-
-
 class Case(NamedTuple):
     """A policy, a node, and what the node's agent says of what this policy wants there.
 
     Attributes:
         policy: the policy.
         node: the node.
+        wanted: what it shall have.
         results: by group, or of the plan; None where the agent says nothing yet. Nothing at all while its report is
             about another spec.
         restoring: the same for groups that the policy gave up and that are not restored yet.
@@ -182,14 +96,15 @@ class Case(NamedTuple):
 
     policy: PolicyFacts
     node: NodeFacts
+    wanted: Wanted
     results: Results
     restoring: Results
     progress: Progress = ARRIVED
 
 
-def classify(policy: PolicyFacts, node: NodeFacts) -> Verdict:
+def classify(policy: PolicyFacts, node: NodeFacts, wanted: Wanted, progress: Progress) -> Verdict:
     """Return the count that `node`, selected by `policy`, belongs to."""
-    case = Case(policy, node, *_said(policy, node), node.progress.get(policy.uid, ARRIVED))
+    case = Case(policy, node, wanted, *_said(policy, node, wanted.spec), progress)
     for check in CHECKS:
         verdict = check(case)
         if verdict is not None:
@@ -218,9 +133,9 @@ def _losses(resolution: Resolution, policy: PolicyFacts) -> str:
 
 
 def _no_agent(case: Case) -> Verdict | None:
-    if not case.node.agent_expected:
+    if not case.node.selected:
         return Verdict(NodeBucket.UNSUPPORTED, Reason.NO_AGENT, "the operator's agent_node_selector leaves it out")
-    if case.node.report is None:
+    if case.node.said is None:
         return Verdict(NodeBucket.UNSUPPORTED, Reason.NO_AGENT, "no agent has reported")
     return None
 
@@ -235,7 +150,7 @@ def _unsupported(case: Case) -> Verdict | None:
 
 def _unreachable(case: Case) -> Verdict | None:
     deadline = case.policy.deadline_seconds
-    if case.node.silent_since + deadline > case.node.now:
+    if case.node.silent < deadline:
         return None
     return Verdict(NodeBucket.UNREACHABLE, Reason.NODE_UNREACHABLE, f"no report for {deadline} s or longer")
 
@@ -254,8 +169,8 @@ def _behind(case: Case) -> Verdict | None:
 
 
 def _failed(case: Case) -> Verdict | None:
-    if case.progress.tripped:
-        return Verdict(NodeBucket.FAILED, Reason.GUARDRAIL_TRIPPED, case.progress.tripped)
+    if case.progress.watched.tripped:
+        return Verdict(NodeBucket.FAILED, Reason.GUARDRAIL_TRIPPED, case.progress.watched.tripped)
     return _first((*case.results, *case.restoring), GroupState.FAILED, NodeBucket.FAILED)
 
 
@@ -281,8 +196,8 @@ def _under_way(case: Case) -> Verdict | None:
     if case.restoring:
         return Verdict(NodeBucket.PENDING, Reason.RESTORING, "values of before are being put back")
     for name, result in case.results:
-        waits = name in case.node.withheld or case.progress.behind is not None
-        if waits and not _told(case.node, name):
+        waits = name in case.wanted.withheld or case.progress.behind is not None
+        if waits and not _told(case.wanted.spec, name):
             continue
         if result is None:
             return Verdict(NodeBucket.PENDING, Reason.APPLYING, f"{name}: {NOT_REPORTED}")
@@ -291,17 +206,19 @@ def _under_way(case: Case) -> Verdict | None:
     return None
 
 
-def _told(node: NodeFacts, group: str) -> bool:
+def _told(wanted: Spec, group: str) -> bool:
     """Whether the node's spec says anything of the group; under the fleet switch it may say nothing, for long."""
-    return any(name == group for name, _ in node.wanted.groups)
+    return any(name == group for name, _ in wanted.groups)
 
 
 def _withheld(case: Case) -> Verdict | None:
     """Count apart what waits for a person, once the node has confirmed where the switch has brought it."""
-    groups = [name for name, _ in case.results if name in case.node.withheld]
+    groups = [name for name, _ in case.results if name in case.wanted.withheld]
     if not groups:
         return None
-    switch = case.node.switch
+    switch, stop = case.node.switch, case.node.stop
+    if switch is FleetSwitch.RUN:
+        return Verdict(NodeBucket.PENDING, stop.reason or Reason.CLASS_HELD, stop.message)
     return Verdict(NodeBucket.PENDING, SWITCH_REASONS[switch], f"{', '.join(groups)}: the fleet switch is {switch}")
 
 
@@ -325,27 +242,28 @@ CHECKS: Final[tuple[Callable[[Case], Verdict | None], ...]] = (
 )
 
 
-def _said(policy: PolicyFacts, node: NodeFacts) -> tuple[Results, Results]:
-    report, reported = node.report, node.reported
-    if report is None or reported is None:
+def _said(policy: PolicyFacts, node: NodeFacts, wanted: Spec) -> tuple[Results, Results]:
+    said, reported = node.said, node.reported
+    if said is None or reported is None:
         return (), ()
 
     def about(group: SettingsGroup) -> GroupResult | None:
-        return report.group(group) if means_same(reported.wish(group), node.wanted.wish(group)) else None
+        return said.group(group) if means_same(reported.wish(group), wanted.wish(group)) else None
 
     given_up = (
-        group for group, wish in node.wanted.groups if wish.mode is GroupMode.RESTORE and wish.source.uid == policy.uid
+        group for group, wish in wanted.groups if wish.mode is GroupMode.RESTORE and wish.source.uid == policy.uid
     )
     restoring = tuple((group, about(group)) for group in given_up)
     if policy.mode is PolicyMode.PLAN:
-        return (("plan", _plan_result(policy, report, node.planned)),), restoring
+        return (("plan", _plan_result(policy, said, node.spec.plans)),), restoring
     won = node.resolution.won.get(policy.uid, ())
     return tuple((group, about(group)) for group in won), restoring
 
 
-def _plan_result(policy: PolicyFacts, report: Report, planned: frozenset[tuple[str, int]]) -> PlanView | None:
+def _plan_result(policy: PolicyFacts, said: Said, asked: tuple[PlanWish, ...]) -> PlanView | None:
     """Return the result about the plan as the spec has it: an edit that changes no setting is not pushed again."""
-    mine = (plan for plan in report.plans if plan.uid == policy.uid)
+    planned = {(plan.source.uid, plan.source.generation) for plan in asked}
+    mine = (plan for plan in said.plans if plan.uid == policy.uid)
     return next((plan for plan in mine if (plan.uid, plan.generation) in planned), None)
 
 
@@ -357,7 +275,7 @@ def plan_outcome(policy: PolicyFacts, node: NodeFacts, verdict: Verdict) -> str 
         return "blocked"
     if verdict.bucket in {NodeBucket.UNSUPPORTED, NodeBucket.REFUSED}:
         return str(verdict.bucket)
-    found = _plan_result(policy, node.report, node.planned) if node.report is not None else None
+    found = _plan_result(policy, node.said, node.spec.plans) if node.said is not None else None
     if verdict.bucket is not NodeBucket.READY or found is None:
         return None
     return "would_change" if found.would_change else "equal"

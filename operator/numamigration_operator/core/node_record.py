@@ -12,11 +12,10 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import GroupState, SettingsGroup
-from numamigration_operator.core.classify import Report, report_of
-from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus
+from numamigration_api.vocabulary import SettingsGroup
+from numamigration_operator.core.node_facts import Report, Said, report_of
+from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus, Statistics
 from numamigration_operator.core.pool import Pool
-from numamigration_operator.core.render import is_safe_wish
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
 from numamigration_operator.core.revisions import Cell
 from numamigration_operator.core.rollout import ZONE_LABEL, Place
@@ -25,8 +24,6 @@ from numamigration_operator.core.wishes import (
     Spec,
     Wish,
     completed,
-    means_same,
-    moving_revision,
     observed_spec,
     revision_of,
     unchanged,
@@ -34,8 +31,6 @@ from numamigration_operator.core.wishes import (
 
 OPEN_REVISIONS_MAX: Final = 32  # an event of an open write is no foreign edit; a watch lags by a few of them
 NO_CELL: Final = Cell("", "")
-UNCHANGED: Final = frozenset({GroupState.REFUSED, GroupState.UNSUPPORTED})
-RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
 
 
 class Pools:
@@ -77,9 +72,12 @@ class NodeRecord:
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
+        zone: that its labels name; empty when they name none.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         contributions: by policy uid, how it counts.
         counted: the resolution by which it counts so.
+        summed: its counters as they are in the sums of a policy.
+        summed_for: uid of that policy; empty for none.
         is_lost: it counts as unreachable for a policy.
         is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
@@ -116,22 +114,28 @@ class NodeRecord:
         "skew",
         "spec",
         "state_uid",
+        "summed",
+        "summed_for",
         "try_again",
         "uid",
+        "zone",
     )
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.uid: str | None = None
         self._labels: tuple[tuple[str, str], ...] = ()
+        self.zone = ""
         self.selected = False
         self.matched: tuple[str, ...] = ()
         self.resolution: Resolution = NOTHING_WISHED
         self.counted: Resolution | None = None
         self.is_lost = self.is_failed = False
-        self.contributions: dict[str, Contribution] = {}
+        self.contributions: Mapping[str, Contribution] = {}
+        self.summed: Statistics | None = None
+        self.summed_for = ""
         self.holds: frozenset[str] = frozenset()
-        self.places: dict[str, Place] = {}
+        self.places: Mapping[str, Place] = {}
         self.ready: bool | None = None
         self.alarm: float | None = None
         self.spec = Spec()
@@ -176,61 +180,21 @@ class NodeRecord:
         return self.spec if self.open_spec is None else self.open_spec
 
     @property
-    def zone(self) -> str:
-        """The zone that its labels name."""
-        for key, value in self._labels:
-            if key == ZONE_LABEL:
-                return value
-        return ""
-
-    def is_dumb(self, deadline_seconds: float, now: float) -> bool:
-        """Return whether there is no report, and none has come for so long: it was wiped, and the agent is gone."""
-        return self.report is None and self.silent_since + deadline_seconds <= now
-
-    @property
     def is_open(self) -> bool:
         """A write of it is on its way."""
         return bool(self.open_revisions)
 
-    def unproven_sources(self) -> frozenset[str]:
-        """Return the uids of policies that have something here, shown or on its way, that has not soaked."""
-        wishes = self.spec.groups if self.open_spec is None else (*self.spec.groups, *self.open_spec.groups)
-        unproven = [
-            wish.source.uid
-            for group, wish in wishes
-            if not is_safe_wish(group, wish) and not self._is_settled(group, wish)
-        ]
-        return frozenset(unproven)
-
-    def has_soaked(self, group: SettingsGroup, wish: Wish) -> bool:
-        """Return whether a wish was in force here for as long as was asked for."""
-        result = self.report.group(group) if self.report is not None else None
-        return result is not None and result.soaked_revision == moving_revision(wish)
-
-    def _is_settled(self, group: SettingsGroup, wish: Wish) -> bool:
-        """Return whether a wish has soaked here, or the agent let it be without a change."""
-        result = self.report.group(group) if self.report is not None else None
-        if result is None or self.has_soaked(group, wish):
-            return result is not None
-        about = self.reported is not None and means_same(self.reported.wish(group), wish)
-        return about and result.state in UNCHANGED
-
     @property
-    def restored(self) -> frozenset[SettingsGroup]:
-        """Groups whose restore the agent confirmed; none while a write is open or the report is about another spec.
-
-        The generation counts here, not the revision: a node that is restored, pushed and restored again has the same
-        revision twice, and the first report must not end the second restore.
-        """
-        if self.report is None or self.open_spec is not None or self.report.observed_generation != self.generation:
-            return frozenset()
-        return frozenset(group for group, result in self.report.groups if result.state in RESTORE_DONE)
+    def said(self) -> Said | None:
+        """What its agent says of what it was asked for; None when it never spoke."""
+        return self.report.said if self.report is not None else None
 
     def take_labels(self, labels: Mapping[str, str], pools: Pools) -> bool:
         """Take in the Node's labels; return whether they changed."""
         if len(labels) == len(self._labels) and all(labels.get(key) == value for key, value in self._labels):
             return False
         self._labels = tuple(pools.labels(pair) for pair in sorted(labels.items()))
+        self.zone = labels.get(ZONE_LABEL, "")
         return True
 
     def take_numbers(self, state: StateObject, now: float) -> bool:
@@ -246,9 +210,12 @@ class NodeRecord:
         return True
 
     def _owned_alike(self, state: StateObject) -> bool:
-        cell, status = self.cell if self.cell is not None else NO_CELL, state.status
-        same_cell = status.dialect == cell.dialect and status.hardware_class == cell.hardware_class
-        return same_cell and tuple([owner.uid for owner in state.metadata.owner_references]) == self.owners
+        owners = tuple([owner.uid for owner in state.metadata.owner_references])
+        return owners == self.owners and self._in_cell(state.status)
+
+    def _in_cell(self, status: StateStatus) -> bool:
+        dialect, hardware_class = self.cell or NO_CELL
+        return status.dialect == dialect and status.hardware_class == hardware_class
 
     def take_state(self, state: StateObject, now: float, wall: datetime, pools: Pools) -> None:
         """Take in the node state as the API server shows it."""
@@ -260,15 +227,15 @@ class NodeRecord:
         if moved:
             self._take_spec(state, pools)
         self.state_uid, self.generation = meta.uid, meta.generation
-        self.owners = tuple(owner.uid for owner in meta.owner_references)
+        self.owners = tuple([owner.uid for owner in meta.owner_references])
         self._close_open_write(foreign_counts=moved)
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - _age(state.status_stored_at, wall)
         elif not known:
             self.silent_since = now
-        cell = Cell(state.status.dialect, state.status.hardware_class)
-        if cell != self.cell:
+        if not self._in_cell(state.status):
+            cell = Cell(state.status.dialect, state.status.hardware_class)
             self.cell = pools.cells(cell) if cell.dialect else None
         self.report = pools.report(state.status)
         if self.report is not None and self.shown is not None and self.report.observed_revision == self.shown:

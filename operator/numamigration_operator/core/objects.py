@@ -294,7 +294,7 @@ class StateSpec(Struct, frozen=True):
     plans: tuple[PlanWishView, ...] = ()
 
 
-class GroupResult(Struct, frozen=True):
+class GroupResult(Struct, frozen=True, cache_hash=True):
     """What the agent says of one group."""
 
     state: GroupState
@@ -422,3 +422,8 @@ class StatusObject(Struct, frozen=True):
     code: int = 0
     reason: str = ""
     message: str = ""
+
+
+def is_older(version: str, other: str) -> bool:
+    """Return whether a resource version comes before another one; versions that are no numbers do not tell."""
+    return version.isdecimal() and other.isdecimal() and int(version) < int(other)

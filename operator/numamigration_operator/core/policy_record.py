@@ -32,8 +32,8 @@ from numamigration_api.vocabulary import (
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
-from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView
-from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout, is_older
+from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView, Statistics, is_older
+from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
@@ -121,12 +121,14 @@ class PolicyRecord:
 
     def count(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
         """Count a node as `new` where it was counted as `old`; None is a node that is not selected."""
-        if old is new or old == new:
-            return
-        self.tally.replace(node, old, new)
-        if old is None or new is None or not old.says_the_same(new):
+        if old is not new and old != new:
+            self.tally.replace(node, old, new)
             self.touched = True
-        if (old and old.statistics) != (new and new.statistics):
+
+    def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
+        """Count a node's counters as `new` where they were counted as `old`; None is a node whose count elsewhere."""
+        if old is not new and old != new:
+            self.tally.renumber(old, new)
             self.sums_moved = True
 
     # What the API server shows
@@ -260,14 +262,15 @@ class PolicyRecord:
         compared = status if sums_due else msgspec.structs.replace(status, statistics=known.statistics)
         self.touched, self._touched_at = False, None
         self.sums_moved = self.sums_moved and not sums_due
-        if compared == known and not self.rollout.has_news(ledger):
+        is_news = self.rollout.has_news(ledger)
+        if compared == known and not is_news:
             return None
         rollout = msgspec.structs.replace(rollout, leader_epoch=leader_epoch)
         self.open_status, self.sums_moved = msgspec.structs.replace(status, rollout=rollout), False
         self._written_at = self._sums_at = now
         # Onto the status that was seen or nowhere: a late write, our own too, would bring an older ledger back.
         identity = self._identity() | {"resourceVersion": self.version}
-        if ledger != self.rollout.ledger or not self.rollout.claimed:
+        if is_news or ledger != self.rollout.ledger or not self.rollout.claimed:
             self.rollout.ledger_written(ledger, self.version, now)
         return self._write(WriteKind.POLICY_STATUS, {"metadata": identity, "status": self.open_status})
 

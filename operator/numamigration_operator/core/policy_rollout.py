@@ -7,7 +7,10 @@ The ledger is what leaders promise each other (docs/decisions/0025):
   was decided from (``metadata.resourceVersion``). A node counts from there until it is proven.
 * A node is admitted when the stored ledger of this leader names it, and none that is on its way drops it.
 * A name stays until its push is seen, so a crash in between leaves nobody uncounted.
+* Names are good for the budget by which they were reserved: after an edit of it nobody is pushed before a ledger is
+  stored that was decided by the new one.
 * Where the whole fleet may be unproven at once, names bound nothing: above so many there is a star in their place.
+  One that a predecessor left stands for any node: by a smaller budget nobody is reserved before all are closed to it.
 * A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
   the carried ones written once more: so nothing that its predecessor sent is unseen or can still arrive.
 
@@ -32,10 +35,10 @@ from numamigration_api.vocabulary import (
     OnFailure,
     PolicyMode,
     RolloutPhase,
-    SettingsGroup,
 )
+from numamigration_operator.core.course import Course, Grounds, went_well
 from numamigration_operator.core.decisions import Write
-from numamigration_operator.core.objects import RolloutView
+from numamigration_operator.core.objects import RolloutView, is_older
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.revisions import (
     Cell,
@@ -45,10 +48,8 @@ from numamigration_operator.core.revisions import (
     expendable,
     name_of,
     revision_write,
-    wishes_of,
 )
 from numamigration_operator.core.rollout import Book, Failure, Turn, budget, judge, next_nodes, proven_cells, waves_of
-from numamigration_operator.core.wishes import Wish
 
 NAMES_BYTES_MAX: Final = 128 * 44  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
@@ -92,29 +93,6 @@ def ledger_of(view: RolloutView | None) -> Ledger:
     )
 
 
-class Goal(NamedTuple):
-    """What a node shall have of a policy.
-
-    Attributes:
-        wishes: by group; None: what is there stays.
-        revision: of these wishes.
-        soak: whether they are watched.
-        undoing: they are what was there before the revision that failed.
-    """
-
-    wishes: Mapping[SettingsGroup, Wish] | None
-    revision: str = ""
-    soak: bool = True
-    undoing: bool = False
-
-    def __hash__(self) -> int:
-        """By the wishes as an object, which nodes share."""
-        return hash((id(self.wishes), self.revision))
-
-
-KEEP: Final = Goal(None)
-
-
 class Stand(NamedTuple):
     """What `PolicyRollout.next_ledger` has to know of the rest of the fleet.
 
@@ -123,7 +101,7 @@ class Stand(NamedTuple):
         may_reserve: nothing stops the fleet.
         is_open: whether a write of a node is on its way.
         is_waiting: whether a node still has to be pushed.
-        is_fenced: whether nothing of an earlier leader can arrive at a node any more.
+        is_fenced: whether nothing of an earlier leader can arrive at a node any more; of NAMELESS, at any node.
     """
 
     matched: int
@@ -136,9 +114,8 @@ class Stand(NamedTuple):
 class PolicyRollout:
     """The rollout of one policy.
 
-    What is asked of it for each node is kept until something of it moves (`_moved`).
-
     Attributes:
+        course: what it asks of nodes; another one once something of it has moved.
         book: where its nodes stand.
         revisions: those that are stored, by name.
         ledger: the stored one.
@@ -149,13 +126,12 @@ class PolicyRollout:
     """
 
     __slots__ = (
+        "_bound",
         "_chosen",
-        "_current",
-        "_failures",
-        "_goals",
         "_granted",
         "_judged_at",
         "_looked_at",
+        "_open_bound",
         "_open_ledger",
         "_open_onto",
         "_open_revisions",
@@ -164,6 +140,7 @@ class PolicyRollout:
         "_reserved",
         "book",
         "claimed",
+        "course",
         "facts",
         "fresh",
         "history_known",
@@ -177,11 +154,13 @@ class PolicyRollout:
         self.book = Book()
         self.revisions: dict[str, Revision] = {}
         self.ledger = Ledger()
-        self.take_policy(facts)
         self.claimed = self.fresh = self.history_known = False
         self.phase_stored = ""
+        self.course = Course(Grounds(facts))
+        self.take_policy(facts)
         self._open_ledger: Ledger | None = None
         self._open_onto = ""
+        self._bound = self._open_bound = facts.rollout.max_unproven  # by which the ledger was decided
         self._open_revisions: dict[str, Revision] = {}
         self._reserved: frozenset[str] = frozenset()
         self._pushed: set[str] = set()
@@ -195,17 +174,21 @@ class PolicyRollout:
         self._moved()
 
     def _moved(self) -> None:
-        """Forget what was made of policy, ledger and revisions."""
-        current = next((one for one in self.revisions.values() if one.id == self.facts.revision), None)
-        generation, records = self.facts.generation, current.cells.values() if current is not None else ()
-        self._current = current
-        self._failures = tuple(
-            one for one in records if one.verdict is CellVerdict.FAILED and one.generation >= generation
-        )
-        self._goals: dict[tuple[Cell, tuple[SettingsGroup, ...], bool], Goal] = {}
+        """Take in that policy, ledger or revisions may have moved; what was made of them stands unless they did."""
+        ledger, facts = self.ledger, self.facts
+        same = ledger.revision == facts.revision and ledger.generation == facts.generation
+        told_failed = same and self.phase_stored in FAILED_PHASES
+        grounds = Grounds(facts, tuple(self.revisions.values()), told_failed, self.history_known)
+        if grounds != self.course.grounds:
+            self.course = Course(grounds)
         self._judged_at: tuple[int, int] | None = None  # version of the book, and matched nodes
 
     # What the API server shows
+
+    def history_listed(self) -> None:
+        """Take in that the stored revisions were listed."""
+        self.history_known = True
+        self._moved()
 
     def take_status(self, view: RolloutView | None, version: str, epoch: int) -> frozenset[str]:
         """Take in the stored ledger; return the nodes that it admits or drops.
@@ -216,6 +199,7 @@ class PolicyRollout:
         self.ledger = ledger_of(view)
         arrived = self._chosen if self.ledger == self._open_ledger else frozenset()
         granted = self._granted | arrived if NAMELESS in self.ledger.reserved else frozenset()
+        self._bound = self._open_bound if self.ledger == self._open_ledger else self._bound
         self._granted = granted if was.revision == self.ledger.revision else arrived & granted
         self._reserved = frozenset(self.ledger.reserved) | self._granted
         self._pushed &= self._reserved - arrived
@@ -256,78 +240,15 @@ class PolicyRollout:
 
     # Revisions
 
-    @property
-    def current(self) -> Revision | None:
-        """The stored revision that the policy asks for."""
-        return self._current
-
-    def is_proven(self, cell: Cell) -> bool:
-        """Return whether the policy's revision went well in a cell."""
-        current = self.current
-        return current is not None and current.is_proven(cell)
-
-    @property
-    def failures(self) -> tuple[CellRecord, ...]:
-        """Where the policy's revision failed, since the policy was last edited."""
-        return self._failures
-
-    @property
-    def has_failed(self) -> bool:
-        """The policy's revision failed, and nobody has edited the policy since.
-
-        The status says so too, for revisions that somebody deleted.
-        """
-        told = self.ledger.revision == self.facts.revision and self.ledger.generation == self.facts.generation
-        return bool(self.failures) or (told and self.phase_stored in FAILED_PHASES)
-
-    def way_back(self, cell: Cell) -> Revision | None:
-        """Return the last revision that went well in a cell, other than the policy's own."""
-        others = (one for one in self.revisions.values() if one.id != self.facts.revision and one.is_proven(cell))
-        return max(filter(_went_well, others), key=lambda one: one.number, default=None)
-
-    def goal(self, cell: Cell | None, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
-        """Return what a node of a cell shall have.
-
-        Args:
-            cell: where it is.
-            won: the groups that the policy wins there.
-            has_content: it has something of this policy.
-        """
-        if self.facts.mode is not PolicyMode.APPLY or cell is None:
-            return KEEP
-        if not self.history_known:  # nobody can tell yet where to go back to; nothing unsafe is admitted
-            return KEEP if self.has_failed else Goal(self.facts.wishes, self.facts.revision)
-        key = (cell, won, has_content)
-        known = self._goals.get(key)
-        if known is None:
-            known = self._goals[key] = self._goal(cell, won, has_content=has_content)
-        return known
-
-    def _goal(self, cell: Cell, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
-        if self.has_failed:
-            return self._goal_after_failure(cell, has_content=has_content)
-        back = None if has_content or self.is_proven(cell) else self.way_back(cell)
-        if back is not None and back.is_complete(cell):
-            wishes = wishes_of(back.content, self.facts.source)
-            if not wishes.keys().isdisjoint(won):  # else it would have nothing, and never be a canary
-                return Goal(wishes, back.id)
-        return Goal(self.facts.wishes, self.facts.revision)
-
-    def _goal_after_failure(self, cell: Cell, *, has_content: bool) -> Goal:
-        if has_content and self.facts.rollout.on_failure is OnFailure.HALT:
-            return KEEP
-        back = self.way_back(cell)
-        if back is not None:
-            return Goal(wishes_of(back.content, self.facts.source), back.id, soak=not has_content, undoing=has_content)
-        return Goal({}, undoing=True) if has_content else KEEP
-
     # Admission
 
     def admits(self, name: str) -> bool:
         """Return whether a node may be pushed now."""
         if not self.fresh or self.ledger.revision != self.facts.revision or name not in self._reserved:
             return False
-        if self.current is None or name in self._pushed:  # there would be no way back to it; it had its push
+        if self.course.current is None or name in self._pushed:  # there would be no way back to it; it had its push
+            return False
+        if self._is_outdated:
             return False
         return self._open_ledger is None or name in self._open_ledger.reserved
 
@@ -411,7 +332,7 @@ class PolicyRollout:
             return self._open_ledger
         if not self.claimed and self.ledger != NO_LEDGER:
             return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
-        is_edited = self.ledger.revision != self.facts.revision
+        is_edited = self.ledger.revision != self.facts.revision or self._is_outdated
         if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
             return self.ledger
         if self._is_idle:
@@ -434,6 +355,11 @@ class PolicyRollout:
         again = edited and self.phase_stored in FAILED_PHASES
         return again or self.ledger.revision != self.facts.revision
 
+    @property
+    def _is_outdated(self) -> bool:
+        """The names in the ledger were reserved by another budget."""
+        return bool(self.ledger.reserved) and self._bound != self.facts.rollout.max_unproven
+
     def has_news(self, ledger: Ledger) -> bool:
         """Return whether a ledger is worth a write of its own, which only succeeds onto the status as it was seen."""
         if self._open_ledger is not None:
@@ -441,7 +367,7 @@ class PolicyRollout:
         if not self.claimed and self.ledger != NO_LEDGER:
             return bool(self.ledger.names) or self.book.waiting > 0
         begins = (ledger.revision, ledger.generation) != (self.ledger.revision, self.ledger.generation)
-        return begins or ledger.cursor != self.ledger.cursor
+        return begins or ledger.cursor != self.ledger.cursor or self._is_outdated
 
     def ledger_due(self, now: float) -> float:
         """Return when a ledger may be written again, monotonic seconds; infinity when nobody waits for one."""
@@ -451,13 +377,13 @@ class PolicyRollout:
 
     def _wanted_ledger(self, stand: Stand, wall: datetime) -> Ledger:
         known, facts = self.ledger, self.facts
-        if self.current is None and known == NO_LEDGER and not self.book.waiting:
+        if self.course.current is None and known == NO_LEDGER and not self.book.waiting:
             return known
         if facts.mode is PolicyMode.PLAN and not known.names:
             return NO_LEDGER
         if self._begins_anew:
-            open_names = _named(name for name in (*known.reserved, *known.carried) if stand.is_open(name))
-            known = Ledger(facts.revision, facts.generation, 0, (), open_names, timestamp(wall))
+            open_names = (*filter(stand.is_open, known.reserved), *known.carried)
+            known = Ledger(facts.revision, facts.generation, 0, (), _named(open_names), timestamp(wall))
         carried = tuple(name for name in known.carried if stand.is_open(name) or not stand.is_fenced(name))
         kept = tuple(self._kept(known.reserved, carried, stand))
         known = known._replace(reserved=kept, carried=carried)
@@ -471,7 +397,7 @@ class PolicyRollout:
     def _kept(self, names: tuple[str, ...], carried: tuple[str, ...], stand: Stand) -> Iterator[str]:
         """Yield the names that stay: pushes on their way, and those to come as far as a smaller budget has room."""
         counted = {*self.book.unproven, *carried, *filter(stand.is_open, names)}
-        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        room = 0 if self._is_blind(carried) else budget(self.facts.rollout, stand.matched) - len(counted)
         for name in names:
             if stand.is_open(name):
                 yield name
@@ -481,15 +407,26 @@ class PolicyRollout:
 
     def _untold_failure(self, matched: int) -> Failure | None:
         """Return why the revision has failed, while nothing says so where it lasts."""
-        if self.has_failed or self.current is None:
+        if self.course.has_failed or self.course.current is None:
             return None
-        return judge(self.book, self.facts.rollout, matched, self.is_proven)
+        return judge(self.book, self.facts.rollout, matched, self.course.is_proven)
+
+    def _is_blind(self, carried: Collection[str]) -> bool:
+        """Return whether a predecessor's pushes may still arrive, nobody knows where, and more than may be."""
+        return NAMELESS in carried and self.facts.rollout.max_unproven != WHOLE_FLEET
+
+    @property
+    def closes_all(self) -> bool:
+        """Every node is to be closed to a predecessor, whose names are not known."""
+        return self.fresh and self._is_blind(self.ledger.carried)
 
     def _choose(self, known: Ledger, stand: Stand) -> Iterator[str]:
+        if self._is_blind(known.carried):
+            return
         counted = self.book.unproven | known.names
         room = budget(self.facts.rollout, stand.matched) - len(counted)
         reserved = (frozenset(known.reserved) | self._granted) - self._pushed
-        turn = Turn(self.facts.revision, self.facts.rollout, counted, reserved, room, self.is_proven)
+        turn = Turn(self.facts.revision, self.facts.rollout, counted, reserved, room, self.course.is_proven)
         names = next_nodes(self.book, turn)
         if self.facts.rollout.max_unproven == WHOLE_FLEET:
             yield from names
@@ -504,6 +441,7 @@ class PolicyRollout:
     def ledger_written(self, ledger: Ledger, version: str, now: float) -> None:
         """Take in that a ledger is on its way, onto the policy's status as of a resource version."""
         self._open_ledger, self._open_onto, self._looked_at = ledger, version, now
+        self._open_bound = self.facts.rollout.max_unproven
 
     # For people
 
@@ -528,55 +466,41 @@ class PolicyRollout:
         )
 
     def _last_proven(self) -> str | None:
-        newest = max(filter(_went_well, self.revisions.values()), key=lambda one: one.number, default=None)
+        newest = max(filter(went_well, self.revisions.values()), key=lambda one: one.number, default=None)
         return newest.id if newest is not None else None
 
     def phase(self, ledger: Ledger, wall: datetime) -> RolloutPhase:
         """Return where the rollout stands, with this ledger."""
         if self.facts.mode is PolicyMode.PAUSED:
             return RolloutPhase.PAUSED
-        if self.has_failed:
+        if self.course.has_failed:
             if self.facts.rollout.on_failure is OnFailure.HALT:
                 return RolloutPhase.HALTED
             return RolloutPhase.ROLLING_BACK if self.is_going_back(wall) else RolloutPhase.ROLLED_BACK
-        if self.book.waiting or ledger.names or (self.current is None and self.book.settling):
+        if self.book.waiting or ledger.names or (self.course.current is None and self.book.settling):
             may_wait = self.book.settling and not ledger.reserved
             return RolloutPhase.SOAKING if may_wait else RolloutPhase.PROGRESSING
         return RolloutPhase.SOAKING if self.book.settling else RolloutPhase.COMPLETE
 
     def is_going_back(self, wall: datetime) -> bool:
         """Return whether nodes still have a failed revision, and time is left for them."""
-        undoes = self.has_failed and self.facts.rollout.on_failure is OnFailure.ROLLBACK
+        undoes = self.course.has_failed and self.facts.rollout.on_failure is OnFailure.ROLLBACK
         return undoes and bool(self.book.at_revision) and self.rollback_ends(wall) > 0
 
     def rollback_ends(self, wall: datetime) -> float:
         """Return the seconds until a rollback counts as ended, whatever nodes do."""
         try:
-            begun = parse_timestamp(min((one.at for one in self.failures), default=""))
+            begun = parse_timestamp(min((one.at for one in self.course.failures), default=""))
         except ValueError:  # somebody edited or deleted the record
             return 0.0
         return self.facts.rollout.node_deadline_seconds - (wall - begun).total_seconds()
-
-    def message(self) -> str:
-        """Return why it stands where it stands; empty when there is nothing to say."""
-        return shorten("; ".join(sorted({one.message for one in self.failures if one.message})))
-
-    @property
-    def cause(self) -> str:
-        """Why the policy's revision failed, in three words; empty while it has not."""
-        return min((f"{one.reason} on {one.dialect}" for one in self.failures if one.reason), default="")
 
     def _told(self, ledger: Ledger, wall: datetime) -> str:
         """Return the message, with the nodes that a rollback could not reach."""
         left = self.book.at_revision if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
         if not left:
-            return self.message()
-        return shorten(f"{self.message()}; {len(left)} nodes still have it, for example {min(left)}")
-
-
-def _went_well(revision: Revision) -> bool:
-    """Return whether a revision was proven somewhere, and failed nowhere."""
-    return bool(revision.cells) and all(one.verdict is CellVerdict.PROVEN for one in revision.cells.values())
+            return self.course.message
+        return shorten(f"{self.course.message}; {len(left)} nodes still have it, for example {min(left)}")
 
 
 def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
@@ -587,11 +511,6 @@ def _failure_text(failure: Failure, why: Callable[[str], str]) -> str:
     else:
         who = f"{len(failure.nodes)} of {failure.pushed} nodes failed, {'first ' if others else ''}{first}"
     return f"{who}: {why(first)} ({', '.join(map(str, failure.cells))})"
-
-
-def is_older(version: str, other: str) -> bool:
-    """Return whether a resource version comes before another one; versions that are no numbers do not tell."""
-    return version.isdecimal() and other.isdecimal() and int(version) < int(other)
 
 
 def _has_room(names: Collection[str]) -> bool:

@@ -19,27 +19,28 @@ from numamigration_api.vocabulary import (
     SettingsGroup,
 )
 from numamigration_operator.core.classify import ARRIVED, Progress, Verdict
+from numamigration_operator.core.course import Course
+from numamigration_operator.core.node_facts import NOT_WATCHED, NodeFacts, Part, Watched
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.objects import Guardrail, Observe, WindowView
-from numamigration_operator.core.policy_rollout import Goal, PolicyRollout
 from numamigration_operator.core.render import Turn, is_safe_wish
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.rollout import Place, Stage
-from numamigration_operator.core.stops import Stop
 from numamigration_operator.core.wishes import Spec, Wish, moves_same
 
 NO_NUMBERS: Final[Mapping[str, Any]] = {}
-SOAKING: Final = Progress(soaking=True)
 
 
-def turn_of(record: NodeRecord, rollout: PolicyRollout, won: tuple[SettingsGroup, ...], stop: Stop) -> Turn:
-    """Return what a rollout says of a node on which its policy wins these groups."""
-    goal = rollout.goal(record.cell, won, has_content=_has_content(record.base, rollout.facts.uid))
+def turn_of(node: NodeFacts, part: Part) -> Turn:
+    """Return what a policy's rollout says of a node on which it wins something."""
+    course, stop = part.course, node.stop
+    facts = course.facts
+    won = node.resolution.won[facts.uid]
+    goal = course.goal(node.cell, won, has_content=_has_content(node.base, facts.uid))
     if goal.wishes is None or stop.holds(goal, won):
         return Turn(goal, stopped=stop.reason is not None)
-    free = goal.undoing and record.name in rollout.book.unproven
-    watched = watches_readiness(rollout.facts)
-    return Turn(goal, free or (rollout.admits(record.name) and (record.ready is True or not watched)))
+    free = goal.undoing and part.counted
+    return Turn(goal, free or (part.admitted and (node.ready is True or not watches_readiness(facts))))
 
 
 def _has_content(spec: Spec, uid: str) -> bool:
@@ -51,17 +52,23 @@ def watches_readiness(policy: PolicyFacts) -> bool:
     return _limit(policy, GuardrailMetric.NODE_NOT_READY) is not None
 
 
-def is_held_back(record: NodeRecord, rollout: PolicyRollout) -> bool:
+def _is_held_back(node: NodeFacts, part: Part) -> bool:
     """Return whether a node that has soaked goes on counting, for what its agent does not measure."""
-    if record.name not in rollout.book.unproven:
+    if not part.counted:
         return False
-    unread = record.ready is not True and watches_readiness(rollout.facts)
-    return unread or (_is_ineffective(record) and _limit(rollout.facts, GuardrailMetric.INEFFECTIVE_SHARE) is not None)
+    facts = part.course.facts
+    if node.ready is not True and watches_readiness(facts):
+        return True
+    ineffective = node.said is not None and node.said.is_ineffective
+    return ineffective and _limit(facts, GuardrailMetric.INEFFECTIVE_SHARE) is not None
 
 
-def _is_ineffective(record: NodeRecord) -> bool:
-    result = record.report.group(SettingsGroup.OFFLOAD) if record.report is not None else None
-    return result is not None and result.reason is Reason.OFFLOAD_INEFFECTIVE
+def is_unproven(node: NodeFacts, part: Part, unproven: Collection[str]) -> bool:
+    """Return whether something of a policy on a node counts in its budget; `unproven` has not soaked there."""
+    facts = part.course.facts
+    if node.said is None and node.silent >= facts.deadline_seconds:
+        return False  # its report was wiped, and none has come for so long: the agent is gone
+    return facts.uid in unproven or _is_held_back(node, part)
 
 
 def _limit(policy: PolicyFacts, metric: GuardrailMetric) -> str | None:
@@ -91,22 +98,25 @@ class Case(NamedTuple):
         spec: what the node has, or will have.
         has_revision: the node has what the policy asks for now.
         unproven: something of the policy there counts in its budget, whoever is silent.
-        stop: what keeps pushes from the node.
     """
 
-    record: NodeRecord
-    rollout: PolicyRollout
+    node: NodeFacts
+    part: Part
     turn: Turn
     won: tuple[SettingsGroup, ...]
     spec: Spec
     has_revision: bool
     unproven: bool
-    stop: Stop
+
+    @property
+    def course(self) -> Course:
+        """What the policy asks of nodes."""
+        return self.part.course
 
     @property
     def uid(self) -> str:
         """Of the policy."""
-        return self.rollout.facts.uid
+        return self.part.course.facts.uid
 
     @property
     def has_goal(self) -> bool:
@@ -131,21 +141,21 @@ def _has(now: Wish | None, wanted: Wish | None) -> bool:
     return now is not None and now.mode is not GroupMode.RESTORE and moves_same(now, wanted)
 
 
-def is_strange(record: NodeRecord, wanted: Spec, asked: Mapping[str, Mapping[SettingsGroup, Wish]]) -> bool:
+def is_strange(node: NodeFacts, wanted: Spec, asked: Mapping[str, Mapping[SettingsGroup, Wish]]) -> bool:
     """Return whether a spec that is not what its revision says would be made whole as it is, by nobody's wish.
 
     Agents leave it alone. Somebody edited it, or the CRD has cut it: content that no rollout has admitted.
 
     Args:
-        record: the node.
+        node: its spec is not what its revision says.
         wanted: what its spec is to be.
         asked: by uid of the policies that win something there, what they ask of it.
     """
-    if record.resisted is None or record.open_spec is not None or wanted.groups != record.spec.groups:
+    if node.open_spec is not None or wanted.groups != node.spec.groups:
         return False
     return not all(
         is_safe_wish(group, wish)
-        or record.has_soaked(group, wish)
+        or node.has_soaked(group, wish)
         or moves_same(wish, asked.get(wish.source.uid, {}).get(group))
         for group, wish in wanted.groups
     )
@@ -153,45 +163,46 @@ def is_strange(record: NodeRecord, wanted: Spec, asked: Mapping[str, Mapping[Set
 
 def progress_of(case: Case) -> Progress:
     """Return how far a rollout is on a node."""
-    facts = case.rollout.facts
+    facts = case.course.facts
     if not case.won or facts.mode is PolicyMode.PLAN:
         return ARRIVED
     if case.has_revision:
-        return _watched(case) if case.unproven else ARRIVED
+        return Progress(soaking=True, watched=case.part.watched) if case.unproven else ARRIVED
     if facts.mode is PolicyMode.PAUSED:
         held = _has_content(case.spec, facts.uid)
         return ARRIVED if held else Progress(Reason.PAUSED, "the policy was paused before it came here")
-    if case.rollout.has_failed:
-        return Progress(_after_failure(case), case.rollout.message())
-    if case.stop.holds(case.turn.goal, case.won):
-        return Progress(case.stop.reason, case.stop.message)
+    if case.course.has_failed:
+        return Progress(_after_failure(case), case.course.message)
+    if case.node.stop.holds(case.turn.goal, case.won):
+        return Progress(case.node.stop.reason, case.node.stop.message)
     return Progress(Reason.AWAITING_ROLLOUT, "the rollout has not reached it yet")
 
 
 def _after_failure(case: Case) -> Reason:
-    if case.rollout.facts.rollout.on_failure is OnFailure.HALT:
+    if case.course.facts.rollout.on_failure is OnFailure.HALT:
         return Reason.ROLLOUT_HALTED
     return Reason.ROLLED_BACK if case.has_goal or case.turn.goal.wishes is None else Reason.ROLLING_BACK
 
 
-def _watched(case: Case) -> Progress:
-    """Return what the guardrails say of a node that has not soaked."""
-    record, guardrails = case.record, case.rollout.facts.rollout.guardrails
+def watched_on(record: NodeRecord, policy: PolicyFacts) -> Watched:
+    """Return what a policy's guardrails say of a node that has something of it that has not soaked."""
+    guardrails = policy.rollout.guardrails
     if not guardrails:
-        return SOAKING
+        return NOT_WATCHED
     window = record.report.window if record.report is not None else WindowView()
     told = bool(window.after) and window.revision == record.shown
     before, after = (_numbers(raw) for raw in (window.before, window.after)) if told else (NO_NUMBERS, NO_NUMBERS)
     readings = [_reading(guardrail, record, before, after) for guardrail in guardrails]
     crossed = (_crossing(*pair) for pair in zip(guardrails, readings, strict=True) if pair[1].crossed)
     values = tuple(None if one.value is None else float(one.value) for one in readings)
-    return Progress(soaking=True, tripped=next(crossed, ""), values=values)
+    return Watched(next(crossed, ""), values)
 
 
 def _reading(guardrail: Guardrail, record: NodeRecord, before: Mapping[str, Any], after: Mapping[str, Any]) -> Reading:
     if guardrail.metric is GuardrailMetric.INEFFECTIVE_SHARE:
         # Engines count folios of unknown size: only pages of the agent's own tell, and then it is none or all.
-        return Reading("1", crossed=float(guardrail.max) < 1) if _is_ineffective(record) else Reading()
+        ineffective = record.report is not None and record.report.said.is_ineffective
+        return Reading("1", crossed=float(guardrail.max) < 1) if ineffective else Reading()
     if guardrail.metric is not GuardrailMetric.NODE_NOT_READY:
         return read(msgspec.to_builtins(guardrail), before, after)
     return Reading() if record.ready is None else Reading("0" if record.ready else "1", crossed=not record.ready)
@@ -210,37 +221,33 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
-    record = case.record
     unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
     return Place(
         stage=_stage(case, verdict),
-        cell=record.cell,
-        zone=record.zone,
+        cell=case.node.cell,
+        zone=case.node.zone,
         unproven=unproven,
         at_revision=bool(case.won) and case.has_revision,
-        values=progress.values if unproven else (),
+        values=progress.watched.values if unproven else (),
     )
 
 
 def _stage(case: Case, verdict: Verdict) -> Stage:
-    rollout, goal = case.rollout, case.turn.goal
-    if case.record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+    course, goal = case.course, case.turn.goal
+    if case.node.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
         return Stage.OUT
-    if case.has_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
+    if case.has_revision and (goal.wishes is None or goal.revision == course.facts.revision):
         return _outcome(case, verdict)
     if goal.wishes is None or case.has_goal or _is_kept_away(case):
         return Stage.OUT
-    return _queue(goal, rollout)
+    return Stage.WAITING if goal.revision == course.facts.revision else Stage.JOINING
 
 
 def _is_kept_away(case: Case) -> bool:
-    unready = case.record.ready is False and watches_readiness(case.rollout.facts)
-    cut = bool(case.record.skew) and not case.record.try_again
-    return not case.rollout.facts.armed or cut or unready or case.turn.stopped
-
-
-def _queue(goal: Goal, rollout: PolicyRollout) -> Stage:
-    return Stage.WAITING if goal.revision == rollout.facts.revision else Stage.JOINING
+    node, policy = case.node, case.course.facts
+    unready = node.ready is False and watches_readiness(policy)
+    cut = bool(node.skew) and not node.try_again
+    return not policy.armed or cut or unready or case.turn.stopped
 
 
 def _outcome(case: Case, verdict: Verdict) -> Stage:
@@ -251,7 +258,7 @@ def _outcome(case: Case, verdict: Verdict) -> Stage:
     if verdict.bucket is NodeBucket.READY:
         return Stage.PROVEN
     changed = any(
-        case.record.has_soaked(group, wish)
+        case.node.has_soaked(group, wish)
         for group, wish in case.spec.groups
         if group in case.won and not is_safe_wish(group, wish)
     )

@@ -21,8 +21,8 @@ from typing import Final, NamedTuple
 import msgspec
 
 from numamigration_api.vocabulary import Engine, GroupMode, PolicyMode, Release, SettingsGroup
+from numamigration_operator.core.course import KEEP, Goal
 from numamigration_operator.core.objects import Observe
-from numamigration_operator.core.policy_rollout import KEEP, Goal
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same
 
@@ -119,6 +119,17 @@ def observed(before: Spec, after: Spec, observe: Observe | None) -> Spec:
     )
     watched = observe if pushed else before.observe
     return after._replace(observe=watched if after.groups else None)
+
+
+def paused_offload(spec: Spec) -> Spec:
+    """Return a spec whose offload is paused, if it asks for an engine: an agent turns nothing on then."""
+    groups = (
+        (group, wish)
+        if group is not SettingsGroup.OFFLOAD or is_safe_wish(group, wish)
+        else (group, msgspec.structs.replace(wish, mode=GroupMode.HOLD))
+        for group, wish in spec.groups
+    )
+    return spec._replace(groups=tuple(groups))
 
 
 def is_safe(before: Spec, after: Spec) -> bool:

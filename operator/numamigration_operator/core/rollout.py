@@ -144,16 +144,25 @@ class Book:
     def replace(self, name: str, old: Place, new: Place) -> None:
         """Count a node as `new` where it was counted as `old`."""
         self.version += 1
-        for place, sign in ((old, -1), (new, 1)):
-            if place.cell is not None and place.stage is not Stage.OUT:
-                book = self.cells.setdefault(place.cell, CellBook())
-                book.count(name, place, sign)
-        (self.unproven.add if new.unproven else self.unproven.discard)(name)
-        (self.at_revision.add if new.at_revision else self.at_revision.discard)(name)
+        if (old.stage, old.cell, old.zone) != (new.stage, new.cell, new.zone):
+            self._count(name, old, -1)
+            self._count(name, new, 1)
+        if old.unproven is not new.unproven:
+            (self.unproven.add if new.unproven else self.unproven.discard)(name)
+        if old.at_revision is not new.at_revision:
+            (self.at_revision.add if new.at_revision else self.at_revision.discard)(name)
         if new.values:
             self.values[name] = new.values
         else:
             self.values.pop(name, None)
+
+    def _count(self, name: str, place: Place, sign: int) -> None:
+        if place.cell is None or place.stage is Stage.OUT:
+            return
+        book = self.cells.get(place.cell)
+        if book is None:
+            book = self.cells[place.cell] = CellBook()
+        book.count(name, place, sign)
 
     def largest(self, number: int) -> float | None:
         """Return the largest value that the guardrail of this number has on any node; None when none told."""

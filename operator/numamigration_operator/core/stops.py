@@ -8,40 +8,14 @@ holds or turns offload off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
-from typing import Final, NamedTuple
+from collections.abc import Iterable
 
-from numamigration_api.vocabulary import FleetSwitch, Reason, SettingsGroup
+from numamigration_api.vocabulary import FleetSwitch, Reason, VerificationResult
 from numamigration_operator.core.class_hold import Hold, fresh_corruption, hold_of, read_hold
 from numamigration_operator.core.classify import SWITCH_REASONS
 from numamigration_operator.core.fleet_switch import Control
+from numamigration_operator.core.node_facts import GO_ON, Stop
 from numamigration_operator.core.node_record import NodeRecord
-from numamigration_operator.core.policy_rollout import Goal
-from numamigration_operator.core.render import is_safe_wish
-
-
-class Stop(NamedTuple):
-    """What keeps new pushes from a node.
-
-    Attributes:
-        reason: why; None when nothing does.
-        message: more of it.
-        offload_only: other groups are pushed.
-    """
-
-    reason: Reason | None = None
-    message: str = ""
-    offload_only: bool = False
-
-    def holds(self, goal: Goal, won: Collection[SettingsGroup]) -> bool:
-        """Return whether it keeps a goal from a node where these groups are won."""
-        if self.reason is None or goal.wishes is None:
-            return False
-        held = (SettingsGroup.OFFLOAD,) if self.offload_only else won
-        return any(group in won and not is_safe_wish(group, goal.wishes.get(group)) for group in held)
-
-
-GO_ON: Final = Stop()
 
 
 class Stops:
@@ -112,6 +86,18 @@ class Stops:
             return record.base.verify_epoch
         corrupt = fresh_corruption(record)
         return max(record.base.verify_epoch, hold.verify_epoch, 0 if corrupt is None else corrupt + 1)
+
+    def keeps_off(self, record: NodeRecord, *, is_silent: bool) -> bool:
+        """Return whether nothing is turned on at a node, after a reboot either, since its class is held.
+
+        An engine that is trusted by now goes through the trial that the hold asks for first, unless the node is down.
+        """
+        if not any(hold.concerns(record) for hold in self._shown.values()):
+            return False
+        if is_silent:
+            return True
+        trial = record.report.verification if record.report is not None else None
+        return trial is None or trial.result != VerificationResult.PASSED or trial.epoch >= self.verify_epoch(record)
 
     # The circuit breaker
 

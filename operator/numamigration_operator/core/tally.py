@@ -20,8 +20,7 @@ from numamigration_operator.core.objects import PolicyStatistics, Statistics
 from numamigration_operator.core.resolve import Loss
 
 COUNTERS: Final = tuple(Statistics.__struct_fields__)
-NO_STATISTICS: Final = Statistics()
-NOTHING: Final = astuple(NO_STATISTICS)
+NOTHING: Final = astuple(Statistics())
 SUM_MAX: Final = 2**63 - 1  # of the schema; beyond it the API server refuses the whole status, whoever miscounted
 
 
@@ -32,24 +31,13 @@ class Contribution(NamedTuple):
         verdict: the count it is in.
         drifted: somebody else changed a knob there.
         losses: groups the policy lost there.
-        statistics: the node's counters, when the policy sets offload there; None otherwise.
         plan: the field of ``status.plan`` that it counts in; None for none.
     """
 
     verdict: Verdict
     drifted: bool = False
     losses: tuple[Loss, ...] = ()
-    statistics: Statistics | None = None
     plan: str | None = None
-
-    def says_the_same(self, other: Contribution) -> bool:
-        """Return whether nothing but numbers differs."""
-        return (self.verdict, self.drifted, self.losses, self.plan) == (
-            other.verdict,
-            other.drifted,
-            other.losses,
-            other.plan,
-        )
 
 
 class Tally:
@@ -81,12 +69,17 @@ class Tally:
         """Count `node` as `new` where it was counted as `old`; None is a node that is not selected."""
         if old is not None:
             self._name(node, old.verdict, present=False)
-            self._add(old, -1)
+            self.buckets[old.verdict.bucket] -= 1
         if new is not None:
             self._name(node, new.verdict, present=True)
+            self.buckets[new.verdict.bucket] += 1
+        if old is not None and new is not None and old[1:] == new[1:]:  # as almost always: another verdict, no more
+            return
+        if old is not None:
+            self._add(old, -1)
+        if new is not None:
             self._add(new, 1)
         self.matched += (new is not None) - (old is not None)
-        self.renumber(old and old.statistics, new and new.statistics)
 
     def statistics(self) -> PolicyStatistics | None:
         """Return the sums; None when no node has any counter."""
@@ -101,7 +94,7 @@ class Tally:
         )
 
     def _add(self, one: Contribution, sign: int) -> None:
-        self.buckets[one.verdict.bucket] += sign
+        """Count all of it but the verdict."""
         self.drifted += sign * one.drifted
         if one.plan is not None:
             self.plans[one.plan] += sign
@@ -111,25 +104,36 @@ class Tally:
                 del self.losses[loss]
 
     def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
-        """Count a node's numbers as `new` where they were counted as `old`; counters that stand cost nothing."""
+        """Count a node's counters as `new` where they were counted as `old`; those that stand cost nothing.
+
+        Numbers count for the policy that sets offload there, and None for every other one.
+        """
         if old == new:
             return
-        was, now = astuple(old or NO_STATISTICS), astuple(new or NO_STATISTICS)
-        for name, before, after in zip(COUNTERS, was, now, strict=True):
-            if before != after:
-                self._nodes_with[name] += (after is not None) - (before is not None)
-                self._sums[name] += _number(after) - _number(before)
+        was = NOTHING if old is None else astuple(old)
+        now = NOTHING if new is None else astuple(new)
+        for name, before, after in zip(COUNTERS, was, now):  # noqa: B905 - of one type
+            if before is after or before == after:
+                continue
+            if type(before) is int and type(after) is int:
+                self._sums[name] += after - before
+                continue
+            self._nodes_with[name] += (after is not None) - (before is not None)
+            self._sums[name] += _number(after) - _number(before)
         self._reporting += (now != NOTHING) - (was != NOTHING)
 
     def _name(self, node: str, verdict: Verdict, *, present: bool) -> None:
         if verdict == READY:
             return
         key = (verdict.bucket, verdict.reason)
+        names = self.names.get(key)
+        if names is None:
+            names = self.names[key] = set()
         if present:
-            self.names.setdefault(key, set()).add(node)
+            names.add(node)
             return
-        self.names[key].discard(node)
-        if not self.names[key]:
+        names.discard(node)
+        if not names:
             del self.names[key]
 
 

@@ -147,6 +147,10 @@ class Writer(NamedTuple):
     epoch: int
     sequence: int
 
+    def next(self) -> Writer:
+        """Return who writes the next decision."""
+        return self._replace(sequence=self.sequence + 1)
+
 
 def spec_document(*, node: str, node_uid: str, spec: Spec, writer: Writer) -> bytes:
     """Return the apply document of a node state's spec, owned by its Node."""
