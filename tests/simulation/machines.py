@@ -8,6 +8,9 @@ What can be seen from outside is judged: what the kernel's files hold after each
   until its pages are back), or what it held when a change was begun that is not told as in force (the undo).
 * A report that says Ready is made while the kernel holds what that spec says; one that says Restored while every file
   of the group holds what it held at boot; and nothing has soaked before it was there for its soak.
+* A knob is written once the node state has what it held before, but for the turn-off of an engine.
+* An engine is told as Ready once the agent's pages were moved on this boot while it was sound; and one that the agent
+  has told as corrupt stays off.
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ from typing import Any, Final
 
 from numamigration_agent.change import WriteKnob
 from numamigration_agent.events import JobDone, Timing
-from numamigration_agent.jobs import Job, Probe
+from numamigration_agent.jobs import Job, MovePages, Probe
 from numamigration_agent.lanes import Lane
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import wish_revision
@@ -75,7 +78,8 @@ class RealMachine:
         self._begin_life()
 
     def _begin_life(self) -> None:
-        self.corrupt = False
+        self.corrupt = self._was_tried = False
+        self._saved: set[str] = set()
         self.values = self._read()
         self._at_boot = {group: self._files(group) for group in self.values}
         self._changed_at = dict.fromkeys(self.values, self._now())
@@ -136,6 +140,12 @@ class RealMachine:
         self._machine.pass_time(self._now())
         if isinstance(job, Probe):
             self._known = [self._last]
+        if isinstance(job, WriteKnob) and job.value != job.knob.off and job.knob.field not in self._saved:
+            raise BrokenPromiseError(
+                f"promise 1: {self._node} writes {job.knob.field}, whose value of before is not told"
+            )
+        if isinstance(job, MovePages):
+            self._was_tried |= "corrupts" not in self._troubles
         done = self._machine.begin(lane, job)
         if isinstance(job, WriteKnob):
             self._look()
@@ -162,6 +172,8 @@ class RealMachine:
         self._known.append(self._last)
         if _uid(old) != _uid(self._last):
             self._specs.clear()
+            self._saved.clear()
+        self.stored(state)
         self._specs[int(find(self._last, ("metadata", "generation")) or 0)] = self._last
         for group in self.values:
             wish, gone = _wish(self._last, group), _wish(old, group)
@@ -173,13 +185,25 @@ class RealMachine:
             elif gone is not None and (gone["release"] == "Keep" or (self._node, group) in self._oracle.orphans):
                 self._befores[group].add(self.values[group])
 
+    def stored(self, state: Mapping[str, Any]) -> None:
+        """Take in what the API server has of this node: which values of before it knows."""
+        status = state.get("status") or {}
+        if status.get("bootID") == self.boot_id:
+            self._saved |= {row["field"] for row in status.get("knobs") or () if "baseline" in row}
+
+    @property
+    def boot_id(self) -> str:
+        """What tells this boot from others."""
+        return self._machine.kernel.snapshot().boot_id
+
     def _look(self) -> None:
         """Judge what has changed in the kernel."""
         new = self._read()
         for group in [group for group in new if new[group] != self.values[group]]:
             before, self.values[group], self._changed_at[group] = self.values[group], new[group], self._now()
-            boot = self._machine.kernel.snapshot().boot_id
-            write = KernelWrite(self._now(), self._node, boot, group, before, new[group])
+            if group == "offload" and new[group] != "Off" and self.corrupt:
+                raise BrokenPromiseError(f"promise 15: {self._node} turns an engine on that it knows to be corrupt")
+            write = KernelWrite(self._now(), self._node, self.boot_id, group, before, new[group])
             self._on_write(write, frozenset(self._passing(group)))
             self._undone[group].add("Off" if group == "offload" else before)
 
@@ -214,6 +238,10 @@ class RealMachine:
         if told == "Ready" and wish["mode"] == "Apply":
             if held != (text := phrase(group, wish["settings"])):
                 raise BrokenPromiseError(f"{self._node} tells {group} as Ready, which holds {held}, not {text}")
+            if held.startswith("DMA") and not self._was_tried:
+                raise BrokenPromiseError(
+                    f"promise 15: {self._node} tells an engine as Ready that has copied no page right"
+                )
         elif told == "Restored" and self._befores[group] == {self._oracle.before[self._node, group]}:
             files = self._files(group)
             other = [path for path, text in self._at_boot[group].items() if files[path] != text]

@@ -60,6 +60,9 @@ SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
 }
 REAL_EVERY, REAL_AT = 12, 5
 """Of so many schedules one runs real agents, which costs three times as much as one without."""
+WRONG_SHARE: Final = 0.1
+WRONG: Final = ("corrupts", "stalls", "fails")
+"""So are some machines with the real agent from the start: a trial is made once, and rarely just after a fault."""
 LABELS: Final = ("database", "cache")
 
 
@@ -112,6 +115,9 @@ class World:
 
     def _wrote(self, written: Any) -> None:
         self.counts["writes"] += 1
+        node = self.nodes.get(written.name)
+        if written.collection == STATES and written.after is not None and node and isinstance(node.kernel, RealMachine):
+            node.kernel.stored(written.after)
         # Also for a state that is written after its Node is gone: the garbage collector looks at every new object.
         orphaned = written.collection in {NODES, POLICIES} and written.after is None
         if orphaned or (written.collection in {STATES, REVISIONS} and written.before is None):
@@ -213,6 +219,8 @@ class World:
             kernel = self._make_kernel(agent, kind)
             self.nodes[name] = SimNode(name, kind, kernel, agent)
             self.oracle.booted(name, kernel.values)
+            if self._memory is not None and self.rng.random() < WRONG_SHARE:
+                self.spoil_kernel(number, self.rng.choice(WRONG))
         node = self.nodes[name]
         if not node.registered:
             labels = {"app": LABELS[number % 2], "topology.kubernetes.io/zone": f"zone-{number % 3}"}

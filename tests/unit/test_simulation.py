@@ -218,14 +218,16 @@ class Watched:
         host = Process(self.clock)
         self.machine = RealMachine("n", KINDS[0], Random(1), folder, oracle, host.now, oracle.kernel_wrote)
         oracle.booted("n", self.machine.values)
-        self.delivered = oracle.delivered
+        self.delivered, self.saved = oracle.delivered, ["demotion.enabled", "balancing.mode"]
         self.wish_demotion("Apply")
 
     def wish_demotion(self, mode: str, generation: int = 1) -> None:
         settings = {"enabled": True}
         self.wish = {"mode": mode, "settings": settings, "release": "Restore", "source": {"policy": "p", "uid": "u"}}
         spec = {"groups": {"demotion": self.wish}, "observe": {"soakSeconds": 20}}
-        self.delivered["n"] = {"metadata": {"uid": "s", "generation": generation}, "spec": spec}
+        knobs = [{"field": field, "baseline": "0"} for field in self.saved]
+        status = {"bootID": self.machine.boot_id, "knobs": knobs}
+        self.delivered["n"] = {"metadata": {"uid": "s", "generation": generation}, "spec": spec, "status": status}
         self.machine.delivered(self.delivered["n"])
 
     def write(self, field: str, value: str) -> None:
@@ -260,6 +262,11 @@ def test_an_agent_that_tells_a_soak_too_early_is_found(watched: Watched) -> None
 def test_an_agent_that_writes_what_nobody_wishes_is_found(watched: Watched) -> None:
     with pytest.raises(BrokenPromiseError, match="changes balancing that nobody wishes"):
         watched.write("balancing.mode", "2")
+
+
+def test_an_agent_that_writes_before_the_node_state_has_the_value_of_before_is_found(watched: Watched) -> None:
+    with pytest.raises(BrokenPromiseError, match=r"promise 1: n writes balancing.promoteRateLimitMBps"):
+        watched.write("balancing.promoteRateLimitMBps", "5")
 
 
 def test_an_agent_that_tells_a_restore_of_which_a_file_is_left_is_found(watched: Watched) -> None:
