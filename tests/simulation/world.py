@@ -58,8 +58,8 @@ SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
     "balancing": ({"mode": "Tiering"}, {"mode": "Off"}, {"mode": "Normal"}),
     "demotion": ({"enabled": True}, {"enabled": False}),
 }
-REAL_EVERY, REAL_AT = 16, 7
-"""Of so many schedules one runs real agents, which costs three to four times as much as another."""
+REAL_EVERY, REAL_AT = 32, 7
+"""Of so many schedules one runs real agents, which costs four to five times as much as another."""
 WRONG_SHARE: Final = 0.1
 WRONG: Final = ("corrupts", "stalls", "fails")
 """So are some machines with the real agent from the start: a trial is made once, and rarely just after a fault."""
