@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import resource
-import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from fnmatch import fnmatchcase
@@ -23,6 +22,7 @@ from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Wat
 from tests.fleet.cast import DEFAULTS, Pace, Part
 from tests.fleet.client import Access, Client, no_answer
 from tests.fleet.node import FleetNode
+from tests.twin.machine import temporary_folder
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +30,6 @@ T = TypeVar("T")
 
 CONNECTIONS: Final = 16
 NODES: Final = "/api/v1/nodes"
-RAM: Final = Path("/dev/shm")
 PAGE_KIB: Final = resource.getpagesize() // 1024
 
 
@@ -68,8 +67,7 @@ class Fleet:
         """Has the error of the first agent that ended with one."""
         async with AsyncExitStack() as cleanup:
             await cleanup.enter_async_context(self._client)
-            place = RAM if RAM.is_dir() else None
-            self._folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="fleet-", dir=place)))
+            self._folder = Path(cleanup.enter_context(temporary_folder("fleet-")))
             cleanup.push_async_callback(self._end)
             for part in self._parts:
                 await self.add(part)

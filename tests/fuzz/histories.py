@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,10 +15,10 @@ from tests.fuzz.moves import History, Move, make_history
 from tests.fuzz.tables import FILES
 from tests.fuzz.world import World
 from tests.shrinking import shrink
+from tests.twin.machine import temporary_folder
 
 MOVES_PER_HISTORY: Final = 40
 DIALECTS: Final = tuple(dialect for dialect in FILES if dialect in SERIES and dialect is not Dialect.NO_SERIES)
-IN_MEMORY: Final = Path("/dev/shm")  # so that a save's fsync costs nothing
 RUNS_MAX: Final = 400
 """To make one history shorter; each takes some hundredths of a second."""
 
@@ -54,10 +53,9 @@ def run_seed(seed: int, length: int = MOVES_PER_HISTORY) -> Outcome:
 def run(history: History) -> Outcome:
     """Run a history to its end, or to the first thing that is not as it shall be."""
     logging.disable(logging.CRITICAL)
-    folder = IN_MEMORY if IN_MEMORY.is_dir() else None
     done, units = 0, 0
     try:
-        with tempfile.TemporaryDirectory(prefix="numamigration-fuzz-", dir=folder) as place:
+        with temporary_folder("numamigration-fuzz-") as place:
             world = World(history, Path(place) / "state")
             for move in history.moves:
                 getattr(world, move.name)(*move.args)

@@ -10,6 +10,7 @@ Exit codes: 0 nothing found; 1 something, or too few pairs of fault and step wer
 from __future__ import annotations
 
 import argparse
+import itertools
 import multiprocessing
 import os
 import secrets
@@ -26,6 +27,7 @@ from typing import Final
 from tests.simulation.hunt import hunt
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Finding, Outcome, make_schedule, run_seed, shorten
 from tests.simulation.steps import FAULTS, PAIRS, STEPS
+from tests.simulation.world import has_real_agents
 from tests.testbed.commands import run_command
 from tests.testbed.progress import Progress, elapsed
 
@@ -158,7 +160,7 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     if options.mutants:
         return 0 if all(one.schedules for one in hunt(options.mutants, options.jobs, options.seeds)) else 1
     if options.until_found:
-        return _find_one(range(options.first, options.first + options.seeds), progress)
+        return _find_one(_fresh(options), progress)
     if options.seed is not None:
         outcome = run_seed(options.seed)
         if options.verbose:
@@ -166,8 +168,7 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
         progress.note(str(shorten(outcome.finding)) if outcome.finding else f"seed {options.seed}: nothing found")
         return 1 if outcome.finding else 0
     progress.note(f"first seed {options.first}, {options.jobs} processes")
-    seeds = [*kept_seeds(), *range(options.first, options.first + options.seeds)]
-    tally = run(iter(seeds), options.jobs, options.seconds, progress)
+    tally = run(iter([*kept_seeds(), *_fresh(options)]), options.jobs, options.seconds, progress)
     progress.note(report(tally, time.monotonic() - begun).rstrip())
     enough = tally.pairs_share >= PAIRS_SHARE_MIN or tally.schedules < SEEDS_FOR_PAIRS
     if not enough:
@@ -175,6 +176,11 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     if tally.small:
         progress.note(f"error: {tally.small} schedules had fewer than {STEPS_MIN} steps or {FAULTS_MIN} faults")
     return 0 if enough and not tally.found and not tally.small else 1
+
+
+def _fresh(options: argparse.Namespace) -> Iterator[int]:
+    seeds = itertools.count(options.first)
+    return islice(filter(has_real_agents, seeds) if options.real_agents else seeds, options.seeds)
 
 
 def _find_one(seeds: Iterable[int], progress: Progress) -> int:
@@ -196,6 +202,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)")
     parser.add_argument("--mutants", nargs="?", const="*", help="look for mutants whose names fit this (default: all)")
     parser.add_argument("--until-found", action="store_true", help="run one after the other, and end at a finding")
+    parser.add_argument("--real-agents", action="store_true", help="only schedules whose nodes run the real agent")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after this")
     return parser
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """One node's agent on the simulated network: production's list/watch machine and answers, round a brain.
 
-The brain is the real agent (`real_agent`), or a model of what the operator can see of one:
+The brain is the real agent, whose jobs are done on a fake kernel (`machines`), or a model of what the operator can see
+of one:
 
 * it applies, holds and restores groups, a while after it has seen a spec, and keeps the values of before;
 * it tries an engine before it turns it on, finds what corrupts or stalls, and keeps a corrupt engine off for this boot;
@@ -9,14 +10,14 @@ The brain is the real agent (`real_agent`), or a model of what the operator can 
 * it tells of folios that fail, and at once when a guardrail is crossed; then nothing soaks;
 * it reports on a transition and in between, one report at a time, and anew what was lost or edited.
 
-What it does not model: knobs, codecs, hazards, all-or-nothing changes, drift, and counters. The agent's own histories
-have those (`tests/fuzz`).
+What the model does not have: knobs, codecs, hazards, all-or-nothing changes, drift, and counters.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from random import Random
 from typing import Any, Final, Protocol
 
@@ -33,7 +34,9 @@ from numamigration_agent.cluster import (
     read_page,
     watch_query,
 )
-from numamigration_agent.events import Command, Event, Report, ReportDone, Run, Tick
+from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick
+from numamigration_agent.jobs import Job
+from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.machinery.clock import NEVER, timestamp
@@ -48,6 +51,8 @@ from tests.simulation.server import APPLY, Request
 
 REPORT_SECONDS: Final = (60.0, 100.0)
 CHANGE_SECONDS: Final = (0.05, 2.0)
+JOB_SECONDS: Final = (0.001, 0.05)
+"""Until a thread does a job, and until its answer is heard: whatever happens may fall in between."""
 TRIAL_SECONDS: Final = 2.0
 RETRY_SECONDS: Final = (8.0, 30.0)
 FOLIOS: Final = 1000  # more than any guardrail waits for
@@ -63,6 +68,19 @@ class Brain(Protocol):
 
     def wake_at(self) -> float:
         """Return when a Tick is due."""
+
+
+class Hands(Protocol):
+    """What does a brain's jobs."""
+
+    def begin(self, lane: Lane, job: Job) -> JobDone | None:
+        """Do a job; None while the kernel holds it up."""
+
+    def over(self) -> Iterator[JobDone]:
+        """Yield what is answered now of what was held up."""
+
+    def due_at(self) -> float:
+        """Return when to look again for what is held up; NEVER when nothing is."""
 
 
 class StateFolder:
@@ -294,20 +312,23 @@ class SimAgent(Process):
 
     Attributes:
         on_delivered: told of each node state that reaches the agent; None when it is told that there is none.
+        on_report: told of each status that the agent wants to be applied.
     """
 
     def __init__(self, clock: Clock, network: Network, rng: Random, node: str) -> None:
         super().__init__(clock)
         self.node, self.name = node, f"agent-{node}"
         self.on_delivered: Callable[[str, Mapping[str, Any] | None], None] = _unheard
+        self.on_report: Callable[[Mapping[str, Any]], None] = _unread
         self._network, self._rng = network, rng
         self._waking = NEVER
 
-    def start(self, brain: Brain) -> None:
-        """Start a life."""
+    def start(self, brain: Brain, hands: Hands | None = None) -> None:
+        """Start a life; a brain that wants jobs to be done needs hands."""
         self._network.drop_all(self.name)
         self.begin()
-        self._brain, self._machine = brain, ListWatch(self._rng)
+        self._brain, self._hands, self._machine = brain, hands, ListWatch(self._rng)
+        self._looking = False
         self._listed: Mapping[str, Any] | None = None
         self._watch: Stream | None = None
         self._waking = NEVER
@@ -326,13 +347,32 @@ class SimAgent(Process):
         for command in self._brain.handle(event, self.now(), self.wall()):
             match command:
                 case Report(status):
+                    self.on_report(status)
                     self._apply(status)
                 case Run():
-                    self._perform(command)
+                    self._soon(partial(self._perform, command))
         self._wake()
 
+    def _soon(self, action: Callable[[], None]) -> None:
+        self.at(self.now() + self._rng.uniform(*JOB_SECONDS), action)
+
     def _perform(self, run: Run) -> None:
-        raise NotImplementedError(run)
+        assert self._hands is not None
+        self._hear(self._hands.begin(run.lane, run.job))
+
+    def _hear(self, *answers: JobDone | None) -> None:
+        """Bring answers to the brain, and look later for those that the kernel holds up."""
+        for answer in answers:
+            if answer is not None:
+                self._soon(partial(self.take, answer))
+        if self._hands is not None and not self._looking and (due := self._hands.due_at()) < NEVER:
+            self._looking = True
+            self.at(due, self._look_for_answers)
+
+    def _look_for_answers(self) -> None:
+        assert self._hands is not None
+        self._looking = False
+        self._hear(*self._hands.over())
 
     def _wake(self) -> None:
         when = self._brain.wake_at()
@@ -417,6 +457,10 @@ class SimAgent(Process):
 
 
 def _unheard(_node: str, _state: Mapping[str, Any] | None) -> None:
+    pass
+
+
+def _unread(_status: Mapping[str, Any]) -> None:
     pass
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Mutants of the operator that the simulation has to find: ``python -m tests.simulation --mutants``.
+"""Mutants of operator and agent that the simulation has to find: ``python -m tests.simulation --mutants``.
 
 Each is a patch that takes one guard away, from `mutants.txt` (those that single tests find too) or `mutants/`. It is
 applied to a copy of the tree, and schedules are run there, from seed 1 on, until one does not end well.
@@ -25,6 +25,8 @@ from tests.mutants.__main__ import ROOMS, copy_tree
 HERE: Final = Path(__file__).parent
 LISTED: Final = HERE / "mutants.txt"
 OWN: Final = HERE / "mutants"
+AGENT: Final = "+++ b/node-agent/"
+"""A mutant of the agent: only schedules that run it can find it."""
 FOUND: Final = re.compile(r"^first found: seed (\d+), after (\d+) schedules: (.*)$", re.MULTILINE)
 
 
@@ -60,6 +62,8 @@ def _hunt(path: Path, clean: Path, folder: Path, seeds: int) -> Hunt:
     subprocess.run(["git", "apply", str(path)], cwd=tree, check=True)
     environment = os.environ | {"PYTHONPATH": ":".join(str(tree / room) for room in (*ROOMS, ""))}
     command = [sys.executable, "-m", "tests.simulation", "--first", "1", "--seeds", str(seeds), "--until-found"]
+    if AGENT in path.read_text():
+        command.append("--real-agents")
     said = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     shutil.rmtree(tree)
     match = FOUND.search(said.stdout + said.stderr)

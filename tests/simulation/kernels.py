@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The kernel of a simulated node: what its settings groups hold, in one phrase each, and what is wrong with it.
 
-Two of them: a model of three values, and the fake kernel that the agent's own tests use, for the schedules in which
+Here is a model of three values; `machines` has the fake kernel that the agent's own tests use, for the nodes on which
 the real agent runs.
 """
 
@@ -90,6 +90,10 @@ class ModelKernel:
     def heal(self) -> None:
         """Be right again."""
         self.refuses = self.corrupts = self.stalls = self.fails = False
+
+    def spoil(self, trouble: str) -> None:
+        """Let something be wrong from now on: the name of an attribute."""
+        setattr(self, trouble, True)
 
     def write(self, group: str, text: str, now: float) -> bool:
         """Write a group; returns whether the kernel took it."""

@@ -236,6 +236,7 @@ def run(schedule: Schedule) -> Outcome:
         trace = "".join(traceback.format_exception(error)[-4:])
         finding = Finding(schedule, world.clock.now, problem, trace)
     finally:
+        world.close()
         logging.disable(logging.NOTSET)
     return Outcome(
         steps=world.clock.steps,

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, Final
 
@@ -18,7 +19,8 @@ from numamigration_agent.events import Tick
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.agents import ModelAgent, SimAgent, StateFolder
 from tests.simulation.clock import Clock, Process
-from tests.simulation.kernels import KINDS, Kind, ModelKernel
+from tests.simulation.kernels import KINDS, KernelWrite, Kind, ModelKernel
+from tests.simulation.machines import RealMachine
 from tests.simulation.network import Network
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import SimOperator
@@ -35,6 +37,7 @@ from tests.simulation.server import (
     SimServer,
 )
 from tests.simulation.steps import Coverage, asked_for
+from tests.twin.machine import temporary_folder
 
 OPERATORS: Final = ("operator-0", "operator-1")
 SETTLE_SECONDS: Final = 150.0
@@ -55,6 +58,11 @@ SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
     "balancing": ({"mode": "Tiering"}, {"mode": "Off"}, {"mode": "Normal"}),
     "demotion": ({"enabled": True}, {"enabled": False}),
 }
+REAL_EVERY, REAL_AT = 32, 7
+"""Of so many schedules one runs real agents, which costs four to five times as much as another."""
+WRONG_SHARE: Final = 0.1
+WRONG: Final = ("corrupts", "stalls", "fails")
+"""So are some machines with the real agent from the start: a trial is made once, and rarely just after a fault."""
 LABELS: Final = ("database", "cache")
 
 
@@ -64,17 +72,24 @@ class SimNode:
 
     name: str
     kind: Kind
-    kernel: ModelKernel
+    kernel: ModelKernel | RealMachine
     agent: SimAgent
     folder: StateFolder = field(default_factory=StateFolder)
     registered: bool = False
     dead: bool = False
+
+    @property
+    def corrupt(self) -> bool:
+        """Whether its engine was found corrupt on this boot."""
+        return self.kernel.corrupt if isinstance(self.kernel, RealMachine) else self.folder.corrupt
 
 
 class World:
     """One cluster in the middle of its history."""
 
     def __init__(self, seed: int, nodes: int) -> None:
+        self._seed = seed
+        self._memory = temporary_folder("numamigration-simulation-") if has_real_agents(seed) else None
         self.rng = Random(seed)
         self.clock = Clock(self.rng)
         self.host = Process(self.clock)
@@ -100,10 +115,18 @@ class World:
 
     def _wrote(self, written: Any) -> None:
         self.counts["writes"] += 1
+        node = self.nodes.get(written.name)
+        if written.collection == STATES and written.after is not None and node and isinstance(node.kernel, RealMachine):
+            node.kernel.stored(written.after)
         # Also for a state that is written after its Node is gone: the garbage collector looks at every new object.
         orphaned = written.collection in {NODES, POLICIES} and written.after is None
         if orphaned or (written.collection in {STATES, REVISIONS} and written.before is None):
             self.clock.after(self.rng.uniform(*GARBAGE_SECONDS), self.server.collect_garbage)
+
+    def close(self) -> None:
+        """Remove what the nodes' agents keep."""
+        if self._memory is not None:
+            self._memory.cleanup()
 
     # --- people
 
@@ -192,17 +215,33 @@ class World:
         name = _name(number)
         if name not in self.nodes:
             kind = KINDS[number % len(KINDS)] if number % 4 != 3 else KINDS[number % 2]
-            kernel = ModelKernel(name, kind, self.rng, self._kernel_wrote)
             agent = SimAgent(self.clock, self.network, self.rng, name)
-            agent.on_delivered = self.oracle.delivered.__setitem__
+            kernel = self._make_kernel(agent, kind)
             self.nodes[name] = SimNode(name, kind, kernel, agent)
             self.oracle.booted(name, kernel.values)
+            if self._memory is not None and self.rng.random() < WRONG_SHARE:
+                self.spoil_kernel(number, self.rng.choice(WRONG))
         node = self.nodes[name]
         if not node.registered:
             labels = {"app": LABELS[number % 2], "topology.kubernetes.io/zone": f"zone-{number % 3}"}
             self._ask("POST", NODES, {"metadata": {"name": name, "labels": labels}, "status": _ready("True")})
             node.registered = True
             self._start_agent(node, self.rng.uniform(0.0, 5.0))
+
+    def _make_kernel(self, agent: SimAgent, kind: Kind) -> ModelKernel | RealMachine:
+        name = agent.node
+        agent.on_delivered = self.oracle.delivered.__setitem__
+        if self._memory is None:
+            return ModelKernel(name, kind, self.rng, self._kernel_wrote)
+        folder, chance = Path(self._memory.name) / name, Random(f"{self._seed} {name}")
+        machine = RealMachine(name, kind, chance, folder, self.oracle, agent.now, self._kernel_wrote)
+
+        def delivered(node: str, state: Mapping[str, Any] | None) -> None:
+            self.oracle.delivered[node] = state
+            machine.delivered(state)
+
+        agent.on_delivered, agent.on_report = delivered, machine.reported
+        return machine
 
     def remove_node(self, number: int) -> None:
         """Remove a Node; its machine stops."""
@@ -220,7 +259,10 @@ class World:
     def _start_agent(self, node: SimNode, seconds: float) -> None:
         def start() -> None:
             if node.registered and not node.dead and not node.agent.alive:
-                node.agent.start(ModelAgent(node.kernel, node.folder, self.rng))
+                if isinstance(node.kernel, RealMachine):
+                    node.agent.start(node.kernel.start(self.rng), node.kernel)
+                else:
+                    node.agent.start(ModelAgent(node.kernel, node.folder, self.rng))
 
         self.clock.after(seconds, start)
 
@@ -280,7 +322,7 @@ class World:
         node = self.nodes.get(_name(number))
         if node is not None:
             self.coverage.fault(f"kernel {trouble}")
-            setattr(node.kernel, trouble, True)
+            node.kernel.spoil(trouble)
             self.oracle.troubled.add(node.name)
             self._look_soon(node)
 
@@ -294,8 +336,8 @@ class World:
         if node is not None:
             node.kernel.heal()
 
-    def _kernel_wrote(self, write: Any) -> None:
-        self.oracle.kernel_wrote(write)
+    def _kernel_wrote(self, write: KernelWrite, passing: frozenset[str] = frozenset()) -> None:
+        self.oracle.kernel_wrote(write, passing)
         self.coverage.step("agent applied")
 
     # --- operators
@@ -403,7 +445,12 @@ class World:
         self.oracle.at_rest(frozenset(node.name for node in self.nodes.values() if self._is_well(node)))
 
     def _is_well(self, node: SimNode) -> bool:
-        return node.registered and node.agent.alive and not node.folder.corrupt
+        return node.registered and node.agent.alive and not node.corrupt
+
+
+def has_real_agents(seed: int) -> bool:
+    """Whether the nodes of a schedule run the real agent."""
+    return seed % REAL_EVERY == REAL_AT
 
 
 def _name(number: int) -> str:

@@ -4,18 +4,28 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from random import Random
 from typing import Any
 
 import pytest
 
+from numamigration_agent.change import WriteKnob
+from numamigration_agent.kernel.codecs import Value
+from numamigration_agent.kernel.dialects import MAINLINE_KNOBS
+from numamigration_agent.lanes import Lane
+from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import FENCE_MESSAGE
 from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Clock, Process
+from tests.simulation.kernels import KINDS
+from tests.simulation.machines import RealMachine
 from tests.simulation.network import Network
 from tests.simulation.objects import InvalidPatchError, json_patch
+from tests.simulation.oracle import BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
 from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, STATES, Request, SimServer
+from tests.simulation.world import REAL_AT, has_real_agents
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -197,3 +207,81 @@ def test_any_move_can_be_left_out() -> None:
     schedule = make_schedule(14)
 
     assert run(schedule._replace(moves=schedule.moves[::2])).finding is None
+
+
+class Watched:
+    """A machine with the real agent's kernel, whose wishes and reports a test makes up."""
+
+    def __init__(self, folder: Path) -> None:
+        self.clock = Clock(Random(1))
+        server = SimServer(Process(self.clock), Random(1))
+        oracle = Oracle(server, frozenset(), lambda _: None, {})
+        host = Process(self.clock)
+        self.machine = RealMachine("n", KINDS[0], Random(1), folder, oracle, host.now, oracle.kernel_wrote)
+        oracle.booted("n", self.machine.values)
+        self.delivered, self.saved = oracle.delivered, ["demotion.enabled", "balancing.mode"]
+        self.wish_demotion("Apply")
+
+    def wish_demotion(self, mode: str, generation: int = 1) -> None:
+        settings = {"enabled": True}
+        self.wish = {"mode": mode, "settings": settings, "release": "Restore", "source": {"policy": "p", "uid": "u"}}
+        spec = {"groups": {"demotion": self.wish}, "observe": {"soakSeconds": 20}}
+        knobs = [{"field": field, "baseline": "0"} for field in self.saved]
+        status = {"bootID": self.machine.boot_id, "knobs": knobs}
+        self.delivered["n"] = {"metadata": {"uid": "s", "generation": generation}, "spec": spec, "status": status}
+        self.machine.delivered(self.delivered["n"])
+
+    def write(self, field: str, value: str) -> None:
+        knob = next(knob for knob in MAINLINE_KNOBS if knob.field == field)
+        self.machine.begin(Lane.KNOBS, WriteKnob(knob, Value(value)))
+
+    def report(self, generation: int = 1, **result: str) -> None:
+        self.machine.reported({"observedGeneration": generation, "groups": {"demotion": result}})
+
+
+@pytest.fixture
+def watched(tmp_path: Path) -> Watched:
+    return Watched(tmp_path)
+
+
+def test_an_agent_that_tells_ready_before_it_has_written_is_found(watched: Watched) -> None:
+    with pytest.raises(BrokenPromiseError, match="tells demotion as Ready, which holds False"):
+        watched.report(state="Ready")
+
+    watched.write("demotion.enabled", "true")
+    watched.report(state="Ready")
+
+
+def test_an_agent_that_tells_a_soak_too_early_is_found(watched: Watched) -> None:
+    watched.write("demotion.enabled", "true")
+    watched.clock.run(19.0)
+
+    with pytest.raises(BrokenPromiseError, match=r"soaked after 19.0 of 20 s"):
+        watched.report(state="Ready", soakedRevision=wish_revision(watched.wish))
+
+
+def test_an_agent_that_writes_what_nobody_wishes_is_found(watched: Watched) -> None:
+    with pytest.raises(BrokenPromiseError, match="changes balancing that nobody wishes"):
+        watched.write("balancing.mode", "2")
+
+
+def test_an_agent_that_writes_before_the_node_state_has_the_value_of_before_is_found(watched: Watched) -> None:
+    with pytest.raises(BrokenPromiseError, match=r"promise 1: n writes balancing.promoteRateLimitMBps"):
+        watched.write("balancing.promoteRateLimitMBps", "5")
+
+
+def test_an_agent_that_tells_a_restore_of_which_a_file_is_left_is_found(watched: Watched) -> None:
+    watched.write("demotion.enabled", "true")
+    watched.wish_demotion("Restore", 2)
+
+    with pytest.raises(BrokenPromiseError, match="promise 7: n tells demotion as Restored, but not"):
+        watched.report(2, state="Restored")
+
+
+def test_real_agents_bring_a_cluster_to_rest_and_their_seed_always_makes_the_same_history() -> None:
+    assert has_real_agents(REAL_AT)
+    outcome = run_seed(REAL_AT)
+
+    assert outcome.finding is None
+    assert ("agent crash", "report") in outcome.met
+    assert without_cost(outcome) == without_cost(run_seed(REAL_AT))
