@@ -641,14 +641,15 @@ class Fleet:
                 won := resolution.won.get(uid, ()),
                 wanted.spec,
                 has_all(wanted.spec, won, policy.facts.wishes),
-                (uid in unproven or is_held_back(record, policy.rollout))
-                and not record.is_dumb(policy.facts.deadline_seconds, now),
+                uid in unproven or is_held_back(record, policy.rollout),
+                record.is_silent(policy.facts.deadline_seconds, now),
                 stop,
             )
             for uid in turns.keys() | unproven
             if (policy := self._policies.get(uid)) is not None
         ]
         self._count(record, wanted, cases, now)
+        record.is_lost |= any(case.silent for case in cases)
         self._set_alarm(record, now)
         return write
 

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import GroupState, SettingsGroup
+from numamigration_api.vocabulary import GroupMode, GroupState, SettingsGroup
 from numamigration_operator.core.classify import Report, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus
 from numamigration_operator.core.pool import Pool
@@ -80,7 +80,7 @@ class NodeRecord:
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
         contributions: by policy uid, how it counts.
         counted: the resolution by which it counts so.
-        is_lost: it counts as unreachable for a policy.
+        is_lost: it counts as unreachable for a policy, or is silent for its deadline.
         is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.
@@ -183,9 +183,9 @@ class NodeRecord:
                 return value
         return ""
 
-    def is_dumb(self, deadline_seconds: float, now: float) -> bool:
-        """Return whether there is no report, and none has come for so long: it was wiped, and the agent is gone."""
-        return self.report is None and self.silent_since + deadline_seconds <= now
+    def is_silent(self, deadline_seconds: float, now: float) -> bool:
+        """Return whether no report has come for so long, whatever the last one says."""
+        return self.silent_since + deadline_seconds <= now
 
     @property
     def is_open(self) -> bool:
@@ -220,11 +220,20 @@ class NodeRecord:
         """Groups whose restore the agent confirmed; none while a write is open or the report is about another spec.
 
         The generation counts here, not the revision: a node that is restored, pushed and restored again has the same
-        revision twice, and the first report must not end the second restore.
+        revision twice, and the first report must not end the second restore. A revision that says nothing of them was
+        written when it was confirmed, and an apply left them in place: somebody else owns them too.
         """
-        if self.report is None or self.open_spec is not None or self.report.observed_generation != self.generation:
+        if self.report is None or self.open_spec is not None:
+            return frozenset()
+        if self.resisted is not None and self.resisted == revision_of(self.spec._replace(groups=self._unrestored)):
+            return frozenset(group for group, wish in self.spec.groups if wish.mode is GroupMode.RESTORE)
+        if self.report.observed_generation != self.generation:
             return frozenset()
         return frozenset(group for group, result in self.report.groups if result.state in RESTORE_DONE)
+
+    @property
+    def _unrestored(self) -> tuple[tuple[SettingsGroup, Wish], ...]:
+        return tuple((group, wish) for group, wish in self.spec.groups if wish.mode is not GroupMode.RESTORE)
 
     def take_labels(self, labels: Mapping[str, str], pools: Pools) -> bool:
         """Take in the Node's labels; return whether they changed."""

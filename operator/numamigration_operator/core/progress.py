@@ -90,7 +90,8 @@ class Case(NamedTuple):
         won: the groups that the policy wins there.
         spec: what the node has, or will have.
         has_revision: the node has what the policy asks for now.
-        unproven: something of the policy there counts in its budget, whoever is silent.
+        unproven: something of the policy there counts in its budget, unless the agent is silent.
+        silent: no report has come for the policy's deadline, whatever bucket its last one leaves the node in.
         stop: what keeps pushes from the node.
     """
 
@@ -101,6 +102,7 @@ class Case(NamedTuple):
     spec: Spec
     has_revision: bool
     unproven: bool
+    silent: bool
     stop: Stop
 
     @property
@@ -211,7 +213,7 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
     record = case.record
-    unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
+    unproven = case.unproven and not case.silent
     return Place(
         stage=_stage(case, verdict),
         cell=record.cell,
@@ -224,7 +226,7 @@ def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
 
 def _stage(case: Case, verdict: Verdict) -> Stage:
     rollout, goal = case.rollout, case.turn.goal
-    if case.record.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+    if case.record.cell is None or not case.won or case.silent:
         return Stage.OUT
     if case.has_revision and (goal.wishes is None or goal.revision == rollout.facts.revision):
         return _outcome(case, verdict)
