@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Final
 
@@ -126,6 +127,7 @@ class Network:
         self.first_sent: dict[tuple[str, int, str, bytes], float] = {}
         self._classify = classify
         self._aimed: dict[str, str] = {}
+        self._awaited: dict[str, Callable[[Request], None]] = {}
         self._server, self._rng = server, rng
         self._weather: dict[str, Weather] = {}
         self._streams: list[Stream] = []
@@ -148,6 +150,7 @@ class Network:
     def calm(self) -> None:
         """Let nothing go wrong any more."""
         self._aimed.clear()
+        self._awaited.clear()
         for weather in self._weather.values():
             weather.clear()
 
@@ -155,10 +158,17 @@ class Network:
         """Let the next request that takes a step of the protocol meet a fault, whoever sends it."""
         self._aimed[step] = fault
 
+    def wait_for(self, step: str, then: Callable[[Request], None]) -> None:
+        """Call `then` once, right after a request that takes a step of the protocol was sent."""
+        self._awaited[step] = then
+
     def _fault_of(self, request: Request, weather: Weather) -> str:
         fault = weather.requests.popleft() if weather.requests else ""
-        if self._aimed and not fault:
-            step = next((step for step in self._classify(request) if step in self._aimed), "")
+        steps = tuple(self._classify(request)) if self._aimed or self._awaited else ()
+        for then in [self._awaited.pop(step) for step in steps if step in self._awaited]:
+            self.clock.after(0.0, partial(then, request))
+        if not fault:
+            step = next((step for step in steps if step in self._aimed), "")
             fault = self._aimed.pop(step, "")
         if fault:
             self.seen(fault, request)

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
+from tests.simulation.network import REQUEST_SECONDS_MAX
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
@@ -38,7 +39,8 @@ STALE_SECONDS_MAX: Final = 300.0
 STATUS_SECONDS: Final = 5.0
 STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
-"""So much later than it was decided a write may be sent: the longest back-off, and the pace."""
+"""So much later than it was decided a write may be sent: the longest back-off, and the pace; it may also have to wait
+for the answer to the one before, which never comes."""
 STAMP_SECONDS: Final = 2.0  # a timestamp has whole seconds
 NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
@@ -68,6 +70,8 @@ class Oracle:
         clocks_wrong: a wall clock was set so wrong that a leader may take nodes for silent ones.
         stored_contents: what ControllerRevisions have had.
         since: by policy uid and node, since when something there has not soaked, and whether a push began it.
+        settled_at: the same, until when.
+        broken_at: since when an agent says that it could not do what its spec says.
         heard: when each agent reported last.
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
@@ -75,6 +79,7 @@ class Oracle:
         reserved_by: which leader reserved a node last, by policy uid and node.
         deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
+        turned_at: since when the fleet switch does not say run; None while it does.
     """
 
     server: SimServer
@@ -84,6 +89,8 @@ class Oracle:
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
+    settled_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    broken_at: dict[str, float] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
@@ -92,6 +99,7 @@ class Oracle:
     deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
+    turned_at: float | None = None
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orphans: set[tuple[str, str]] = field(default_factory=set)
     kept: set[tuple[str, str]] = field(default_factory=set)
@@ -105,6 +113,7 @@ class Oracle:
     wished: dict[tuple[str, str], int] = field(default_factory=dict)
     sent: dict[tuple[str, str], float] = field(default_factory=dict)
     overtaken: int = 0
+    latest: dict[tuple[str, str], float] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     lease_epoch: int = 0
     renewed: dict[str, float] = field(default_factory=dict)
@@ -136,6 +145,10 @@ class Oracle:
         control = self.server.get(CONFIG_MAPS, "numamigration-control") or {}
         switch = (control.get("data") or {}).get("fleet", "run")
         self.views.append(View(now, self.server.all(POLICIES), self.server.all(NODES), switch))
+        if switch == "run":
+            self.turned_at = None
+        elif self.turned_at is None:
+            self.turned_at = now
 
     def seen_lately(self, now: float, node: str) -> Iterator[View]:
         """Yield what an operator may have decided from, the newest first: each cache is from a moment of its own."""
@@ -194,6 +207,8 @@ class Oracle:
         size = self.server.size(POLICIES, written.name)
         _check(size < POLICY_BYTES_MAX, f"promise 12: policy {written.name} has {size} bytes")
         self._check_pace(written)
+        self._check_ledger(written)
+        self._check_phase(written)
         self._check_reservation(written)
 
     def _check_let_go(self, written: Written) -> None:
@@ -235,7 +250,7 @@ class Oracle:
         if moved <= {"statistics", "rollout"} and old == new:
             waited = written.sent_at - last
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
-            _check(waited >= STATISTICS_SECONDS - LATE_SECONDS, message)
+            _check(waited >= STATISTICS_SECONDS - LATE_SECONDS - REQUEST_SECONDS_MAX, message)
 
     def _check_epoch(self, written: Written, epoch: Any) -> None:
         uid = (written.after or {})["metadata"]["uid"]
@@ -262,6 +277,8 @@ class Oracle:
             if one["verdict"] == "Failed" and one != old.get(cell):
                 self.ever_failed.add(uid)
                 self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
+            if one["verdict"] == "Proven" and old.get(cell, {}).get("verdict") != "Proven":
+                self._check_proven(written, uid, cell, contents)
 
     def _wrote_control(self, written: Written) -> None:
         data = (written.after or {}).get("data") or {}
@@ -274,6 +291,28 @@ class Oracle:
     def _knows(self, written: Written, at: float) -> bool:
         """Whether the writer must know of what was stored then: it has listed everything since, or it is long ago."""
         return written.sent_at > at + KNOWN_SECONDS or self.leading_since.get(written.identity, 0.0) > at
+
+    def _check_ledger(self, written: Written) -> None:
+        """A new leader takes over every name that it finds, and no write brings an older ledger back."""
+        before, after = written.before or {}, written.after or {}
+        old, new = (find(one, ("status", "rollout")) or {} for one in (before, after))
+        if new.get("leaderEpoch", 0) > old.get("leaderEpoch", 0):
+            names, kept = ({*ledger(one, "reserved"), *ledger(one, "carried")} for one in (before, after))
+            lost = sorted(names - kept)
+            _check(not lost, f"promise 8: {written.name} is claimed without {lost}, whom the predecessor has named")
+        same = all(old.get(name) == new.get(name) for name in ("revision", "generation", "startedAt"))
+        turned = same and new.get("cursor", 0) < old.get("cursor", 0)
+        _check(not turned, f"promise 8: {written.name} has an older ledger again: {old} and then {new}")
+
+    def _check_phase(self, written: Written) -> None:
+        """A revision is said to have failed where it lasts before anything follows from it."""
+        before, after = written.before, written.after or {}
+        if phase(after) not in FAILED_PHASES or phase(before) in FAILED_PHASES:
+            return
+        uid = after["metadata"]["uid"]
+        specs = (one["spec"] for view in self._lately(written.at) for one in view.policies.values())
+        told = any(contents_of(uid, spec) <= self.failed_at.keys() for spec in specs)
+        _check(told, f"promise 8: {written.name} is {phase(after)}, and no revision says so")
 
     def _check_reservation(self, written: Written) -> None:
         """A new name is only added onto the leader's own ledger, and within the budget."""
@@ -335,9 +374,14 @@ class Oracle:
                 if at - self.heard.get(node, at) > KNOWN_SECONDS:
                     self.returned[node] = at
                 self.heard[node] = at
+        if written.after is None or not _has_failed(written.after):
+            self.broken_at.pop(node, None)
+        else:
+            self.broken_at.setdefault(node, at)
         now = {uid for uid, _ in unproven(written.after)} if written.after is not None else set()
         for uid in [uid for uid, name in self.since if name == node and uid not in now]:
             del self.since[uid, node]
+            self.settled_at[uid, node] = at
         pushed = written.client in self.operators and written.before is not None
         for uid in now:
             self.since.setdefault((uid, node), (at, pushed))
@@ -373,11 +417,15 @@ class Oracle:
         asked = contents_of(content.uid, policy["spec"])
         wishes = ((one, _wish(written.after, one)) for one in GROUPS)
         mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == content.uid}
-        current = mine <= asked  # else it is an older revision, which may have some of the same
+        won = (winner(self.views[-1], written.name, one.group) for one in asked - mine)
+        whole = not any(one is not None and one["metadata"]["uid"] == content.uid for one in won)
+        current = mine <= asked and whole  # else it is an older revision, which may have some of the same
         if current and generation >= max(generations) and self._knows(written, at):
             others = {one for one in self.failed_at if one.uid == content.uid}
-            whole = contents_of(content.uid, policy["spec"]) <= others
-            _check(not whole, f"promise 8: {written.name} is pushed what failed {written.sent_at - at:.0f} s before")
+            _check(
+                not asked <= others,
+                f"promise 8: {written.name} is pushed what failed {written.sent_at - at:.0f} s before",
+            )
 
     def _generations(self, now: float, name: str) -> list[int]:
         return [view.policies[name]["metadata"]["generation"] for view in self._lately(now) if name in view.policies]
@@ -403,6 +451,7 @@ class Oracle:
         )
         before = _wish(written.before, group)
         had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
+        had |= self.settled_at.get((content.uid, written.name), -LATE_SECONDS) > written.sent_at - LATE_SECONDS
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"])
         if asked or before is None or before["source"]["uid"] != content.uid or not had or (current and not failed):
@@ -426,26 +475,57 @@ class Oracle:
         """No more nodes of a cell than canaries have a revision before those have soaked."""
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
-        lately = [view.policies[name]["spec"] for view in self._lately(written.at) if name in view.policies]
-        if len({json.dumps(one, sort_keys=True) for one in lately}) > 1 or self._is_proven(uid, policy, cell):
+        if not self._knows_of(written, policy) or self._is_proven(uid, policy, cell):
             return
         canary = policy["spec"]["rollout"]["canary"]
         if not canary["soakSeconds"]:
             return
-        wanted = contents_of(uid, policy["spec"])
+        resolved, have = self._taken(written, policy, cell, contents_of(uid, policy["spec"]))
+        message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
+        _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+        failed = [node for node in have if self._knows(written, self.broken_at.get(node, written.at))]
+        message = f"promise 8: {name} pushes {written.name}, although {failed} failed, and no revision says so"
+        _check(len(resolved) >= canary["nodes"] or not failed, message)
+
+    def _check_proven(self, written: Written, uid: str, cell: tuple[str, str], contents: frozenset[Content]) -> None:
+        """A cell is proven once all of its canaries have soaked: none that was pushed is still awaited."""
+        policy = next((one for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid), None)
+        lately = (one for view in self._lately(written.at) for one in view.policies.values())
+        if policy is None or any(one["spec"] != policy["spec"] for one in lately if one["metadata"]["uid"] == uid):
+            return
+        resolved, have = self._taken(written, policy, cell, contents)
+        canaries = policy["spec"]["rollout"]["canary"]["nodes"]
+        message = f"promise 8: {written.name} is proven on {cell} by {sorted(resolved)}, while {sorted(have)} soak"
+        _check(not have or len(resolved) >= canaries, message)
+
+    def _taken(
+        self, written: Written, policy: Json, cell: tuple[str, str], wanted: frozenset[Content]
+    ) -> tuple[set[str], set[str]]:
+        """Return the nodes of a cell where a policy's content has soaked, and where it soaks."""
+        uid = policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
         have, resolved = set(), set()
         nodes = self.server.all(NODES)
         for node, state in self.server.all(STATES).items():
             if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
                 continue
+            if not self._has_all(state, wanted):  # what it has may be of the revision before
+                continue
             if not any(source == uid for source, _ in unproven(state)):
-                if self._has_all(state, wanted):  # else what it has may be of the revision before
-                    resolved.add(node)
+                resolved.add(node)
             elif not self._may_be_silent(node, written.at, deadline) and self._has_won(node, uid, wanted, written.at):
                 have.add(node)
-        message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
-        _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+        return resolved, have
+
+    def _knows_of(self, written: Written, policy: Json) -> bool:
+        """Whether the writer must know what a policy asks for: its ledger says so, or nobody edited it lately."""
+        uid, stands = policy["metadata"]["uid"], find(policy, ("status", "rollout")) or {}
+        if written.name not in stands.get("carried", ()):
+            epochs = stands.get("leaderEpoch"), find(written.after, ("spec", "leaderEpoch"))
+            if epochs[0] == epochs[1] and stands.get("generation") == policy["metadata"]["generation"]:
+                return True
+        lately = (one for view in self._lately(written.at) for one in view.policies.values())
+        return all(one["spec"] == policy["spec"] for one in lately if one["metadata"]["uid"] == uid)
 
     def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
         """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
@@ -487,6 +567,7 @@ class Oracle:
         _check(size < STATE_BYTES_MAX, f"promise 12: node state {written.name} has {size} bytes")
         self._note_restored(after)
         late = self._is_overtaken(written)
+        self._check_sequence(written)
         if written.client in self.operators:
             self._check_holds(written)
             status = before.get("status") if before else None
@@ -512,6 +593,16 @@ class Oracle:
         self.sent[written.client, written.name] = max(sent, latest)
         self.overtaken += sent < latest
         return sent < latest
+
+    def _check_sequence(self, written: Written) -> None:
+        """What a process wrote later is not overwritten by what it had sent before."""
+        if written.client not in self.operators or written.request is None:
+            return
+        request, key = written.request, (written.identity, written.name)
+        sent = self.first_sent.get((request.client, request.life, request.path, request.body), request.sent_at)
+        latest = self.latest.get(key, sent)
+        self.latest[key] = max(sent, latest)
+        _check(sent >= latest, f"{written.name} gets what {written.client} sent {latest - sent:.1f} s before it")
 
     def _note_restored(self, state: Json) -> None:
         """Note which groups the agent has restored since they were last to be something else."""
@@ -569,6 +660,8 @@ class Oracle:
             _check(uid in self.armed, f"promise 7: {written.name} is pushed before the finalizer of {name}")
         if same_wish(self.last_wish.get((written.name, group)), new):
             return
+        away = self.turned_at is not None and self._knows(written, self.turned_at)
+        _check(not away, f"promise 17: {written.name} gets {group} of {name} since the fleet switch says otherwise")
         for view in self.seen_lately(written.at, written.name):
             won = winner(view, written.name, group)
             if won is None or won["metadata"]["uid"] != uid or view.switch != "run":
@@ -629,6 +722,7 @@ class Oracle:
         _check(states.keys() == view.nodes.keys(), f"at rest: states of {sorted(states.keys() ^ view.nodes.keys())}")
         for policy in view.policies.values():
             self._policy_at_rest(view, policy)
+        self._holds_at_rest(states, alive)
         for name, state in states.items():
             for group in GROUPS:
                 self._group_at_rest(view, state, group, alive=name in alive)
@@ -665,6 +759,16 @@ class Oracle:
         holds = ((self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}).items()
         cells = [json.loads(text) for key, text in holds if key.startswith(HOLD_KEY_PREFIX)]
         return any(cell_of(state) == (one["dialect"], one["hardwareClass"]) for one in cells)
+
+    def _holds_at_rest(self, states: Mapping[str, Json], alive: frozenset[str]) -> None:
+        """Every node of a held class verifies anew."""
+        data = (self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}
+        for hold in (json.loads(data[key]) for key in self.held_at):
+            for name in alive & states.keys():
+                state = states[name]
+                driver, epoch = find(state, ("status", "verification", "driver")), find(state, ("spec", "verifyEpoch"))
+                if cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, "", hold["driver"]}:
+                    _check((epoch or 0) >= hold["verifyEpoch"], f"class: {name} has not to verify anew for {hold}")
 
     def _value_without_wish(self, name: str, group: str, wish: Json | None, *, alive: bool) -> None:
         key = name, group
@@ -705,6 +809,13 @@ class Oracle:
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:
     found = find(dict(state), ("spec", "groups", group)) if state is not None else None
     return found if isinstance(found, dict) else None
+
+
+def _has_failed(state: Json) -> bool:
+    """Whether a report on the spec as it is says that a group of it failed."""
+    status = state.get("status") or {}
+    current = status.get("observedGeneration") == state["metadata"]["generation"]
+    return current and any(one["state"] == "Failed" for one in (status.get("groups") or {}).values())
 
 
 def _check(holds: bool, message: str) -> None:

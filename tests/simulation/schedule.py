@@ -6,7 +6,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -18,10 +18,12 @@ from tests.simulation.steps import REQUEST_STEPS
 from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
 
 NODES_MIN, NODES_MAX = 8, 11
-MOVES_PER_SCHEDULE: Final = 34
+MOVES_PER_SCHEDULE: Final = 32
 STEPS_MIN: Final = 150
 FAULTS_MIN: Final = 4
 POLICY_NAMES: Final = ("alpha", "beta", "gamma")
+FOLIOS_FAIL: Final[Json] = {"metric": "foliosFailedShare", "max": "0.05", "minFolios": 512}
+NOT_READY: Final[Json] = {"metric": "nodeNotReady", "max": "0", "minFolios": 512}
 RUNS_MAX: Final = 250
 """To make one schedule shorter; each takes a tenth of a second."""
 
@@ -106,7 +108,7 @@ class Dice(NamedTuple):
 
     def rollout(self) -> Json:
         return {
-            "canary": {"nodes": self.rng.choice((1, 1, 2)), "soakSeconds": self.rng.choice((0, 5, 20))},
+            "canary": {"nodes": self.rng.choice((1, 2)), "soakSeconds": self.rng.choice((0, 5, 20))},
             "maxUnproven": self.rng.choice((1, 2, "10%", "50%", "100%")),
             "failureThreshold": self.rng.choice(("5%", "34%", 2)),
             "guardrails": self.guardrails(),
@@ -115,11 +117,7 @@ class Dice(NamedTuple):
         }
 
     def guardrails(self) -> list[Json]:
-        limits: tuple[Json, ...] = (
-            {"metric": "foliosFailedShare", "max": "0.05", "minFolios": 512},
-            {"metric": "nodeNotReady", "max": "0", "minFolios": 512},
-        )
-        return [one for one in limits if self.rng.random() < 0.3]
+        return [one for one in (FOLIOS_FAIL, NOT_READY) if self.rng.random() < 0.3]
 
     def spec(self) -> Json:
         """Return a whole spec, with the API server's defaults in it."""
@@ -155,11 +153,23 @@ class Dice(NamedTuple):
     def jump(self) -> float:
         return self.rng.choice((-1, 1)) * self.seconds(1.0, 100.0, 100_000.0)
 
+    def step(self) -> str:
+        """Return a step that a request takes, most often one that bears the protocol."""
+        return self.rng.choice(WEIGHTY_STEPS if self.rng.random() < 0.6 else REQUEST_STEPS)
+
+    def end(self) -> tuple[str, str, float]:
+        """Return what the next request of a step meets, what becomes of its sender, and for how long."""
+        end = self.rng.choice(("crash_operator", "stop_operator"))
+        return self.rng.choice(("", "late", "lost answer")), end, round(self.rng.uniform(*END_SECONDS), 2)
+
     def faults(self) -> list[str]:
         return [self.rng.choice(REQUEST_FAULTS) for _ in range(self.rng.choice((1, 1, 2, 4)))]
 
 
 Draw = Callable[[Dice], tuple[Any, ...]]
+WEIGHTY_STEPS: Final = ("push", "push", "reservation", "claim", "verdict", "hold", "policy status", "revision stored")
+"""Of the protocol: what is promised here is lost if a failure is not thought of."""
+END_SECONDS: Final = (2.0, 60.0)  # shorter and longer than a lease
 SWITCHES: Final = ("run", "", "hold", "off", "restore", "nonsense")
 TROUBLES: Final = ("refuses", "corrupts", "stalls", "fails")
 WATCHED: Final = (POLICIES, STATES, NODES, REVISIONS, CONFIG_MAPS)
@@ -186,12 +196,13 @@ MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
     (1, "delete_revision", lambda dice: (dice.rng.randrange(10),)),
     (4, "spoil_kernel", lambda dice: (dice.node(), dice.rng.choice(TROUBLES))),
     (3, "heal_kernel", lambda dice: (dice.node(),)),
-    (6, "crash_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
+    (4, "crash_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
     (2, "terminate_operator", lambda dice: (dice.operator(),)),
-    (6, "stop_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
+    (4, "stop_operator", lambda dice: (dice.operator(), dice.seconds(2.0, 10.0, 60.0))),
     (3, "jump_clock", lambda dice: (dice.rng.choice(("server", dice.client())), dice.jump())),
     (7, "spoil_requests", lambda dice: (dice.client(), dice.faults())),
-    (9, "spoil_step", lambda dice: (dice.rng.choice(REQUEST_STEPS), dice.rng.choice(REQUEST_FAULTS))),
+    (9, "spoil_step", lambda dice: (dice.step(), dice.rng.choice(REQUEST_FAULTS))),
+    (6, "strike", lambda dice: (dice.step(), *dice.end())),
     (4, "cut_off", lambda dice: (dice.client(), dice.seconds(40.0))),
     (5, "cut_watches", lambda dice: (dice.client(),)),
     (4, "slow_watch", lambda dice: (dice.client(), dice.rng.choice(WATCHED), dice.seconds(20.0))),
@@ -199,6 +210,76 @@ MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
     (2, "compact", lambda _: ()),
 )
 WEIGHTS: Final = tuple(weight for weight, _, _ in MOVES)
+
+
+# --- scenes: what only some moves one after the other come to
+
+
+def _late_push(dice: Dice) -> Iterator[Move]:
+    """A push is under way for long, and overtaken by what takes it back."""
+    name = dice.policy()
+    yield Move(0.0, "spoil_step", ("push", "late"))
+    yield Move(0.0, "edit_policy", (name, {"settings": dice.settings()}))
+    back = ("delete_policy", (name,)) if dice.rng.random() < 0.5 else ("turn_switch", ("restore",))
+    yield Move(dice.seconds(10.0), *back)
+    yield Move(60.0, "turn_switch", ("run",))
+
+
+def _late_reservation(dice: Dice) -> Iterator[Move]:
+    """A reservation is under way for long, and overtaken by the next ones."""
+    rollout = dice.rollout() | {"canary": {"nodes": 1, "soakSeconds": 5}, "maxUnproven": "50%"}
+    yield Move(0.0, "spoil_step", ("reservation", "late"))
+    yield Move(0.0, "edit_policy", (dice.policy(), {"settings": dice.settings(), "rollout": rollout}))
+    yield Move(60.0, "cut_watches", (dice.client(),))
+
+
+def _newcomer(dice: Dice) -> Iterator[Move]:
+    """A node comes while its cell has something proven, and something newer is tried there."""
+    rollout = dice.rollout() | {"canary": {"nodes": 1, "soakSeconds": 20}, "maxUnproven": "100%"}
+    edit = {"settings": dice.settings(), "rollout": rollout}
+    yield Move(60.0, "edit_policy", (dice.rng.choice(POLICY_NAMES[:2]), edit))
+    for number in dice.rng.sample(range(dice.nodes, dice.nodes + 4), 2):
+        yield Move(dice.seconds(3.0), "add_node", (number,))
+
+
+def _bad_revision(dice: Dice) -> Iterator[Move]:
+    """A revision fails on some nodes."""
+    trouble = dice.rng.choice(("refuses", "fails"))
+    rollout = dice.rollout() | {"guardrails": [FOLIOS_FAIL]}
+    for node in dice.rng.sample(range(dice.nodes), 4):
+        yield Move(0.0, "spoil_kernel", (node, trouble))
+    yield Move(0.0, "strike", (dice.rng.choice(("verdict", "push", "proven", "policy status")), *dice.end()))
+    settings = dice.settings() | {"offload": dice.rng.choice(SETTINGS["offload"][:2])}
+    yield Move(1.0, "edit_policy", (dice.policy(), {"settings": settings, "rollout": rollout}))
+    yield Move(20.0, "heal_kernel", (dice.node(),))
+
+
+def _corrupt_class(dice: Dice) -> Iterator[Move]:
+    """An engine is wrong, while more of its class are to be turned on."""
+    for node in dice.rng.sample(range(dice.nodes), 3):
+        yield Move(0.0, "spoil_kernel", (node, "corrupts"))
+    if dice.rng.random() < 0.5:
+        yield Move(0.0, "strike", ("hold", *dice.end()))
+    settings = {"offload": dice.rng.choice(SETTINGS["offload"][:2])}
+    yield Move(0.0, "edit_policy", (dice.policy(), {"settings": settings}))
+    yield Move(30.0, "edit_policy", (dice.policy(), {"settings": settings | dice.settings()}))
+    if dice.rng.random() < 0.5:
+        yield Move(60.0, "remove_hold", ())
+
+
+def _turned_away(dice: Dice) -> Iterator[Move]:
+    """The fleet switch is turned in the middle of a rollout, and then the leader ends."""
+    yield Move(0.0, "edit_policy", (dice.policy(), {"settings": dice.settings()}))
+    yield Move(dice.seconds(5.0), "turn_switch", (dice.rng.choice(("hold", "off", "restore", "nonsense")),))
+    for number in range(len(OPERATORS)):
+        yield Move(1.0, "crash_operator", (number, 2.0))
+    yield Move(60.0, "turn_switch", ("run",))
+
+
+SCENES: Final = (_late_push, _late_reservation, _newcomer, _bad_revision, _corrupt_class, _turned_away)
+SCENES_SHARE: Final = 0.06
+WAYS_OFF: Final = ("off", "restore")
+WAYS_OFF_EVERY: Final = 4  # schedules
 
 
 def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
@@ -209,11 +290,15 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
     moves = [Move(0.0, "create_policy", (name, dice.spec())) for name in POLICY_NAMES[:2]]
     pace = rng.choice((2.0, 8.0, 20.0))
     while len(moves) < length:
+        if rng.random() < SCENES_SHARE:
+            moves += rng.choice(SCENES)(dice)
+            continue
         _, name, draw = rng.choices(MOVES, WEIGHTS)[0]
         gap = 0.0 if rng.random() < 0.15 else round(rng.expovariate(1 / pace), 2)
         moves.append(Move(gap, name, draw(dice)))
-    if rng.random() < 0.7:
-        moves.append(Move(1.0, "turn_switch", ("run",)))
+    last = rng.choices(("run", "hold", "off", "restore", None), (65, 5, 12, 8, 10))[0]
+    if last is not None:
+        moves.append(Move(1.0, "turn_switch", (last,)))
     return Schedule(seed, nodes, tuple(moves))
 
 
@@ -231,6 +316,8 @@ def run(schedule: Schedule) -> Outcome:
             world.pass_time(move.after)
             getattr(world, move.name)(*move.args)
         world.settle()
+        if schedule.seed % WAYS_OFF_EVERY == 0:
+            world.go_off(WAYS_OFF[schedule.seed // WAYS_OFF_EVERY % len(WAYS_OFF)])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is found
         problem = f"{type(error).__name__}: {error}"
         trace = "".join(traceback.format_exception(error)[-4:])

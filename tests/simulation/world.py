@@ -44,6 +44,7 @@ SETTLE_SECONDS: Final = 150.0
 """From the end of trouble to the first check: a lease, the longest back-off, a restore deadline."""
 SETTLE_TIMES: Final = 10
 """So often it may take as long again: a silent node's deadline, eleven nodes one by one, each with its soak."""
+WAY_OFF_SECONDS: Final = 100.0  # a watch, a write of each node, a report of each agent
 CLOCK_SECONDS: Final = 20.0  # wrong by so much, a leader that starts may take nodes for silent ones
 KUBELET_SECONDS: Final = 40.0  # of silence, until the node controller says Unknown
 SAMPLE_SECONDS: Final = (1.0, 10.0)  # until an agent looks at its numbers
@@ -388,6 +389,18 @@ class World:
         """Let the next request that takes a step of the protocol go wrong."""
         self.network.aim(step, fault)
 
+    def strike(self, step: str, fault: str, end: str, seconds: float) -> None:
+        """Let the operator end, or stand still, that takes a step next, and its request meet a fault, if any."""
+
+        def fall(request: Request) -> None:
+            number = OPERATORS.index(request.client) if request.client in OPERATORS else -1
+            if number >= 0:
+                getattr(self, end)(number, seconds)
+
+        self.network.wait_for(step, fall)
+        if fault:
+            self.network.aim(step, fault)
+
     def cut_off(self, client: str, seconds: float) -> None:
         """Take a client's connection away."""
         self.coverage.fault("cut off")
@@ -439,6 +452,12 @@ class World:
                 self.pass_time(SETTLE_SECONDS)
             else:
                 return
+        self._check_rest()
+
+    def go_off(self, word: str) -> None:
+        """Turn the switch of a fleet at rest: it reaches every node that lives, whatever else happens there."""
+        self.turn_switch(word)
+        self.pass_time(WAY_OFF_SECONDS)
         self._check_rest()
 
     def _check_rest(self) -> None:

@@ -387,6 +387,26 @@ def test_a_group_that_another_manager_owns_too_is_taken_out_all_the_same() -> No
     assert made.decide().writes == ()
 
 
+def test_a_restored_group_that_another_manager_owns_too_is_not_restored_again_and_again() -> None:
+    """Promise 13: the apply that drops it leaves it in place, and no agent reports on what that left there."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.report("n0")
+    made.delete_policy("p")
+    made.step()
+    kept = made.groups("n0")
+    made.report("n0")
+    made.step()
+    assert (kept["offload"]["mode"], made.groups("n0")) == ("Restore", {})
+    made.states["n0"]["spec"]["groups"] = kept
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    made.step()
+
+    assert made.groups("n0") == {}
+    assert made.written[-1].patch is Patch.JSON
+
+
 def test_a_content_that_the_api_server_cuts_is_not_written_again_and_again() -> None:
     """An older CRD drops a field; the node state never becomes what its revision says."""
     made = world(policy(), nodes=1)

@@ -504,6 +504,28 @@ def test_an_unreachable_node_is_not_pushed() -> None:
     assert world.having(4) == ["n00", "n01"]
 
 
+def test_a_silent_node_that_could_not_do_it_before_holds_up_nobody() -> None:
+    """It counts as unsupported, as its last report says; yet nothing that it is sent will ever be answered."""
+    world = Rollout(nodes=3, n00=("V3", "other"))
+    world.begin(rollout=rollout(soak=0))
+    for _ in range(4):
+        for name in world.states:
+            world.report(name, {"offload": "Unsupported"} if name == "n00" else None)
+        world.pass_time()
+    assert world.having(4) == ["n00", "n01", "n02"]
+
+    world.now += 1000
+    world.report_all_but("n00")
+    world.edit_policy("p", settings=channels(5))
+    for _ in range(4):
+        for name in ("n01", "n02"):
+            world.report(name)
+        world.pass_time()
+
+    assert world.having(5) == ["n01", "n02"]
+    assert world.stand["phase"] == "Complete"
+
+
 # Failure
 
 

@@ -184,6 +184,23 @@ def test_a_late_request_is_stored_after_its_client_has_given_up() -> None:
     assert answers == [None]
 
 
+def test_who_is_waited_for_falls_once_and_right_after_it_has_sent() -> None:
+    clock = Clock(Random(1))
+    server = SimServer(Process(clock), Random(1))
+    network = Network(server, Random(4), lambda request: (request.method,), lambda _fault, _request: None)
+    process, answers = Process(clock), list[Response | None]()
+    process.begin()
+    network.wait_for("POST", lambda _: process.end())
+
+    network.send(process, Request("c", "GET", NODES, {}, b"", "", 0.0), answers.append)
+    clock.run(1.0)
+    network.send(process, Request("c", "POST", NODES, {}, b'{"metadata":{"name":"n"}}', "", 0.0), answers.append)
+    clock.run(2.0)
+
+    assert (len(answers), process.alive) == (1, False)
+    assert server.get(NODES, "n") is not None
+
+
 def without_cost(outcome: Outcome) -> Outcome:
     return outcome._replace(cpu=0.0)
 

@@ -78,7 +78,7 @@ class NodeRecord:
         counted: the resolution by which it counts so.
         summed: its counters as they are in the sums of a policy.
         summed_for: uid of that policy; empty for none.
-        is_lost: it counts as unreachable for a policy.
+        is_lost: it counts as unreachable for a policy, or is silent for its deadline.
         is_failed: it counts as failed for a policy.
         holds: uids of policies that have a group in the spec, shown or open.
         places: by policy uid, where the node stands in its rollout; absent is nowhere.

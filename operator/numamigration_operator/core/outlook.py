@@ -91,7 +91,7 @@ class Counts(NamedTuple):
         contributions: by uid, what it adds to each policy that selects it.
         places: by uid, where it stands in rollouts.
         holds: uids of policies that have a group in its spec, shown or open.
-        is_lost: it counts as unreachable for a policy.
+        is_lost: it counts as unreachable for a policy, or is silent for its deadline.
         is_failed: it counts as failed for a policy.
     """
 
@@ -199,7 +199,7 @@ def counts_of(node: NodeFacts, wanted: Wanted, turns: Mapping[str, Turn]) -> Cou
         contributions=counted,
         places={uid: place_of(case, counted.get(uid, UNSEEN).verdict, progress[uid]) for uid, case in cases.items()},
         holds=sources_of(node.spec) | sources_of(node.base),
-        is_lost=NodeBucket.UNREACHABLE in buckets,
+        is_lost=NodeBucket.UNREACHABLE in buckets or any(case.silent for case in cases.values()),
         is_failed=NodeBucket.FAILED in buckets,
     )
 

@@ -65,10 +65,7 @@ def _is_held_back(node: NodeFacts, part: Part) -> bool:
 
 def is_unproven(node: NodeFacts, part: Part, unproven: Collection[str]) -> bool:
     """Return whether something of a policy on a node counts in its budget; `unproven` has not soaked there."""
-    facts = part.course.facts
-    if node.said is None and node.silent >= facts.deadline_seconds:
-        return False  # its report was wiped, and none has come for so long: the agent is gone
-    return facts.uid in unproven or _is_held_back(node, part)
+    return part.course.facts.uid in unproven or _is_held_back(node, part)
 
 
 def _limit(policy: PolicyFacts, metric: GuardrailMetric) -> str | None:
@@ -97,7 +94,7 @@ class Case(NamedTuple):
         won: the groups that the policy wins there.
         spec: what the node has, or will have.
         has_revision: the node has what the policy asks for now.
-        unproven: something of the policy there counts in its budget, whoever is silent.
+        unproven: something of the policy there counts in its budget, unless the agent is silent.
     """
 
     node: NodeFacts
@@ -112,6 +109,11 @@ class Case(NamedTuple):
     def course(self) -> Course:
         """What the policy asks of nodes."""
         return self.part.course
+
+    @property
+    def silent(self) -> bool:
+        """No report has come for the policy's deadline, whatever bucket the last one leaves the node in."""
+        return self.node.silent >= self.course.facts.deadline_seconds
 
     @property
     def uid(self) -> str:
@@ -221,7 +223,7 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
-    unproven = case.unproven and verdict.bucket is not NodeBucket.UNREACHABLE
+    unproven = case.unproven and not case.silent
     return Place(
         stage=_stage(case, verdict),
         cell=case.node.cell,
@@ -234,7 +236,7 @@ def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
 
 def _stage(case: Case, verdict: Verdict) -> Stage:
     course, goal = case.course, case.turn.goal
-    if case.node.cell is None or not case.won or verdict.bucket is NodeBucket.UNREACHABLE:
+    if case.node.cell is None or not case.won or case.silent:
         return Stage.OUT
     if case.has_revision and (goal.wishes is None or goal.revision == course.facts.revision):
         return _outcome(case, verdict)
