@@ -102,6 +102,7 @@ class ModelAgent:
                 self._see(state, now)
             case StateGone():
                 self._object, self._work_at, self._report_at, self._sent = None, NEVER, NEVER, None
+                self._retries.reset()  # the next object is told at once
             case ReportDone(result):
                 self._under_way = False
                 if result.kind is ApplyKind.APPLIED:
