@@ -43,7 +43,7 @@ STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
 """So much later than it was decided a write may be sent: the longest back-off, and the pace."""
 HELD_BACK_SECONDS: Final = 22.0  # before a body is sent first: two back-offs in a row, and the pace
-STAMP_SECONDS: Final = 2.0  # a timestamp has whole seconds
+CLOCKS_APART_SECONDS: Final = 42.0  # two that are wrong by less than is told, and whole seconds of a timestamp
 NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
 LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
@@ -74,6 +74,7 @@ class Oracle:
         proven: what went well in a cell, of whole revisions, by uid of the policy and cell.
         since: by policy uid and node, since when something there has not soaked, and whether a push began it.
         heard: when each agent reported last.
+        unplaced: when the status that told a node's cell was last taken away.
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
@@ -91,6 +92,7 @@ class Oracle:
     proven: dict[tuple[str, Cell], set[Whole]] = field(default_factory=lambda: defaultdict(set))
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
+    unplaced: dict[str, float] = field(default_factory=dict)
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
@@ -213,7 +215,7 @@ class Oracle:
             return
         waited = written.at - self.deleted_at.get(written.name, 0.0)
         keeps = before["spec"]["onDelete"] == "Keep"
-        late = keeps or self.clocks_wrong or waited > FLEET.restore_deadline_seconds - STAMP_SECONDS
+        late = keeps or self.clocks_wrong or waited > FLEET.restore_deadline_seconds - CLOCKS_APART_SECONDS
         held = written.after is None or FINALIZER in (before["metadata"].get("finalizers") or [])
         if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
             return
@@ -318,7 +320,9 @@ class Oracle:
         matched_ = max(len(matched(view, policy)) for view in lately)
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
-        added = fresh - self._counted(policy, written.at, lately)
+        added = fresh - {
+            node for source, node in self.since if source == policy["metadata"]["uid"]
+        }  # those count anyway
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
         _check(not added or len(counted) <= most, message)
 
@@ -361,6 +365,8 @@ class Oracle:
                 if at - self.heard.get(node, at) > KNOWN_SECONDS:
                     self.returned[node] = at
                 self.heard[node] = at
+        if any(cell_of(written.before)) and not any(cell_of(written.after)):
+            self.unplaced[node] = at
         now = {uid for uid, _ in unproven(written.after)} if written.after is not None else set()
         for uid in [uid for uid, name in self.since if name == node and uid not in now]:
             del self.since[uid, node]
@@ -389,7 +395,7 @@ class Oracle:
         if not older:
             self._check_verdict(written, content, policy)
         self._check_class(written, group)
-        if self._is_undone(written, group, policy, content):
+        if self._is_undone(written, policy, content):
             self.on_step("rollback")
             return
         self._check_named(written, policy)
@@ -445,17 +451,16 @@ class Oracle:
             same = cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, hold["driver"]}
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
-    def _is_undone(self, written: Written, group: str, policy: Json, content: Content) -> bool:
-        """Whether a node goes back, which needs a verdict, and no reservation."""
+    def _is_undone(self, written: Written, policy: Json, content: Content) -> bool:
+        """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won."""
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
-        before = _wish(written.before, group)
         had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"])
-        if asked or before is None or before["source"]["uid"] != content.uid or not had or (current and not failed):
+        if asked or not had or (current and not failed):
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
@@ -473,7 +478,10 @@ class Oracle:
         )
 
     def _check_canaries(self, written: Written, policy: Json) -> None:
-        """No more nodes of a cell than canaries have a revision before those have soaked."""
+        """No more nodes of a cell than canaries have a revision before those have soaked.
+
+        A node whose status somebody took away is in no cell until its agent has told it anew.
+        """
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
         lately = [view.policies[name]["spec"] for view in self._lately(written.at) if name in view.policies]
@@ -496,6 +504,7 @@ class Oracle:
                 self._may_be_silent(node, written.at, deadline)
                 or not self._has_won(node, uid, wanted, written.at)
                 or self._is_older(state, policy, written.at)
+                or written.at <= self.unplaced.get(node, -KNOWN_SECONDS) + KNOWN_SECONDS
             ):
                 have.add(node)
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"

@@ -229,6 +229,28 @@ def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
     assert json.loads(write.body)[1]["value"]["leaderEpoch"] == 7
 
 
+def test_restored_groups_that_another_manager_owns_too_go_once_for_all() -> None:
+    """Promise 12: applied in vain, restored anew, and applied in vain again would go on for ever."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.settle()
+    made.delete_policy("p")
+    made.step()
+    made.report("n0")
+    (decided,) = made.specs()
+    made.states["n0"]["spec"] |= json.loads(decided.body)[
+        "spec"
+    ]  # and the groups stay: an apply leaves what others own
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+    made.carry_out(made.specs())
+    made.report("n0")
+
+    (write,) = made.specs()
+
+    assert write.patch is Patch.JSON
+    assert "groups" not in json.loads(write.body)[1]["value"]
+
+
 def test_a_new_leader_writes_nothing_when_nothing_changed() -> None:
     """Promise 12: another epoch alone is no reason to write."""
     made = world(policy(), nodes=2)
