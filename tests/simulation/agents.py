@@ -15,10 +15,11 @@ have those (`tests/fuzz`).
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from random import Random
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from numamigration_agent.cluster import (
     COLLECTION,
@@ -439,4 +440,4 @@ def _uid(state: Mapping[str, Any]) -> Any:
 
 def _significant(status: Mapping[str, Any]) -> Status:
     plain = {key: value for key, value in status.items() if key not in {"reportedAt", "statistics", "window"}}
-    return json.loads(json.dumps(plain))  # type: ignore[no-any-return] # what an object has is no part of us
+    return msgspec.json.decode(msgspec.json.encode(plain))  # type: ignore[no-any-return] # what an object has is no part of us

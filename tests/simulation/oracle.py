@@ -485,7 +485,7 @@ class Oracle:
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
         lately = [view.policies[name]["spec"] for view in self._lately(written.at) if name in view.policies]
-        if len({json.dumps(one, sort_keys=True) for one in lately}) > 1 or self._is_proven(uid, policy, cell):
+        if any(one != lately[0] for one in lately) or self._is_proven(uid, policy, cell):
             return
         canary = policy["spec"]["rollout"]["canary"]
         if not canary["soakSeconds"]:

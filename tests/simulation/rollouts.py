@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, POLICY_UID_LABEL
 from tests.simulation.kernels import GROUPS
@@ -54,7 +56,7 @@ def contents_of(uid: str, asked: Mapping[str, Any]) -> frozenset[Content]:
 
 def _text(document: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     shared = [document.get(name) or None for name in SHARED]
-    return json.dumps([settings, *shared], sort_keys=True)
+    return msgspec.json.encode([settings, *shared], order="sorted").decode()
 
 
 def owner_of(revision: Json) -> str:
