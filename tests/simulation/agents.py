@@ -15,11 +15,12 @@ What the model does not have: knobs, codecs, hazards, all-or-nothing changes, dr
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from random import Random
 from typing import Any, Final, Protocol
+
+import msgspec
 
 from numamigration_agent.cluster import (
     COLLECTION,
@@ -120,6 +121,7 @@ class ModelAgent:
                 self._see(state, now)
             case StateGone():
                 self._object, self._work_at, self._report_at, self._sent = None, NEVER, NEVER, None
+                self._retries.reset()  # the next object is told at once
             case ReportDone(result):
                 self._under_way = False
                 if result.kind is ApplyKind.APPLIED:
@@ -482,4 +484,4 @@ def _uid(state: Mapping[str, Any]) -> Any:
 
 def _significant(status: Mapping[str, Any]) -> Status:
     plain = {key: value for key, value in status.items() if key not in {"reportedAt", "statistics", "window"}}
-    return json.loads(json.dumps(plain))  # type: ignore[no-any-return] # what an object has is no part of us
+    return msgspec.json.decode(msgspec.json.encode(plain))  # type: ignore[no-any-return] # what an object has is no part of us

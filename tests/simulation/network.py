@@ -7,7 +7,7 @@ come over one connection. A watch that loses something says so by ending, since 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
@@ -31,6 +31,8 @@ REQUEST_FAULTS: Final = (*EFFECTLESS, "500 after", "timeout", "lost answer", "la
 has given up, or not quite."""
 STREAM_FAULTS: Final = ("cut", "duplicate", "slow")
 
+Place = tuple[str, int, str]
+"""A life of a client, and a path."""
 OnAnswer = Callable[[Response | None], None]
 Classify = Callable[[Request], Iterable[str]]
 """Names the steps of the protocol that a request may be."""
@@ -115,7 +117,7 @@ class Network:
 
     Attributes:
         on_read: told of every request that reads, once it has arrived.
-        first_sent: when a client has sent a body to a path first; it may have to send it again.
+        sent: the bodies that a life of a client has sent to a path, and when it did so first, in that order.
     """
 
     def __init__(
@@ -124,7 +126,7 @@ class Network:
         self.clock = server.host.clock
         self.seen = on_fault
         self.on_read: Callable[[Request], None] = _unheard
-        self.first_sent: dict[tuple[str, int, str, bytes], float] = {}
+        self.sent: dict[Place, dict[bytes, float]] = defaultdict(dict)
         self._classify = classify
         self._aimed: dict[str, str] = {}
         self._awaited: dict[str, Callable[[Request], None]] = {}
@@ -181,7 +183,7 @@ class Network:
     ) -> None:
         """Send a request of a process; None is told when no answer came in time."""
         if request.writes:
-            self.first_sent.setdefault((request.client, request.life, request.path, request.body), self.clock.now)
+            self.sent[request.client, request.life, request.path].setdefault(request.body, self.clock.now)
         weather = self.weather_of(request.client)
         exchange = _Exchange(self, process, on_answer)
         if weather.until > self.clock.now:

@@ -8,7 +8,7 @@ Sources: Kubernetes API concepts, "Server-Side Apply"; RFC 6902; RFC 7386; struc
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 Json = dict[str, Any]
@@ -29,17 +29,24 @@ class InvalidPatchError(Exception):
     """A patch that cannot be applied: a `test` failed, or there is no such place."""
 
 
-def leaves(document: Mapping[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, Any]]:
-    """Yield what has an owner: path and value."""
+def leaves(document: Mapping[str, Any]) -> Leaves:
+    """Return what has an owner: value by path."""
+    found: Leaves = {}
+    _collect(document, (), found)
+    return found
+
+
+def _collect(document: Mapping[str, Any], prefix: Path, found: Leaves) -> None:
     for name, value in document.items():
         path = (*prefix, name)
-        if path in KEYED and isinstance(value, list):
-            for item in value:
-                yield (*path, key_of(path, item)), item
-        elif isinstance(value, dict) and value and path not in ATOMIC and not _is_raw(document, path):
-            yield from leaves(value, path)
-        else:
-            yield path, value
+        if isinstance(value, dict):
+            if value and path not in ATOMIC and not _is_raw(document, path):
+                _collect(value, path, found)
+                continue
+        elif path in KEYED and isinstance(value, list):
+            found.update(((*path, key_of(path, item)), item) for item in value)
+            continue
+        found[path] = value
 
 
 def _is_raw(document: Mapping[str, Any], path: Path) -> bool:

@@ -15,12 +15,14 @@ from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
-from tests.simulation.network import REQUEST_SECONDS_MAX
+from tests.simulation.network import Place
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
     FAILED_PHASES,
+    Cell,
     Content,
+    Whole,
     budget,
     cell_of,
     content_of_wish,
@@ -39,9 +41,9 @@ STALE_SECONDS_MAX: Final = 300.0
 STATUS_SECONDS: Final = 5.0
 STATISTICS_SECONDS: Final = 60.0
 LATE_SECONDS: Final = 12.0
-"""So much later than it was decided a write may be sent: the longest back-off, and the pace; it may also have to wait
-for the answer to the one before, which never comes."""
-STAMP_SECONDS: Final = 2.0  # a timestamp has whole seconds
+"""So much later than it was decided a write may be sent: the longest back-off, and the pace."""
+HELD_BACK_SECONDS: Final = 22.0  # before a body is sent first: two back-offs in a row, and the pace
+CLOCKS_APART_SECONDS: Final = 42.0  # two that are wrong by less than is told, and whole seconds of a timestamp
 NO_WISH: Final[Json] = {"source": {"uid": ""}}
 STATUS_BURST: Final = 3  # writes that came late may come together
 LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", "carried", "startedAt")
@@ -65,14 +67,16 @@ class Oracle:
         delivered: the node state that an agent was told of last.
         orphans: (node, group) whose wish was taken away by hand, with nothing left that tells it must be restored.
         operators: client names of operators.
-        first_sent: when a body was sent first: it is as old as that, however often it had to be sent again.
+        sent_bodies: what operators have sent where, and when first.
         on_step: told of a step that only the oracle can tell.
         clocks_wrong: a wall clock was set so wrong that a leader may take nodes for silent ones.
         stored_contents: what ControllerRevisions have had.
+        proven: what went well in a cell, of whole revisions, by uid of the policy and cell.
         since: by policy uid and node, since when something there has not soaked, and whether a push began it.
         settled_at: the same, until when.
         broken_at: since when an agent says that it could not do what its spec says.
         heard: when each agent reported last.
+        unplaced: when the status that told a node's cell was last taken away.
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
@@ -85,13 +89,15 @@ class Oracle:
     server: SimServer
     operators: frozenset[str]
     on_step: Callable[[str], None]
-    first_sent: Mapping[tuple[str, int, str, bytes], float]
+    sent_bodies: Mapping[Place, dict[bytes, float]]
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
+    proven: dict[tuple[str, Cell], set[Whole]] = field(default_factory=lambda: defaultdict(set))
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
     settled_at: dict[tuple[str, str], float] = field(default_factory=dict)
     broken_at: dict[str, float] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
+    unplaced: dict[str, float] = field(default_factory=dict)
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
@@ -106,7 +112,7 @@ class Oracle:
     before: dict[tuple[str, str], str] = field(default_factory=dict)
     kernel: dict[tuple[str, str], str] = field(default_factory=dict)
     troubled: set[str] = field(default_factory=set)
-    told: dict[tuple[str, str], float] = field(default_factory=dict)
+    told: dict[Place, tuple[float, bytes]] = field(default_factory=dict)
     status_writes: dict[tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     armed: set[str] = field(default_factory=set)
     restored: set[tuple[str, str]] = field(default_factory=set)
@@ -212,13 +218,17 @@ class Oracle:
         self._check_reservation(written)
 
     def _check_let_go(self, written: Written) -> None:
-        """An operator lets a deleted policy go once nothing of it is to be restored, or after a deadline."""
+        """An operator lets a deleted policy go once nothing of it is to be restored, or after a deadline.
+
+        One that keeps needs no finalizer, whatever earlier pushes have told the nodes.
+        """
         before, after = written.before, written.after or {}
         if before is None or not is_deleting(before):
             self.deleted_at[written.name] = written.at
             return
         waited = written.at - self.deleted_at.get(written.name, 0.0)
-        late = self.clocks_wrong or waited > FLEET.restore_deadline_seconds - STAMP_SECONDS
+        keeps = before["spec"]["onDelete"] == "Keep"
+        late = keeps or self.clocks_wrong or waited > FLEET.restore_deadline_seconds - CLOCKS_APART_SECONDS
         held = written.after is None or FINALIZER in (before["metadata"].get("finalizers") or [])
         if late or written.client not in self.operators or not held or FINALIZER in str(after.get("metadata")):
             return
@@ -243,14 +253,28 @@ class Oracle:
             self.status_writes[written.client, written.name] = recent
             message = f"promise 12: {len(recent)} writes of {written.name}'s status in 50 s"
             _check(len(recent) <= 10 + STATUS_BURST, message)
-        last = max(self.told.get((written.identity, written.name), 0.0), self.leading_since[written.identity])
+        self._check_sums(written, alone=moved <= {"statistics", "rollout"} and old == new)
+
+    def _check_sums(self, written: Written, *, alone: bool) -> None:
+        """Statistics alone are no news for a minute after a start, and after the decision for the last write.
+
+        A body is as old as when it was sent first. One that waited behind others of its place, which were lost or
+        refused, may have been decided as early as those were, and they may be what it brings back: so it counts from
+        the first of them on, and is not judged itself.
+        """
         request = written.request
-        key = (request.client, request.life, request.path, request.body) if request is not None else ("", 0, "", b"")
-        self.told[written.identity, written.name] = self.first_sent.get(key, written.sent_at)
-        if moved <= {"statistics", "rollout"} and old == new:
-            waited = written.sent_at - last
+        assert request is not None
+        place = request.client, request.life, request.path
+        at, body = self.told.get(place, (self.leading_since[written.identity], b""))
+        bodies = self.sent_bodies[place]
+        fresh = {one: since for one, since in bodies.items() if one != body}
+        if alone and fresh.keys() == {request.body}:
+            waited = written.sent_at - max(at, self.leading_since[written.identity])
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
-            _check(waited >= STATISTICS_SECONDS - LATE_SECONDS - REQUEST_SECONDS_MAX, message)
+            _check(waited >= STATISTICS_SECONDS - HELD_BACK_SECONDS, message)
+        self.told[place] = min(fresh.values(), default=written.sent_at), request.body
+        for one in fresh.keys() - {request.body} | {body}:
+            bodies.pop(one, None)
 
     def _check_epoch(self, written: Written, epoch: Any) -> None:
         uid = (written.after or {})["metadata"]["uid"]
@@ -274,6 +298,8 @@ class Oracle:
         self.stored_contents |= contents
         old = verdicts(written.before)
         for cell, one in verdicts(written.after).items():
+            if one["verdict"] == "Proven":
+                self.proven[uid, cell].add(Whole(contents, written.after["data"]["onDelete"]))
             if one["verdict"] == "Failed" and one != old.get(cell):
                 self.ever_failed.add(uid)
                 self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
@@ -331,7 +357,9 @@ class Oracle:
         matched_ = max(len(matched(view, policy)) for view in lately)
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
-        added = fresh - self._counted(policy, written.at, lately)
+        added = fresh - {
+            node for source, node in self.since if source == policy["metadata"]["uid"]
+        }  # those count anyway
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
         _check(not added or len(counted) <= most, message)
 
@@ -378,6 +406,8 @@ class Oracle:
             self.broken_at.pop(node, None)
         else:
             self.broken_at.setdefault(node, at)
+        if any(cell_of(written.before)) and not any(cell_of(written.after)):
+            self.unplaced[node] = at
         now = {uid for uid, _ in unproven(written.after)} if written.after is not None else set()
         for uid in [uid for uid, name in self.since if name == node and uid not in now]:
             del self.since[uid, node]
@@ -403,13 +433,37 @@ class Oracle:
         policy = self.server.get(POLICIES, new["source"]["policy"])
         if policy is None or policy["metadata"]["uid"] != content.uid:
             return
-        self._check_verdict(written, content, policy)
+        older = self._is_older(written.after or {}, policy, written.at)
+        if not older:
+            self._check_verdict(written, content, policy)
         self._check_class(written, group)
-        if self._is_undone(written, group, policy, content):
+        if self._is_undone(written, policy, content):
             self.on_step("rollback")
             return
         self._check_named(written, policy)
-        self._check_canaries(written, policy)
+        if not older:
+            self._check_canaries(written, policy)
+
+    def _is_older(self, state: Json, policy: Json, now: float) -> bool:
+        """Whether what a node has of a policy is a revision before its own that went well in the node's cell.
+
+        Nodes to which a rollout has not come join that one, also while the policy's own has failed, and are none of its
+        canaries. The two may share contents, or differ in onDelete alone.
+        """
+        uid, spec, name = policy["metadata"]["uid"], policy["spec"], state["metadata"]["name"]
+        wishes = ((group, _wish(state, group)) for group in GROUPS)
+        mine = {content_of_wish(group, wish) for group, wish in wishes if wish and wish["source"]["uid"] == uid}
+        others = self.proven.get((uid, cell_of(state)), set()) - {Whole(contents_of(uid, spec), spec["onDelete"])}
+        known = [one.contents for one in others if mine <= one.contents]
+        return bool(known) and any(
+            mine >= {one for one in contents if self._wins(view, name, one)}
+            for view in self._lately(now)
+            for contents in known
+        )
+
+    def _wins(self, view: View, node: str, asked: Content) -> bool:
+        won = winner(view, node, asked.group)
+        return won is not None and bool(won["metadata"]["uid"] == asked.uid)
 
     def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
         at, generation = self.failed_at.get(content, (0.0, 0))
@@ -443,18 +497,17 @@ class Oracle:
             same = cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, hold["driver"]}
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
-    def _is_undone(self, written: Written, group: str, policy: Json, content: Content) -> bool:
-        """Whether a node goes back, which needs a verdict, and no reservation."""
+    def _is_undone(self, written: Written, policy: Json, content: Content) -> bool:
+        """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won."""
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
-        before = _wish(written.before, group)
         had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
         had |= self.settled_at.get((content.uid, written.name), -LATE_SECONDS) > written.sent_at - LATE_SECONDS
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"])
-        if asked or before is None or before["source"]["uid"] != content.uid or not had or (current and not failed):
+        if asked or not had or (current and not failed):
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
@@ -472,7 +525,10 @@ class Oracle:
         )
 
     def _check_canaries(self, written: Written, policy: Json) -> None:
-        """No more nodes of a cell than canaries have a revision before those have soaked."""
+        """No more nodes of a cell than canaries have a revision before those have soaked.
+
+        A node whose status somebody took away is in no cell until its agent has told it anew.
+        """
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
         if not self._knows_of(written, policy) or self._is_proven(uid, policy, cell):
@@ -513,7 +569,12 @@ class Oracle:
                 continue
             if not any(source == uid for source, _ in unproven(state)):
                 resolved.add(node)
-            elif not self._may_be_silent(node, written.at, deadline) and self._has_won(node, uid, wanted, written.at):
+            elif not (
+                self._may_be_silent(node, written.at, deadline)
+                or not self._has_won(node, uid, wanted, written.at)
+                or self._is_older(state, policy, written.at)
+                or written.at <= self.unplaced.get(node, -KNOWN_SECONDS) + KNOWN_SECONDS
+            ):
                 have.add(node)
         return resolved, have
 
@@ -599,7 +660,8 @@ class Oracle:
         if written.client not in self.operators or written.request is None:
             return
         request, key = written.request, (written.identity, written.name)
-        sent = self.first_sent.get((request.client, request.life, request.path, request.body), request.sent_at)
+        bodies = self.sent_bodies[request.client, request.life, request.path]
+        sent = bodies.get(request.body, request.sent_at)
         latest = self.latest.get(key, sent)
         self.latest[key] = max(sent, latest)
         _check(sent >= latest, f"{written.name} gets what {written.client} sent {latest - sent:.1f} s before it")
@@ -630,15 +692,23 @@ class Oracle:
             self._check_rollout(written, group, new)
 
     def _check_release(self, written: Written, group: str, old: Json | None) -> None:
-        """A wish goes only with Keep, or once the agent has said that its values of before are back."""
+        """A wish goes only with Keep, or once the agent has said that its values of before are back.
+
+        Keep may be what the policy says by now, although no push has told the node so yet.
+        """
         if old is None or written.before is None:
             return
         if old["mode"] == "Restore" and old["release"] != "Keep":
             confirmed = (written.before["metadata"]["uid"], group) in self.restored
             _check(confirmed, f"promise 7: {written.name} drops {group} before its restore is confirmed")
         else:
-            _check(old["release"] == "Keep", f"promise 7: {written.name} drops {group}, which was to be restored")
+            keeps = old["release"] == "Keep" or self._is_kept(old["source"]["uid"], written.at)
+            _check(keeps, f"promise 7: {written.name} drops {group}, which was to be restored")
             self.kept.add((written.name, group))
+
+    def _is_kept(self, uid: str, now: float) -> bool:
+        policies = (policy for view in self._lately(now) for policy in view.policies.values())
+        return any(one["metadata"]["uid"] == uid and one["spec"]["onDelete"] == "Keep" for one in policies)
 
     def _check_restore(self, written: Written, group: str, new: Json) -> None:
         """Only a wish that ended is restored: its policy did not want it, at some moment that could be known."""

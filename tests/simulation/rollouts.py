@@ -11,6 +11,8 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import Any, Final, NamedTuple
 
+import msgspec
+
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, POLICY_UID_LABEL
 from tests.simulation.kernels import GROUPS
@@ -31,6 +33,17 @@ class Content(NamedTuple):
     text: str
 
 
+class Whole(NamedTuple):
+    """A whole revision: what it asks of the kernel, and its onDelete."""
+
+    contents: frozenset[Content]
+    on_delete: str
+
+
+Cell = tuple[str, str]
+"""Dialect and hardware class."""
+
+
 def content_of_wish(group: str, wish: Mapping[str, Any]) -> Content:
     """Return what a wish asks of the kernel."""
     return Content(wish["source"]["uid"], group, _text(wish, wish["settings"]))
@@ -43,7 +56,7 @@ def contents_of(uid: str, asked: Mapping[str, Any]) -> frozenset[Content]:
 
 def _text(document: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     shared = [document.get(name) or None for name in SHARED]
-    return json.dumps([settings, *shared], sort_keys=True)
+    return msgspec.json.encode([settings, *shared], order="sorted").decode()
 
 
 def owner_of(revision: Json) -> str:
@@ -51,7 +64,7 @@ def owner_of(revision: Json) -> str:
     return str(find(revision, ("metadata", "labels", POLICY_UID_LABEL)) or "")
 
 
-def verdicts(revision: Json | None) -> Mapping[tuple[str, str], Json]:
+def verdicts(revision: Json | None) -> Mapping[Cell, Json]:
     """Return what became of a ControllerRevision, by cell."""
     found = [
         json.loads(text)
@@ -93,7 +106,7 @@ def is_settled(state: Json, group: str, wish: Json) -> bool:
     return result.get("state") in UNCHANGED or result.get("soakedRevision") == wish_revision(wish)
 
 
-def cell_of(state: Json | None) -> tuple[str, str]:
+def cell_of(state: Json | None) -> Cell:
     """Return the cell that a node's agent has told; empty words when it has not."""
     status = (state or {}).get("status") or {}
     return status.get("dialect") or "", status.get("hardwareClass") or ""

@@ -126,6 +126,7 @@ class Stored:
     owners: dict[tuple[str, str], frozenset[Path]]
     times: dict[tuple[str, str], str]
     raw: bytes = b""
+    known: Leaves = field(default_factory=dict)
 
     @property
     def version(self) -> str:
@@ -136,6 +137,13 @@ class Stored:
     def labels(self) -> frozenset[str]:
         """The names of its labels."""
         return frozenset(self.body["metadata"].get("labels") or {})
+
+    @property
+    def fields(self) -> Leaves:
+        """What has an owner."""
+        if not self.known:
+            self.known = leaves(self.body)
+        return self.known
 
     def encoded(self) -> bytes:
         """Return the object as answers and watches show it."""
@@ -350,7 +358,7 @@ class SimServer:
                 raise Refusal(409, "Precondition failed: the object does not exist")
             return self._store_new(request, collection, name, body, manager)
         _check_preconditions(stored.body, metadata)
-        wanted = {path: value for path, value in leaves(body) if _is_of_part(collection, manager[1], path)}
+        wanted = {path: value for path, value in leaves(body).items() if _is_of_part(collection, manager[1], path)}
         after, owners = _applied(stored, wanted, manager)
         return self._store(request, collection, name, stored, after, owners, manager)
 
@@ -380,7 +388,7 @@ class SimServer:
     def _store_new(self, request: Request, collection: str, name: str, body: Json, manager: tuple[str, str]) -> bytes:
         if collection in WITH_STATUS:  # a status is ignored where an object is made
             body = {key: value for key, value in body.items() if key != "status"}
-        owned = frozenset(path for path, _ in leaves(body) if path not in IDENTITY)
+        owned = frozenset(leaves(body).keys() - IDENTITY)
         return self._store(request, collection, name, None, body, {manager: owned}, manager)
 
     def _store(
@@ -497,7 +505,7 @@ def _applied(
 ) -> tuple[Json, dict[tuple[str, str], frozenset[Path]]]:
     """Return the object and its owners after a server-side apply with force."""
     others = {who: owned for who, owned in stored.owners.items() if who != manager}
-    body, known = stored.body, dict(leaves(stored.body))
+    body, known = stored.body, stored.fields
     for path in stored.owners.get(manager, frozenset()) - wanted.keys():
         if not any(path in owned for owned in others.values()):
             body = drop_leaf(body, path)
@@ -511,7 +519,7 @@ def _applied(
 
 def _taken_over(stored: Stored, after: Json, manager: tuple[str, str]) -> dict[tuple[str, str], frozenset[Path]]:
     """Return the owners after an update: who changed a field owns it, alone."""
-    before, now = dict(leaves(stored.body)), dict(leaves(after))
+    before, now = stored.fields, leaves(after)
     changed = {path for path in before.keys() | now.keys() if before.get(path) != now.get(path)}
     owners = {who: owned - changed for who, owned in stored.owners.items()}
     mine = owners.get(manager, frozenset()) | (changed & now.keys())

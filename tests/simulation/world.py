@@ -99,7 +99,7 @@ class World:
         self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
         self.network.on_read = self.coverage.read
         self.oracle = Oracle(
-            self.server, frozenset(OPERATORS), on_step=self.coverage.step, first_sent=self.network.first_sent
+            self.server, frozenset(OPERATORS), on_step=self.coverage.step, sent_bodies=self.network.sent
         )
         self.server.observers += [self.oracle.wrote, self.coverage.wrote, self._wrote]
         self.counts: Counter[str] = Counter()

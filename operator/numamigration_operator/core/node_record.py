@@ -69,6 +69,7 @@ class NodeRecord:
             not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
         silent_since: monotonic seconds of the agent's last report; without one, of when that was seen first.
+        shared: another manager owns groups of the spec too: an apply that leaves them out leaves them there.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
         try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
         cell: where it belongs; None while its agent has not told.
@@ -109,6 +110,7 @@ class NodeRecord:
         "resisted",
         "resolution",
         "selected",
+        "shared",
         "shown",
         "silent_since",
         "skew",
@@ -153,6 +155,7 @@ class NodeRecord:
         self.spec = self.base
         self.shown: str | None = None
         self.resisted: str | None = None
+        self.shared = False
         self.leader_epoch: int | None = None
         self.owners: tuple[str, ...] = ()
         self.report: Report | None = None
@@ -286,6 +289,7 @@ class NodeRecord:
         self.shown = revision if state.spec.revision == revision else None
         self.resisted = state.spec.revision if self.shown is None else None
         self.skew = self.skew if self.shown is None else ""
+        self.shared = bool(self.spec.groups) and (self.shared or (self.resisted is not None and not self.skew))
         self.reported = self.reported and unchanged(self.reported, self.spec)
         self.leader_epoch = state.spec.leader_epoch
         if self.shown is None and self.resisted == revision_of(before):

@@ -124,7 +124,7 @@ class Settling:
         if record.cannot_be_created:
             wanted = Spec()
             revision = revision_of(wanted)
-        resisted = record.resisted == revision and not record.try_again
+        resisted = (record.shared or record.resisted == revision) and not record.try_again
         record.open_write(wanted, revision)
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
         if record.state_uid is not None and record.uid in record.owners and resisted:
