@@ -103,7 +103,7 @@ class Settling:
     def _part(self, record: NodeRecord, rollout: PolicyRollout, *, class_held: bool) -> Part:
         name, facts, watched = record.name, rollout.facts, NOT_WATCHED
         counted = name in rollout.book.unproven
-        if facts.rollout.guardrails and (
+        if (facts.rollout.guardrails or record.base.observe is not None) and (
             counted
             or facts.uid
             in unproven_sources(record.spec, record.open_spec, record.reported, record.said, class_held=class_held)
