@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 from numamigration_api.vocabulary import FleetSwitch, GroupMode, NodeBucket, PolicyMode, Reason, SettingsGroup
 from numamigration_operator.core.classify import ARRIVED, Progress, Verdict, Wanted, classify, overridden, plan_outcome
 from numamigration_operator.core.fleet_switch import under_switch, withheld
-from numamigration_operator.core.node_facts import NodeFacts, Part, unproven_sources
+from numamigration_operator.core.node_facts import NodeFacts, Part
 from numamigration_operator.core.node_record import Pools
 from numamigration_operator.core.progress import Case, has_all, is_unproven, observed, place_of, progress_of, turn_of
 from numamigration_operator.core.render import Turn, paused_offload, render
@@ -151,7 +151,7 @@ class Outlooks:
             node.switch,
             node.verify_epoch,
             node.class_held,
-            unproven_sources(node.spec, node.open_spec, node.reported, node.said, class_held=node.class_held),
+            node.unproven,
         )
         wanted = self._wanted.get(given)
         if wanted is None:
@@ -184,7 +184,7 @@ def _kept_off(resolution: Resolution, spec: Spec) -> frozenset[SettingsGroup]:
 
 def counts_of(node: NodeFacts, wanted: Wanted, turns: Mapping[str, Turn]) -> Counts:
     """Return how a node counts that shall have this."""
-    unproven = unproven_sources(node.spec, node.open_spec, node.reported, node.said, class_held=node.class_held)
+    unproven = node.unproven
     cases = {
         part.course.facts.uid: _case(node, part, wanted, turns, unproven)
         for part in node.parts
