@@ -290,6 +290,18 @@ def test_a_hold_that_cannot_be_understood_holds_the_whole_fleet(value: str) -> N
     assert "remove the key" in control.problem
 
 
+def test_a_misspelled_switch_ends_no_hold() -> None:
+    """Promise 15."""
+    world = Stopped()
+    world.keys[FLEET_KEY] = "nonsense"
+    world.show_control()
+
+    world.corrupt("n1")
+
+    assert world.control.switch is FleetSwitch.HOLD
+    assert set(world.verify_epochs().values()) == {1}
+
+
 # The circuit breaker
 
 BROKEN = ("Failed", "KernelError")
