@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
-from tests.simulation.network import Place
+from tests.simulation.network import Place, Sent
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
@@ -89,7 +89,7 @@ class Oracle:
     server: SimServer
     operators: frozenset[str]
     on_step: Callable[[str], None]
-    sent_bodies: Mapping[Place, dict[bytes, float]]
+    sent_bodies: Mapping[Place, dict[bytes, Sent]]
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
     proven: dict[tuple[str, Cell], set[Whole]] = field(default_factory=lambda: defaultdict(set))
@@ -260,14 +260,15 @@ class Oracle:
 
         A body is as old as when it was sent first. One that waited behind others of its place, which were lost or
         refused, may have been decided as early as those were, and they may be what it brings back: so it counts from
-        the first of them on, and is not judged itself.
+        the first of them on, and is not judged itself. So it counts too where the one before was stored, and only its
+        answer was late or lost: the body behind it may be half a minute old when it is sent.
         """
         request = written.request
         assert request is not None
         place = request.client, request.life, request.path
         at, body = self.told.get(place, (self.leading_since[written.identity], b""))
         bodies = self.sent_bodies[place]
-        fresh = {one: since for one, since in bodies.items() if one != body}
+        fresh = {one: sent.waits for one, sent in bodies.items() if one != body}
         if alone and fresh.keys() == {request.body}:
             waited = written.sent_at - max(at, self.leading_since[written.identity])
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
@@ -661,7 +662,7 @@ class Oracle:
             return
         request, key = written.request, (written.identity, written.name)
         bodies = self.sent_bodies[request.client, request.life, request.path]
-        sent = bodies.get(request.body, request.sent_at)
+        sent = bodies[request.body].at if request.body in bodies else request.sent_at
         latest = self.latest.get(key, sent)
         self.latest[key] = max(sent, latest)
         _check(sent >= latest, f"{written.name} gets what {written.client} sent {latest - sent:.1f} s before it")
