@@ -703,13 +703,14 @@ class Oracle:
             confirmed = (written.before["metadata"]["uid"], group) in self.restored
             _check(confirmed, f"promise 7: {written.name} drops {group} before its restore is confirmed")
         else:
-            keeps = old["release"] == "Keep" or self._is_kept(old["source"]["uid"], written.at)
+            keeps = old["release"] == "Keep" or self._ends_with(old["source"]["uid"], "Keep", written.at)
             _check(keeps, f"promise 7: {written.name} drops {group}, which was to be restored")
             self.kept.add((written.name, group))
 
-    def _is_kept(self, uid: str, now: float) -> bool:
+    def _ends_with(self, uid: str, release: str, now: float) -> bool:
+        """Whether a policy has said lately that its wishes end so."""
         policies = (policy for view in self._lately(now) for policy in view.policies.values())
-        return any(one["metadata"]["uid"] == uid and one["spec"]["onDelete"] == "Keep" for one in policies)
+        return any(one["metadata"]["uid"] == uid and one["spec"]["onDelete"] == release for one in policies)
 
     def _check_restore(self, written: Written, group: str, new: Json) -> None:
         """Only a wish that ended is restored: its policy did not want it, at some moment that could be known."""
@@ -729,7 +730,15 @@ class Oracle:
         uid, name = new["source"]["uid"], new["source"]["policy"]
         if new["release"] == "Restore":
             _check(uid in self.armed, f"promise 7: {written.name} is pushed before the finalizer of {name}")
-        if same_wish(self.last_wish.get((written.name, group)), new):
+        last = self.last_wish.get((written.name, group))
+        if same_wish(last, new):
+            return
+        # How a wish ends moves nothing, and goes out under any switch.
+        if (
+            last is not None
+            and same_wish(last | {"release": new["release"]}, new)
+            and self._ends_with(uid, new["release"], written.at)
+        ):
             return
         away = self.turned_at is not None and self._knows(written, self.turned_at)
         _check(not away, f"promise 17: {written.name} gets {group} of {name} since the fleet switch says otherwise")
