@@ -171,11 +171,20 @@ class Oracle:
                     yield View(view.since, view.policies, nodes, switch)
 
     def _wrote_lease(self, written: Written) -> None:
+        """Its epoch never falls.
+
+        Who leads creates it again with its own epoch if it is gone. Somebody may have led in between, if that lease was
+        deleted too between two renewals: then what that one has written fences whoever led before.
+        """
+        again = written.before is None and written.identity in self.renewed
         self._check_holder(written)
-        text = find(written.after, ("metadata", "annotations", EPOCH_ANNOTATION))
+        before, text = (
+            find(one, ("metadata", "annotations", EPOCH_ANNOTATION)) for one in (written.before, written.after)
+        )
         if written.client in self.operators and text is not None:
-            _check(int(text) >= self.lease_epoch, f"fence: the lease's epoch falls from {self.lease_epoch} to {text}")
-            self.lease_epoch = int(text)
+            floor = int(before or 0) if before or again else self.lease_epoch
+            _check(int(text) >= floor, f"fence: the lease's epoch falls from {floor} to {text}")
+            self.lease_epoch = max(self.lease_epoch, int(text))
 
     def _check_holder(self, written: Written) -> None:
         """Nobody takes a lease that another one may still hold."""
