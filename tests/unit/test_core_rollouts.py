@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from numamigration_api.vocabulary import FleetSwitch, Reason
+from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Reason
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
@@ -541,6 +541,23 @@ def test_a_failed_canary_halts_the_rollout() -> None:
     assert world.stand["phase"] == "Halted"
     assert canary in world.stand["message"]
     assert world.condition("p", "Stalled")["reason"] == "RolloutHalted"
+
+
+@pytest.mark.parametrize(("number", "joined"), [(4, None), (2, 4)], ids=["only onDelete differs", "settings differ"])
+def test_after_a_halt_a_new_node_gets_nothing_of_what_failed(number: int, joined: int | None) -> None:
+    """Promise 8: not either as an older revision, which went well, and asks the same of its groups."""
+    world = Rollout(nodes=4)
+    world.begin(onDelete="Restore", rollout=rollout(onFailure="Halt"), meta={"finalizers": [RESTORE_FINALIZER]})
+    world.finish()
+    world.edit_policy("p", onDelete="Keep", settings=channels(number))
+    world.finish()
+    world.soak(failed=tuple(world.states))
+    assert world.stand["phase"] == "Halted"
+
+    world.add_node("new")
+    world.finish()
+
+    assert world.offload("new") == joined
 
 
 def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -> None:
