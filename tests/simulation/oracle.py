@@ -80,6 +80,7 @@ class Oracle:
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
+        erased: contents of which a person deleted the word that they failed, before a status said so too.
         reserved_by: which leader reserved a node last, by policy uid and node.
         deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
@@ -101,6 +102,7 @@ class Oracle:
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
+    erased: set[Content] = field(default_factory=set)
     reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -302,6 +304,7 @@ class Oracle:
         if written.client in self.operators:
             self._check_holds(written)
         if written.after is None:
+            self._note_erased(written)
             return
         uid = owner_of(written.after)
         contents = contents_of(uid, written.after["data"])
@@ -313,8 +316,19 @@ class Oracle:
             if one["verdict"] == "Failed" and one != old.get(cell):
                 self.ever_failed.add(uid)
                 self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
+                self.erased -= contents
             if one["verdict"] == "Proven" and old.get(cell, {}).get("verdict") != "Proven":
                 self._check_proven(written, uid, cell, contents)
+
+    def _note_erased(self, written: Written) -> None:
+        """Where a person deletes the record, only the policy's phase tells a verdict to the next leader."""
+        before = written.before or {}
+        uid = owner_of(before)
+        told = any(
+            phase(one) in FAILED_PHASES for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid
+        )
+        if written.client not in self.operators and not told:
+            self.erased |= contents_of(uid, before["data"])
 
     def _wrote_control(self, written: Written) -> None:
         data = (written.after or {}).get("data") or {}
@@ -444,7 +458,8 @@ class Oracle:
         if policy is None or policy["metadata"]["uid"] != content.uid:
             return
         older = self._is_older(written.after or {}, policy, written.at)
-        if not older:
+        halts = policy["spec"]["rollout"]["onFailure"] == "Halt"
+        if not older or halts:
             self._check_verdict(written, content, policy)
         self._check_class(written, group)
         if self._is_undone(written, policy, content):
@@ -476,6 +491,12 @@ class Oracle:
         return won is not None and bool(won["metadata"]["uid"] == asked.uid)
 
     def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
+        """Nothing is pushed that has failed; after a halt not either as an older revision that asks the same.
+
+        Where a rollout goes back, an older revision that shares all of it is still where nodes go to.
+        """
+        if content in self.erased and phase(policy) not in FAILED_PHASES:
+            return
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
         asked = contents_of(content.uid, policy["spec"])
