@@ -257,11 +257,11 @@ def _outcome(case: Case, verdict: Verdict) -> Stage:
         return Stage.FAILED
     if case.unproven or verdict.bucket is NodeBucket.PENDING:
         return Stage.SETTLING
-    if verdict.bucket is NodeBucket.READY:
-        return Stage.PROVEN
     changed = any(
         case.node.has_soaked(group, wish)
         for group, wish in case.spec.groups
         if group in case.won and not is_safe_wish(group, wish)
     )
-    return Stage.PROVEN if changed else Stage.PASSED
+    if changed:
+        return Stage.PROVEN
+    return Stage.SAFE if verdict.bucket is NodeBucket.READY else Stage.PASSED
