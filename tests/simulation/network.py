@@ -11,8 +11,9 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from random import Random
-from typing import Final
+from typing import Final, NamedTuple
 
 from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Process
@@ -33,6 +34,18 @@ STREAM_FAULTS: Final = ("cut", "duplicate", "slow")
 
 Place = tuple[str, int, str]
 """A life of a client, and a path."""
+
+
+class Sent(NamedTuple):
+    """When a body was sent to a place first, and since when it may have waited for that.
+
+    A place has one request at a time: what was decided while one is open, or is to be repeated, goes after it.
+    """
+
+    at: float
+    waits: float
+
+
 OnAnswer = Callable[[Response | None], None]
 Classify = Callable[[Request], Iterable[str]]
 """Names the steps of the protocol that a request may be."""
@@ -117,7 +130,7 @@ class Network:
 
     Attributes:
         on_read: told of every request that reads, once it has arrived.
-        sent: the bodies that a life of a client has sent to a path, and when it did so first, in that order.
+        sent: the bodies that a life of a client has sent to a path, in that order.
     """
 
     def __init__(
@@ -126,7 +139,8 @@ class Network:
         self.clock = server.host.clock
         self.seen = on_fault
         self.on_read: Callable[[Request], None] = _unheard
-        self.sent: dict[Place, dict[bytes, float]] = defaultdict(dict)
+        self.sent: dict[Place, dict[bytes, Sent]] = defaultdict(dict)
+        self._last: dict[Place, tuple[float, float]] = {}  # sent at, and until when the next one waits for its answer
         self._classify = classify
         self._aimed: dict[str, str] = {}
         self._awaited: dict[str, Callable[[Request], None]] = {}
@@ -183,7 +197,7 @@ class Network:
     ) -> None:
         """Send a request of a process; None is told when no answer came in time."""
         if request.writes:
-            self.sent[request.client, request.life, request.path].setdefault(request.body, self.clock.now)
+            on_answer = self._note(request, on_answer)
         weather = self.weather_of(request.client)
         exchange = _Exchange(self, process, on_answer)
         if weather.until > self.clock.now:
@@ -196,6 +210,20 @@ class Network:
             return
         late = self._rng.uniform(*LATE_SECONDS) if fault == "late" else 0.0
         self.clock.after(self.latency() + late, lambda: self._arrive(exchange, request, fault))
+
+    def _note(self, request: Request, on_answer: OnAnswer) -> OnAnswer:
+        """Note when a write was sent, and for how long others of its place wait; return what hears its answer."""
+        place, now = (request.client, request.life, request.path), self.clock.now
+        before, until = self._last.get(place, (now, now))
+        self.sent[place].setdefault(request.body, Sent(now, before if now <= until else now))
+        self._last[place] = now, inf
+
+        def heard(answer: Response | None) -> None:
+            if answer is not None and answer.status < 300:
+                self._last[place] = now, self.clock.now + LATENCY_SECONDS[1]
+            on_answer(answer)
+
+        return heard
 
     def _arrive(self, exchange: _Exchange, request: Request, fault: str) -> None:
         if fault in EFFECTLESS and (fault != "409" or request.writes):

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
 from tests.simulation.kernels import GROUPS, KernelWrite, phrase
-from tests.simulation.network import Place
+from tests.simulation.network import Place, Sent
 from tests.simulation.objects import Json, find
 from tests.simulation.operators import FLEET, LEASE
 from tests.simulation.rollouts import (
@@ -80,6 +80,7 @@ class Oracle:
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
+        erased: contents of which a person deleted the word that they failed, before a status said so too.
         reserved_by: which leader reserved a node last, by policy uid and node.
         deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
@@ -89,7 +90,7 @@ class Oracle:
     server: SimServer
     operators: frozenset[str]
     on_step: Callable[[str], None]
-    sent_bodies: Mapping[Place, dict[bytes, float]]
+    sent_bodies: Mapping[Place, dict[bytes, Sent]]
     clocks_wrong: bool = False
     stored_contents: set[Content] = field(default_factory=set)
     proven: dict[tuple[str, Cell], set[Whole]] = field(default_factory=lambda: defaultdict(set))
@@ -101,6 +102,7 @@ class Oracle:
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
+    erased: set[Content] = field(default_factory=set)
     reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -171,11 +173,20 @@ class Oracle:
                     yield View(view.since, view.policies, nodes, switch)
 
     def _wrote_lease(self, written: Written) -> None:
+        """Its epoch never falls.
+
+        Who leads creates it again with its own epoch if it is gone. Somebody may have led in between, if that lease was
+        deleted too between two renewals: then what that one has written fences whoever led before.
+        """
+        again = written.before is None and written.identity in self.renewed
         self._check_holder(written)
-        text = find(written.after, ("metadata", "annotations", EPOCH_ANNOTATION))
+        before, text = (
+            find(one, ("metadata", "annotations", EPOCH_ANNOTATION)) for one in (written.before, written.after)
+        )
         if written.client in self.operators and text is not None:
-            _check(int(text) >= self.lease_epoch, f"fence: the lease's epoch falls from {self.lease_epoch} to {text}")
-            self.lease_epoch = int(text)
+            floor = int(before or 0) if before or again else self.lease_epoch
+            _check(int(text) >= floor, f"fence: the lease's epoch falls from {floor} to {text}")
+            self.lease_epoch = max(self.lease_epoch, int(text))
 
     def _check_holder(self, written: Written) -> None:
         """Nobody takes a lease that another one may still hold."""
@@ -260,14 +271,15 @@ class Oracle:
 
         A body is as old as when it was sent first. One that waited behind others of its place, which were lost or
         refused, may have been decided as early as those were, and they may be what it brings back: so it counts from
-        the first of them on, and is not judged itself.
+        the first of them on, and is not judged itself. So it counts too where the one before was stored, and only its
+        answer was late or lost: the body behind it may be half a minute old when it is sent.
         """
         request = written.request
         assert request is not None
         place = request.client, request.life, request.path
         at, body = self.told.get(place, (self.leading_since[written.identity], b""))
         bodies = self.sent_bodies[place]
-        fresh = {one: since for one, since in bodies.items() if one != body}
+        fresh = {one: sent.waits for one, sent in bodies.items() if one != body}
         if alone and fresh.keys() == {request.body}:
             waited = written.sent_at - max(at, self.leading_since[written.identity])
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
@@ -292,6 +304,7 @@ class Oracle:
         if written.client in self.operators:
             self._check_holds(written)
         if written.after is None:
+            self._note_erased(written)
             return
         uid = owner_of(written.after)
         contents = contents_of(uid, written.after["data"])
@@ -303,8 +316,19 @@ class Oracle:
             if one["verdict"] == "Failed" and one != old.get(cell):
                 self.ever_failed.add(uid)
                 self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
+                self.erased -= contents
             if one["verdict"] == "Proven" and old.get(cell, {}).get("verdict") != "Proven":
                 self._check_proven(written, uid, cell, contents)
+
+    def _note_erased(self, written: Written) -> None:
+        """Where a person deletes the record, only the policy's phase tells a verdict to the next leader."""
+        before = written.before or {}
+        uid = owner_of(before)
+        told = any(
+            phase(one) in FAILED_PHASES for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid
+        )
+        if written.client not in self.operators and not told:
+            self.erased |= contents_of(uid, before["data"])
 
     def _wrote_control(self, written: Written) -> None:
         data = (written.after or {}).get("data") or {}
@@ -453,7 +477,8 @@ class Oracle:
         if policy is None or policy["metadata"]["uid"] != content.uid:
             return
         older = self._is_older(written.after or {}, policy, written.at)
-        if not older:
+        halts = policy["spec"]["rollout"]["onFailure"] == "Halt"
+        if not older or halts:
             self._check_verdict(written, content, policy)
         self._check_class(written, group)
         if self._is_undone(written, policy, content):
@@ -485,6 +510,12 @@ class Oracle:
         return won is not None and bool(won["metadata"]["uid"] == asked.uid)
 
     def _check_verdict(self, written: Written, content: Content, policy: Json) -> None:
+        """Nothing is pushed that has failed; after a halt not either as an older revision that asks the same.
+
+        Where a rollout goes back, an older revision that shares all of it is still where nodes go to.
+        """
+        if content in self.erased and phase(policy) not in FAILED_PHASES:
+            return
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
         asked = contents_of(content.uid, policy["spec"])
@@ -683,7 +714,7 @@ class Oracle:
             return
         request, key = written.request, (written.identity, written.name)
         bodies = self.sent_bodies[request.client, request.life, request.path]
-        sent = bodies.get(request.body, request.sent_at)
+        sent = bodies[request.body].at if request.body in bodies else request.sent_at
         latest = self.latest.get(key, sent)
         self.latest[key] = max(sent, latest)
         _check(sent >= latest, f"{written.name} gets what {written.client} sent {latest - sent:.1f} s before it")
@@ -724,13 +755,14 @@ class Oracle:
             confirmed = (written.before["metadata"]["uid"], group) in self.restored
             _check(confirmed, f"promise 7: {written.name} drops {group} before its restore is confirmed")
         else:
-            keeps = old["release"] == "Keep" or self._is_kept(old["source"]["uid"], written.at)
+            keeps = old["release"] == "Keep" or self._ends_with(old["source"]["uid"], "Keep", written.at)
             _check(keeps, f"promise 7: {written.name} drops {group}, which was to be restored")
             self.kept.add((written.name, group))
 
-    def _is_kept(self, uid: str, now: float) -> bool:
+    def _ends_with(self, uid: str, release: str, now: float) -> bool:
+        """Whether a policy has said lately that its wishes end so."""
         policies = (policy for view in self._lately(now) for policy in view.policies.values())
-        return any(one["metadata"]["uid"] == uid and one["spec"]["onDelete"] == "Keep" for one in policies)
+        return any(one["metadata"]["uid"] == uid and one["spec"]["onDelete"] == release for one in policies)
 
     def _check_restore(self, written: Written, group: str, new: Json) -> None:
         """Only a wish that ended is restored: its policy did not want it, at some moment that could be known."""
@@ -750,7 +782,15 @@ class Oracle:
         uid, name = new["source"]["uid"], new["source"]["policy"]
         if new["release"] == "Restore":
             _check(uid in self.armed, f"promise 7: {written.name} is pushed before the finalizer of {name}")
-        if same_wish(self.last_wish.get((written.name, group)), new):
+        last = self.last_wish.get((written.name, group))
+        if same_wish(last, new):
+            return
+        # How a wish ends moves nothing, and goes out under any switch.
+        if (
+            last is not None
+            and same_wish(last | {"release": new["release"]}, new)
+            and self._ends_with(uid, new["release"], written.at)
+        ):
             return
         away = self.turned_at is not None and self._knows(written, self.turned_at)
         _check(not away, f"promise 17: {written.name} gets {group} of {name} since the fleet switch says otherwise")

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from numamigration_api.vocabulary import FleetSwitch, SettingsGroup
+from numamigration_api.vocabulary import FleetSwitch, Release, SettingsGroup
 from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet_switch import Control, read_control, under_switch, withheld
 from numamigration_operator.core.objects import ConfigMapObject
@@ -100,6 +100,23 @@ def test_an_edit_that_turns_something_on_waits(switch: FleetSwitch) -> None:
 
 def test_hold_leaves_what_is_set_as_it_is() -> None:
     assert under_switch(FleetSwitch.HOLD, SETTLED, SETTLED, ()) == SETTLED
+
+
+@pytest.mark.parametrize("switch", [FleetSwitch.HOLD, FleetSwitch.OFF])
+def test_an_edit_of_on_delete_alone_reaches_every_group(switch: FleetSwitch) -> None:
+    """Promise 7: under a switch, too, a policy that is deleted leaves all of its groups by what it said last."""
+    held = under_switch(switch, SETTLED, SETTLED, ())
+    keeping = under_switch(switch, held, wished(BOTH, now=held, onDelete="Keep"), ())
+
+    assert shown(keeping) == shown(held)
+    assert {wish.release for _, wish in keeping.groups} == {Release.KEEP}
+    assert under_switch(switch, keeping, wished(now=keeping), ()) == Spec()
+
+
+def test_an_edit_of_on_delete_does_not_end_a_restore_under_hold() -> None:
+    restoring = under_switch(FleetSwitch.RESTORE, SETTLED, SETTLED, ())
+
+    assert under_switch(FleetSwitch.HOLD, restoring, wished(BOTH, now=restoring, onDelete="Keep"), ()) == restoring
 
 
 def test_hold_lets_offload_be_turned_off() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from numamigration_api.machinery.canonical import wish_revision
-from numamigration_api.vocabulary import FleetSwitch, Reason
+from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Reason
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
@@ -168,6 +168,24 @@ def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
     world.pass_time()
 
     assert world.having(4) == [first, second]
+
+
+def test_nodes_where_nothing_had_to_soak_are_no_canaries() -> None:
+    """Promise 8: another policy has won there what is tried, and to turn offload off takes no soak."""
+    world = Rollout(nodes=8, zones=2)
+    near = {"matchLabels": {ZONE: "z1"}}
+    balancing = {"balancing": {"mode": "Tiering"}}
+    world.add_policy(policy("q", priority=900, nodeSelector=near, settings=balancing, rollout=rollout()))
+    world.finish()
+    world.begin(settings={"offload": {"engine": "Off"}, "balancing": {"mode": "Off"}}, rollout=rollout(nodes=2))
+    world.answer()
+
+    world.answer()
+
+    groups = [world.groups(name) for name in world.states]
+    assert all("offload" in one for one in groups)
+    assert [one.get("balancing", {}).get("settings") for one in groups].count({"mode": "Off"}) == 2
+    assert "provenRevision" not in world.stand
 
 
 def test_a_canary_wave_larger_than_the_fleet_is_the_fleet() -> None:
@@ -441,6 +459,25 @@ def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> Non
     assert world.offload("new") == 2
 
 
+def test_a_node_joins_what_is_proven_also_where_that_turns_offload_off_first() -> None:
+    """Promise 8: what turns off is there before the push, and the name was reserved for what is proven."""
+    world = Rollout(nodes=4)
+    off = {"offload": {"engine": "Off"}}
+    world.begin(settings=off | {"balancing": {"mode": "Tiering"}})
+    world.finish()
+    world.edit_policy("p", settings=off | {"balancing": {"mode": "Off"}})
+    world.pass_time()
+
+    for number in range(3):
+        world.add_node(f"new{number}")
+    world.pass_time()
+
+    modes = [world.groups(f"new{number}")["balancing"]["settings"]["mode"] for number in range(3)]
+    assert modes == ["Tiering"] * 3
+    world.finish()
+    assert world.groups("new0")["balancing"]["settings"]["mode"] == "Off"
+
+
 def test_a_new_kind_of_node_is_its_own_canary() -> None:
     world = Rollout(nodes=4)
     world.begin()
@@ -543,6 +580,23 @@ def test_a_failed_canary_halts_the_rollout() -> None:
     assert world.stand["phase"] == "Halted"
     assert canary in world.stand["message"]
     assert world.condition("p", "Stalled")["reason"] == "RolloutHalted"
+
+
+@pytest.mark.parametrize(("number", "joined"), [(4, None), (2, 4)], ids=["only onDelete differs", "settings differ"])
+def test_after_a_halt_a_new_node_gets_nothing_of_what_failed(number: int, joined: int | None) -> None:
+    """Promise 8: not either as an older revision, which went well, and asks the same of its groups."""
+    world = Rollout(nodes=4)
+    world.begin(onDelete="Restore", rollout=rollout(onFailure="Halt"), meta={"finalizers": [RESTORE_FINALIZER]})
+    world.finish()
+    world.edit_policy("p", onDelete="Keep", settings=channels(number))
+    world.finish()
+    world.soak(failed=tuple(world.states))
+    assert world.stand["phase"] == "Halted"
+
+    world.add_node("new")
+    world.finish()
+
+    assert world.offload("new") == joined
 
 
 def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -> None:

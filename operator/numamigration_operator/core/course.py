@@ -14,7 +14,7 @@ from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import CellVerdict, OnFailure, PolicyMode, SettingsGroup
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.revisions import Cell, CellRecord, Revision, wishes_of
-from numamigration_operator.core.wishes import Wish
+from numamigration_operator.core.wishes import Wish, moves_same
 
 
 class Goal(NamedTuple):
@@ -127,7 +127,7 @@ class Course:
 
     def _goal(self, cell: Cell, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
         if self.has_failed:
-            return self._goal_after_failure(cell, has_content=has_content)
+            return self._goal_after_failure(cell, won, has_content=has_content)
         back = None if has_content or self.is_proven(cell) else self.way_back(cell)
         if back is not None and back.is_complete(cell):
             wishes = wishes_of(back.content, self.facts.source)
@@ -135,13 +135,17 @@ class Course:
                 return Goal(wishes, back.id)
         return Goal(self.facts.wishes, self.facts.revision)
 
-    def _goal_after_failure(self, cell: Cell, *, has_content: bool) -> Goal:
-        if has_content and self.facts.rollout.on_failure is OnFailure.HALT:
+    def _goal_after_failure(self, cell: Cell, won: tuple[SettingsGroup, ...], *, has_content: bool) -> Goal:
+        halts = self.facts.rollout.on_failure is OnFailure.HALT
+        if has_content and halts:
             return KEEP
         back = self.way_back(cell)
-        if back is not None:
-            return Goal(wishes_of(back.content, self.facts.source), back.id, soak=not has_content, undoing=has_content)
-        return Goal({}, undoing=True) if has_content else KEEP
+        if back is None:
+            return Goal({}, undoing=True) if has_content else KEEP
+        wishes = wishes_of(back.content, self.facts.source)
+        if halts and all(moves_same(wishes.get(group), self.facts.wishes.get(group)) for group in won):
+            return KEEP  # halted is what failed, whichever revision asks for it
+        return Goal(wishes, back.id, soak=not has_content, undoing=has_content)
 
 
 def went_well(revision: Revision) -> bool:

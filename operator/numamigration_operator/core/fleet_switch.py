@@ -5,6 +5,8 @@
   switch and mistyped must not see the fleet go on.
 * ``hold`` lets through what only restores, releases, pauses or turns offload off; ``off`` turns offload off besides,
   where this project set it; ``restore`` puts back what was there before, whatever ``onDelete`` says.
+* How a wish will end moves nothing, and is no switch's matter: an edit of ``onDelete`` reaches all groups of a node, or
+  a policy that is deleted would restore some of them and leave others.
 * No switch touches a group that a node does not have: on a node that is not ours nothing happens.
 * Back at ``run``, policies are pushed as if they had just been written.
 """
@@ -91,7 +93,11 @@ def withheld(wished: Spec, wanted: Spec) -> frozenset[SettingsGroup]:
 
 
 def _hold(group: SettingsGroup, now: Wish | None, wished: Wish | None, _restored: bool) -> Wish | None:
-    return wished if means_same(now, wished) or is_safe_wish(group, wished) else now
+    if means_same(now, wished) or is_safe_wish(group, wished):
+        return wished
+    if now is None or wished is None or now.source.uid != wished.source.uid or now.mode is GroupMode.RESTORE:
+        return now
+    return msgspec.structs.replace(now, release=wished.release)
 
 
 def _off(group: SettingsGroup, now: Wish | None, wished: Wish | None, restored: bool) -> Wish | None:
