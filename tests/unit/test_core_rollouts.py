@@ -724,6 +724,25 @@ def test_a_node_that_refuses_takes_no_room_and_proves_nothing() -> None:
     assert "Proven" not in json.dumps(world.revisions)
 
 
+def test_an_edit_of_on_delete_makes_no_node_unproven_that_has_no_such_files() -> None:
+    """Promise 8: else those nodes would count already, and a later edit would push them all at once."""
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(soak=0, unproven=1))
+    for _ in world.states:
+        for name in world.states:
+            world.report(name, {"offload": "Unsupported"})
+        world.pass_time()
+
+    world.edit_policy("p", onDelete="Restore")
+    world.pass_time()
+
+    assert {world.groups(name)["offload"]["release"] for name in world.states} == {"Restore"}
+    assert world.status("p")["overlays"]["unproven"] == 0
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    assert len(world.having(2)) == 1
+
+
 # Leaders
 
 
