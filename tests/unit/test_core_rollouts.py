@@ -342,6 +342,36 @@ def test_after_an_edit_to_a_smaller_budget_no_more_is_pushed_of_what_was_reserve
     assert len(world.having(4)) == 2
 
 
+def test_after_an_edit_to_a_smaller_budget_no_more_are_pushed_anew_than_it_allows() -> None:
+    """Promise 8: nodes that count already take no new room, and yet not all of them are pushed at once."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=4, unproven=4))
+    world.answer()
+
+    world.edit_policy("p", settings=channels(2), rollout=rollout(nodes=4, unproven=1))
+    world.pass_time()
+
+    assert (len(world.having(2)), len(world.having(4))) == (1, 3)
+    world.finish()
+    assert len(world.having(2)) == 8
+
+
+def test_after_an_edit_to_a_smaller_budget_no_more_names_of_nodes_that_count_are_kept_than_it_allows() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=4, unproven=4))
+    world.answer()
+    world.edit_policy("p", settings=channels(2))
+    while len(world.status("p")["rollout"].get("reserved") or ()) < 4:
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=4, unproven=1))
+    world.pass_time()
+
+    assert len(world.having(2)) == 1
+
+
 def test_after_an_edit_to_a_larger_budget_what_was_reserved_before_is_pushed() -> None:
     world = Rollout(nodes=8)
     world.add_policy(policy("p", rollout=rollout(nodes=8, unproven=8)))

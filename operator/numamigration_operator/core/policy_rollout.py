@@ -49,7 +49,17 @@ from numamigration_operator.core.revisions import (
     name_of,
     revision_write,
 )
-from numamigration_operator.core.rollout import Book, Failure, Turn, budget, judge, next_nodes, proven_cells, waves_of
+from numamigration_operator.core.rollout import (
+    Book,
+    Failure,
+    Turn,
+    anew,
+    budget,
+    judge,
+    next_nodes,
+    proven_cells,
+    waves_of,
+)
 
 NAMES_BYTES_MAX: Final = 128 * 44  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
@@ -396,13 +406,17 @@ class PolicyRollout:
 
     def _kept(self, names: tuple[str, ...], carried: tuple[str, ...], stand: Stand) -> Iterator[str]:
         """Yield the names that stay: pushes on their way, and those to come as far as a smaller budget has room."""
-        counted = {*self.book.unproven, *carried, *filter(stand.is_open, names)}
-        room = 0 if self._is_blind(carried) else budget(self.facts.rollout, stand.matched) - len(counted)
+        pushing = frozenset(filter(stand.is_open, names))
+        counted = pushing.union(self.book.unproven, carried)
+        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        again = anew(self.book, room, counted, pushing)
+        room = 0 if self._is_blind(carried) else room
         for name in names:
-            if stand.is_open(name):
+            counts = name in counted
+            if name in pushing:
                 yield name
-            elif stand.is_waiting(name) and name not in self._pushed and (name in counted or room > 0):
-                room -= name not in counted
+            elif stand.is_waiting(name) and name not in self._pushed and (again if counts else room) > 0:
+                again, room = again - counts, room - (not counts)
                 yield name
 
     def _untold_failure(self, matched: int) -> Failure | None:
