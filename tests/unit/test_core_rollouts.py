@@ -469,6 +469,24 @@ def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> Non
     assert world.offload("new") == 2
 
 
+def test_whoever_was_reserved_to_join_what_is_proven_is_no_canary_of_something_newer() -> None:
+    """Promise 8: what waits for nobody of it comes at once, and then the node does not join any more."""
+    world = Rollout(nodes=4)
+    world.begin(settings={"offload": {"engine": "Off"}, "demotion": {"enabled": True}})
+    world.finish()
+    world.turn(FleetSwitch.RESTORE)
+    world.answer()
+
+    world.turn(FleetSwitch.RUN)
+    world.edit_policy("p", settings=channels(2) | {"demotion": {"enabled": True}})
+    world.pass_time()
+
+    pushed = [name for name in world.states if world.groups(name)["offload"]["settings"].get("channels") == 2]
+    assert len(pushed) == 1
+    world.finish()
+    assert (len(world.having(2)), world.stand["phase"]) == (4, "Complete")
+
+
 def test_a_new_kind_of_node_is_its_own_canary() -> None:
     world = Rollout(nodes=4)
     world.begin()

@@ -166,12 +166,14 @@ class Part(NamedTuple):
     Attributes:
         course: what it asks for.
         admitted: its rollout lets the node be pushed now.
+        joins: that is for what its cell has proven before, and not for the policy's own revision.
         counted: the node is in its budget so far.
         watched: what its guardrails say, as long as something of it has not soaked there.
     """
 
     course: Course
     admitted: bool = False
+    joins: bool = False
     counted: bool = False
     watched: Watched = NOT_WATCHED
 

@@ -40,7 +40,8 @@ def turn_of(node: NodeFacts, part: Part) -> Turn:
     if goal.wishes is None or stop.holds(goal, won):
         return Turn(goal, stopped=stop.reason is not None)
     free = goal.undoing and part.counted
-    return Turn(goal, free or (part.admitted and (node.ready is True or not watches_readiness(facts))))
+    admitted = part.admitted and part.joins is (goal.revision != facts.revision)
+    return Turn(goal, free or (admitted and (node.ready is True or not watches_readiness(facts))))
 
 
 def _has_content(spec: Spec, uid: str) -> bool:

@@ -175,6 +175,10 @@ class Book:
         """Return whether a node is to be pushed."""
         return any(name in book.waiting or name in book.joining for book in self.cells.values())
 
+    def joins(self, name: str) -> bool:
+        """Return whether a node is to be pushed what its cell has proven before."""
+        return any(name in book.joining for book in self.cells.values())
+
     @property
     def waiting(self) -> int:
         """Nodes that are to be pushed."""
