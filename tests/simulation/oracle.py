@@ -440,11 +440,11 @@ class Oracle:
             old, new = _wish(before, group), _wish(after, group)
             if new is None or is_safe(group, new):
                 continue
-            if old is None or is_safe(group, old) or content_of_wish(group, old) != content_of_wish(group, new):
+            same = old is not None and (old is new or (not is_safe(group, old) and _asks_the_same(group, old, new)))
+            if not same:
                 self.asked[written.name, group] = after["metadata"]["generation"]
-            if not is_settled(after, group, new) or (
-                told < self.asked.get((written.name, group), 0) and not has_soaked(after, group, new)
-            ):
+            settled = is_settled if told >= self.asked.get((written.name, group), 0) else has_soaked
+            if not settled(after, group, new):
                 yield new["source"]["uid"]
 
     def _count(self, uid: str) -> int:
@@ -916,6 +916,10 @@ class Oracle:
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:
     found = find(dict(state), ("spec", "groups", group)) if state is not None else None
     return found if isinstance(found, dict) else None
+
+
+def _asks_the_same(group: str, old: Json, new: Json) -> bool:
+    return content_of_wish(group, old) == content_of_wish(group, new)
 
 
 def _has_failed(state: Json) -> bool:

@@ -108,8 +108,8 @@ def is_settled(state: Json, group: str, wish: Json) -> bool:
 
 def has_soaked(state: Json, group: str, wish: Json) -> bool:
     """Whether the agent says that a wish has soaked."""
-    result = find(state, ("status", "groups", group)) or {}
-    return bool(result.get("soakedRevision") == wish_revision(wish))
+    told = find(state, ("status", "groups", group, "soakedRevision"))
+    return told is not None and bool(told == wish_revision(wish))
 
 
 def cell_of(state: Json | None) -> Cell:
