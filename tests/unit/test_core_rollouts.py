@@ -791,6 +791,24 @@ def test_an_edit_of_on_delete_makes_no_node_unproven_that_has_no_such_files() ->
     assert len(world.having(2)) == 1
 
 
+def test_a_node_where_others_win_all_that_needs_canaries_proves_nothing() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=4)
+    world.add_node("n00", app="busy")
+    demotion = {"demotion": {"enabled": True}}
+    world.add_policy(policy("q", priority=900, settings=demotion, nodeSelector={"matchLabels": {"app": "busy"}}))
+    world.pass_time()
+    world.answer(soaked=True)
+
+    world.begin(settings={"offload": {"engine": "Off"}} | demotion)
+    world.answer()
+    world.answer()
+
+    demoted = [name for name in world.states if "demotion" in world.groups(name)]
+    assert len(demoted) == 2  # one of them by q
+    assert "Proven" not in json.dumps([one for name, one in world.revisions.items() if name.startswith("p-")])
+
+
 # Leaders
 
 

@@ -253,11 +253,20 @@ def _is_kept_away(case: Case) -> bool:
     return not policy.armed or cut or unready or case.turn.stopped
 
 
+def _has_only_safe_part(case: Case) -> bool:
+    """Return whether others win there all that needs canaries of what the policy asks for."""
+    wishes = case.course.facts.wishes
+    risky = [group for group, wish in wishes.items() if not is_safe_wish(group, wish)]
+    return bool(risky) and not any(group in case.won for group in risky)
+
+
 def _outcome(case: Case, verdict: Verdict) -> Stage:
     if verdict.bucket is NodeBucket.FAILED:
         return Stage.FAILED
     if case.unproven or verdict.bucket is NodeBucket.PENDING:
         return Stage.SETTLING
+    if _has_only_safe_part(case):
+        return Stage.OUT  # it stands for no node that has the rest
     if verdict.bucket is NodeBucket.READY:
         return Stage.PROVEN
     changed = any(
