@@ -50,6 +50,13 @@ UNTOUCHED = {"Refused", "Unsupported"}
 LOOKS_AT_REST_MAX = 60
 
 
+def spec_of(write: Write) -> dict[str, Any]:
+    """The spec of a node state that a write brings, applied or in place of what stands there."""
+    document = json.loads(write.body)
+    found: dict[str, Any] = document[1]["value"] if isinstance(document, list) else document["spec"]
+    return found
+
+
 class Budgeted(World):
     """A world that counts after each write, whoever's and however late, which nodes the policies expose."""
 
@@ -109,7 +116,7 @@ class Budgeted(World):
         name, document = write.key.name, json.loads(write.body)
         match write.key.kind:
             case WriteKind.STATE_SPEC:
-                spec = document[1]["value"] if isinstance(document, list) else document["spec"]
+                spec = spec_of(write)
                 stored = self.states.get(name, {"spec": {}})["spec"].get("leaderEpoch", 0)
                 return name not in self.nodes or spec["leaderEpoch"] < stored
             case WriteKind.POLICY_STATUS:
@@ -218,8 +225,8 @@ class FleetHistory(RuleBasedStateMachine):
         found = self.world.decide()
         for write in found.writes:
             if write.key.kind is WriteKind.STATE_SPEC:
-                self.check_new_wishes(json.loads(write.body))
-                self.check_fleet_switch(json.loads(write.body))
+                self.check_new_wishes(write.key.name, spec_of(write))
+                self.check_fleet_switch(write.key.name, spec_of(write))
         self.on_their_way += found.writes
         if found.relist:
             self.world.relist()
@@ -236,24 +243,24 @@ class FleetHistory(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.late) - 1))
         self.world.arrive(self.late.pop(place), deposed=True)
 
-    def check_new_wishes(self, document: dict[str, Any]) -> None:
+    def check_new_wishes(self, name: str, spec: dict[str, Any]) -> None:
         """Promise 7: a wish that will be restored comes from a policy whose finalizer is seen."""
-        stored = self.world.states.get(document["metadata"]["name"], {"spec": {}})
+        stored = self.world.states.get(name, {"spec": {}})
         before = stored["spec"].get("groups", {}).values()
         known = {(wish["source"]["uid"], wish["release"]) for wish in before}
         metas = {one["metadata"]["uid"]: one["metadata"] for one in self.world.policies.values()}
-        for wish in document["spec"].get("groups", {}).values():
+        for wish in spec.get("groups", {}).values():
             new = (wish["source"]["uid"], wish["release"]) not in known
             armed = metas.get(wish["source"]["uid"], {}).get("finalizers")
             assert not new or wish["release"] == "Keep" or armed, (wish, metas, stored)
 
-    def check_fleet_switch(self, document: dict[str, Any]) -> None:
+    def check_fleet_switch(self, name: str, spec: dict[str, Any]) -> None:
         """Promise 17: while the switch is not at run, no write turns anything on or on further."""
         if self.world.control.switch is FleetSwitch.RUN:
             return
-        stored = self.world.states.get(document["metadata"]["name"], {"spec": {}})
+        stored = self.world.states.get(name, {"spec": {}})
         before = stored["spec"].get("groups", {})
-        for group, wish in document["spec"].get("groups", {}).items():
+        for group, wish in spec.get("groups", {}).items():
             held = wish["mode"] != "Apply" or wish["settings"] == {"engine": "Off"}
             assert held or wish["settings"] == before.get(group, {}).get("settings")
 
