@@ -37,6 +37,7 @@ class Counting:
         window: of the revision that was last decided on.
         soaks: of the wishes that were last decided on.
         due_at: when counters are to be read, at the latest (monotonic seconds).
+        ours_until: until when pages of a trial moved (monotonic seconds): no soak begins with an earlier reading.
     """
 
     def __init__(self, window_seconds: float) -> None:
@@ -45,7 +46,7 @@ class Counting:
         self.since: str | None = None
         self.window: Window | None = None
         self.soaks = Soaks()
-        self.due_at = self._numa_nodes_at = 0.0
+        self.due_at = self._numa_nodes_at = self.ours_until = 0.0
         self._early = _early(window_seconds)
 
     def resume(self, statistics: Statistics, since: str | None, window: Window | None) -> None:
@@ -86,6 +87,19 @@ class Counting:
             before = self.window.before if self.window and self.soaks.first else None
             self.window = begin_window(spec.revision, self.statistics, before)
         self._hasten_soaks(spec, now)
+
+    def leave_out(self) -> None:
+        """Let the numbers of soaks and window begin anew: pages of a trial are moving, or were until now."""
+        self.soaks = self.soaks.read_anew()
+        if self.window is not None and self.window.after is None:
+            self.window = replace(self.window, first=None)
+
+    def trial_over(self, now: float) -> None:
+        """Leave out what the pages of a trial have brought until now."""
+        self.leave_out()
+        self.ours_until = now
+        if self.soaks.running:
+            self.hasten(now)
 
     def soaked(self, spec: Spec, in_force: str | None, now: float) -> bool:
         """Advance soaks and window by the last reading.

@@ -69,7 +69,7 @@ from numamigration_agent.situation import Veto
 from numamigration_agent.soaks import Soaks
 from numamigration_agent.status import build_status
 from numamigration_agent.trials import Trials
-from numamigration_agent.verify import WINDOW_SECONDS_MAX
+from numamigration_agent.verify import TRIAL_SECONDS_MAX, WINDOW_SECONDS_MAX
 from numamigration_agent.view import View, group_results, is_settled
 from numamigration_agent.watch import Finding
 from numamigration_agent.watchdog import Watchdog
@@ -220,7 +220,7 @@ class Agent:
             case KernelFacts():
                 self._take_facts(answer, now, wall)
             case Counted(look):
-                self._count(look, now, wall)
+                self._count(look, running.since, now, wall)
             case Saved(problem):
                 self._take_saved(running, problem, now)
             case Present() | Absent() | Denied():
@@ -275,12 +275,13 @@ class Agent:
             self._watchdog.moved(moved)
             return
         self._unlooked = True
+        self._counting.trial_over(now)
         verdict = self._trials.moved(moved, running, now, wall)
         if verdict is not None:
             passed = verdict.result is VerificationResult.PASSED
             self._changes.running.tried(None if passed else Failure(verdict.reason, verdict.message))
 
-    def _count(self, look: Look, now: float, wall: datetime) -> None:
+    def _count(self, look: Look, begun: float, now: float, wall: datetime) -> None:
         watch = self._watchdog.watch
         watch.counted(look.counts, now, wall)
         is_planned = self._planning.plan is not None
@@ -289,8 +290,17 @@ class Agent:
         self._counting.counted(look, now, wall, watch.count_seconds if watch.wants_signs else NEVER)
         settled_at = self._planning.settled_at
         in_force = settled_at.revision if settled_at else None
-        if is_planned and self._counting.soaked(self._planning.spec, in_force, now):
+        if self._trial_pages_move(now):
+            self._counting.leave_out()
+        elif begun < self._counting.ours_until:
+            self._counting.hasten(now)
+        elif is_planned and self._counting.soaked(self._planning.spec, in_force, now):
             self._reports.hasten(now)
+
+    def _trial_pages_move(self, now: float) -> bool:
+        """Whether pages of a trial are under way, whose failures are no news about the change of another group."""
+        running = self._lanes[Lane.PAGES]
+        return running is not None and self._trials.under_way and now < running.since + TRIAL_SECONDS_MAX
 
     def _see_in_force(self, now: float) -> None:
         """Have it noted which wishes are in force; between two looks an engine may lose its trust."""

@@ -60,6 +60,10 @@ class Soaks:
         """Return those that are not of these groups."""
         return Soaks(running={name: soak for name, soak in self.running.items() if name not in names})
 
+    def read_anew(self) -> Soaks:
+        """Return the same ones, whose numbers begin with the next reading; their time goes on."""
+        return Soaks(self.done, {name: soak._replace(first=None) for name, soak in self.running.items()})
+
     @property
     def first(self) -> Sample | None:
         """The sample with which the oldest one under way begins."""

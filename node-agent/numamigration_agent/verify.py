@@ -47,6 +47,7 @@ CAUSABLE: Final = (MEMPOLICY_MBIND, SYSCALL_OR_CPUSET)
 """Migration reasons that a system call of ours causes; the less used one first."""
 
 PAIRS_MAX: Final = 6  # all pairs of four NUMA nodes; the window takes some 60 ms of CPU for each
+TRIAL_SECONDS_MAX: Final = 60.0  # so long numbers wait for pages that the kernel keeps
 WINDOW_SECONDS_MAX: Final = 2.0
 MOVING_SECONDS_MAX: Final = 1.5  # no batch begins later, so that one that has not ended at the window's end is stuck
 TRY_AGAIN_SECONDS: Final = 300.0  # after a trial for which there was no channel or memory, or whose engine hung

@@ -8,6 +8,8 @@
   so far. Where no soak tells it, it begins with the first sample after the revision was found in force, and is told
   once it is as long as the soak that was asked for, at least one statistics window. What is not in force any more
   meanwhile begins anew.
+* Pages that the agent moves for a trial are in no ``after``: it begins once they are back. For a minute at most: what
+  the kernel keeps for longer makes nobody wait.
 * A guardrail that becomes crossed is told once for each revision, however far it moves on.
 * Both are as JSON has them, so that they outlive the agent in the status.
 * A counter that was not there at both ends is absent. Pressure is what the kernel says at the end.

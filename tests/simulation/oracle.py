@@ -397,6 +397,25 @@ class Oracle:
             and node in ours
             and (pushed or now > since + KNOWN_SECONDS)
             and not self._may_be_silent(node, now, deadline)
+        } | {
+            node
+            for node in ours & self._held_unproven(policy, now, lately)
+            if not self._may_be_silent(node, now, deadline)
+        }
+
+    def _held_unproven(self, policy: Json, now: float, lately: list[View]) -> set[str]:
+        """Return the nodes where the hold of a class, and no pause, keeps off what has not soaked: it comes back."""
+        uid = policy["metadata"]["uid"]
+        mine = (one for view in lately for one in view.policies.values() if one["metadata"]["uid"] == uid)
+        known = {key for key, (at, _) in self.held_at.items() if now > at + KNOWN_SECONDS}
+        if not known or any(one["spec"]["mode"] != "Apply" for one in mine):
+            return set()
+        data = (self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}
+        cells = {(one["dialect"], one["hardwareClass"]) for one in (json.loads(data[key]) for key in known)}
+        return {
+            node
+            for node, state in self.server.all(STATES).items()
+            if cell_of(state) in cells and (uid, "offload") in unproven(_resumed(state))
         }
 
     def _may_be_silent(self, node: str, now: float, deadline: float) -> bool:
@@ -535,12 +554,15 @@ class Oracle:
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
     def _is_undone(self, written: Written, policy: Json, content: Content) -> bool:
-        """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won."""
+        """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won.
+
+        What the hold of a class had paused before it soaked has counted all the time, and goes back once the hold ends.
+        """
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
-        had = any(uid == content.uid for uid, _ in unproven(written.before or {}))
+        had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
         had |= self.settled_at.get((content.uid, written.name), -LATE_SECONDS) > written.sent_at - LATE_SECONDS
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"])
@@ -920,6 +942,15 @@ def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:
 
 def _asks_the_same(group: str, old: Json, new: Json) -> bool:
     return content_of_wish(group, old) == content_of_wish(group, new)
+
+
+def _resumed(state: Json) -> Json:
+    """Return a node state whose offload is not held."""
+    wish = _wish(state, "offload")
+    if wish is None or wish["mode"] != "Hold":
+        return state
+    spec = state["spec"]
+    return state | {"spec": spec | {"groups": spec["groups"] | {"offload": wish | {"mode": "Apply"}}}}
 
 
 def _has_failed(state: Json) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 
 from numamigration_agent.jobs import ReadCounters
 from numamigration_api.machinery.canonical import wish_revision
@@ -21,6 +22,7 @@ SOAK: Final = 120
 PLAIN: Final = {"offload": wish(OFFLOAD)}
 DEMOTION: Final = {"demotion": wish({"enabled": True}, source={"policy": "tiering", "uid": "uid-2", "generation": 1})}
 MEMORY: Final = {"metric": "memoryPressure", "max": "20", "minFolios": 512}
+FOLIOS: Final = {"metric": "foliosFailedShare", "max": "0.05", "minFolios": 16}
 CPU: Final = {"metric": "cpuPressure", "max": "30", "minFolios": 512}
 
 
@@ -416,3 +418,23 @@ def test_nobody_who_asks_for_no_guardrail_has_counters_read_more_often(tmp_path:
     rig.pass_time(60)
 
     assert len(rig.began(ReadCounters, begun)) <= 60 / 10 + 2
+
+
+@pytest.mark.parametrize("trouble", [{"hangs": True}, {"error_share": 1.0}])
+def test_pages_of_a_trial_cross_no_guardrail_of_another_group(tmp_path: Path, trouble: dict[str, Any]) -> None:
+    """Nor do they keep its soak from its end: what an engine does in a trial says nothing about demotion."""
+    engines = (structs.replace(HostConfig().engines[0], **trouble), *HostConfig().engines[1:])
+    rig = LiveRig(tmp_path / "state", HostConfig(engines=engines))
+    rig.settle()
+    rig.wish(DEMOTION, observe={"soakSeconds": SOAK, "guardrails": [FOLIOS]})
+    rig.pass_time(30)
+
+    tried = {"offload": wish(OFFLOAD, verification="FirstUse")}
+    rig.wish(DEMOTION | tried, observe={"soakSeconds": SOAK, "guardrails": [FOLIOS]})
+    rig.pass_time(60)
+    assert "after" not in rig.status["window"]
+    rig.pass_time(SOAK - 90 + 1)
+
+    assert is_soaked(rig, "demotion")
+    assert rig.status["statistics"]["foliosFailed"] > 16
+    assert rig.status["window"]["after"]["foliosFailed"] == 0

@@ -51,10 +51,10 @@ LOOKS_AT_REST_MAX = 60
 
 
 def spec_of(write: Write) -> dict[str, Any]:
-    """The spec of a node state that a write brings, applied or in place of what stands there."""
+    """Return the spec that a write of a node state brings, applied or put in place of what is there."""
     document = json.loads(write.body)
-    found: dict[str, Any] = document[1]["value"] if isinstance(document, list) else document["spec"]
-    return found
+    spec: dict[str, Any] = document[1]["value"] if isinstance(document, list) else document["spec"]
+    return spec
 
 
 class Budgeted(World):
@@ -243,9 +243,9 @@ class FleetHistory(RuleBasedStateMachine):
         place = data.draw(st.integers(0, len(self.late) - 1))
         self.world.arrive(self.late.pop(place), deposed=True)
 
-    def check_new_wishes(self, name: str, spec: dict[str, Any]) -> None:
+    def check_new_wishes(self, node: str, spec: dict[str, Any]) -> None:
         """Promise 7: a wish that will be restored comes from a policy whose finalizer is seen."""
-        stored = self.world.states.get(name, {"spec": {}})
+        stored = self.world.states.get(node, {"spec": {}})
         before = stored["spec"].get("groups", {}).values()
         known = {(wish["source"]["uid"], wish["release"]) for wish in before}
         metas = {one["metadata"]["uid"]: one["metadata"] for one in self.world.policies.values()}
@@ -254,11 +254,11 @@ class FleetHistory(RuleBasedStateMachine):
             armed = metas.get(wish["source"]["uid"], {}).get("finalizers")
             assert not new or wish["release"] == "Keep" or armed, (wish, metas, stored)
 
-    def check_fleet_switch(self, name: str, spec: dict[str, Any]) -> None:
+    def check_fleet_switch(self, node: str, spec: dict[str, Any]) -> None:
         """Promise 17: while the switch is not at run, no write turns anything on or on further."""
         if self.world.control.switch is FleetSwitch.RUN:
             return
-        stored = self.world.states.get(name, {"spec": {}})
+        stored = self.world.states.get(node, {"spec": {}})
         before = stored["spec"].get("groups", {})
         for group, wish in spec.get("groups", {}).items():
             held = wish["mode"] != "Apply" or wish["settings"] == {"engine": "Off"}

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import FleetSwitch, Reason
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
@@ -16,6 +17,7 @@ from tests.unit.builders import OFFLOAD, World, keys, policy
 SOAK = 60
 ZONE = "topology.kubernetes.io/zone"
 FAILED = ("Failed", "PermissionDenied")
+FEW_FAIL = {"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}
 
 
 def rollout(nodes: int = 1, soak: int = SOAK, unproven: int | str = "100%", **more: Any) -> dict[str, Any]:
@@ -992,8 +994,7 @@ def test_back_at_run_settings_are_rolled_out_anew() -> None:
 
 def test_a_crossed_guardrail_fails_the_canary() -> None:
     world = Rollout(nodes=4)
-    guardrails = [{"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}]
-    world.begin(rollout=rollout(guardrails=guardrails, onFailure="Halt"))
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL], onFailure="Halt"))
     (canary,) = world.having(4)
     numbers = {"seconds": "30", "foliosMigrated": 900, "foliosFailed": 100}
 
@@ -1013,6 +1014,84 @@ def test_agents_are_told_what_to_watch_with_the_push() -> None:
 
     (canary,) = world.having(4)
     assert world.states[canary]["spec"]["observe"] == {"soakSeconds": SOAK, "guardrails": guardrails}
+
+
+def test_an_edit_of_guardrails_reaches_nodes_that_soak_and_no_others() -> None:
+    """Agents keep marks away by the limits that they know: by old ones no soak might ever end."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL]))
+    world.soak()
+    (proven,) = [name for name in world.having(4) if "soakedRevision" in str(world.states[name]["status"])]
+    (soaking,) = set(world.having(4)) - {proven}
+    before = world.states[proven]["spec"]
+
+    world.edit_policy("p", rollout=rollout(soak=2 * SOAK))
+    world.pass_time()
+
+    assert world.states[soaking]["spec"]["observe"] == {"soakSeconds": 2 * SOAK, "guardrails": []}
+    assert world.states[proven]["spec"] == before
+
+
+def test_a_push_of_one_policy_shortens_no_soak_of_another() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL]))
+    world.answer()
+
+    world.add_policy(policy("q", settings={"demotion": {"enabled": True}}, rollout=rollout(soak=1)))
+    world.pass_time()
+
+    assert set(world.groups("n00")) == {"offload", "demotion"}
+    assert world.states["n00"]["spec"]["observe"] == {"soakSeconds": SOAK, "guardrails": [FEW_FAIL]}
+
+
+def test_what_is_watched_is_not_written_anew_because_one_of_two_policies_has_soaked() -> None:
+    """Promise 12."""
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL]))
+    world.add_policy(policy("q", settings={"demotion": {"enabled": True}}, rollout=rollout(soak=1)))
+    world.pass_time()
+    before = world.states["n00"]["spec"]
+
+    soaked = wish_revision(before["groups"]["offload"])
+    world.report("n00", soaked=False)
+    world.states["n00"]["status"]["groups"]["offload"]["soakedRevision"] = soaked
+    world.show_state("n00")
+    world.pass_time()
+
+    assert world.stand["phase"] == "Complete"
+    assert world.states["n00"]["spec"] == before
+
+
+def test_a_policy_that_soaks_where_a_guardrail_of_another_is_crossed_fails_with_it() -> None:
+    """The agent keeps all marks away meanwhile, so its soak would never end."""
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL]))
+    world.add_policy(policy("q", settings={"demotion": {"enabled": True}}, rollout=rollout(onFailure="Halt")))
+    world.pass_time()
+    numbers = {"seconds": "30", "foliosMigrated": 900, "foliosFailed": 100}
+
+    world.report("n00", soaked=False, window={"revision": world.states["n00"]["spec"]["revision"], "after": numbers})
+    world.pass_time()
+    world.pass_time()
+
+    assert world.status("q")["rollout"]["phase"] == "Halted"
+
+
+def test_a_node_is_not_judged_by_a_guardrail_that_was_dropped() -> None:
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(guardrails=[FEW_FAIL], onFailure="Halt"))
+    numbers = {"seconds": "30", "foliosMigrated": 900, "foliosFailed": 100}
+    world.report("n00", soaked=False, window={"revision": world.states["n00"]["spec"]["revision"], "after": numbers})
+    world.pass_time()
+    world.pass_time()
+    failed = world.stand["phase"]
+
+    world.edit_policy("p", rollout=rollout(onFailure="Halt"))
+    world.pass_time()
+    world.soak()
+
+    assert (failed, world.stand["phase"]) == ("Halted", "Complete")
 
 
 # History

@@ -168,6 +168,26 @@ def test_what_has_not_soaked_counts_in_the_budget_while_its_class_is_held() -> N
     assert world.status("p")["overlays"]["unproven"] == 1
 
 
+def test_what_was_paused_before_its_class_was_held_counts_in_the_budget_once_the_pause_ends() -> None:
+    """Promise 8: with the end of the hold it is in force again, also where no engine has verified anew meanwhile."""
+    world = Stopped()
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}}, rollout={"onFailure": "Halt"})
+    world.step(10)
+    (canary,) = [name for name in world.states if world.groups(name)["offload"]["settings"]["channels"] == 2]
+    world.edit_policy("p", mode="Paused")
+    world.step(10)
+    sick = min(world.states.keys() - {canary})
+    world.epochs[sick] = 0
+    world.report(sick, {"offload": ("Failed", "CorruptionDetected")}, **world.verification(sick))
+    world.step(10)
+
+    world.edit_policy("p", mode="Apply")
+    world.step(10)
+
+    assert modes(world)[canary] == "Hold"
+    assert world.status("p")["overlays"]["unproven"] == 2  # the corrupt one has lost its mark
+
+
 def test_what_is_no_offload_goes_on_in_a_held_class() -> None:
     world = Stopped()
     world.corrupt("n1")
@@ -268,6 +288,18 @@ def test_a_hold_that_cannot_be_understood_holds_the_whole_fleet(value: str) -> N
 
     assert control.switch is FleetSwitch.HOLD
     assert "remove the key" in control.problem
+
+
+def test_a_misspelled_switch_ends_no_hold() -> None:
+    """Promise 15."""
+    world = Stopped()
+    world.keys[FLEET_KEY] = "nonsense"
+    world.show_control()
+
+    world.corrupt("n1")
+
+    assert world.control.switch is FleetSwitch.HOLD
+    assert set(world.verify_epochs().values()) == {1}
 
 
 # The circuit breaker

@@ -40,10 +40,14 @@ class Control(NamedTuple):
 
 
 def read_control(config_map: ConfigMapObject | None) -> Control:
-    """Return what the control ConfigMap says; None is an absent one."""
+    """Return what the control ConfigMap says; None is an absent one. A word that is misspelled ends no hold."""
     if config_map is None:
         return Control()
     holds = tuple(sorted((key, value) for key, value in config_map.data.items() if HOLD_KEY.fullmatch(key)))
+    return _read_switch(config_map, holds)._replace(holds=holds)
+
+
+def _read_switch(config_map: ConfigMapObject, holds: tuple[tuple[str, str], ...]) -> Control:
     for key in sorted({*config_map.data, *config_map.binary_data} - {FLEET_KEY, *dict(holds)}):
         return unreadable(f"{_shown(key)}: not a key of it")
     for key, value in holds:
@@ -53,7 +57,7 @@ def read_control(config_map: ConfigMapObject | None) -> Control:
         return unreadable(f"{FLEET_KEY}: is in binaryData, not in data")
     word = config_map.data.get(FLEET_KEY, "").strip()
     try:
-        return Control(FleetSwitch(word.lower()) if word else FleetSwitch.RUN, holds=holds)
+        return Control(FleetSwitch(word.lower()) if word else FleetSwitch.RUN)
     except ValueError:
         return unreadable(f"{FLEET_KEY}: {_shown(word)} is none of {', '.join(FleetSwitch)}")
 

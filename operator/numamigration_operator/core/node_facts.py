@@ -223,6 +223,16 @@ class NodeFacts(NamedTuple):
     parts: tuple[Part, ...] = ()
 
     @property
+    def kept_off(self) -> bool:
+        """The hold of its class keeps offload off there, whether it pauses it or a person did."""
+        return self.class_held or self.stop.offload_only
+
+    @property
+    def unproven(self) -> frozenset[str]:
+        """The uids of policies of which something has not soaked there."""
+        return unproven_sources(self.spec, self.open_spec, self.reported, self.said, kept_off=self.kept_off)
+
+    @property
     def base(self) -> Spec:
         """What the spec says, or will say once the open write is through."""
         return self.spec if self.open_spec is None else self.open_spec
@@ -245,17 +255,17 @@ class NodeFacts(NamedTuple):
 
 @lru_cache(maxsize=ANSWERS_CACHED)
 def unproven_sources(
-    spec: Spec, open_spec: Spec | None, reported: Spec | None, said: Said | None, *, class_held: bool
+    spec: Spec, open_spec: Spec | None, reported: Spec | None, said: Said | None, *, kept_off: bool
 ) -> frozenset[str]:
     """Return the uids of policies that have something on a node, shown or on its way, that has not soaked.
 
-    What the hold of its class pauses goes on counting: it comes back by itself.
+    What is held where the hold of a class keeps offload off (`kept_off`) goes on counting: it comes back by itself.
     """
     wishes = spec.groups if open_spec is None else (*spec.groups, *open_spec.groups)
     return frozenset(
         wish.source.uid
         for group, wish in wishes
-        if not is_safe_wish(group, _resumed(wish) if class_held else wish)
+        if not is_safe_wish(group, _resumed(wish) if kept_off else wish)
         and not _is_settled(group, wish, reported, said)
     )
 

@@ -13,10 +13,10 @@ from typing import Final, NamedTuple
 from numamigration_api.vocabulary import FleetSwitch, GroupMode, NodeBucket, PolicyMode, Reason, SettingsGroup
 from numamigration_operator.core.classify import ARRIVED, Progress, Verdict, Wanted, classify, overridden, plan_outcome
 from numamigration_operator.core.fleet_switch import under_switch, withheld
-from numamigration_operator.core.node_facts import NodeFacts, Part, unproven_sources
+from numamigration_operator.core.node_facts import NodeFacts, Part
 from numamigration_operator.core.node_record import Pools
-from numamigration_operator.core.progress import Case, has_all, is_unproven, observe_of, place_of, progress_of, turn_of
-from numamigration_operator.core.render import Turn, observed, paused_offload, render
+from numamigration_operator.core.progress import Case, has_all, is_unproven, observed, place_of, progress_of, turn_of
+from numamigration_operator.core.render import Turn, paused_offload, render
 from numamigration_operator.core.resolve import NOTHING_WISHED, PolicyFacts, Resolution
 from numamigration_operator.core.rollout import Place
 from numamigration_operator.core.tally import Contribution
@@ -42,6 +42,7 @@ class Given(NamedTuple):
         switch: where the fleet switch stands.
         verify_epoch: with which the node shall verify.
         class_held: nothing is turned on there.
+        unproven: uids of policies of which something has not soaked there.
     """
 
     resolution: Resolution
@@ -51,6 +52,7 @@ class Given(NamedTuple):
     switch: FleetSwitch
     verify_epoch: int
     class_held: bool
+    unproven: frozenset[str]
 
 
 class Outline(NamedTuple):
@@ -149,6 +151,7 @@ class Outlooks:
             node.switch,
             node.verify_epoch,
             node.class_held,
+            node.unproven,
         )
         wanted = self._wanted.get(given)
         if wanted is None:
@@ -163,9 +166,8 @@ class Outlooks:
         turns = dict(zip(resolution.won, given.turns, strict=True))
         wished = render(resolution, base, restored, lambda policy: turns[policy.uid])
         switched = under_switch(switch, base, wished, restored)
-        winners = {policy.uid: policy for policy in resolution.winners.values()}
-        admitted = [winners[uid] for uid, turn in turns.items() if turn.admitted and turn.goal.soak]
-        watched = observed(base, switched, observe_of(admitted))
+        policies = (policy for policy in resolution.policies if turns.get(policy.uid, NO_TURN).goal.soak)
+        watched = observed(base, switched, policies, given.unproven)
         held = paused_offload(watched) if given.class_held else watched
         spec = self._pools.spec(held._replace(verify_epoch=given.verify_epoch))
         kept_off = _kept_off(resolution, spec) if given.class_held else frozenset()
@@ -182,7 +184,7 @@ def _kept_off(resolution: Resolution, spec: Spec) -> frozenset[SettingsGroup]:
 
 def counts_of(node: NodeFacts, wanted: Wanted, turns: Mapping[str, Turn]) -> Counts:
     """Return how a node counts that shall have this."""
-    unproven = unproven_sources(node.spec, node.open_spec, node.reported, node.said, class_held=node.class_held)
+    unproven = node.unproven
     cases = {
         part.course.facts.uid: _case(node, part, wanted, turns, unproven)
         for part in node.parts

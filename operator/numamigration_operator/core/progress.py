@@ -88,6 +88,31 @@ def observe_of(policies: Collection[PolicyFacts]) -> Observe | None:
     return Observe(max(rollout.canary.soak_seconds for rollout in rollouts), guardrails)
 
 
+def observed(before: Spec, after: Spec, policies: Iterable[PolicyFacts], unproven: Collection[str]) -> Spec:
+    """Return `after` with what the agent shall watch: what all policies ask of which something has not soaked there.
+
+    It comes with a push, and follows edits of rollouts where there is such a policy: agent and operator judge by the
+    same. Elsewhere it stays as it is, and also where of several policies some have soaked earlier than others.
+
+    Args:
+        before: what the spec says, or will say.
+        after: what it shall say.
+        policies: that select the node, but for those of which it goes back: that does not soak.
+        unproven: uids of those of which something in `before` has not soaked.
+    """
+    there = {wish.source.uid for group, wish in after.groups if not is_safe_wish(group, wish)}
+    pushed = {
+        wish.source.uid
+        for group, wish in after.groups
+        if not is_safe_wish(group, wish) and not moves_same(before.wish(group), wish)
+    }
+    mine = [policy for policy in policies if policy.uid in there]
+    soaking = [policy for policy in mine if policy.uid in pushed or policy.uid in unproven]
+    stays = not pushed and (not soaking or before.observe == observe_of(mine))
+    watched = before.observe if stays else observe_of(soaking)
+    return after._replace(observe=watched if after.groups else None)
+
+
 class Case(NamedTuple):
     """One policy on one node, after it was decided what the node shall have.
 
@@ -188,17 +213,26 @@ def _after_failure(case: Case) -> Reason:
 
 
 def watched_on(record: NodeRecord, policy: PolicyFacts) -> Watched:
-    """Return what a policy's guardrails say of a node that has something of it that has not soaked."""
-    guardrails = policy.rollout.guardrails
-    if not guardrails:
+    """Return what guardrails say of a node that has something of a policy that has not soaked.
+
+    What the agent watches for other policies counts too: the numbers are of the node, and while one is crossed there
+    no soak ends.
+    """
+    guardrails, observe = policy.rollout.guardrails, record.base.observe
+    others = tuple(one for one in observe.guardrails if one not in guardrails and _is_numbers(one)) if observe else ()
+    if not guardrails and not others:
         return NOT_WATCHED
     window = record.report.window if record.report is not None else WindowView()
     told = bool(window.after) and window.revision == record.shown
     before, after = (_numbers(raw) for raw in (window.before, window.after)) if told else (NO_NUMBERS, NO_NUMBERS)
-    readings = [_reading(guardrail, record, before, after) for guardrail in guardrails]
-    crossed = (_crossing(*pair) for pair in zip(guardrails, readings, strict=True) if pair[1].crossed)
-    values = tuple(None if one.value is None else float(one.value) for one in readings)
+    readings = [(one, _reading(one, record, before, after)) for one in (*guardrails, *others)]
+    crossed = (_crossing(*pair) for pair in readings if pair[1].crossed)
+    values = tuple(None if one.value is None else float(one.value) for _, one in readings[: len(guardrails)])
     return Watched(next(crossed, ""), values)
+
+
+def _is_numbers(guardrail: Guardrail) -> bool:
+    return guardrail.metric not in {GuardrailMetric.NODE_NOT_READY, GuardrailMetric.INEFFECTIVE_SHARE}
 
 
 def _reading(guardrail: Guardrail, record: NodeRecord, before: Mapping[str, Any], after: Mapping[str, Any]) -> Reading:

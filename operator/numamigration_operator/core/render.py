@@ -22,7 +22,6 @@ import msgspec
 
 from numamigration_api.vocabulary import Engine, GroupMode, PolicyMode, Release, SettingsGroup
 from numamigration_operator.core.course import KEEP, Goal
-from numamigration_operator.core.objects import Observe
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same
 
@@ -110,15 +109,6 @@ def ended(now: Wish | None, *, done: bool) -> Wish | None:
     if now.mode is GroupMode.RESTORE:
         return None if done else now
     return msgspec.structs.replace(now, mode=GroupMode.RESTORE)
-
-
-def observed(before: Spec, after: Spec, observe: Observe | None) -> Spec:
-    """Return `after` with what the agent shall watch: a new one only together with a wish that moves something."""
-    pushed = any(
-        not is_safe_wish(group, wish) and not moves_same(before.wish(group), wish) for group, wish in after.groups
-    )
-    watched = observe if pushed else before.observe
-    return after._replace(observe=watched if after.groups else None)
 
 
 def paused_offload(spec: Spec) -> Spec:

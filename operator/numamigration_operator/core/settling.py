@@ -70,7 +70,7 @@ class Settling:
     def _facts(self, record: NodeRecord, now: float) -> NodeFacts:
         """Return what is known of a node as decisions need it."""
         report, silent = record.report, silent_for(record, self._deadlines, now)
-        class_held = self._stops.keeps_off(record, is_silent=silent > 0)
+        class_held, stop = self._stops.keeps_off(record, is_silent=silent > 0), self._stops.stop(record)
         return NodeFacts(
             record.selected,
             record.resolution,
@@ -86,27 +86,27 @@ class Settling:
             record.zone,
             record.ready,
             self._stops.control.switch,
-            self._stops.stop(record),
+            stop,
             self._stops.verify_epoch(record),
             class_held,
-            self._parts(record, class_held=class_held),
+            self._parts(record, kept_off=class_held or stop.offload_only),
         )
 
-    def _parts(self, record: NodeRecord, *, class_held: bool) -> tuple[Part, ...]:
+    def _parts(self, record: NodeRecord, *, kept_off: bool) -> tuple[Part, ...]:
         won, held = record.resolution.won if record.selected else {}, sources_of(record.spec)
         if record.open_spec is not None:
             held |= sources_of(record.open_spec)
         uids = won.keys() if held <= won.keys() else (*won, *sorted(held - won.keys()))
         policies = (self._policies.get(uid) for uid in uids)
-        return tuple([self._part(record, one.rollout, class_held=class_held) for one in policies if one is not None])
+        return tuple([self._part(record, one.rollout, kept_off=kept_off) for one in policies if one is not None])
 
-    def _part(self, record: NodeRecord, rollout: PolicyRollout, *, class_held: bool) -> Part:
+    def _part(self, record: NodeRecord, rollout: PolicyRollout, *, kept_off: bool) -> Part:
         name, facts, watched = record.name, rollout.facts, NOT_WATCHED
         counted = name in rollout.book.unproven
-        if facts.rollout.guardrails and (
+        if (facts.rollout.guardrails or record.base.observe is not None) and (
             counted
             or facts.uid
-            in unproven_sources(record.spec, record.open_spec, record.reported, record.said, class_held=class_held)
+            in unproven_sources(record.spec, record.open_spec, record.reported, record.said, kept_off=kept_off)
         ):
             watched = watched_on(record, facts)
         return Part(rollout.course, rollout.admits(name), rollout.joins(name), counted, watched)
