@@ -27,6 +27,8 @@ from tests.simulation.rollouts import (
     cell_of,
     content_of_wish,
     contents_of,
+    has_soaked,
+    is_settled,
     ledger,
     owner_of,
     phase,
@@ -73,7 +75,9 @@ class Oracle:
         stored_contents: what ControllerRevisions have had.
         proven: what went well in a cell, of whole revisions, by uid of the policy and cell.
         since: by policy uid and node, since when something there has not soaked, and whether a push began it.
-        settled_at: the same, until when.
+        asked: by node and group, the generation that brought what it asks for: older words are about something else.
+        settled_at: the same as `since`, until when.
+        beside: with how many that counted a node settled then, itself among them.
         broken_at: since when an agent says that it could not do what its spec says.
         heard: when each agent reported last.
         unplaced: when the status that told a node's cell was last taken away.
@@ -95,7 +99,9 @@ class Oracle:
     stored_contents: set[Content] = field(default_factory=set)
     proven: dict[tuple[str, Cell], set[Whole]] = field(default_factory=lambda: defaultdict(set))
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
+    asked: dict[tuple[str, str], int] = field(default_factory=dict)
     settled_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    beside: dict[tuple[str, str], int] = field(default_factory=dict)
     broken_at: dict[str, float] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     unplaced: dict[str, float] = field(default_factory=dict)
@@ -365,7 +371,12 @@ class Oracle:
         _check(told, f"promise 8: {written.name} is {phase(after)}, and no revision says so")
 
     def _check_reservation(self, written: Written) -> None:
-        """A new name is only added onto the leader's own ledger, and within the budget."""
+        """A new name is only added onto the leader's own ledger, and within the budget.
+
+        A node that counts anyway takes no new room, but never are more named at once than the budget allows. Whoever
+        settled a moment ago may still count for the leader, and be named again beside all who were too many then, as
+        after an edit to a smaller budget.
+        """
         policy, before = written.after or {}, written.before
         names = set(ledger(policy, "reserved")) - {"*"}
         fresh = names - set(ledger(before, "reserved")) - set(ledger(before, "carried"))
@@ -381,11 +392,13 @@ class Oracle:
         matched_ = max(len(matched(view, policy)) for view in lately)
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
-        added = fresh - {
-            node for source, node in self.since if source == policy["metadata"]["uid"]
-        }  # those count anyway
+        uid = policy["metadata"]["uid"]
+        unseen = {
+            key for key, at in self.settled_at.items() if not self._knows(written, at) and self.beside[key] > most
+        }
+        added = fresh - {node for source, node in self.since.keys() | unseen if source == uid}
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
-        _check(not added or len(counted) <= most, message)
+        _check(len(fresh) <= most and (not added or len(counted) <= most), message)
 
     def _lately(self, now: float) -> list[View]:
         """Return the views of the last minutes, the newest first."""
@@ -451,13 +464,37 @@ class Oracle:
             self.broken_at.setdefault(node, at)
         if any(cell_of(written.before)) and not any(cell_of(written.after)):
             self.unplaced[node] = at
-        now = {uid for uid, _ in unproven(written.after)} if written.after is not None else set()
+        now = set(self._unsettled(written))
         for uid in [uid for uid, name in self.since if name == node and uid not in now]:
+            self.beside[uid, node] = self._count(uid)
             del self.since[uid, node]
             self.settled_at[uid, node] = at
         pushed = written.client in self.operators and written.before is not None
         for uid in now:
             self.since.setdefault((uid, node), (at, pushed))
+
+    def _unsettled(self, written: Written) -> Iterator[str]:
+        """Yield the uids of policies that have something on a node that has not soaked, or has no answer yet."""
+        before, after = written.before, written.after
+        if after is None:
+            return
+        told = find(after, ("status", "observedGeneration")) or 0
+        for group in GROUPS:
+            old, new = _wish(before, group), _wish(after, group)
+            if new is None or is_safe(group, new):
+                continue
+            same = old is not None and (old is new or (not is_safe(group, old) and _asks_the_same(group, old, new)))
+            if not same:
+                self.asked[written.name, group] = after["metadata"]["generation"]
+            settled = is_settled if told >= self.asked.get((written.name, group), 0) else has_soaked
+            if not settled(after, group, new):
+                yield new["source"]["uid"]
+
+    def _count(self, uid: str) -> int:
+        """Return how many nodes count for a policy now: those that have not settled, and those that are named."""
+        policies = (one for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid)
+        names = {name for one in policies for part in ("reserved", "carried") for name in ledger(one, part)}
+        return len(names | {node for source, node in self.since if source == uid})
 
     def _check_rollout(self, written: Written, group: str, new: Json) -> None:
         """What a push must find: its revision, its name in the ledger, no verdict, no hold, and its turn."""
@@ -941,6 +978,10 @@ class Oracle:
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:
     found = find(dict(state), ("spec", "groups", group)) if state is not None else None
     return found if isinstance(found, dict) else None
+
+
+def _asks_the_same(group: str, old: Json, new: Json) -> bool:
+    return content_of_wish(group, old) == content_of_wish(group, new)
 
 
 def _resumed(state: Json) -> Json:

@@ -103,7 +103,13 @@ def unproven(state: Json) -> Iterator[tuple[str, str]]:
 def is_settled(state: Json, group: str, wish: Json) -> bool:
     """Whether a wish has soaked, or was let be without a change."""
     result = find(state, ("status", "groups", group)) or {}
-    return result.get("state") in UNCHANGED or result.get("soakedRevision") == wish_revision(wish)
+    return result.get("state") in UNCHANGED or has_soaked(state, group, wish)
+
+
+def has_soaked(state: Json, group: str, wish: Json) -> bool:
+    """Whether the agent says that a wish has soaked."""
+    told = find(state, ("status", "groups", group, "soakedRevision"))
+    return told is not None and bool(told == wish_revision(wish))
 
 
 def cell_of(state: Json | None) -> Cell:

@@ -362,6 +362,36 @@ def test_after_an_edit_to_a_smaller_budget_no_more_is_pushed_of_what_was_reserve
     assert len(world.having(4)) == 2
 
 
+def test_after_an_edit_to_a_smaller_budget_no_more_are_pushed_anew_than_it_allows() -> None:
+    """Promise 8: nodes that count already take no new room, and yet not all of them are pushed at once."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=4, unproven=4))
+    world.answer()
+
+    world.edit_policy("p", settings=channels(2), rollout=rollout(nodes=4, unproven=1))
+    world.pass_time()
+
+    assert (len(world.having(2)), len(world.having(4))) == (1, 3)
+    world.finish()
+    assert len(world.having(2)) == 8
+
+
+def test_after_an_edit_to_a_smaller_budget_no_more_names_of_nodes_that_count_are_kept_than_it_allows() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=4, unproven=4))
+    world.answer()
+    world.edit_policy("p", settings=channels(2))
+    while len(world.status("p")["rollout"].get("reserved") or ()) < 4:
+        world.carry_out(world.decide().writes)
+        world.now += 1
+
+    world.edit_policy("p", rollout=rollout(nodes=4, unproven=1))
+    world.pass_time()
+
+    assert len(world.having(2)) == 1
+
+
 def test_after_an_edit_to_a_larger_budget_what_was_reserved_before_is_pushed() -> None:
     world = Rollout(nodes=8)
     world.add_policy(policy("p", rollout=rollout(nodes=8, unproven=8)))
@@ -476,6 +506,24 @@ def test_a_node_joins_what_is_proven_also_where_that_turns_offload_off_first() -
     assert modes == ["Tiering"] * 3
     world.finish()
     assert world.groups("new0")["balancing"]["settings"]["mode"] == "Off"
+
+
+def test_whoever_was_reserved_to_join_what_is_proven_is_no_canary_of_something_newer() -> None:
+    """Promise 8: what waits for nobody of it comes at once, and then the node does not join any more."""
+    world = Rollout(nodes=4)
+    world.begin(settings={"offload": {"engine": "Off"}, "demotion": {"enabled": True}})
+    world.finish()
+    world.turn(FleetSwitch.RESTORE)
+    world.answer()
+
+    world.turn(FleetSwitch.RUN)
+    world.edit_policy("p", settings=channels(2) | {"demotion": {"enabled": True}})
+    world.pass_time()
+
+    pushed = [name for name in world.states if world.groups(name)["offload"]["settings"].get("channels") == 2]
+    assert len(pushed) == 1
+    world.finish()
+    assert (len(world.having(2)), world.stand["phase"]) == (4, "Complete")
 
 
 def test_a_new_kind_of_node_is_its_own_canary() -> None:
@@ -778,6 +826,43 @@ def test_a_node_that_refuses_takes_no_room_and_proves_nothing() -> None:
 
     assert len(world.having(4)) == 2
     assert "Proven" not in json.dumps(world.revisions)
+
+
+def test_an_edit_of_on_delete_makes_no_node_unproven_that_has_no_such_files() -> None:
+    """Promise 8: else those nodes would count already, and a later edit would push them all at once."""
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(soak=0, unproven=1))
+    for _ in world.states:
+        for name in world.states:
+            world.report(name, {"offload": "Unsupported"})
+        world.pass_time()
+
+    world.edit_policy("p", onDelete="Restore")
+    world.pass_time()
+
+    assert {world.groups(name)["offload"]["release"] for name in world.states} == {"Restore"}
+    assert world.status("p")["overlays"]["unproven"] == 0
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    assert len(world.having(2)) == 1
+
+
+def test_a_node_where_others_win_all_that_needs_canaries_proves_nothing() -> None:
+    """Promise 8."""
+    world = Rollout(nodes=4)
+    world.add_node("n00", app="busy")
+    demotion = {"demotion": {"enabled": True}}
+    world.add_policy(policy("q", priority=900, settings=demotion, nodeSelector={"matchLabels": {"app": "busy"}}))
+    world.pass_time()
+    world.answer(soaked=True)
+
+    world.begin(settings={"offload": {"engine": "Off"}} | demotion)
+    world.answer()
+    world.answer()
+
+    demoted = [name for name in world.states if "demotion" in world.groups(name)]
+    assert len(demoted) == 2  # one of them by q
+    assert "Proven" not in json.dumps([one for name, one in world.revisions.items() if name.startswith("p-")])
 
 
 # Leaders

@@ -34,7 +34,7 @@ from numamigration_operator.core.objects import (
 from numamigration_operator.core.render import is_safe_wish
 from numamigration_operator.core.resolve import NOTHING_WISHED, Resolution
 from numamigration_operator.core.revisions import Cell
-from numamigration_operator.core.wishes import GROUPS, Spec, Wish, means_same, moving_revision
+from numamigration_operator.core.wishes import GROUPS, Spec, Wish, does_same, moving_revision
 
 UNCHANGED: Final = frozenset({GroupState.REFUSED, GroupState.UNSUPPORTED})
 RESTORE_DONE: Final = frozenset({GroupState.RESTORED, GroupState.UNSUPPORTED})  # no such files, nothing to put back
@@ -166,12 +166,14 @@ class Part(NamedTuple):
     Attributes:
         course: what it asks for.
         admitted: its rollout lets the node be pushed now.
+        joins: that is for what its cell has proven before, and not for the policy's own revision.
         counted: the node is in its budget so far.
         watched: what its guardrails say, as long as something of it has not soaked there.
     """
 
     course: Course
     admitted: bool = False
+    joins: bool = False
     counted: bool = False
     watched: Watched = NOT_WATCHED
 
@@ -277,5 +279,5 @@ def _is_settled(group: SettingsGroup, wish: Wish, reported: Spec | None, said: S
     result = said.group(group) if said is not None else None
     if said is None or result is None or said.has_soaked(group, wish):
         return result is not None
-    about = reported is not None and means_same(reported.wish(group), wish)
+    about = reported is not None and does_same(reported.wish(group), wish)
     return about and result.state in UNCHANGED

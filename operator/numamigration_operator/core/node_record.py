@@ -65,8 +65,8 @@ class NodeRecord:
         state_uid: of the node state; None while there is none.
         shown: revision of the node state's spec; None when its content is not what its revision says.
         open_revisions: decided and not shown yet, the latest last.
-        reported: the wishes that the report is about, as far as they stood unchanged ever since; None while that is
-            not known, as after a start in mid-change.
+        reported: the wishes that the report is about, as far as they stood unchanged ever since, but for how they will
+            end; None while that is not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
         silent_since: monotonic seconds of the agent's last report; without one, of when that was seen first.
         shared: another manager owns groups of the spec too: an apply that leaves them out leaves them there.

@@ -9,6 +9,8 @@ The ledger is what leaders promise each other (docs/decisions/0025):
 * A name stays until its push is seen, so a crash in between leaves nobody uncounted.
 * Names are good for the budget by which they were reserved: after an edit of it nobody is pushed before a ledger is
   stored that was decided by the new one.
+* A name is good for the revision for which it was reserved: who was to join what its cell has proven before is no
+  canary of the policy's own.
 * Where the whole fleet may be unproven at once, names bound nothing: above so many there is a star in their place.
   One that a predecessor left stands for any node: by a smaller budget nobody is reserved before all are closed to it.
 * A new leader claims the ledger first, and carries over what it finds there; then all nodes are listed once more, and
@@ -49,7 +51,17 @@ from numamigration_operator.core.revisions import (
     name_of,
     revision_write,
 )
-from numamigration_operator.core.rollout import Book, Failure, Turn, budget, judge, next_nodes, proven_cells, waves_of
+from numamigration_operator.core.rollout import (
+    Book,
+    Failure,
+    Turn,
+    anew,
+    budget,
+    judge,
+    next_nodes,
+    proven_cells,
+    waves_of,
+)
 
 NAMES_BYTES_MAX: Final = 128 * 44  # of all names in the ledger; with the rest a status stays below 20 kB (promise 12)
 NAME_BYTES: Final = 3  # quotes and comma
@@ -129,6 +141,7 @@ class PolicyRollout:
         "_bound",
         "_chosen",
         "_granted",
+        "_joining",
         "_judged_at",
         "_looked_at",
         "_open_bound",
@@ -138,6 +151,7 @@ class PolicyRollout:
         "_pushed",
         "_reserve_seconds",
         "_reserved",
+        "_to_join",
         "book",
         "claimed",
         "course",
@@ -165,6 +179,8 @@ class PolicyRollout:
         self._reserved: frozenset[str] = frozenset()
         self._pushed: set[str] = set()
         self._chosen: frozenset[str] = frozenset()
+        self._joining: frozenset[str] = frozenset()  # of those that are reserved
+        self._to_join: frozenset[str] = frozenset()  # of those that are chosen
         self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
 
@@ -195,13 +211,14 @@ class PolicyRollout:
 
         A ledger that is still on its way to an older version can never be stored: what it was decided from has changed.
         """
-        before, was = self._admitted(), self.ledger
+        before, was, joining = self._admitted(), self.ledger, self._joining
         self.ledger = ledger_of(view)
-        arrived = self._chosen if self.ledger == self._open_ledger else frozenset()
+        arrived, to_join = (self._chosen, self._to_join) if self.ledger == self._open_ledger else (frozenset(),) * 2
         granted = self._granted | arrived if NAMELESS in self.ledger.reserved else frozenset()
         self._bound = self._open_bound if self.ledger == self._open_ledger else self._bound
         self._granted = granted if was.revision == self.ledger.revision else arrived & granted
         self._reserved = frozenset(self.ledger.reserved) | self._granted
+        self._joining = (self._joining - arrived | to_join) & self._reserved
         self._pushed &= self._reserved - arrived
         claimed = bool(epoch) and view is not None and view.leader_epoch == epoch
         # Where no leader ever reserved, there is nothing of a predecessor to be seen.
@@ -211,7 +228,7 @@ class PolicyRollout:
         self._moved()
         if self.ledger == self._open_ledger or is_older(self._open_onto, version):
             self._open_ledger = None
-        return before ^ self._admitted()
+        return (before ^ self._admitted()) | (joining ^ self._joining)
 
     def forget_open_ledger(self) -> None:
         """Take in that the write of the status did not stick."""
@@ -251,6 +268,10 @@ class PolicyRollout:
         if self._is_outdated:
             return False
         return self._open_ledger is None or name in self._open_ledger.reserved
+
+    def joins(self, name: str) -> bool:
+        """Return whether a node was reserved to join a revision before the policy's own."""
+        return name in self._joining
 
     def _admitted(self) -> frozenset[str]:
         return frozenset(name for name in self._reserved if self.admits(name))
@@ -336,7 +357,7 @@ class PolicyRollout:
         if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
             return self.ledger
         if self._is_idle:
-            self._chosen = frozenset()
+            self._chosen = self._to_join = frozenset()
             return self.ledger
         if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
             self._looked_at = now
@@ -377,6 +398,7 @@ class PolicyRollout:
 
     def _wanted_ledger(self, stand: Stand, wall: datetime) -> Ledger:
         known, facts = self.ledger, self.facts
+        self._chosen = self._to_join = frozenset()
         if self.course.current is None and known == NO_LEDGER and not self.book.waiting:
             return known
         if facts.mode is PolicyMode.PLAN and not known.names:
@@ -391,19 +413,28 @@ class PolicyRollout:
             return known
         chosen = tuple(self._choose(known, stand))
         self._chosen = frozenset(chosen)
+        self._to_join = frozenset(filter(self.book.joins, chosen))
         named = (*kept, *chosen) if _has_room(kept + chosen) else (NAMELESS,)
         return known._replace(reserved=named, cursor=known.cursor + len(chosen))
 
     def _kept(self, names: tuple[str, ...], carried: tuple[str, ...], stand: Stand) -> Iterator[str]:
         """Yield the names that stay: pushes on their way, and those to come as far as a smaller budget has room."""
-        counted = {*self.book.unproven, *carried, *filter(stand.is_open, names)}
-        room = 0 if self._is_blind(carried) else budget(self.facts.rollout, stand.matched) - len(counted)
+        pushing = frozenset(filter(stand.is_open, names))
+        counted = pushing.union(self.book.unproven, carried)
+        room = budget(self.facts.rollout, stand.matched) - len(counted)
+        again = anew(self.book, room, counted, pushing)
+        room = 0 if self._is_blind(carried) else room
         for name in names:
-            if stand.is_open(name):
+            counts = name in counted
+            if name in pushing:
                 yield name
-            elif stand.is_waiting(name) and name not in self._pushed and (name in counted or room > 0):
-                room -= name not in counted
+            elif self._is_to_come(name, stand) and (again if counts else room) > 0:
+                again, room = again - counts, room - (not counts)
                 yield name
+
+    def _is_to_come(self, name: str, stand: Stand) -> bool:
+        """Return whether a node still waits for the push for which it was reserved."""
+        return stand.is_waiting(name) and name not in self._pushed and self.book.joins(name) is self.joins(name)
 
     def _untold_failure(self, matched: int) -> Failure | None:
         """Return why the revision has failed, while nothing says so where it lasts."""

@@ -41,7 +41,8 @@ def turn_of(node: NodeFacts, part: Part) -> Turn:
     if goal.wishes is None or stop.holds(goal, won):
         return Turn(goal, stopped=stop.reason is not None)
     free = goal.undoing and part.counted
-    return Turn(goal, free or (part.admitted and (node.ready is True or not watches_readiness(facts))))
+    admitted = part.admitted and part.joins is (goal.revision != facts.revision)
+    return Turn(goal, free or (admitted and (node.ready is True or not watches_readiness(facts))))
 
 
 def _has_begun(node: NodeFacts, course: Course, won: Collection[SettingsGroup]) -> bool:
@@ -304,11 +305,20 @@ def _is_kept_away(case: Case) -> bool:
     return not policy.armed or cut or unready or case.turn.stopped
 
 
+def _has_only_safe_part(case: Case) -> bool:
+    """Return whether others win there all that needs canaries of what the policy asks for."""
+    wishes = case.course.facts.wishes
+    risky = [group for group, wish in wishes.items() if not is_safe_wish(group, wish)]
+    return bool(risky) and not any(group in case.won for group in risky)
+
+
 def _outcome(case: Case, verdict: Verdict) -> Stage:
     if verdict.bucket is NodeBucket.FAILED:
         return Stage.FAILED
     if case.unproven or verdict.bucket is NodeBucket.PENDING:
         return Stage.SETTLING
+    if _has_only_safe_part(case):
+        return Stage.OUT  # it stands for no node that has the rest
     changed = any(
         case.node.has_soaked(group, wish)
         for group, wish in case.spec.groups

@@ -6,13 +6,15 @@
   there already, so the wave doubles with each soak. Without a soak there is nothing to learn by growing slowly.
 * A cell whose nodes settle without a change (refused, unsupported) grows in the same way: it is asked, not exposed.
 * Nodes are taken in the order of a hash, so that a wave is no rack.
-* A node that is unproven already, by an earlier revision or leader, takes no new room in the budget.
+* A node that is unproven already, by an earlier revision or leader, takes no new room in the budget. Where more are
+  than a smaller budget allows by now, no more of them are taken anew than that.
 * Whoever is silent is no candidate, and neither proves nor fails anything.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from enum import StrEnum
@@ -174,6 +176,14 @@ class Book:
         known = (values[number] for values in self.values.values() if number < len(values))
         return max((value for value in known if value is not None), default=None)
 
+    def waits(self, name: str) -> bool:
+        """Return whether a node is to be pushed."""
+        return any(name in book.waiting or name in book.joining for book in self.cells.values())
+
+    def joins(self, name: str) -> bool:
+        """Return whether a node is to be pushed what its cell has proven before."""
+        return any(name in book.joining for book in self.cells.values())
+
     @property
     def waiting(self) -> int:
         """Nodes that are to be pushed."""
@@ -221,13 +231,27 @@ class Turn(NamedTuple):
 
 def next_nodes(book: Book, turn: Turn) -> Iterator[str]:
     """Yield the nodes to reserve now, the most telling first."""
-    room = turn.room
+    room, again = turn.room, anew(book, turn.room, turn.counted, turn.reserved)
     for name in _candidates(book, turn):
-        if name not in turn.counted:
-            if room <= 0:
-                continue
-            room -= 1
+        counts = name in turn.counted
+        if (again if counts else room) <= 0:
+            continue
+        again, room = again - counts, room - (not counts)
         yield name
+
+
+def anew(book: Book, room: int, counted: Collection[str], taken: Collection[str]) -> float:
+    """Return how many of the nodes that count already may be reserved: as many as the others leave of the budget.
+
+    Args:
+        book: where all nodes stand.
+        room: how many more may count; below zero where too many do.
+        counted: nodes that count.
+        taken: nodes of these that are reserved or being pushed.
+    """
+    if room >= 0:
+        return math.inf
+    return room + sum(name not in taken and book.waits(name) for name in counted)
 
 
 def _candidates(book: Book, turn: Turn) -> Iterator[str]:

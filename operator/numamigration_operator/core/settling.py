@@ -109,7 +109,7 @@ class Settling:
             in unproven_sources(record.spec, record.open_spec, record.reported, record.said, kept_off=kept_off)
         ):
             watched = watched_on(record, facts)
-        return Part(rollout.course, rollout.admits(name), counted, watched)
+        return Part(rollout.course, rollout.admits(name), rollout.joins(name), counted, watched)
 
     def _is_strange(self, record: NodeRecord, node: NodeFacts, turns: Mapping[str, Turn], wanted: Spec) -> bool:
         if record.resisted is None:

@@ -87,6 +87,13 @@ def means_same(one: Wish | None, other: Wish | None) -> bool:
     return same_source and msgspec.structs.replace(one, source=other.source) == other
 
 
+def does_same(one: Wish | None, other: Wish | None) -> bool:
+    """Return whether two wishes differ in nothing but the generation of their source, and in how they will end."""
+    if one is None or other is None:
+        return one is other
+    return means_same(msgspec.structs.replace(one, release=other.release), other)
+
+
 def moves_same(one: Wish | None, other: Wish | None) -> bool:
     """Return whether two wishes of one source ask the same of the kernel, held or not and however they will end."""
     if one is None or other is None:
@@ -101,8 +108,8 @@ def moving_revision(wish: Wish) -> str:
 
 
 def unchanged(before: Spec, after: Spec) -> Spec:
-    """Return the groups of `before` that mean the same in `after`."""
-    return Spec(tuple((group, wish) for group, wish in before.groups if means_same(wish, after.wish(group))))
+    """Return the groups of `before` that do the same in `after`."""
+    return Spec(tuple((group, wish) for group, wish in before.groups if does_same(wish, after.wish(group))))
 
 
 def observed_spec(spec: StateSpec) -> Spec:
