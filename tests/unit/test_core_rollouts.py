@@ -489,25 +489,6 @@ def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> Non
     assert world.offload("new") == 2
 
 
-def test_a_node_joins_what_is_proven_also_where_that_turns_offload_off_first() -> None:
-    """Promise 8: what turns off is there before the push, and the name was reserved for what is proven."""
-    world = Rollout(nodes=4)
-    off = {"offload": {"engine": "Off"}}
-    world.begin(settings=off | {"balancing": {"mode": "Tiering"}})
-    world.finish()
-    world.edit_policy("p", settings=off | {"balancing": {"mode": "Off"}})
-    world.pass_time()
-
-    for number in range(3):
-        world.add_node(f"new{number}")
-    world.pass_time()
-
-    modes = [world.groups(f"new{number}")["balancing"]["settings"]["mode"] for number in range(3)]
-    assert modes == ["Tiering"] * 3
-    world.finish()
-    assert world.groups("new0")["balancing"]["settings"]["mode"] == "Off"
-
-
 def test_whoever_was_reserved_to_join_what_is_proven_is_no_canary_of_something_newer() -> None:
     """Promise 8: what waits for nobody of it comes at once, and then the node does not join any more."""
     world = Rollout(nodes=4)

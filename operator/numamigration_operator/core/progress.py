@@ -25,7 +25,6 @@ from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.objects import Guardrail, Observe, WindowView
 from numamigration_operator.core.render import Turn, is_safe_wish
 from numamigration_operator.core.resolve import PolicyFacts
-from numamigration_operator.core.revisions import wishes_of
 from numamigration_operator.core.rollout import Place, Stage
 from numamigration_operator.core.wishes import Spec, Wish, moves_same
 
@@ -37,29 +36,12 @@ def turn_of(node: NodeFacts, part: Part) -> Turn:
     course, stop = part.course, node.stop
     facts = course.facts
     won = node.resolution.won[facts.uid]
-    goal = course.goal(node.cell, won, has_content=_has_begun(node, course, won))
+    goal = course.goal(node.cell, won, has_content=_has_content(node.base, facts.uid))
     if goal.wishes is None or stop.holds(goal, won):
         return Turn(goal, stopped=stop.reason is not None)
     free = goal.undoing and part.counted
     admitted = part.admitted and part.joins is (goal.revision != facts.revision)
     return Turn(goal, free or (admitted and (node.ready is True or not watches_readiness(facts))))
-
-
-def _has_begun(node: NodeFacts, course: Course, won: Collection[SettingsGroup]) -> bool:
-    """Return whether a node has a revision of a policy, or more of it than what turns off and is joined as well.
-
-    What turns off comes before a node is pushed; one that was reserved to join a proven revision goes on joining it.
-    """
-    uid, base = course.facts.uid, node.base
-    if not _has_content(base, uid) or has_all(base, won, course.facts.wishes):
-        return _has_content(base, uid)
-    back = course.way_back(node.cell) if node.cell is not None else None
-    joined = wishes_of(back.content, course.facts.source) if back is not None else {}
-    mine = {group: wish for group, wish in base.groups if wish.source.uid == uid and wish.mode is not GroupMode.RESTORE}
-    return all(moves_same(mine.get(group), joined.get(group)) for group in won) or not all(
-        wish.mode is GroupMode.APPLY and is_safe_wish(group, wish) and moves_same(wish, joined.get(group))
-        for group, wish in mine.items()
-    )
 
 
 def _has_content(spec: Spec, uid: str) -> bool:
