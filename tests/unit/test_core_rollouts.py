@@ -170,24 +170,6 @@ def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
     assert world.having(4) == [first, second]
 
 
-def test_nodes_where_nothing_had_to_soak_are_no_canaries() -> None:
-    """Promise 8: another policy has won there what is tried, and to turn offload off takes no soak."""
-    world = Rollout(nodes=8, zones=2)
-    near = {"matchLabels": {ZONE: "z1"}}
-    balancing = {"balancing": {"mode": "Tiering"}}
-    world.add_policy(policy("q", priority=900, nodeSelector=near, settings=balancing, rollout=rollout()))
-    world.finish()
-    world.begin(settings={"offload": {"engine": "Off"}, "balancing": {"mode": "Off"}}, rollout=rollout(nodes=2))
-    world.answer()
-
-    world.answer()
-
-    groups = [world.groups(name) for name in world.states]
-    assert all("offload" in one for one in groups)
-    assert [one.get("balancing", {}).get("settings") for one in groups].count({"mode": "Off"}) == 2
-    assert "provenRevision" not in world.stand
-
-
 def test_a_canary_wave_larger_than_the_fleet_is_the_fleet() -> None:
     world = Rollout(nodes=3)
 

@@ -301,11 +301,11 @@ def _outcome(case: Case, verdict: Verdict) -> Stage:
         return Stage.SETTLING
     if _has_only_safe_part(case):
         return Stage.OUT  # it stands for no node that has the rest
+    if verdict.bucket is NodeBucket.READY:
+        return Stage.PROVEN
     changed = any(
         case.node.has_soaked(group, wish)
         for group, wish in case.spec.groups
         if group in case.won and not is_safe_wish(group, wish)
     )
-    if changed:
-        return Stage.PROVEN
-    return Stage.SAFE if verdict.bucket is NodeBucket.READY else Stage.PASSED
+    return Stage.PROVEN if changed else Stage.PASSED

@@ -42,8 +42,6 @@ class Stage(StrEnum):
     PROVEN = "proven"
     PASSED = "passed"
     """It settled without a change: the agent refused, or the kernel has no such files."""
-    SAFE = "safe"
-    """It has all that it is to have of this revision, and nothing there had to soak: it says nothing of the rest."""
     FAILED = "failed"
 
 
@@ -71,7 +69,7 @@ NOWHERE: Final = Place()
 class CellBook:
     """The nodes of one cell, by stage; `waiting` and `joining` with their zones."""
 
-    __slots__ = ("failed", "joining", "passed", "proven", "safe", "settling", "waiting")
+    __slots__ = ("failed", "joining", "passed", "proven", "settling", "waiting")
 
     def __init__(self) -> None:
         self.waiting: dict[str, str] = {}
@@ -80,17 +78,16 @@ class CellBook:
         self.failed: set[str] = set()
         self.proven = 0
         self.passed = 0
-        self.safe = 0
 
     @property
     def resolved(self) -> int:
-        """Nodes that went well, and say so of the revision."""
+        """Nodes that went well."""
         return self.proven + self.passed
 
     @property
     def pushed(self) -> int:
         """Nodes that have the revision."""
-        return self.resolved + self.safe + len(self.settling) + len(self.failed)
+        return self.resolved + len(self.settling) + len(self.failed)
 
     @property
     def size(self) -> int:
@@ -113,8 +110,6 @@ class CellBook:
                 self.proven += sign
             case Stage.PASSED:
                 self.passed += sign
-            case Stage.SAFE:
-                self.safe += sign
             case Stage.OUT:
                 pass
 
@@ -125,7 +120,7 @@ class CellBook:
 
     def takes_all(self, canaries: int) -> bool:
         """Return whether its canaries went well."""
-        return self.resolved >= min(canaries, self.size - self.safe)
+        return self.resolved >= min(canaries, self.size)
 
 
 class Book:
@@ -347,14 +342,11 @@ def _failed_nodes(cells: Iterable[tuple[Cell, CellBook]]) -> tuple[str, ...]:
 
 
 def proven_cells(book: Book, rollout: Rollout) -> frozenset[Cell]:
-    """Return the cells whose canaries went well, at least one of them with a change that soaked.
-
-    Where no node of a cell has anything that soaks, none could be a canary.
-    """
+    """Return the cells whose canaries went well, at least one of them with a change that soaked."""
     return frozenset(
         cell
         for cell, nodes in book.cells.items()
-        if (nodes.proven or nodes.safe) and not nodes.failed and nodes.takes_all(rollout.canary.nodes)
+        if nodes.proven and not nodes.failed and nodes.takes_all(rollout.canary.nodes)
     )
 
 
@@ -364,7 +356,7 @@ def waves_of(book: Book, rollout: Rollout, matched: int) -> tuple[int, int]:
     Model: waves double from the canaries to the budget, and are counted as if all nodes were one cell.
     """
     total = sum(nodes.size for nodes in book.cells.values())
-    done = sum(nodes.resolved + nodes.safe for nodes in book.cells.values())
+    done = sum(nodes.resolved for nodes in book.cells.values())
     canaries = min(total, max(1, rollout.canary.nodes) * max(1, sum(bool(nodes.size) for nodes in book.cells.values())))
     largest = budget(rollout, matched)
     if not total:
