@@ -88,7 +88,6 @@ PROMISES: Final = (
         "The budget holds",
         "No more than maxUnproven nodes of a policy are reserved or unproven at any time: also with two operators "
         "alive, a crash at any point or a stale cache. Changes in the safe direction are not counted.",
-        built=False,
     ),
     Promise(
         9,
