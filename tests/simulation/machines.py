@@ -80,6 +80,7 @@ class RealMachine:
     def _begin_life(self) -> None:
         self.corrupt = self._was_tried = False
         self._saved: set[str] = set()
+        self._safe: set[str] = set()
         self.values = self._read()
         self._at_boot = {group: self._files(group) for group in self.values}
         self._changed_at = dict.fromkeys(self.values, self._now())
@@ -136,11 +137,15 @@ class RealMachine:
         return Agent(TIMING, rng, "0.0.0")
 
     def begin(self, lane: Lane, job: Job) -> JobDone | None:
-        """Do a job; None while the kernel holds it up."""
+        """Do a job; None while the kernel holds it up.
+
+        A change that has begun goes on when somebody deletes the node state that told what was there before it.
+        """
         self._machine.pass_time(self._now())
         if isinstance(job, Probe):
-            self._known = [self._last]
-        if isinstance(job, WriteKnob) and job.value != job.knob.off and job.knob.field not in self._saved:
+            self._known, self._safe = [self._last], set()
+        self._safe |= self._saved
+        if isinstance(job, WriteKnob) and job.value != job.knob.off and job.knob.field not in self._safe:
             raise BrokenPromiseError(
                 f"promise 1: {self._node} writes {job.knob.field}, whose value of before is not told"
             )
