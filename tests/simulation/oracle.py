@@ -555,16 +555,11 @@ class Oracle:
             return
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
-        asked = contents_of(content.uid, policy["spec"])
-        wishes = ((one, _wish(written.after, one)) for one in GROUPS)
-        mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == content.uid}
-        won = (winner(self.views[-1], written.name, one.group) for one in asked - mine)
-        whole = not any(one is not None and one["metadata"]["uid"] == content.uid for one in won)
-        current = mine <= asked and whole  # else it is an older revision, which may have some of the same
+        current = self._has_current(written, policy)
         if current and generation >= max(generations) and self._knows(written, at):
             others = {one for one in self.failed_at if one.uid == content.uid}
             _check(
-                not asked <= others,
+                not contents_of(content.uid, policy["spec"]) <= others,
                 f"promise 8: {written.name} is pushed what failed {written.sent_at - at:.0f} s before",
             )
 
@@ -584,6 +579,15 @@ class Oracle:
             same = cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, hold["driver"]}
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
+    def _has_current(self, written: Written, policy: Json) -> bool:
+        """Whether a node gets what a policy asks for now, and not an older revision, which may have some of the same."""
+        uid = policy["metadata"]["uid"]
+        asked = contents_of(uid, policy["spec"])
+        wishes = ((one, _wish(written.after, one)) for one in GROUPS)
+        mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == uid}
+        won = (winner(self.views[-1], written.name, one.group) for one in asked - mine)
+        return mine <= asked and not any(one is not None and one["metadata"]["uid"] == uid for one in won)
+
     def _is_undone(self, written: Written, policy: Json, content: Content) -> bool:
         """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won.
 
@@ -596,7 +600,7 @@ class Oracle:
         had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
         had |= self.settled_at.get((content.uid, written.name), -LATE_SECONDS) > written.sent_at - LATE_SECONDS
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
-        asked = content in contents_of(content.uid, policy["spec"])
+        asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not had or (current and not failed):
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
