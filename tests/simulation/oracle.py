@@ -580,7 +580,7 @@ class Oracle:
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
     def _has_current(self, written: Written, policy: Json) -> bool:
-        """Whether a node gets what a policy asks for now, and not an older revision, which may have some of the same."""
+        """Whether a node gets what a policy asks for now, and no older revision, which may have some of the same."""
         uid = policy["metadata"]["uid"]
         asked = contents_of(uid, policy["spec"])
         wishes = ((one, _wish(written.after, one)) for one in GROUPS)
