@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
@@ -679,12 +680,21 @@ class Oracle:
         return all(one["spec"] == policy["spec"] for one in lately if one["metadata"]["uid"] == uid)
 
     def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
-        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
+        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more.
+
+        It loses a group to another policy, or with the Node's labels; before it first won there, it has lost nothing.
+        """
         lately = [
-            view for view in self._lately(now) if any(one["metadata"]["uid"] == uid for one in view.policies.values())
+            view
+            for view in reversed(self._lately(now))
+            if node in view.nodes and any(one["metadata"]["uid"] == uid for one in view.policies.values())
         ]
-        won = (winner(view, node, one.group) for view in lately for one in wanted)
-        return all(one is None or one["metadata"]["uid"] == uid for one in won)
+        for group in {one.group for one in wanted}:
+            won = (winner(view, node, group) for view in lately)
+            selected = dropwhile(lambda one: one is None, won)
+            if not all(one is not None and one["metadata"]["uid"] == uid for one in selected):
+                return False
+        return True
 
     def _has_all(self, state: Json, wanted: frozenset[Content]) -> bool:
         wishes = ((one, _wish(state, one.group)) for one in wanted)
