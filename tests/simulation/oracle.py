@@ -11,6 +11,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import dropwhile
 from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, EPOCH_ANNOTATION, HOLD_KEY_PREFIX, LEASE_NAME
@@ -68,6 +69,7 @@ class Oracle:
         views: what was wanted, since when.
         delivered: the node state that an agent was told of last.
         orphans: (node, group) whose wish was taken away by hand, with nothing left that tells it must be restored.
+        taken: the same, until an operator has put something there again; a reboot makes it no push of its own.
         operators: client names of operators.
         sent_bodies: what operators have sent where, and when first.
         on_step: told of a step that only the oracle can tell.
@@ -116,6 +118,7 @@ class Oracle:
     turned_at: float | None = None
     delivered: dict[str, Mapping[str, Any] | None] = field(default_factory=dict)
     orphans: set[tuple[str, str]] = field(default_factory=set)
+    taken: set[tuple[str, str]] = field(default_factory=set)
     kept: set[tuple[str, str]] = field(default_factory=set)
     before: dict[tuple[str, str], str] = field(default_factory=dict)
     kernel: dict[tuple[str, str], str] = field(default_factory=dict)
@@ -505,7 +508,7 @@ class Oracle:
         if self.server.get(NODES, name) is None:
             return  # a late push made the node state of a Node that is gone; it is collected
         last = self.last_wish.get((name, group))
-        taken = written.before is None or (name, group) in self.orphans
+        taken = written.before is None or (name, group) in self.taken
         if last is not None and content_of_wish(group, last) == content and taken:
             return  # as it was before somebody deleted or edited it
         stored = content in self.stored_contents
@@ -683,12 +686,21 @@ class Oracle:
         return all(one["spec"] == policy["spec"] for one in lately if one["metadata"]["uid"] == uid)
 
     def _has_won(self, node: str, uid: str, wanted: frozenset[Content], now: float) -> bool:
-        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more."""
+        """Whether a policy has won all of its groups on a node for some minutes: what it lost, it waits for no more.
+
+        It loses a group to another policy, or with the Node's labels; before it first won there, it has lost nothing.
+        """
         lately = [
-            view for view in self._lately(now) if any(one["metadata"]["uid"] == uid for one in view.policies.values())
+            view
+            for view in reversed(self._lately(now))
+            if node in view.nodes and any(one["metadata"]["uid"] == uid for one in view.policies.values())
         ]
-        won = (winner(view, node, one.group) for view in lately for one in wanted)
-        return all(one is None or one["metadata"]["uid"] == uid for one in won)
+        for group in {one.group for one in wanted}:
+            won = (winner(view, node, group) for view in lately)
+            selected = dropwhile(lambda one: one is None, won)
+            if not all(one is not None and one["metadata"]["uid"] == uid for one in selected):
+                return False
+        return True
 
     def _has_all(self, state: Json, wanted: frozenset[Content]) -> bool:
         wishes = ((one, _wish(state, one.group)) for one in wanted)
@@ -730,6 +742,7 @@ class Oracle:
             self._check_epoch(written, find(after, ("spec", "leaderEpoch")))
             for group in () if late else GROUPS:
                 self._check_wish(written, group, _wish(before, group), _wish(after, group))
+            self.taken -= {(written.name, group) for group in GROUPS if _wish(after, group) is not None}
         for group in GROUPS:
             if (wish := _wish(after, group)) is not None:
                 self.last_wish[written.name, group] = wish
@@ -740,6 +753,7 @@ class Oracle:
             old, new = _wish(written.before, group), _wish(written.after, group)
             if old is not None and not same_wish(old, new):
                 self.orphans.add((written.name, group))
+                self.taken.add((written.name, group))
 
     def _is_overtaken(self, written: Written) -> bool:
         """Whether the same client has written this object by a request that it sent later than this one."""
