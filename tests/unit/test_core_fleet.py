@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from numamigration_api.vocabulary import RESTORE_FINALIZER, Reason
-from numamigration_operator.core.decisions import Patch, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import PolicyObject, Selector
@@ -185,6 +185,43 @@ def test_a_policy_deleted_while_its_push_is_open_is_restored_nevertheless() -> N
     (write,) = [one for one in made.decide().writes if one.key.name == "late"]
 
     assert json.loads(write.body)["spec"]["groups"]["offload"]["mode"] == "Restore"
+
+
+def test_what_a_policy_was_to_take_over_is_restored_although_that_one_ends_with_keep() -> None:
+    """Promise 7: the write that takes over waits behind a late one, and is replaced before it is sent."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    (push,) = _taken_over(made)
+    assert json.loads(push.body)["spec"]["groups"]["offload"]["source"]["policy"] == "q"
+    made.fleet.policy_gone("uid-q", made.now)
+    made.fleet.policy_gone("uid-p", made.now)
+
+    (write,) = made.specs()
+
+    ending = json.loads(write.body)["spec"]["groups"]["offload"]
+    assert (ending["source"]["policy"], ending["mode"]) == ("p", "Restore")
+
+
+def test_what_a_policy_has_taken_over_ends_with_its_keep_also_while_an_edit_is_on_its_way() -> None:
+    """Promise 6: what the watch has shown since is what is there."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 3}})
+    assert len(made.specs()) == 1
+    (push,) = _taken_over(made)
+    made.edit_policy("q", settings={"offload": OFFLOAD | {"channels": 6}})
+    assert len(made.specs()) == 1
+    made.carry_out([push])
+    made.fleet.policy_gone("uid-q", made.now)
+    made.fleet.policy_gone("uid-p", made.now)
+
+    (write,) = made.specs()
+
+    assert "groups" not in json.loads(write.body)["spec"]
+
+
+def _taken_over(made: World) -> list[Write]:
+    """Return the open writes with which a policy that keeps takes over from all others."""
+    made.add_policy(policy("q", priority=200, settings={"offload": OFFLOAD | {"channels": 5}}))
+    return made.specs()
 
 
 def test_every_write_carries_the_epoch_of_the_leader() -> None:

@@ -22,8 +22,9 @@ def rendered(
     now: Spec = Spec(),  # noqa: B008
     restored: tuple[SettingsGroup, ...] = (),
     turn: Callable[[PolicyFacts], Turn] = admitted,
+    rivals: Spec = Spec(),  # noqa: B008
 ) -> Spec:
-    return render(resolve(policy_facts(one) for one in policies), now, restored, turn)
+    return render(resolve(policy_facts(one) for one in policies), now, restored, turn, rivals)
 
 
 def offload(spec: Spec) -> dict[str, Any]:
@@ -74,6 +75,25 @@ def test_a_confirmation_of_an_earlier_restore_does_not_end_a_new_one() -> None:
 def test_a_wish_that_ended_with_keep_is_dropped_at_once() -> None:
     """Promise 6: only Restore restores."""
     assert rendered(now=rendered(policy(onDelete="Keep"))) == Spec()
+
+
+def test_a_wish_that_ended_with_keep_before_it_came_leaves_the_restore_of_what_it_was_to_replace() -> None:
+    """Promise 7: the write that was to replace it may never have been sent."""
+    open_wish = rendered(policy("q", onDelete="Keep"))
+
+    assert offload(rendered(now=open_wish, rivals=RESTORABLE)) == offload(RESTORABLE) | {"mode": "Restore"}
+    assert rendered(now=open_wish, rivals=rendered(policy(onDelete="Keep"))) == Spec()
+
+
+def test_what_was_to_be_replaced_is_held_until_it_is_known_what_is_there() -> None:
+    """Promise 8: given back, it would be a push of its own; dropped, it would never be restored."""
+    wins, open_wish = policy(onDelete="Restore", meta=ARMED), rendered(policy("q", onDelete="Keep"))
+
+    held = rendered(wins, now=open_wish, rivals=RESTORABLE, turn=awaiting)
+
+    assert offload(held) == offload(RESTORABLE) | {"mode": "Hold"}
+    assert rendered(wins, now=held, rivals=open_wish, turn=awaiting) == held
+    assert rendered(wins, now=held, turn=awaiting) == RESTORABLE
 
 
 def test_another_winner_replaces_a_wish_without_a_restore() -> None:

@@ -186,6 +186,7 @@ class NodeFacts(NamedTuple):
         resolution: who wins what.
         spec: what its spec says.
         open_spec: what it will say; None when nothing is on its way.
+        rivals: what other sources may have there in its place.
         reported: the spec that the report is about, as far as it stands; None while that is not known.
         said: what the report says; None when no agent ever spoke.
         confirmed: the report is about the spec as it was shown last.
@@ -207,6 +208,7 @@ class NodeFacts(NamedTuple):
     resolution: Resolution = NOTHING_WISHED
     spec: Spec = Spec()
     open_spec: Spec | None = None
+    rivals: Spec = Spec()
     reported: Spec | None = None
     said: Said | None = None
     confirmed: bool = False

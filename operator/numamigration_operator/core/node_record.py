@@ -26,11 +26,13 @@ from numamigration_operator.core.wishes import (
     completed,
     observed_spec,
     revision_of,
+    rivals,
     unchanged,
 )
 
 OPEN_REVISIONS_MAX: Final = 32  # an event of an open write is no foreign edit; a watch lags by a few of them
 NO_CELL: Final = Cell("", "")
+NO_RIVALS: Final = Spec()
 
 
 class Pools:
@@ -65,6 +67,7 @@ class NodeRecord:
         state_uid: of the node state; None while there is none.
         shown: revision of the node state's spec; None when its content is not what its revision says.
         open_revisions: decided and not shown yet, the latest last.
+        open_specs: what has these revisions.
         reported: the wishes that the report is about, as far as they stood unchanged ever since, but for how they will
             end; None while that is not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
@@ -100,7 +103,7 @@ class NodeRecord:
         "matched",
         "name",
         "open_revisions",
-        "open_spec",
+        "open_specs",
         "owners",
         "places",
         "ready",
@@ -141,7 +144,7 @@ class NodeRecord:
         self.ready: bool | None = None
         self.alarm: float | None = None
         self.spec = Spec()
-        self.open_spec: Spec | None = None
+        self.open_specs: tuple[Spec, ...] = ()
         self.forget_state()
 
     def forget_state(self) -> None:
@@ -169,7 +172,7 @@ class NodeRecord:
 
     def forget_open_write(self) -> None:
         """Take in that nothing is on its way."""
-        self.open_spec = None
+        self.open_specs = ()
         self.open_revisions: tuple[str, ...] = ()
 
     @property
@@ -178,9 +181,22 @@ class NodeRecord:
         return dict(self._labels)
 
     @property
+    def open_spec(self) -> Spec | None:
+        """What the spec will say; None when nothing is on its way."""
+        return self.open_specs[-1] if self.open_specs else None
+
+    @property
     def base(self) -> Spec:
         """What the spec says, or will say once the open write is through."""
         return self.spec if self.open_spec is None else self.open_spec
+
+    @property
+    def rivals(self) -> Spec:
+        """What other sources may have there in place of the open write, which may never be sent."""
+        if not self.open_specs:
+            return NO_RIVALS
+        seen = self.open_revisions.index(self.shown) + 1 if self.shown in self.open_revisions else 0
+        return rivals((self.spec, *self.open_specs[seen:]))
 
     @property
     def is_open(self) -> bool:
@@ -249,7 +265,7 @@ class NodeRecord:
     def open_write(self, spec: Spec, revision: str) -> None:
         """Take in that `spec` is on its way."""
         self.try_again = False
-        self.open_spec = spec
+        self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
 
     def needs(self, revision: str) -> bool:

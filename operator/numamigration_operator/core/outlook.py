@@ -37,6 +37,7 @@ class Given(NamedTuple):
     Attributes:
         resolution: who wins what; nothing where no agent is expected.
         base: what the spec says, or will say once the open write is through.
+        rivals: what other sources may have there in its place.
         restored: groups whose restore the agent has confirmed.
         turns: of the policies that win something, in the order of ``resolution.won``.
         switch: where the fleet switch stands.
@@ -47,6 +48,7 @@ class Given(NamedTuple):
 
     resolution: Resolution
     base: Spec
+    rivals: Spec
     restored: frozenset[SettingsGroup]
     turns: tuple[Turn, ...]
     switch: FleetSwitch
@@ -146,6 +148,7 @@ class Outlooks:
         given = Given(
             resolution,
             node.base,
+            node.rivals,
             node.restored,
             tuple(turns.values()),
             node.switch,
@@ -164,7 +167,7 @@ class Outlooks:
         """Return what a node shall have once all that stands above policies has had its say."""
         resolution, base, restored, switch = given.resolution, given.base, given.restored, given.switch
         turns = dict(zip(resolution.won, given.turns, strict=True))
-        wished = render(resolution, base, restored, lambda policy: turns[policy.uid])
+        wished = render(resolution, base, restored, lambda policy: turns[policy.uid], given.rivals)
         switched = under_switch(switch, base, wished, restored)
         policies = (policy for policy in resolution.policies if turns.get(policy.uid, NO_TURN).goal.soak)
         watched = observed(base, switched, policies, given.unproven)

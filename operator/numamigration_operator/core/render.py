@@ -3,6 +3,8 @@
 
 * A wish that ended is rewritten with mode Restore when its `release` says so, and dropped once the agent has confirmed
   it; with Keep it is dropped at once (docs/decisions/0005).
+  What it was to take over from, and may never have, may be there still: that ends as it is to end, or is held until a
+  watch has shown what is there.
 * What moves a knob waits for the rollout of the policy that wins the group; until then what is there stays, unless
   the policy whose wish that was is gone.
 * What moves none is not held back: a release that changed, a pause and its end.
@@ -26,6 +28,7 @@ from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same
 
 SETTINGS_CACHED: Final = 4096
+NO_RIVALS: Final = Spec()
 
 
 class Turn(NamedTuple):
@@ -43,7 +46,11 @@ class Turn(NamedTuple):
 
 
 def render(
-    resolution: Resolution, now: Spec, restored: Collection[SettingsGroup], turn: Callable[[PolicyFacts], Turn]
+    resolution: Resolution,
+    now: Spec,
+    restored: Collection[SettingsGroup],
+    turn: Callable[[PolicyFacts], Turn],
+    rivals: Spec = NO_RIVALS,
 ) -> Spec:
     """Return the spec that a node shall have.
 
@@ -52,17 +59,32 @@ def render(
         now: what the spec says, or will say once the open write is through.
         restored: groups of `now` whose restore the agent has confirmed.
         turn: what each winner's rollout says of this node.
+        rivals: what other sources may have there in place of `now`.
     """
     sources = {policy.uid for policy in resolution.policies}
     groups = []
     for group in SettingsGroup:
         winner, wish = resolution.winners.get(group), now.wish(group)
-        after = wish if winner is None else _wish(winner, group, wish, turn(winner))
+        rival = rivals.wish(group)
+        if rival is not None and wish is not None and _is_over(wish, sources) and _keeps(wish):
+            wish = wish if _keeps(rival) else _left(rival, sources)
+        after = wish if winner is None else _wish(winner, group, wish, _wary(turn(winner), rival))
         if after is wish and wish is not None and (winner is None or _is_over(wish, sources)):
             after = _end(wish, done=group in restored)
         if after is not None:
             groups.append((group, after))
     return now._replace(groups=tuple(groups), plans=resolution.plan_wishes)
+
+
+def _left(rival: Wish, sources: Collection[str]) -> Wish:
+    """What stays of a wish that may have been replaced: where it goes on, nothing moves before it is seen."""
+    moves = rival.source.uid in sources and rival.mode is GroupMode.APPLY
+    return msgspec.structs.replace(rival, mode=GroupMode.HOLD) if moves else rival
+
+
+def _wary(turn: Turn, rival: Wish | None) -> Turn:
+    """What is held stays so while it is not known what is there."""
+    return turn if rival is None else turn._replace(stopped=True)
 
 
 def _is_over(wish: Wish, sources: Collection[str]) -> bool:
@@ -98,8 +120,11 @@ def _kept(now: Wish, winner: PolicyFacts, *, stopped: bool) -> Wish:
 
 
 def _end(now: Wish | None, *, done: bool) -> Wish | None:
-    keeps = now is not None and now.release is Release.KEEP and now.mode is not GroupMode.RESTORE
-    return None if keeps else ended(now, done=done)
+    return None if now is not None and _keeps(now) else ended(now, done=done)
+
+
+def _keeps(wish: Wish) -> bool:
+    return wish.release is Release.KEEP and wish.mode is not GroupMode.RESTORE
 
 
 def ended(now: Wish | None, *, done: bool) -> Wish | None:

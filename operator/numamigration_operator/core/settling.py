@@ -76,6 +76,7 @@ class Settling:
             record.resolution,
             record.spec,
             record.open_spec,
+            record.rivals,
             record.reported,
             record.said,
             report is not None and report.observed_generation == record.generation,

@@ -112,6 +112,27 @@ def unchanged(before: Spec, after: Spec) -> Spec:
     return Spec(tuple((group, wish) for group, wish in before.groups if does_same(wish, after.wish(group))))
 
 
+@lru_cache(maxsize=REVISIONS_CACHED)
+def rivals(specs: tuple[Spec, ...]) -> Spec:
+    """Return what other sources may have, should the last one of `specs` not be what is there.
+
+    Args:
+        specs: what a node may have, the latest last.
+    """
+    groups = ((group, _rival(specs, group)) for group in GROUPS)
+    return Spec(tuple((group, wish) for group, wish in groups if wish is not None))
+
+
+def _rival(specs: tuple[Spec, ...], group: SettingsGroup) -> Wish | None:
+    """The latest wish there of another source than the last one's; one that ends with a restore goes first."""
+    last = specs[-1].wish(group)
+    if last is None:
+        return None
+    wishes = (wish for one in specs[:-1] if (wish := one.wish(group)) is not None)
+    latest = {wish.source.uid: wish for wish in wishes if wish.source.uid != last.source.uid}
+    return max(latest.values(), key=lambda wish: wish.release is Release.RESTORE, default=None)
+
+
 def observed_spec(spec: StateSpec) -> Spec:
     """Return what the API server shows."""
     return Spec(
