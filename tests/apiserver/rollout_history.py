@@ -41,8 +41,8 @@ class History:
         self._uids: dict[str, str] = {}
         self.most: defaultdict[str, int] = defaultdict(int)
         """By policy, the most nodes that ever counted at a time."""
-        self.changed: dict[int, int] = {}
-        """By leaderEpoch, the last resource version at which its leader changed something."""
+        self.changed: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+        """By leaderEpoch, at which resource versions its leader changed something, and the object's name."""
 
     def findings(self, versions: Iterable[Version]) -> Iterator[str]:
         """Take versions in; yield what breaks the promise, the resource version first."""
@@ -66,7 +66,7 @@ class History:
             self._uids[version.name] = after["metadata"]["uid"]
         part, (epoch, _) = PARTS[version.plural], _stamp(after, version.plural)
         if before.get(part) != after.get(part):
-            self.changed[epoch] = version.revision
+            self.changed[epoch].append((version.revision, version.name))
         self._objects[key] = after
         yield from self._over_budget()
 

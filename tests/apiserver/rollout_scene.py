@@ -55,6 +55,7 @@ SHORT_LEASE: Final = (
 )
 LEASE_LOST: Final = 3
 """Exit code of an operator that does not lead any more."""
+REQUESTS_OPEN_MAX: Final = 8  # the operator's default
 EPOCH: Final = "numamigration.dev/leader-epoch"
 FINDINGS_SHOWN: Final = 5
 
@@ -159,8 +160,10 @@ class RolloutScene:
     def freeze_leader(self) -> None:
         """Stop the leader of a rollout until another one goes on with it, then let it go on: it must end.
 
+        What it had begun to send may still arrive; its successor counts these nodes, and has not written them yet.
+
         Raises:
-            BrokenRolloutError: something landed, or it did not end as one does that leads no more.
+            BrokenRolloutError: something else landed, or it did not end as one does that leads no more.
         """
         frozen = self._change_leases()
         self.edit()
@@ -178,8 +181,9 @@ class RolloutScene:
         if code != LEASE_LOST:
             raise BrokenRolloutError(f"the deposed leader ended with {code}, not {LEASE_LOST}: {frozen.log}")
         self.judge()
-        if self._history.changed.get(epoch, 0) > since:
-            raise BrokenRolloutError(f"the deposed leader, epoch {epoch}, changed something after {since}")
+        late = {name for revision, name in self._history.changed[epoch] if revision > since}
+        if len(late) > REQUESTS_OPEN_MAX or late - ledger_names(claimed):
+            raise BrokenRolloutError(f"the deposed leader, epoch {epoch}, changed {sorted(late)} after {since}")
 
     def _change_leases(self) -> OperatorProcess:
         """Replace the leader by a pair with short leases; return the one that leads."""

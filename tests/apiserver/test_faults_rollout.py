@@ -47,7 +47,9 @@ def test_kills_of_operator_api_server_and_etcd_under_edits_end_with_the_last_edi
     assert scene.most == scene.budget, "the budget was not used"
 
 
-def test_nothing_lands_of_a_leader_that_was_stopped_beyond_its_lease(scene: RolloutScene) -> None:
+def test_of_a_leader_that_was_stopped_beyond_its_lease_only_what_it_was_sending_lands_on_nodes_that_count(
+    scene: RolloutScene,
+) -> None:
     """Promise 8: two leaders, one of which does not know yet; it ends itself, the other ends its rollout."""
     scene.freeze_leader()
 

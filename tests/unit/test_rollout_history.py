@@ -189,7 +189,7 @@ def test_what_is_deleted_counts_no_longer(made: Made) -> None:
     assert made.findings() == []
 
 
-def test_what_a_leader_changed_last_is_told_from_what_stands_there_since(made: Made) -> None:
+def test_what_each_leader_changed_is_told_with_its_version(made: Made) -> None:
     made.push("a", epoch=1)
     made.push("b", epoch=1)
     made.soak("a")
@@ -197,4 +197,4 @@ def test_what_a_leader_changed_last_is_told_from_what_stands_there_since(made: M
     history = History({})
 
     assert list(history.findings(made.versions)) == []
-    assert history.changed == {1: 4, 2: 6}
+    assert history.changed == {1: [(2, "pol"), (3, "a"), (4, "b")], 2: [(6, "a")]}
