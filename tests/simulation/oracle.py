@@ -595,13 +595,15 @@ class Oracle:
         """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won.
 
         What the hold of a class had paused before it soaked has counted all the time, and goes back once the hold ends.
+        Whoever settled counts for a leader until it can know that; so does one whose node state a person deleted.
         """
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
         had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
-        had |= self.settled_at.get((content.uid, written.name), -LATE_SECONDS) > written.sent_at - LATE_SECONDS
+        settled_at = self.settled_at.get((content.uid, written.name))
+        had |= settled_at is not None and not self._knows(written, settled_at)
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not had or (current and not failed):

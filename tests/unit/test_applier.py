@@ -23,6 +23,7 @@ from numamigration_operator.cluster.applier import (
     judge,
 )
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
+from tests.unit.builders import World as FleetWorld
 
 A = WriteKey(WriteKind.STATE_SPEC, "node-a")
 B = WriteKey(WriteKind.STATE_SPEC, "node-b")
@@ -361,6 +362,25 @@ def test_the_same_refused_bytes_are_not_sent_in_a_loop(status: int, message: str
         else:
             assert step.until is not None
             now = max(now, step.until)
+
+    assert requests < 40
+
+
+def test_a_spec_that_the_server_never_takes_is_not_sent_in_a_loop() -> None:
+    """Each decision has a number of its own, and asks for the same."""
+    world, machine = FleetWorld(), applier()
+    world.add_node("n")
+    world.sync()
+    requests, end = 0, world.now + HOPELESS_CAP_SECONDS
+    while world.now < end and requests < 40:
+        machine.submit(world.decide().writes, world.now)
+        step = machine.next(world.now)
+        if isinstance(step, Send):
+            requests += 1
+            machine.answered(step, 422, "Too long", None, world.now)
+            world.fleet.write_failed(step.write.key)
+        elif step.until is not None:
+            world.now = max(world.now, step.until)
 
     assert requests < 40
 

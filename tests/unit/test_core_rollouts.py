@@ -319,6 +319,23 @@ def test_a_reservation_that_was_decided_before_an_edit_is_not_written_after_it()
     assert len(world.stand["reserved"]) == 2
 
 
+def test_a_push_that_was_refused_is_closed_before_its_name_is_dropped() -> None:
+    """Promise 8: an earlier request of it, which had no answer, may still arrive at a node that nobody names then."""
+    world = Rollout(nodes=1)
+    world.add_policy(policy("p", rollout=rollout()))
+    (push,) = world.specs(7.0)
+    world.turn(FleetSwitch.HOLD)
+    world.decide()
+
+    world.fleet.write_failed(push.key)
+    world.now += 7
+    again = [write for write in world.decide().writes if write.key == push.key]
+
+    assert [json.loads(write.body)["spec"].get("groups") for write in again] == [None]
+    assert json.loads(again[0].body)["spec"]["writeSequence"] > json.loads(push.body)["spec"]["writeSequence"]
+    assert world.stand["reserved"] == ["n00"]
+
+
 def test_after_an_edit_to_a_smaller_budget_nobody_is_reserved_before_there_is_room() -> None:
     """Promise 8."""
     world = Rollout(nodes=20)

@@ -11,8 +11,8 @@ A driver submits writes, asks ``next(now)`` what to do, does it, and tells the m
   takes its turn, or a place that changes often would never come up.
 * All are paced by a token bucket and a bound on open requests.
 * Retry-After holds everything back, since the server speaks of itself and not of one object.
-* What the server refused is not sent again with the same bytes before a growing wait is over, so a decision that is
-  taken anew and anew from the same facts costs a request now and then, not a loop.
+* What the server refused is not asked for again before a growing wait is over, so a decision that is taken anew and
+  anew from the same facts costs a request now and then, not a loop.
 
 What the answers mean (all tried on kube-apiserver 1.37):
 
@@ -182,7 +182,7 @@ class _Place:
 
     def refuse(self, write: Write, not_before: float) -> None:
         """Remember what the server does not take, and until when it is not worth another request."""
-        self.refused, self.not_before = _digest(write.body), not_before
+        self.refused, self.not_before = _digest(write), not_before
 
     def forget_failures(self) -> None:
         """Start afresh, as after an answer that ends the matter."""
@@ -258,8 +258,8 @@ class Applier:
 
     def _submit(self, write: Write, now: float) -> None:
         place = self._places.setdefault(write.key, _Place())
-        if place.refused and place.refused != _digest(write.body):
-            place.forget_failures()  # another body may be taken at once; the wait was about the old one
+        if place.refused and place.refused != _digest(write):
+            place.forget_failures()  # something else may be taken at once; the wait was about the old one
         if place.waiting is None:
             place.turn = next(self._numbers)
         place.waiting, place.patch = write, write.patch
@@ -403,5 +403,5 @@ def _rank(write: Write) -> int:
     return 0 if write.safe else TARGETS[write.key.kind].rank
 
 
-def _digest(body: bytes) -> bytes:
-    return hashlib.sha256(body).digest()
+def _digest(write: Write) -> bytes:
+    return hashlib.sha256(write.asks.encode() or write.body).digest()

@@ -52,12 +52,14 @@ class Write:
         body: the whole document that `patch` asks for, as JSON.
         safe: it only turns offload off or restores, so it is neither soaked nor budgeted, only paced.
         patch: how it is sent.
+        asks: what of the body stays the same when it is decided anew, where that is not all of it.
     """
 
     key: WriteKey
     body: bytes
     safe: bool = False
     patch: Patch = Patch.APPLY
+    asks: str = ""
 
 
 @dataclass(frozen=True, slots=True)

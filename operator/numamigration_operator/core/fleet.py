@@ -379,12 +379,15 @@ class Fleet:
             self._mark(node)
 
     def write_failed(self, key: WriteKey) -> None:
-        """Take in that a write did not stick; it is decided anew from what is known then."""
+        """Take in that a write did not stick; it is decided anew from what is known then.
+
+        A node state is written in any case: an earlier request of that write may have had no answer, and can arrive
+        until a later decision is stored there.
+        """
         if key.kind is WriteKind.STATE_SPEC:
             node = self._nodes.get(key.name)
             if node is not None:
-                node.forget_open_write()
-                self._mark(node)
+                self._write_again(node)
             return
         if key.kind is WriteKind.CLASS_HOLD:
             self._stops.forget_open_hold(key.name)

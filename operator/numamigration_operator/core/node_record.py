@@ -74,7 +74,8 @@ class NodeRecord:
         silent_since: monotonic seconds of the agent's last report; without one, of when that was seen first.
         shared: another manager owns groups of the spec too: an apply that leaves them out leaves them there.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
-        try_again: to be written although nothing new was decided, since the CRD may be a newer one by now.
+        try_again: to be written although nothing new was decided: the CRD may be a newer one by now, or what was sent
+            before may still arrive.
         cell: where it belongs; None while its agent has not told.
         zone: that its labels name; empty when they name none.
         alarm: when to look whether the agent is silent for too long; monotonic seconds.
@@ -271,7 +272,7 @@ class NodeRecord:
     def needs(self, revision: str) -> bool:
         """Return whether a spec with this revision has yet to be written."""
         if self.try_again:
-            return True
+            return self.selected or self.state_uid is not None
         if self.open_revisions:
             return self.open_revisions[-1] != revision and not self.cannot_be_created
         if self.state_uid is None:
