@@ -322,9 +322,11 @@ def _parser() -> Parser:
         prog=PROGRAM,
         usage=f"{PROGRAM} [--help] [--version] [--SETTING VALUE ...]\n"
         f"       {PROGRAM} crds [--help] [--SETTING VALUE ...] {{apply,print}}\n"
+        f"       {PROGRAM} selftest [--help] [--SETTING VALUE ...]\n"
         f"       {PROGRAM} uninstall [--help] [--SETTING VALUE ...]",
         description="Turns MigrationPolicy objects into node states, and their reports into policy status. "
-        "crds installs the CRDs that it needs; uninstall puts the values of before back on every node.",
+        "crds installs the CRDs that it needs; selftest looks whether all works; uninstall puts the values of before "
+        "back on every node.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     parser.add_settings(OperatorSettings.model_fields)

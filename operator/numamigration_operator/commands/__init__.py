@@ -76,6 +76,16 @@ def _uninstall_flags(parser: Parser) -> None:
     )
 
 
+def _selftest_flags(parser: Parser) -> None:
+    parser.add_argument(
+        "--wait-seconds",
+        type=seconds(0, 3600),
+        default=120,
+        metavar="VALUE",
+        help="How long to wait for the agents. Legal: a whole number from 0 to 3600. Default: 120.",
+    )
+
+
 async def _crds(options: argparse.Namespace, settings: OperatorSettings, say: Say) -> bool:
     from numamigration_operator.commands.crds import apply_crds, print_crds
 
@@ -95,6 +105,14 @@ async def _uninstall(options: argparse.Namespace, settings: OperatorSettings, sa
         return await uninstall(client, settings.home_namespace, options.wait_seconds, options.delete_crds, say)
 
 
+async def _selftest(options: argparse.Namespace, settings: OperatorSettings, say: Say) -> bool:
+    from numamigration_operator.commands.asking import connected
+    from numamigration_operator.commands.selftest import selftest
+
+    async with connected(settings) as client:
+        return await selftest(client, options.wait_seconds, say)
+
+
 COMMANDS: Final[Mapping[str, Command]] = {
     "crds": Command(
         "Installs the CRDs of this release by server-side apply, and waits until the API server serves them. A CRD of "
@@ -102,6 +120,13 @@ COMMANDS: Final[Mapping[str, Command]] = {
         ("kubeconfig", "context"),
         _crds_flags,
         _crds,
+    ),
+    "selftest": Command(
+        "Has the API server try a policy, without storing it, and waits until the agents have reported. Fails when the "
+        "policy is refused or no agent reports; agents that are silent are named.",
+        ("kubeconfig", "context"),
+        _selftest_flags,
+        _selftest,
     ),
     "uninstall": Command(
         "Turns the fleet switch to restore, waits until every node has confirmed that the values of before are back, "
