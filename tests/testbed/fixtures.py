@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bed for pytest: ask for ``control_plane``, ``api`` or ``crds``.
+"""The test bed for pytest: ask for ``control_plane``, ``api``, ``crds`` or ``helm``.
 
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
@@ -21,8 +21,10 @@ import yaml
 
 from tests.testbed.api import Api, Json
 from tests.testbed.binaries import Binaries, find_binaries
+from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.errors import BedError
+from tests.testbed.helm import find_helm
 from tests.testbed.progress import Progress
 
 CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
@@ -85,3 +87,12 @@ def _documents(path: Path) -> Iterator[Json]:
 def unique_name() -> Callable[[str], str]:
     """Return a function that makes a name nobody else in this run has."""
     return lambda prefix: f"{prefix}-{secrets.token_hex(4)}"
+
+
+@pytest.fixture(scope="session")
+def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+    """Helm that sees no cluster."""
+    try:
+        return Helm(find_helm(Progress()), tmp_path_factory.mktemp("helm"))
+    except BedError as error:
+        pytest.fail(str(error), pytrace=False)
