@@ -87,6 +87,7 @@ class Oracle:
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
         erased: contents of which a person deleted the word that they failed, before a status said so too.
+        turned: by content of a policy and cell, when and by whom what was proven there was said to have failed.
         reserved_by: which leader reserved a node last, by policy uid and node.
         deleted_at: until when a policy was not deleted.
         held_at: since when a class is held, and by whom, by key.
@@ -111,6 +112,7 @@ class Oracle:
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
     erased: set[Content] = field(default_factory=set)
+    turned: dict[tuple[frozenset[Content], Cell], tuple[float, str]] = field(default_factory=dict)
     reserved_by: dict[tuple[str, str], str] = field(default_factory=dict)
     deleted_at: dict[str, float] = field(default_factory=dict)
     held_at: dict[str, tuple[float, str]] = field(default_factory=dict)
@@ -326,6 +328,8 @@ class Oracle:
                 self.ever_failed.add(uid)
                 self.failed_at |= dict.fromkeys(contents, (written.at, int(one["generation"])))
                 self.erased -= contents
+                if old.get(cell, {}).get("verdict") == "Proven":
+                    self.turned[contents, cell] = written.at, written.identity
             if one["verdict"] == "Proven" and old.get(cell, {}).get("verdict") != "Proven":
                 self._check_proven(written, uid, cell, contents)
 
@@ -626,21 +630,26 @@ class Oracle:
     def _check_canaries(self, written: Written, policy: Json) -> None:
         """No more nodes of a cell than canaries have a revision before those have soaked.
 
-        A node whose status somebody took away is in no cell until its agent has told it anew.
+        A node whose status somebody took away is in no cell until its agent has told it anew. What was decided while
+        the cell was proven may come after the word that a later node has failed.
         """
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
-        if not self._knows_of(written, policy) or self._is_proven(uid, policy, cell):
+        at, by = self.turned.get((contents_of(uid, policy["spec"]), cell), (-LATE_SECONDS, ""))
+        known = written.sent_at > at + LATE_SECONDS if by == written.identity else self._knows(written, at)
+        if not self._knows_of(written, policy) or self._is_proven(uid, policy, cell) or not known:
             return
         canary = policy["spec"]["rollout"]["canary"]
         if not canary["soakSeconds"]:
             return
-        resolved, have = self._taken(written, policy, cell, contents_of(uid, policy["spec"]))
+        resolved, partly, have = self._taken(written, policy, cell, contents_of(uid, policy["spec"]))
+        if len(resolved | partly) >= canary["nodes"]:
+            return
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
-        _check(len(resolved) >= canary["nodes"] or len(have | resolved) <= canary["nodes"], message)
+        _check(len(have | resolved) <= canary["nodes"], message)
         failed = [node for node in have if self._knows(written, self.broken_at.get(node, written.at))]
         message = f"promise 8: {name} pushes {written.name}, although {failed} failed, and no revision says so"
-        _check(len(resolved) >= canary["nodes"] or not failed, message)
+        _check(not failed, message)
 
     def _check_proven(self, written: Written, uid: str, cell: tuple[str, str], contents: frozenset[Content]) -> None:
         """A cell is proven once all of its canaries have soaked: none that was pushed is still awaited."""
@@ -648,25 +657,31 @@ class Oracle:
         lately = (one for view in self._lately(written.at) for one in view.policies.values())
         if policy is None or any(one["spec"] != policy["spec"] for one in lately if one["metadata"]["uid"] == uid):
             return
-        resolved, have = self._taken(written, policy, cell, contents)
+        resolved, partly, have = self._taken(written, policy, cell, contents)
         canaries = policy["spec"]["rollout"]["canary"]["nodes"]
         message = f"promise 8: {written.name} is proven on {cell} by {sorted(resolved)}, while {sorted(have)} soak"
-        _check(not have or len(resolved) >= canaries, message)
+        _check(not have or len(resolved | partly) >= canaries, message)
 
     def _taken(
         self, written: Written, policy: Json, cell: tuple[str, str], wanted: frozenset[Content]
-    ) -> tuple[set[str], set[str]]:
-        """Return the nodes of a cell where a policy's content has soaked, and where it soaks."""
+    ) -> tuple[set[str], set[str], set[str]]:
+        """Return the nodes of a cell where a policy's content has soaked, where a part of it has, and where it soaks.
+
+        Where others win some of its groups, the part that is left is all that it has there, and proves the cell.
+        """
         uid = policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
-        have, resolved = set(), set()
+        have, partly, resolved = set(), set(), set()
         nodes = self.server.all(NODES)
         for node, state in self.server.all(STATES).items():
             if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
                 continue
+            soaked = not any(source == uid for source, _ in unproven(state))
             if not self._has_all(state, wanted):  # what it has may be of the revision before
+                if soaked and self._has_what_it_won(state, wanted, written.at):
+                    partly.add(node)
                 continue
-            if not any(source == uid for source, _ in unproven(state)):
+            if soaked:
                 resolved.add(node)
             elif not (
                 self._may_be_silent(node, written.at, deadline)
@@ -675,7 +690,12 @@ class Oracle:
                 or written.at <= self.unplaced.get(node, -KNOWN_SECONDS) + KNOWN_SECONDS
             ):
                 have.add(node)
-        return resolved, have
+        return resolved, partly, have
+
+    def _has_what_it_won(self, state: Json, wanted: frozenset[Content], now: float) -> bool:
+        name = state["metadata"]["name"]
+        won = (frozenset(one for one in wanted if self._wins(view, name, one)) for view in self._lately(now))
+        return any(mine and self._has_all(state, mine) for mine in won)
 
     def _knows_of(self, written: Written, policy: Json) -> bool:
         """Whether the writer must know what a policy asks for: its ledger says so, or nobody edited it lately."""
