@@ -86,12 +86,13 @@ fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checke
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 .PHONY: test-simulation
-test-simulation: setup ## Seeded schedules of two operators and their nodes, promises checked (the same each time)
-	@$(BIN)/python -m tests.simulation --first 1 --seeds 1000
+test-simulation: setup ## Seeded schedules of two operators and their nodes, promises checked (fresh for each commit)
+	@$(BIN)/python -m tests.simulation --seeds 2000
 
 .PHONY: simulate
-simulate: setup ## More of them (SEEDS=100000), or one of them (SEED=7)
-	@$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000))
+simulate: setup ## More of them, others each time (SEEDS=100000 FIRST=1), or one of them (SEED=7 MOVES=32)
+	@$(BIN)/python -m tests.simulation $(if $(MOVES),--moves $(MOVES)) \
+		$(if $(SEED),--seed $(SEED) --verbose,--seeds $(or $(SEEDS),20000) --first $(or $(FIRST),clock))
 
 .PHONY: mutants
 mutants: setup-fuse ## Take one guard away at a time: the test that keeps it must fail (ONLY='p04-*')

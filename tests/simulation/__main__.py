@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules by the thousand: ``make simulate SEEDS=100000``, or ``python -m tests.simulation --seed 7`` for one.
 
-First the kept seeds, then fresh ones, numbered from --first on. A schedule that does not end well is printed as short
-as it can be made, with what to type to see it again.
+First the kept seeds, then fresh ones, numbered from --first on: by default those of the commit that is checked out
+(`fresh`). A schedule that does not end well is printed as short as it can be made, with what to type to see it again.
 
 Exit codes: 0 nothing found; 1 something, or too few pairs of fault and step were met; 2 wrong usage; 130 interrupted.
 """
@@ -13,7 +13,6 @@ import argparse
 import itertools
 import multiprocessing
 import os
-import secrets
 import sys
 import time
 from collections import Counter
@@ -24,11 +23,22 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
+from tests.simulation.fresh import asked_first, first_seed
 from tests.simulation.hunt import hunt
-from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Finding, Outcome, make_schedule, run_seed, shorten
+from tests.simulation.schedule import (
+    FAULTS_MIN,
+    MOVES_PER_SCHEDULE,
+    STEPS_MIN,
+    Finding,
+    Outcome,
+    Schedule,
+    make_schedule,
+    shorten,
+)
+from tests.simulation.schedule import run as run_schedule
 from tests.simulation.steps import FAULTS, PAIRS, STEPS
 from tests.simulation.world import has_real_agents
-from tests.testbed.commands import run_command
+from tests.testbed.commands import commit, run_command
 from tests.testbed.progress import Progress, elapsed
 
 KEPT: Final = Path(__file__).with_name("kept_seeds.txt")
@@ -68,25 +78,27 @@ class Tally:
         return len(self.met & PAIRS) / len(PAIRS)
 
 
-def kept_seeds() -> list[int]:
-    """Return the seeds that once found something."""
-    lines = KEPT.read_text().splitlines()
-    return [int(line.split()[0]) for line in lines if line and not line.startswith("#")]
+def kept_schedules() -> Iterator[Schedule]:
+    """Yield the schedules that once found something, as they were drawn then."""
+    for line in KEPT.read_text().splitlines():
+        if line and not line.startswith("#"):
+            seed, moves = line.split()[:2]
+            yield make_schedule(int(seed), int(moves))
 
 
-def run_batch(seeds: list[int]) -> list[Outcome]:
+def run_batch(schedules: list[Schedule]) -> list[Outcome]:
     """Run some schedules; for another process."""
-    return [run_seed(seed) for seed in seeds]
+    return [run_schedule(schedule) for schedule in schedules]
 
 
-def run(seeds: Iterator[int], jobs: int, seconds: float, progress: Progress) -> Tally:
+def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Progress) -> Tally:
     """Run schedules until there are no more, or until the time is over."""
     tally, begun = Tally(), time.monotonic()
     with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
         open_: set[Future[list[Outcome]]] = set()
         while True:
             late = time.monotonic() - begun >= seconds
-            while not late and len(open_) < jobs + 1 and (batch := list(islice(seeds, BATCH))):
+            while not late and len(open_) < jobs + 1 and (batch := list(islice(schedules, BATCH))):
                 open_.add(pool.submit(run_batch, batch))
             if not open_:
                 return tally
@@ -109,7 +121,7 @@ def _take(outcome: Outcome, tally: Tally, progress: Progress) -> None:
 
 
 def _show(finding: Finding, progress: Progress) -> None:
-    again = f"python -m tests.simulation --seed {finding.schedule.seed}"
+    again = f"python -m tests.simulation --seed {finding.schedule.seed} --moves {finding.schedule.length}"
     progress.note(f"{shorten(finding)}again: {again}\n")
 
 
@@ -159,16 +171,14 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     begun = time.monotonic()
     if options.mutants:
         return 0 if all(one.schedules for one in hunt(options.mutants, options.jobs, options.seeds)) else 1
-    if options.until_found:
-        return _find_one(_fresh(options), progress)
     if options.seed is not None:
-        outcome = run_seed(options.seed)
-        if options.verbose:
-            progress.note("\n".join(map(str, make_schedule(options.seed).moves)))
-        progress.note(str(shorten(outcome.finding)) if outcome.finding else f"seed {options.seed}: nothing found")
-        return 1 if outcome.finding else 0
-    progress.note(f"first seed {options.first}, {options.jobs} processes")
-    tally = run(iter([*kept_seeds(), *_fresh(options)]), options.jobs, options.seconds, progress)
+        return _run_one(make_schedule(options.seed, options.moves), progress, verbose=options.verbose)
+    first, origin = first_seed(options.first, commit(), time.time())
+    fresh = _fresh(first, options)
+    if options.until_found:
+        return _find_one(fresh, progress)
+    progress.note(f"first seed {first}, {origin}; {options.moves} moves, {options.jobs} processes")
+    tally = run(itertools.chain(kept_schedules(), fresh), options.jobs, options.seconds, progress)
     progress.note(report(tally, time.monotonic() - begun).rstrip())
     enough = tally.pairs_share >= PAIRS_SHARE_MIN or tally.schedules < SEEDS_FOR_PAIRS
     if not enough:
@@ -178,17 +188,26 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     return 0 if enough and not tally.found and not tally.small else 1
 
 
-def _fresh(options: argparse.Namespace) -> Iterator[int]:
-    seeds = itertools.count(options.first)
-    return islice(filter(has_real_agents, seeds) if options.real_agents else seeds, options.seeds)
+def _fresh(first: int, options: argparse.Namespace) -> Iterator[Schedule]:
+    seeds = itertools.count(first)
+    chosen = filter(has_real_agents, seeds) if options.real_agents else seeds
+    return (make_schedule(seed, options.moves) for seed in islice(chosen, options.seeds))
 
 
-def _find_one(seeds: Iterable[int], progress: Progress) -> int:
+def _run_one(schedule: Schedule, progress: Progress, *, verbose: bool) -> int:
+    finding = run_schedule(schedule).finding
+    if verbose:
+        progress.note("\n".join(map(str, schedule.moves)))
+    progress.note(str(shorten(finding)) if finding else f"seed {schedule.seed}: nothing found")
+    return 1 if finding else 0
+
+
+def _find_one(schedules: Iterable[Schedule], progress: Progress) -> int:
     """Run schedules one after the other until one does not end well."""
-    for number, seed in enumerate(seeds, 1):
-        finding = run_seed(seed).finding
+    for number, schedule in enumerate(schedules, 1):
+        finding = run_schedule(schedule).finding
         if finding is not None:
-            progress.note(f"first found: seed {seed}, after {number} schedules: {finding.problem}")
+            progress.note(f"first found: seed {schedule.seed}, after {number} schedules: {finding.problem}")
             return 1
     return 0
 
@@ -196,7 +215,12 @@ def _find_one(seeds: Iterable[int], progress: Progress) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Random schedules of a cluster.")
     parser.add_argument("--seeds", type=int, default=2000, help="how many fresh schedules (default: 2000)")
-    parser.add_argument("--first", type=int, default=secrets.randbelow(1 << 31), help="first fresh seed (default: new)")
+    parser.add_argument(
+        "--first", type=asked_first, default="commit", help="first fresh seed, or from where: commit (default), clock"
+    )
+    parser.add_argument(
+        "--moves", type=int, default=MOVES_PER_SCHEDULE, help=f"of each schedule (default: {MOVES_PER_SCHEDULE})"
+    )
     parser.add_argument("--seed", type=int, help="run only the schedule of this seed, and make it short if it fails")
     parser.add_argument("--verbose", action="store_true", help="with --seed: print the whole schedule")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes (default: 2)")

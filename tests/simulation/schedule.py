@@ -18,7 +18,8 @@ from tests.simulation.steps import REQUEST_STEPS
 from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
 
 NODES_MIN, NODES_MAX = 8, 11
-MOVES_PER_SCHEDULE: Final = 32
+MOVES_PER_SCHEDULE: Final = 24
+"""Of a fresh schedule; the last scene may bring some more."""
 STEPS_MIN: Final = 150
 FAULTS_MIN: Final = 4
 POLICY_NAMES: Final = ("alpha", "beta", "gamma")
@@ -41,11 +42,15 @@ class Move(NamedTuple):
 
 
 class Schedule(NamedTuple):
-    """What happens; the same seed draws everything else that chance decides."""
+    """What happens; the same seed draws everything else that chance decides.
+
+    `length` is how many moves were asked for when it was drawn: with the seed, all that it takes to draw it again.
+    """
 
     seed: int
     nodes: int
     moves: tuple[Move, ...]
+    length: int
 
 
 class Finding(NamedTuple):
@@ -283,7 +288,7 @@ WAYS_OFF_EVERY: Final = 4  # schedules
 
 
 def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
-    """Return the schedule of a seed: two policies first, then whatever comes."""
+    """Return the schedule of a seed and a number of moves: two policies first, then whatever comes."""
     rng = Random(f"schedule {seed}")
     nodes = rng.randint(NODES_MIN, NODES_MAX)
     dice = Dice(rng, nodes)
@@ -299,7 +304,7 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
     last = rng.choices(("run", "hold", "off", "restore", None), (65, 5, 12, 8, 10))[0]
     if last is not None:
         moves.append(Move(1.0, "turn_switch", (last,)))
-    return Schedule(seed, nodes, tuple(moves))
+    return Schedule(seed, nodes, tuple(moves), length)
 
 
 # --- running --------------------------------------------------------------------------------------------------------

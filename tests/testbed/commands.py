@@ -48,11 +48,22 @@ def run_command(
         return 130
 
 
+def commit() -> str:
+    """Return the commit that is checked out; empty where there is none, or no git."""
+    return _git("rev-parse", "HEAD")
+
+
 def revision() -> str:
     """Return the git revision, and whether the tree differs from it."""
-    head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    changed = subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, check=False)
-    return (head.stdout.strip() or "unknown") + (" and uncommitted changes" if changed.stdout.strip() else "")
+    return (commit() or "unknown") + (" and uncommitted changes" if _git("status", "--porcelain") else "")
+
+
+def _git(*arguments: str) -> str:
+    try:
+        said = subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
+    return said.stdout.strip() if said.returncode == 0 else ""
 
 
 def _text(error: Exception) -> str:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -17,7 +18,9 @@ from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import FENCE_MESSAGE
 from numamigration_operator.cluster.client import Response
+from tests.simulation.__main__ import kept_schedules
 from tests.simulation.clock import Clock, Process
+from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
 from tests.simulation.kernels import KINDS
 from tests.simulation.machines import RealMachine
 from tests.simulation.network import Network
@@ -218,6 +221,50 @@ def test_a_schedule_is_as_large_as_asked_for() -> None:
     assert outcome.steps >= STEPS_MIN
     assert outcome.faults >= FAULTS_MIN
     assert make_schedule(13).nodes >= 8
+
+
+def test_kept_schedules_are_as_long_as_when_they_were_kept() -> None:
+    kept = {schedule.seed: schedule for schedule in kept_schedules()}
+
+    assert kept[5109].length == 32
+    assert kept[5109] == make_schedule(5109, 32) != make_schedule(5109)
+
+
+COMMIT = "0a1b2c3" + 33 * "d"
+NOW = 1_780_000_000.5
+
+
+def test_a_commit_has_the_same_first_seed_whenever_it_is_tested() -> None:
+    assert first_seed("commit", COMMIT, NOW) == first_seed("commit", COMMIT, NOW + 86_400.0)
+    assert first_seed("commit", COMMIT, NOW) == (0x0A1B2C3 * SEEDS_OF_EACH, "of commit 0a1b2c3")
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        pytest.param(first_seed("commit", COMMIT, NOW), first_seed("commit", COMMIT[::-1], NOW), id="two commits"),
+        pytest.param(first_seed("commit", "a" * 40, NOW), first_seed("commit", "aaaaaab" * 7, NOW), id="neighbors"),
+        pytest.param(first_seed("clock", COMMIT, NOW), first_seed("clock", COMMIT, NOW + 1.0), id="two seconds"),
+    ],
+)
+def test_runs_of_two_commits_or_seconds_have_no_seed_in_common(one: tuple[int, str], other: tuple[int, str]) -> None:
+    assert abs(one[0] - other[0]) >= SEEDS_OF_EACH
+
+
+@pytest.mark.parametrize("commit", ["", "HEAD", "0a1b2c3"], ids=["no repository", "no commit", "too short"])
+def test_without_a_commit_the_first_seed_is_from_the_clock(commit: str) -> None:
+    assert first_seed("commit", commit, NOW) == first_seed("clock", COMMIT, NOW)
+    assert first_seed("commit", commit, NOW)[1] == "from the clock"
+
+
+def test_a_first_seed_that_is_asked_for_is_taken() -> None:
+    assert first_seed("7", COMMIT, NOW) == (7, "as asked for")
+
+
+@pytest.mark.parametrize("text", ["", "-1", "head", "7.5"])
+def test_a_first_seed_that_says_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="neither commit nor clock"):
+        asked_first(text)
 
 
 def test_any_move_can_be_left_out() -> None:
