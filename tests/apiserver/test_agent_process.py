@@ -58,6 +58,25 @@ def test_a_wish_reaches_the_kernel_and_its_end_restores_what_was_there(node: Nod
     assert after.demotion_enabled == before.demotion_enabled
 
 
+def test_the_agent_works_under_the_seccomp_profile_of_the_chart(
+    control_plane: ControlPlane,
+    crds: tuple[str, ...],  # noqa: ARG001 - the kind must be there
+    host: FakeHost,
+    unique_name: Callable[[str], str],
+    tmp_path: Path,
+) -> None:
+    node = NodeUnderTest(control_plane, host, unique_name("node"), tmp_path, program="tests.testbed.confined")
+    node.start()
+    try:
+        node.push(offload=wish(OFFLOAD), demotion=wish({"enabled": True}))
+        node.until(lambda status: group_state(status) == group_state(status, "demotion") == "Ready")
+        node.push(offload=wish(OFFLOAD, mode="Restore"))
+        node.until(lambda status: group_state(status) == "Restored")
+        assert node.stop() == 0
+    finally:
+        node.kill()
+
+
 def test_drift_is_set_back_and_told(node: NodeUnderTest) -> None:
     node.push(offload=wish(OFFLOAD))
     node.until(lambda status: group_state(status) == "Ready")

@@ -20,7 +20,7 @@ from typing import Final, NamedTuple
 ROOT: Final = Path(__file__).parents[2]
 FOLDER: Final = Path("tests/mutants")
 KEYS: Final = ("Promise", "Guard", "Test")
-PRODUCT: Final = ("crds/", "operator/", "node-agent/", "deploy/")
+PRODUCT: Final = ("charts/", "crds/", "operator/", "node-agent/", "deploy/")
 
 _NAME: Final = re.compile(r"p(\d\d)-[a-z0-9]+(-[a-z0-9]+)*\.patch")
 _CHANGED: Final = re.compile(r"^(?:---|\+\+\+) [ab]/(\S+)$", re.MULTILINE)

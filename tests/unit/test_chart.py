@@ -372,6 +372,7 @@ def test_crds_are_deleted_only_by_an_explicit_value(helm: Helm, keep: bool) -> N
 
 
 def test_the_uninstall_job_runs_before_anything_is_deleted(plain: Objects) -> None:
+    """Promise 13: afterwards there is no operator and no agent that could restore, and finalizers would stay."""
     assert hooks_of(plain[UNINSTALL_JOB]) == ("pre-delete",)
 
 
@@ -450,34 +451,39 @@ def test_nobody_gets_rights_by_roles_that_are_off(helm: Helm) -> None:
 # --- what is off by default ---------------------------------------------------------------------------------------
 
 
-def test_network_policies_let_through_the_api_server_and_metrics(everything: Objects) -> None:
-    for component, port in (("operator", 8081), ("agent", 8082)):
-        spec = everything["NetworkPolicy", f"numamigration-{component}"]["spec"]
-        assert spec["policyTypes"] == ["Ingress", "Egress"]
-        assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
-        assert spec["ingress"] == [
-            {
-                "ports": [{"protocol": "TCP", "port": port}],
-                "from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
-            }
-        ]
-        assert spec["egress"] == [
-            {
-                "ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}],
-                "to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}],
-            }
-        ]
+@pytest.mark.parametrize("component", ["operator", "agent"])
+def test_network_policies_let_pods_reach_the_api_server_alone(everything: Objects, component: str) -> None:
+    spec = everything["NetworkPolicy", f"numamigration-{component}"]["spec"]
+
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["podSelector"]["matchLabels"]["app.kubernetes.io/component"] == component
+    assert spec["egress"] == [
+        {
+            "ports": [{"protocol": "TCP", "port": 443}, {"protocol": "TCP", "port": 6443}],
+            "to": [{"ipBlock": {"cidr": "192.0.2.1/32"}}],
+        }
+    ]
 
 
-def test_monitors_select_what_serves_metrics(everything: Objects) -> None:
-    for kind, name, key in (
-        ("ServiceMonitor", "numamigration-operator", ("Service", "numamigration-operator")),
-        ("PodMonitor", "numamigration-agent", AGENT),
-    ):
-        monitor, target = everything[kind, name], everything[key]
-        labels = target["spec"].get("template", target)["metadata"]["labels"]
-        assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
-        assert monitor["metadata"]["labels"]["release"] == "prometheus"
+def test_nobody_reaches_an_agent_and_prometheus_alone_an_operator(everything: Objects) -> None:
+    assert everything["NetworkPolicy", "numamigration-agent"]["spec"]["ingress"] == []
+    assert everything["NetworkPolicy", "numamigration-operator"]["spec"]["ingress"] == [
+        {
+            "ports": [{"protocol": "TCP", "port": 8081}],
+            "from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"), [("ServiceMonitor", ("Service", "numamigration-operator")), ("PodMonitor", OPERATOR)]
+)
+def test_monitors_select_what_serves_metrics(everything: Objects, kind: str, target: tuple[str, str]) -> None:
+    monitor, served = everything[kind, "numamigration-operator"], everything[target]
+
+    labels = served["spec"].get("template", served)["metadata"]["labels"]
+    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
 
 def test_network_policies_monitors_and_the_namespace_are_off_by_default(plain: Objects) -> None:
