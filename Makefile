@@ -43,6 +43,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/mypy --no-error-summary
 	$(BIN)/lint-imports --no-cache >.lint-imports.log || { cat .lint-imports.log; exit 1; }
 	$(BIN)/python -m numamigration_api.generate --check
+	$(BIN)/python -m numamigration_api.fence_files --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
@@ -133,8 +134,9 @@ bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
 
 .PHONY: generate
-generate: setup ## Write CRDs, manifests and generated documents
+generate: setup ## Write CRDs, the node fence, manifests and generated documents
 	$(BIN)/python -m numamigration_api.generate
+	$(BIN)/python -m numamigration_api.fence_files
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md

@@ -94,7 +94,6 @@ PROMISES: Final = (
         "Agents are fenced in",
         "The agent of a node can write the status of its own node's object and nothing else. Without that fence only "
         "changes in the safe direction are pushed.",
-        built=False,
     ),
     Promise(
         10,

@@ -163,16 +163,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     options = parser.parse_args(arguments)
     stale = [
-        name for name, crd_ in all_crds().items() if not _settle(options.folder / name, as_yaml(crd_), options.check)
+        name for name, crd_ in all_crds().items() if not settle(options.folder / name, as_yaml(crd_), options.check)
     ]
     if stale:
         print(f"{', '.join(stale)}: not what the models say; run `make generate`", file=sys.stderr)  # noqa: T201
     return 1 if stale else 0
 
 
-def _settle(path: Path, wanted: str, check: bool) -> bool:
+def settle(path: Path, wanted: str, check: bool) -> bool:
+    """Write a generated file, or compare it and print the difference; return whether it is as wanted."""
     found = path.read_text() if path.exists() else ""
     if not check:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(wanted)
         return True
     sys.stderr.writelines(difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(path), "models"))

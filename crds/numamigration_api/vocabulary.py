@@ -448,7 +448,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.ENGINE_STALLED: "The engine moved nothing for seconds; it is off. It is tried again after a growing pause.",
     Reason.ENGINE_FAILING: "Too many folios failed in the engine; it is off. It is tried again after a growing pause.",
     Reason.VERSION_SKEW: "The installed CRD and this program differ. Apply the CRDs of this release.",
-    Reason.FENCE_MISSING: "The admission policy that fences agents is missing, so nothing is turned on.",
+    Reason.FENCE_MISSING: "The admission policy that fences agents is missing: nothing is turned on. Apply it.",
     Reason.FLEET_HOLD: "The fleet switch is hold: only safe changes are pushed. Set it to run to go on.",
     Reason.FLEET_OFF: "The fleet switch is off: offload is off on every node. Set it to run to go on.",
     Reason.FLEET_RESTORE: "The fleet switch is restore: the values of before are back. Set it to run to go on.",

@@ -34,6 +34,7 @@ from numamigration_agent.groups import TrialWindow
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import ENGINE_OFF, Knob
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading, explain_errno
+from numamigration_agent.mounts import mount_of
 from numamigration_agent.plan import UNITS, UnitChange, stays
 from numamigration_agent.rows import ERRNO_REASONS, KnobWrite
 from numamigration_agent.verify import Trial
@@ -449,12 +450,11 @@ def turn_off(switch: Knob, life: int | None, baselines: Baselines, fresh: frozen
     return Change([off], known, on_file=known.values, reported=known.values, fresh=fresh)
 
 
+_OF_THE_MOUNT: Final = frozenset({Reason.PERMISSION_DENIED, Reason.READ_ONLY_FILE_SYSTEM})
 _ADVICE: Final = {
     Reason.MIGRATOR_BUSY: "another migrator is registered in the kernel; turn that one off first",
     Reason.NO_DMA_CHANNEL: "the driver found no DMA channel to take",
     Reason.NOT_LOADED: "the driver is being unloaded, or was just loaded anew",
-    Reason.PERMISSION_DENIED: "the agent must run as uid 0 with the capabilities that this file asks for",
-    Reason.READ_ONLY_FILE_SYSTEM: "mount it writable into the agent's container",
     Reason.INVALID_VALUE: "this kernel does not take the value",
 }
 
@@ -462,9 +462,9 @@ _ADVICE: Final = {
 def rejected(knob: Knob, target: Value, number: int) -> Failure:
     """Say what an errno at a write means."""
     reason = dict(knob.errnos).get(number) or ERRNO_REASONS.get(number, Reason.KERNEL_ERROR)
-    advice = f"; {_ADVICE[reason]}" if reason in _ADVICE else ""
+    advice = mount_of(knob.path).advice if reason in _OF_THE_MOUNT else _ADVICE.get(reason)
     name = errno.errorcode.get(number, str(number))
-    message = f"{knob.path}: writing {target!r}: {name} ({explain_errno(number)}){advice}"
+    message = "; ".join(filter(None, (f"{knob.path}: writing {target!r}: {name} ({explain_errno(number)})", advice)))
     return Failure(reason, message, knob.field)
 
 

@@ -48,6 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             restore_deadline_seconds=settings.restore_deadline_seconds,
             breaker_percent=settings.circuit_breaker_percent,
             breaker_nodes_min=settings.circuit_breaker_nodes_min,
+            fence_required=settings.fence_required,
         )
     )
     try:

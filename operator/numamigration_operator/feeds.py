@@ -49,9 +49,12 @@ class FleetLike(Protocol):
     def control_changed(self, control: Control, now: float) -> None:
         """The fleet switch is as given."""
 
+    def fence_read(self, problem: str, now: float) -> None:
+        """The node fence was looked at; `problem` says why it does not stand."""
+
     @property
     def synced(self) -> bool:
-        """Every kind of object has been listed once."""
+        """Every kind of object has been read once."""
 
     @property
     def greatest_epoch(self) -> int:

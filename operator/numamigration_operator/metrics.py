@@ -334,6 +334,13 @@ METRICS: Final = (
         "1 while so many nodes have failed that nothing is pushed but what turns off or restores.",
         _of_fleet(lambda fleet: fleet.counts.breaker_open),
     ),
+    Metric(
+        "fence_missing",
+        Kind.GAUGE,
+        (),
+        "1 while the admission policy that fences agents is missing, and nothing is pushed but what undoes.",
+        _of_fleet(lambda fleet: fleet.counts.fence_missing),
+    ),
     Metric("leader", Kind.GAUGE, (), "1 when this process holds the Lease.", _one(lambda numbers: numbers.leads)),
     Metric(
         "leader_epoch",

@@ -31,6 +31,7 @@ from numamigration_operator.cluster.apply_driver import ApplyDriver
 from numamigration_operator.cluster.bell import Bell
 from numamigration_operator.cluster.client import Client
 from numamigration_operator.cluster.events import EventPoster
+from numamigration_operator.cluster.fence import FenceReader
 from numamigration_operator.cluster.informer import (
     NODES,
     POLICIES,
@@ -186,6 +187,8 @@ class Operator:
             rng=rng,
         )
         self._readiness = ReadinessReader(client, self._readiness_read)
+        self._fence = FenceReader(client, settings.home_namespace, self._fence_read)
+        self._fence_required = settings.fence_required
         self._control = control = ControlFeed(fleet, self._pulse)
         self._readers: dict[str, Informer[Any]] = {
             "fleet switch": Informer(
@@ -208,6 +211,10 @@ class Operator:
             "events": self._events.run,
             "readiness": self._readiness.run,
         }
+        if self._fence_required:
+            works["node fence"] = self._fence.run
+        else:
+            log.warning("nobody looks whether agents are fenced", extra={"advice": "see the setting fence_required"})
         code = await supervise(
             [
                 asyncio.create_task(self._lease.run(), name="lease"),
@@ -301,6 +308,10 @@ class Operator:
 
     def _readiness_read(self, name: str, ready: bool | None) -> None:
         self._fleet.node_ready(name, ready, self._pulse.now())
+        self._pulse.changed()
+
+    def _fence_read(self, problem: str) -> None:
+        self._fleet.fence_read(problem, self._pulse.now())
         self._pulse.changed()
 
     def _policies_listed(self, blind: bool) -> None:

@@ -48,6 +48,7 @@ ROOM: Final = {
 """Which setting must be longer than which, and by what factor at least; as in client-go's leader election."""
 LEGAL: Final = {
     "agent_node_selector": SELECTOR_LEGAL,
+    "fence_required": "true or false",
     "health_address": "host:port, for example 0.0.0.0:8081 or [::]:8081, or empty",
     "lease_identity": "a name of at most 200 characters, or empty",
 }
@@ -162,6 +163,15 @@ class OperatorSettings(BaseSettings):
 
     Unit: nodes. Default: 10. Less lets a few nodes of a small fleet stop all policies; those are the rollouts' own
     business.
+    """
+
+    fence_required: bool = True
+    """Whether anything is turned on only while the node fence stands: the admission policy that keeps each agent to its
+    own node state.
+
+    Unit: true or false. Default: true. While the fence is missing, what turns offload off, releases or restores is
+    still pushed, and every policy says FenceMissing. With false one stolen agent token can speak for every node: only
+    for clusters that fence agents in another way.
     """
 
     lease_identity: str = Field(default="", max_length=200)
@@ -369,7 +379,7 @@ def default_text(info: FieldInfo) -> str:
     """Return a default as documents and ``--help`` spell it."""
     if info.default is None:
         return "none"
-    return str(info.default) or "empty"
+    return str(info.default).lower() if isinstance(info.default, bool) else str(info.default) or "empty"
 
 
 def undocumented() -> Iterator[str]:

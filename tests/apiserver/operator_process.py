@@ -116,16 +116,20 @@ def install_crds(api: Api) -> None:
 
 
 def install_rights(api: Api, *, without: str = "") -> None:
-    for document in documents(ROOT / "deploy" / "rbac.yaml"):
-        if document["kind"] != without:
-            api.apply(object_path(document), document, "test-bed", force=True)
+    """Apply who may do what, the fence of the agents included."""
+    for name in ("rbac", "fence"):
+        for document in documents(ROOT / "deploy" / f"{name}.yaml"):
+            if document["kind"] != without:
+                api.apply(object_path(document), document, "test-bed", force=True)
 
 
 def object_path(document: Json) -> str:
     metadata = document["metadata"]
     group = f"/apis/{document['apiVersion']}" if "/" in document["apiVersion"] else f"/api/{document['apiVersion']}"
     namespace = f"/namespaces/{metadata['namespace']}" if "namespace" in metadata else ""
-    return f"{group}{namespace}/{document['kind'].lower()}s/{metadata['name']}"
+    kind = document["kind"].lower()
+    plural = f"{kind.removesuffix('y')}ies" if kind.endswith("y") else f"{kind}s"
+    return f"{group}{namespace}/{plural}/{metadata['name']}"
 
 
 def account(bed: ControlPlane, name: str = ACCOUNT) -> str:

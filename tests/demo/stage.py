@@ -121,7 +121,8 @@ class Stage:
     def _install(self) -> None:
         for path in sorted((ROOT / "crds").glob("*.yaml")):
             self.api.install_crd(yaml.safe_load(path.read_text()))
-        apply = [*self.kubectl, "apply", "--server-side", "-f", str(ROOT / "deploy" / "rbac.yaml")]
+        files = (text for name in ("rbac", "fence") for text in ("-f", str(ROOT / "deploy" / f"{name}.yaml")))
+        apply = [*self.kubectl, "apply", "--server-side", *files]
         subprocess.run(apply, check=True, capture_output=True, text=True)
 
     def add_host(self, name: str, kernel: HostConfig) -> FakeHost:

@@ -105,6 +105,7 @@ class World:
         self.nodes: dict[str, NodeObject] = {}
         self.states: dict[str, dict[str, Any]] = {}
         self.control = Control()
+        self.fence_problem = ""
         self.revisions: dict[str, dict[str, Any]] = {}
         self.cells: dict[str, tuple[str, str]] = {}  # by node, where it is not the usual one
         self.written: list[Write] = []
@@ -221,6 +222,7 @@ class World:
     def sync(self) -> None:
         """Tell the fleet everything, as after a start."""
         self.fleet.control_changed(self.control, self.now)
+        self.fleet.fence_read(self.fence_problem, self.now)
         self.fleet.policies_listed([self.policy(name) for name in self.policies], self.now)
         for name in self.revisions:
             self.show_revision(name)

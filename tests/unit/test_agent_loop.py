@@ -331,6 +331,15 @@ def test_what_the_host_forbids_has_its_own_word(tmp_path: Path, config: HostConf
     assert (rig.group(group)["state"], rig.group(group)["reason"]) == ("Failed", reason)
 
 
+def test_what_the_host_forbids_is_said_with_the_value_of_the_chart(tmp_path: Path) -> None:
+    rig = Rig(tmp_path, HostConfig(cap_sys_admin=False))
+
+    rig.wish(EVERY_GROUP)
+
+    assert "EPERM" in rig.group("balancing")["message"]
+    assert "set the chart's agent.hostWrite.procSysKernel=true" in rig.group("balancing")["message"]
+
+
 def test_a_state_folder_that_cannot_be_written_stops_every_write(tmp_path: Path) -> None:
     """Promise 1."""
     (tmp_path / "state").write_text("a file where the folder should be")

@@ -340,7 +340,8 @@ def test_a_seccomp_profile_that_forbids_the_call_is_named() -> None:
 
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
-    assert said == f"{errno.EPERM} mbind: not permitted here; a seccomp profile lets it pass with CAP_SYS_NICE\n"
+    advice = "set the chart's agent.seccompProfile to Unconfined or Localhost"
+    assert said == f"{errno.EPERM} mbind: refused by the seccomp profile; {advice}\n"
 
 
 # --- the child

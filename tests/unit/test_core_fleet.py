@@ -37,13 +37,15 @@ def written(made: World, kind: WriteKind) -> list[str]:
 # Before the first look
 
 
-@pytest.mark.parametrize("missing", ["fleet switch", "policies", "nodes", "states"])
+@pytest.mark.parametrize("missing", ["fleet switch", "fence", "policies", "nodes", "states"])
 def test_nothing_is_decided_before_everything_was_listed_once(missing: str) -> None:
-    """Promise 6: half the policies would restore the nodes of the other half."""
+    """Promises 6 and 9: half the policies would restore the nodes of the other half."""
     fleet = Fleet(FleetSettings())
     fleet.lead(1)
     if missing != "fleet switch":
         fleet.control_changed(Control(), 0)
+    if missing != "fence":
+        fleet.fence_read("", 0)
     if missing != "policies":
         fleet.policies_listed([policy()], 0)
     fleet.node_changed(node(), 0)

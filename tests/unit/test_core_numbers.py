@@ -162,3 +162,12 @@ def test_the_snapshot_says_whether_the_circuit_breaker_is_open() -> None:
     world.answer(n0=BROKEN)
 
     assert (while_open, world.fleet.snapshot().breaker_open) == (True, False)
+
+
+def test_the_snapshot_says_whether_the_fence_is_missing() -> None:
+    world = Stopped(2)
+    before = world.fleet.snapshot().fence_missing
+
+    world.fleet.fence_read("no fence", world.now)
+
+    assert (before, world.fleet.snapshot().fence_missing) == (False, True)

@@ -362,6 +362,189 @@ def test_the_breaker_closes_when_nodes_are_mended() -> None:
     assert all("demotion" in world.groups(name) for name in world.states)
 
 
+# The node fence
+
+NO_FENCE = "ValidatingAdmissionPolicy numamigration-agent-fence does not exist: apply deploy/fence.yaml"
+
+
+class Unfenced(Stopped):
+    """A world whose fence may be taken away and put back."""
+
+    def take_fence(self) -> None:
+        self.read_fence(NO_FENCE)
+
+    def read_fence(self, problem: str) -> None:
+        self.fence_problem = problem
+        self.fleet.fence_read(problem, self.now)
+        self.step(10)
+
+
+def test_without_the_fence_nothing_is_turned_on() -> None:
+    """Promise 9: what an agent's status says may come from any other agent's token then."""
+    world = Unfenced()
+    world.take_fence()
+
+    world.add_policy(policy("q", settings=DEMOTION))
+    world.add_node("new")
+    world.step()
+    world.report("new")
+    world.step(10)
+
+    assert world.groups("new") == {}
+    assert not any("demotion" in world.groups(name) for name in world.states)
+
+
+def test_without_the_fence_a_change_of_a_number_waits_too() -> None:
+    """Promise 9."""
+    world = Unfenced()
+    world.take_fence()
+
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+    world.step(10)
+
+    assert {world.groups(name)["offload"]["settings"]["channels"] for name in world.states} == {4}
+
+
+def test_what_is_reserved_when_the_fence_goes_is_not_pushed() -> None:
+    """Promise 9."""
+    world = Unfenced()
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+    while not (reserved := world.status("p")["rollout"].get("reserved")):
+        world.carry_out(world.decide().writes)
+
+    world.take_fence()
+
+    assert reserved
+    assert {world.groups(name)["offload"]["settings"]["channels"] for name in world.states} == {4}
+
+
+def test_without_the_fence_turning_off_is_pushed() -> None:
+    """Promise 17."""
+    world = Unfenced()
+    world.take_fence()
+
+    world.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    world.step(10)
+
+    assert {world.groups(name)["offload"]["settings"]["engine"] for name in world.states} == {"Off"}
+
+
+def test_without_the_fence_a_deleted_policy_is_restored() -> None:
+    """Promise 13."""
+    world = Unfenced()
+    world.edit_policy("p", onDelete="Restore")
+    world.step(10)
+    world.take_fence()
+
+    world.delete_policy("p")
+    world.step(10)
+
+    assert {world.groups(name)["offload"]["mode"] for name in world.states} == {"Restore"}
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param({}, id="everything was ready"),
+        pytest.param({"settings": DEMOTION}, id="something waits"),
+        pytest.param({"nodeSelector": {"matchLabels": {"no": "node"}}}, id="matches no node"),
+        pytest.param({"mode": "Paused"}, id="paused"),
+        pytest.param({"mode": "Plan"}, id="a plan"),
+    ],
+)
+def test_a_missing_fence_is_said_on_every_policy(spec: dict[str, Any]) -> None:
+    """Promise 9."""
+    world = Unfenced()
+    world.edit_policy("p", **spec)
+    world.step(10)
+    before = world.condition("p", "Ready")["reason"]
+
+    world.take_fence()
+
+    assert before != "FenceMissing"
+    for type_, status in (("Ready", "False"), ("Stalled", "True")):
+        found = world.condition("p", type_)
+        assert (found["status"], found["reason"], found["message"]) == (status, "FenceMissing", NO_FENCE)
+
+
+def test_a_policy_that_waits_for_the_fence_only_is_not_in_progress() -> None:
+    """kstatus looks at Reconciling before Stalled."""
+    world = Unfenced()
+    world.take_fence()
+
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+    world.step(10)
+
+    assert world.condition("p", "Reconciling")["status"] == "False"
+
+
+def test_a_missing_fence_is_told_as_an_event_of_the_policy() -> None:
+    world = Unfenced()
+    world.fence_problem = NO_FENCE
+    world.fleet.fence_read(NO_FENCE, world.now)
+
+    events = world.step(10).events
+
+    assert ("p", "FenceMissing") in [(event.policy, event.reason) for event in events]
+
+
+def test_nodes_that_wait_for_the_fence_are_pending_with_its_reason() -> None:
+    world = Unfenced(2)
+    world.take_fence()
+
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+    world.step(10)
+
+    worst = {(one["state"], one["reason"]) for one in world.status("p")["worstNodes"]}
+    assert worst == {("pending", "FenceMissing")}
+
+
+def test_a_fence_that_is_put_back_lets_everything_go_on() -> None:
+    world = Unfenced()
+    world.take_fence()
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+    world.step(10)
+
+    world.read_fence("")
+    world.answer()
+
+    assert {world.groups(name)["offload"]["settings"]["channels"] for name in world.states} == {2}
+    assert world.condition("p", "Ready")["status"] == "True"
+
+
+def test_a_fence_that_goes_and_comes_writes_no_node() -> None:
+    """Promise 6."""
+    world = Unfenced()
+    before = json.dumps(world.states)
+
+    world.take_fence()
+    world.read_fence("")
+
+    assert json.dumps(world.states) == before
+
+
+def test_the_fleet_switch_is_said_before_the_fence_where_both_hold() -> None:
+    world = Unfenced(2)
+    world.take_fence()
+    world.edit_policy("p", settings={"offload": OFFLOAD | {"channels": 2}})
+
+    world.turn(FleetSwitch.HOLD)
+    world.step(10)
+
+    assert world.condition("p", "Stalled")["reason"] == "FleetHold"
+    assert world.condition("p", "Ready")["reason"] == "FenceMissing"
+
+
+def test_a_fleet_that_requires_no_fence_waits_for_none() -> None:
+    world = World(FleetSettings(reserve_interval_seconds=0.0, fence_required=False))
+    world.fleet.control_changed(world.control, world.now)
+    world.fleet.policies_listed([], world.now)
+    world.fleet.nodes_listed([], world.now)
+    world.fleet.states_listed([], world.now)
+
+    assert world.fleet.synced
+
+
 # Readiness of Nodes
 
 READINESS = {"guardrails": [{"metric": "nodeNotReady", "max": "0"}]}

@@ -57,6 +57,7 @@ NAMES = {
     "dirty_nodes": "gauge",
     "events_dropped_total": "counter",
     "events_posted_total": "counter",
+    "fence_missing": "gauge",
     "fleet_switch": "gauge switch",
     "leader": "gauge",
     "leader_epoch": "gauge",
@@ -99,7 +100,15 @@ POLICY = PolicyNumbers(
     guardrails=(GUARDRAIL, SILENT),
 )
 COUNTS = FleetSnapshot(
-    policies=1, nodes=4, states=3, dirty_nodes=2, open_spec_writes=1, synced=True, class_holds=1, breaker_open=True
+    policies=1,
+    nodes=4,
+    states=3,
+    dirty_nodes=2,
+    open_spec_writes=1,
+    synced=True,
+    class_holds=1,
+    breaker_open=True,
+    fence_missing=True,
 )
 NUMBERS = Numbers(
     now=100.0,
@@ -200,6 +209,7 @@ def test_every_number_stands_in_its_series() -> None:
         ("open_spec_writes",): 1,
         ("class_holds",): 1,
         ("circuit_breaker_open",): 1,
+        ("fence_missing",): 1,
         ("leader",): 1,
         ("leader_epoch",): 7,
         ("lease_renewals_total",): 12,
@@ -241,6 +251,7 @@ def test_what_is_not_known_has_no_sample() -> None:
         "fleet_switch",
         "class_holds",
         "circuit_breaker_open",
+        "fence_missing",
         "leader_epoch",
         "lease_transitions_total",
     }
@@ -278,6 +289,7 @@ def fleet_of(nodes: int, policies: int) -> Fleet:
     """Return a fleet that has decided once; each policy selects its share of the nodes."""
     fleet = Fleet(FleetSettings())
     fleet.control_changed(Control(), 0.0)
+    fleet.fence_read("", 0.0)
     selectors = ({"matchLabels": {"pool": str(number)}} for number in range(policies))
     fleet.policies_listed([policy(f"p-{n}", nodeSelector=one) for n, one in enumerate(selectors)], 0.0)
     names = [f"node-{number}" for number in range(nodes)]

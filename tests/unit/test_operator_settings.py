@@ -46,6 +46,7 @@ def test_an_empty_environment_variable_counts_as_not_set(monkeypatch: pytest.Mon
         pytest.param("health_address", "8081", "host:port", id="no host"),
         pytest.param("health_address", "localhost:0", "host:port", id="port 0"),
         pytest.param("health_address", "localhost:65536", "host:port", id="port past the end"),
+        pytest.param("fence_required", "perhaps", "true or false", id="neither true nor false"),
         pytest.param("kubeconfig", "/nowhere/config", "path of an existing file", id="no file"),
     ],
 )

@@ -62,8 +62,8 @@ _LANE: Final = 8
 """Bytes in which the pattern never repeats."""
 _THP_SIZE: Final = Path("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size")
 _WORDS: Final = {
-    errno.EPERM: "not permitted here; a seccomp profile lets it pass with CAP_SYS_NICE",
-    errno.ENOSYS: "this kernel has no NUMA or page migration, or a seccomp profile hides the call",
+    errno.EPERM: "refused by the seccomp profile; set the chart's agent.seccompProfile to Unconfined or Localhost",
+    errno.ENOSYS: "this kernel has no NUMA or page migration, or the chart's agent.seccompProfile hides the call",
     errno.ENOMEM: "no memory for it",
 }
 

@@ -2,8 +2,8 @@
 """The fleet in memory: events go in and only mark; one level-based look, `decide`, says what to write.
 
 * Cost: a node event costs what its policies cost, whatever the number of nodes; a policy edit looks at every node once.
-* Nothing is decided before the fleet switch, policies, nodes and node states were each listed once: half the policies
-  would restore the nodes of the other half (docs/decisions/0004).
+* Nothing is decided before the fleet switch, the node fence, policies, nodes and node states were each read once: half
+  the policies would restore the nodes of the other half (docs/decisions/0004).
 * Nothing new is pushed before the stored revisions were listed, which are the way back; what undoes does not wait.
 * Nothing is decided before this process leads: what is written carries its epoch (docs/decisions/0009).
 * Nothing is written when nothing changed, also right after a start; another leader's epoch is no change.
@@ -57,6 +57,7 @@ class FleetSettings:
     reserve_interval_seconds: float = 1.0
     breaker_percent: int = 20
     breaker_nodes_min: int = 10
+    fence_required: bool = True
 
 
 class FleetSnapshot(NamedTuple):
@@ -70,6 +71,7 @@ class FleetSnapshot(NamedTuple):
     synced: bool
     class_holds: int
     breaker_open: bool
+    fence_missing: bool
 
 
 class Fleet:
@@ -91,6 +93,7 @@ class Fleet:
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._epoch = 0  # none: this process does not lead
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
+        self._listed["fence"] = not settings.fence_required
         self._history_known = False
         self._revisions: dict[str, tuple[str, Revision]] = {}  # with the uid of the policy, by name of the object
         self._stops = Stops(settings.breaker_percent, settings.breaker_nodes_min)
@@ -108,10 +111,16 @@ class Fleet:
         if control == self._stops.control:
             return
         self._stops.take_control(control)
-        for record in self._nodes.values():
-            self._mark(record)
-        for policy in self._policies.values():
-            policy.touched = True
+        self._mark_everything()
+
+    # The node fence
+
+    def fence_read(self, problem: str, now: float) -> None:  # noqa: ARG002
+        """Take in why agents are not kept to their own nodes; empty when they are. It concerns everything."""
+        self._listed["fence"] = True
+        if problem != self._stops.fence_problem:
+            self._stops.fence_problem = problem
+            self._mark_everything()
 
     # Policies
 
@@ -428,7 +437,7 @@ class Fleet:
 
     @property
     def synced(self) -> bool:
-        """The fleet switch, policies, nodes and node states were each listed once."""
+        """The fleet switch, the node fence, policies, nodes and node states were each read once."""
         return all(self._listed.values())
 
     def snapshot(self) -> FleetSnapshot:
@@ -443,6 +452,7 @@ class Fleet:
             synced=self.synced,
             class_holds=len(self._stops.holds),
             breaker_open=bool(self._stops.breaker),
+            fence_missing=bool(self._stops.fence_problem),
         )
 
     def decide(self, now: float, wall: datetime) -> Decisions:
@@ -535,6 +545,11 @@ class Fleet:
         if policy is not None:
             text = f"{hold}. Nothing of this class is turned on until a person removes the key"
             yield policy.event(Reason.CORRUPTION_DETECTED, text, warning=True)
+
+    def _mark_everything(self) -> None:
+        self._mark_if(lambda _: True)
+        for policy in self._policies.values():
+            policy.touched = True
 
     def _mark_if(self, concerns: Callable[[NodeRecord], bool]) -> None:
         for record in self._nodes.values():

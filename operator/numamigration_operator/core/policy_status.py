@@ -53,7 +53,7 @@ CONFLICT_BYTES_MAX: Final = 1100  # of the names of these winners; more than 16 
 
 ROLLOUT_STOPPED: Final = (Reason.ROLLED_BACK, Reason.ROLLOUT_HALTED, Reason.CLASS_HELD, Reason.CIRCUIT_BREAKER_OPEN)
 """Why a rollout does not go on by itself, the first that holds first."""
-STOPPED: Final = frozenset({*ROLLOUT_STOPPED, *SWITCH_REASONS.values()})
+STOPPED: Final = frozenset({*ROLLOUT_STOPPED, Reason.FENCE_MISSING, *SWITCH_REASONS.values()})
 """Why nodes are pending of which nobody works on one: the same for all of them."""
 FOR_A_PERSON: Final = frozenset({Reason.VERSION_SKEW, *STOPPED})
 """Why nodes are pending that do not get on by themselves; all else that is waited for passes."""
@@ -70,6 +70,7 @@ class Standing(NamedTuple):
         verdict: why a node, by name, is in its count.
         holders: nodes whose spec still has a group of this policy.
         control: the fleet switch.
+        fence_problem: why agents are not fenced; empty when they are.
         rollout: what the status says of it, but for the epoch; None when nothing is rolled out.
         unproven: nodes that count in its budget.
         cause: why its revision failed, in a few words.
@@ -80,6 +81,7 @@ class Standing(NamedTuple):
     verdict: Callable[[str], Verdict]
     holders: frozenset[str]
     control: Control = Control()
+    fence_problem: str = ""
     rollout: RolloutView | None = None
     unproven: int = 0
     cause: str = ""
@@ -122,6 +124,8 @@ def _findings(standing: Standing) -> tuple[Condition, ...]:
 
 
 def _ready(standing: Standing) -> Condition:
+    if standing.fence_problem:  # whatever its nodes say: another node may have said it for them
+        return Condition(PolicyCondition.READY, FALSE, Reason.FENCE_MISSING, standing.fence_problem)
     buckets = standing.tally.buckets
     for bucket in (NodeBucket.FAILED, NodeBucket.PENDING, NodeBucket.REFUSED):
         if buckets[bucket]:
@@ -159,6 +163,8 @@ def _stalled(standing: Standing) -> Condition:
         waits = any(of is NodeBucket.PENDING and why is reason for of, why in tally.names)
         problem = f"; {standing.control.problem}" if standing.control.problem else ""
         return Condition(PolicyCondition.STALLED, TRUE if waits else FALSE, reason, f"fleet switch: {switch}{problem}")
+    if standing.fence_problem:
+        return Condition(PolicyCondition.STALLED, TRUE, Reason.FENCE_MISSING, standing.fence_problem)
     waiting = {why for of, why in tally.names if of is NodeBucket.PENDING}
     for reason in ROLLOUT_STOPPED:
         if reason in waiting:

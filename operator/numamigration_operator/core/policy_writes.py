@@ -94,6 +94,7 @@ class PolicyWrites:
             verdict=lambda name: self.nodes[name].contributions[uid].verdict,
             holders=frozenset(policy.holders),
             control=self.stops.control,
+            fence_problem=self.stops.fence_problem,
             rollout=rollout.view(ledger, matched, wall),
             unproven=len(rollout.book.unproven | ledger.names),
             cause=rollout.course.cause,

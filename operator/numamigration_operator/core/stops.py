@@ -1,9 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What keeps new pushes from nodes, whatever their rollouts say: the fleet switch, the circuit breaker, a held class.
+"""What keeps new pushes from nodes, whatever their rollouts say.
+
+The fleet switch, a missing node fence, the circuit breaker, a held class.
 
 The breaker opens while too large a share of the nodes with agents has failed, for whatever policy: what is wrong then
-is not one policy, and no rollout alone can see it. It closes by itself. All three let through what restores, releases,
-holds or turns offload off.
+is not one policy, and no rollout alone can see it. It closes by itself. All of them let through what restores,
+releases, holds or turns offload off.
 """
 
 from __future__ import annotations
@@ -19,15 +21,17 @@ from numamigration_operator.core.node_record import NodeRecord
 
 
 class Stops:
-    """The three of them.
+    """All of them.
 
     Attributes:
         control: what the control ConfigMap says.
+        fence_problem: why agents are not kept to their own nodes, and what to do; empty while they are.
         breaker: why the circuit breaker is open; empty while it is closed.
     """
 
     def __init__(self, breaker_percent: int, breaker_nodes_min: int) -> None:
         self.control = Control()
+        self.fence_problem = ""
         self.breaker = ""
         self._percent, self._nodes_min = breaker_percent, breaker_nodes_min
         self._failed: set[str] = set()
@@ -38,7 +42,7 @@ class Stops:
     @property
     def all_stand(self) -> bool:
         """Nothing is to be reserved anywhere."""
-        return self.control.switch is not FleetSwitch.RUN or bool(self.breaker)
+        return self.control.switch is not FleetSwitch.RUN or bool(self.fence_problem or self.breaker)
 
     @property
     def holds(self) -> tuple[Hold, ...]:
@@ -56,6 +60,8 @@ class Stops:
         """Return what keeps pushes from a node."""
         if self.control.switch is not FleetSwitch.RUN:
             return Stop(SWITCH_REASONS[self.control.switch], f"the fleet switch is {self.control.switch}")
+        if self.fence_problem:
+            return Stop(Reason.FENCE_MISSING, self.fence_problem)
         if self.breaker:
             return Stop(Reason.CIRCUIT_BREAKER_OPEN, self.breaker)
         hold = self._hold(record) if self._shown or self._open else None
