@@ -10,12 +10,13 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from numamigration_agent.mounts import MOUNTS, Mount
 from numamigration_agent.settings import SETTINGS
 from numamigration_operator.core.objects import Requirement
 from numamigration_operator.label_selector import parse_label_selector
 from numamigration_operator.settings import PREFIX, OperatorSettings
 from tests.testbed.api import Json
-from tests.testbed.chart import CHART, EVERYTHING, Helm, hooks_of, pod_spec
+from tests.testbed.chart import CHART, EVERYTHING, NAMESPACE, Helm, hooks_of, pod_spec
 from tests.testbed.commands import ROOT
 
 Objects = dict[tuple[str, str], Json]
@@ -168,21 +169,22 @@ def test_what_an_agent_only_reads_is_read_only_below_its_mount_points_too(plain:
     }
 
 
-@pytest.mark.parametrize(
-    ("value", "mount", "folder", "capability"),
-    [
-        pytest.param("sysKernel", "/host/sys/kernel", "/sys/kernel", None, id="sysKernel"),
-        pytest.param("procSysVm", "/host/proc/sys/vm", "/proc/sys/vm", None, id="procSysVm"),
-        pytest.param("procSysKernel", "/host/proc/sys/kernel", "/proc/sys/kernel", "SYS_ADMIN", id="procSysKernel"),
-    ],
-)
-def test_a_further_folder_opens_by_its_own_value(
-    helm: Helm, plain: Objects, value: str, mount: str, folder: str, capability: str | None
-) -> None:
+@pytest.mark.parametrize("mount", [mount for mount in MOUNTS if mount.value], ids=lambda mount: mount.folder)
+def test_a_further_folder_opens_by_the_value_that_the_agent_names(helm: Helm, plain: Objects, mount: Mount) -> None:
+    value = mount.value.removeprefix("agent.hostWrite.")
+
     agent = objects(helm, {"agent": {"hostWrite": {value: True}}})[AGENT]
 
-    assert dict(writable(agent).items() - writable(plain[AGENT]).items()) == {mount: folder}
-    assert container(agent)["securityContext"]["capabilities"].get("add") == (capability and [capability])
+    more = dict(writable(agent).items() - writable(plain[AGENT]).items())
+    assert more == {f"/host{mount.folder}": mount.folder}
+    added = container(agent)["securityContext"]["capabilities"].get("add", [])
+    assert added == ([mount.capability.removeprefix("CAP_")] if mount.capability else [])
+
+
+def test_folders_that_the_agent_takes_for_granted_are_writable(plain: Objects) -> None:
+    granted = {mount.folder for mount in MOUNTS if not mount.value}
+
+    assert granted <= set(writable(plain[AGENT]).values())
 
 
 def test_an_agent_is_privileged_only_by_an_explicit_value(helm: Helm, everything: Objects) -> None:
@@ -270,13 +272,9 @@ def test_no_service_of_the_namespace_comes_into_a_pods_environment(everything: O
 # --- settings -----------------------------------------------------------------------------------------------------
 
 
-TO_COME: Final = {"NUMAMIGRATION_FENCE_REQUIRED", "NUMAMIGRATION_AGENT_HEALTH_ADDRESS"}
-"""The chart is ahead of the processes, which take no notice of them."""
-
-
 def test_every_variable_is_a_setting_of_its_process(everything: Objects) -> None:
-    operator = {PREFIX + name.upper() for name in OperatorSettings.model_fields} | TO_COME
-    agent = {row.variable for row in SETTINGS} | {"NODE_NAME"} | TO_COME
+    operator = {PREFIX + name.upper() for name in OperatorSettings.model_fields}
+    agent = {row.variable for row in SETTINGS} | {"NODE_NAME"}
 
     assert environment(everything[OPERATOR]).keys() - operator == set()
     assert environment(everything[AGENT]).keys() - agent == set()
@@ -333,15 +331,24 @@ def test_what_is_no_value_is_settled_by_the_chart_or_by_the_pod() -> None:
     operator = set(OperatorSettings.model_fields) - {_snake(name) for name in _values()["operator"]["settings"]}
     agent = {row.name for row in SETTINGS} - {_snake(name) for name in _values()["agent"]["settings"]}
 
-    assert operator - {"fence_required"} == {
+    assert operator == {
         "agent_node_selector",
         "context",
+        "fence_required",
         "health_address",
         "kubeconfig",
         "lease_identity",
         "namespace",
     }
-    assert agent - {"health_address"} == {"api_server", "ca_file", "host_root", "node_name", "state_dir", "token_file"}
+    assert agent == {
+        "api_server",
+        "ca_file",
+        "health_address",
+        "host_root",
+        "node_name",
+        "state_dir",
+        "token_file",
+    }
 
 
 # --- hooks --------------------------------------------------------------------------------------------------------
@@ -446,6 +453,25 @@ def test_nobody_gets_rights_by_roles_that_are_off(helm: Helm) -> None:
     found = objects(helm, {"aggregateRoles": {"view": False, "edit": False}})
 
     assert [key for key in found if key[1] in {"numamigration-view", "numamigration-edit"}] == []
+
+
+# --- the node fence -----------------------------------------------------------------------------------------------
+
+
+def test_the_fence_is_about_the_agents_of_the_releases_namespace(plain: Objects) -> None:
+    """Promise 9; what the fence refuses is in tests/apiserver/test_fence.py, for the same source."""
+    fence = plain["ValidatingAdmissionPolicy", "numamigration-agent-fence"]
+
+    (condition,) = fence["spec"]["matchConditions"]
+    assert f"system:serviceaccount:{NAMESPACE}:numamigration-agent" in condition["expression"]
+    assert ("ValidatingAdmissionPolicyBinding", "numamigration-agent-fence") in plain
+
+
+def test_the_fence_goes_only_by_an_explicit_value(helm: Helm) -> None:
+    found = objects(helm, {"fence": {"enabled": False}})
+
+    assert [key for key in found if key[1] == "numamigration-agent-fence"] == []
+    assert environment(found[OPERATOR])["NUMAMIGRATION_FENCE_REQUIRED"] == "true"
 
 
 # --- what is off by default ---------------------------------------------------------------------------------------
