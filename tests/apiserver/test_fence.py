@@ -200,6 +200,11 @@ def test_an_agent_may_not_write_the_status_of_another_node(own: Node, other: Nod
     assert "status" not in own.agent.get(other.path)
 
 
+def test_an_agent_reads_the_node_states_of_all_nodes(own: Node, other: Node) -> None:
+    """Admission sees no reads, and RBAC knows no fields: said in docs/security.md."""
+    assert {own.name, other.name} <= {item["metadata"]["name"] for item in own.agent.list_items(STATES)}
+
+
 def test_a_token_that_is_bound_to_no_pod_writes_nothing(bed: ControlPlane, own: Node) -> None:
     """Promise 9: nor do the tokens of old that Secrets hold; they are bound to nothing either."""
     said = refusal(lambda: write_status(bed.api_as(unbound_token(bed)), own.path))
@@ -478,6 +483,12 @@ def test_the_operator_writes_specs_beside_the_fence(bed: ControlPlane, own: Node
     operator.apply(own.path, state_document(own.name, spec={"verifyEpoch": 3}), "numamigration-operator", force=True)
 
     assert own.agent.get(own.path)["spec"]["verifyEpoch"] == 3
+
+
+def test_the_operator_writes_no_status_of_a_node(bed: ControlPlane, own: Node) -> None:
+    operator = bed.api_as(account(bed))
+
+    assert "cannot patch resource" in refusal(lambda: write_status(operator, own.path))
 
 
 def test_people_with_rights_are_not_fenced(bed: ControlPlane, own: Node) -> None:

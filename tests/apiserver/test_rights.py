@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the accounts of deploy/rbac.yaml may do, as the API server says it, against the table in docs/security.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final, NamedTuple
+
+import pytest
+
+from numamigration_api.fence import AGENT_ACCOUNT, FENCE_NAME
+from tests.apiserver.operator_process import ACCOUNT, NAMESPACE, ROOT, documents
+from tests.testbed.api import Json
+from tests.testbed.controlplane import ControlPlane
+from tests.testbed.tables import read_table
+
+REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+ELSEWHERE: Final = "kube-system"
+"""Stands for every namespace that no Role of ours names; what is allowed there is allowed in the whole cluster."""
+NAMESPACES: Final = {NAMESPACE: NAMESPACE, "default": "default", ELSEWHERE: "everywhere"}
+NOBODY: Final = "bystander"
+"""An account that nobody gave a role: what it may, every account may."""
+
+
+class Right(NamedTuple):
+    """One verb on one resource."""
+
+    where: str
+    group: str
+    resource: str
+    name: str
+    verb: str
+
+
+def words(cell: str) -> list[str]:
+    return [word.strip(" `") for word in cell.split(",") if word.strip()] or [""]
+
+
+def documented(account: str) -> set[Right]:
+    """Return what docs/security.md says that an account may do, besides what every account may."""
+    rows = read_table(ROOT / "docs" / "security.md", "account")
+    return {
+        Right(where, "" if group == "core" else group, resource, name, verb)
+        for row in rows
+        if account in words(row["account"])
+        for where in words(row["where"])
+        for group in words(row["API group"])
+        for resource in words(row["resources"])
+        for name in words(row["names"])
+        for verb in words(row["verbs"])
+    }
+
+
+def review(bed: ControlPlane, account: str, namespace: str) -> Json:
+    who = bed.api_as(bed.service_account_token(NAMESPACE, account))
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectRulesReview",
+        "spec": {"namespace": namespace},
+    }
+    status: Json = who.create(REVIEWS, body)["status"]
+    assert not status["incomplete"], status
+    return status
+
+
+def rights(bed: ControlPlane, account: str, namespace: str) -> Iterator[Right]:
+    for rule in review(bed, account, namespace)["resourceRules"]:
+        for group in rule.get("apiGroups", [""]):
+            for resource in rule["resources"]:
+                for name in rule.get("resourceNames") or [""]:
+                    for verb in rule["verbs"]:
+                        yield Right(NAMESPACES[namespace], group, resource, name, verb)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bystander(bed: ControlPlane) -> None:
+    bed.node_bound_token(NAMESPACE, NOBODY, "somewhere")
+
+
+def all_rights(bed: ControlPlane, account: str) -> set[Right]:
+    """Return what an account may do; what it may everywhere is not said again for a namespace."""
+    everywhere = set(rights(bed, account, ELSEWHERE))
+    known = {right._replace(where="") for right in everywhere}
+    inside = {
+        right
+        for namespace in NAMESPACES
+        for right in rights(bed, account, namespace)
+        if right._replace(where="") not in known
+    }
+    return everywhere | inside
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+def test_an_account_may_do_what_the_document_says_and_nothing_else(bed: ControlPlane, account: str) -> None:
+    """Promise 9."""
+    assert sorted(all_rights(bed, account)) == sorted(documented(account) | all_rights(bed, NOBODY))
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+def test_no_account_writes_nodes_reads_secrets_or_has_a_wildcard(bed: ControlPlane, account: str) -> None:
+    found = all_rights(bed, account)
+
+    assert not [right for right in found if "*" in (right.group, right.resource, right.verb)]
+    assert not [right for right in found if right.resource.startswith(("secrets", "pods", "serviceaccounts"))]
+    assert {right.verb for right in found if right.resource.startswith("nodes")} <= {"get", "list", "watch"}
+    assert not [right for right in found if right.verb in {"impersonate", "bind", "escalate"}]
+
+
+def test_agents_tell_no_events(bed: ControlPlane) -> None:
+    """Promise 9: Events have no fence, and one node would speak for another."""
+    assert not [right for right in all_rights(bed, AGENT_ACCOUNT) if right.resource == "events"]
+
+
+def test_neither_account_may_change_the_fence(bed: ControlPlane) -> None:
+    """Promise 9."""
+    found = {
+        (right.name, right.verb)
+        for account in (ACCOUNT, AGENT_ACCOUNT)
+        for right in all_rights(bed, account)
+        if right.group == "admissionregistration.k8s.io"
+    }
+
+    assert found == {(FENCE_NAME, "get")}
+
+
+@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+def test_outside_of_resources_an_account_only_reads_what_every_account_may(bed: ControlPlane, account: str) -> None:
+    found = {verb for rule in review(bed, account, NAMESPACE)["nonResourceRules"] for verb in rule["verbs"]}
+
+    assert found == {"get"}
+
+
+def test_no_rule_that_is_shipped_has_a_wildcard() -> None:
+    rules = [rule for document in documents(ROOT / "deploy" / "rbac.yaml") for rule in document.get("rules", [])]
+
+    assert rules
+    assert not [rule for rule in rules for values in rule.values() if "*" in values]
