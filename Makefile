@@ -21,6 +21,10 @@ setup-fuse:
 setup-kernel:
 	@scripts/setup kernel
 
+.PHONY: setup-cluster
+setup-cluster:
+	@scripts/setup cluster
+
 .PHONY: demo
 demo: setup-fuse ## Watch one policy reach three nodes (KEEP=1 leaves it running; first time builds for minutes)
 	@$(BIN)/python -m tests.demo $(if $(KEEP),--keep)
@@ -73,6 +77,14 @@ test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITR
 	$(BIN)/python -m tests.testbed build
 	$(GUEST) $(BIN)/python -m tests.kernel prepare
 	$(GUEST) $(PYTEST) $(if $(DCBM),--no-fold-skipped,-m 'not twin') tests/kernel
+
+# One process, one cluster. Exit code 2, with what is missing, where the machine cannot run containers.
+.PHONY: test-cluster
+test-cluster: setup-cluster ## Chart, images and agents on a whole real cluster with one node; needs root (ten minutes of builds, once)
+	$(BIN)/python -m tests.testbed build cluster
+	@$(BIN)/python -m tests.cluster prepare >/dev/null || { code=$$?; \
+		echo 'make test-cluster: NOT RUN. This machine cannot run a cluster; the reason stands above.' >&2; exit $$code; }
+	$(PYTEST) tests/cluster
 
 .PHONY: soak
 soak: setup-fuse ## Random kills under a stream of edits, and in rollouts over 200 nodes (twice ten minutes)

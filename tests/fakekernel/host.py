@@ -53,13 +53,15 @@ class FakeHostError(Exception):
 class FakeHost:
     """One fake host; ``root`` is what an agent takes as ``--host-root``."""
 
-    def __init__(self, config: HostConfig | None = None, *, real_time: bool = True) -> None:
+    def __init__(self, config: HostConfig | None = None, *, real_time: bool = True, folder: Path | None = None) -> None:
         """Describe a host.
 
         Args:
             config: the host as it boots; None means the default one, V6 with four channels.
             real_time: False lets time stand still, it then moves by the ``Advance`` command only.
+            folder: in which its own folder is made; None means the system's for temporary files.
         """
+        self._folder = folder
         self.config = config or HostConfig()
         self._real_time = real_time
         self._lock = threading.Lock()
@@ -110,7 +112,7 @@ class FakeHost:
         Raises:
             FakeHostError: it did not come up; the message has its last words.
         """
-        self._home = Path(tempfile.mkdtemp(prefix="fakekernel-"))
+        self._home = Path(tempfile.mkdtemp(prefix="fakekernel-", dir=self._folder))
         self._home.chmod(0o755)  # so that tests may look as somebody else than root
         self.root.mkdir()
         (self._home / "config.json").write_bytes(msgspec.json.encode(self.config))

@@ -9,8 +9,13 @@ Where we look, for etcd and kube-apiserver:
 3. Our cache, ``${XDG_CACHE_HOME:-~/.cache}/numa-migration-operator/testbed/``, one folder for each (go.mod, go.sum,
    Go version, architecture, flags). What is missing there is built from the Go modules that ``gomods/`` pins.
 
-Cached are the binaries, some 145 MB, and not Go's build cache, which is 2.7 GB for the kube-apiserver alone. A user
-who has Go keeps it (Go trims it by itself); for one who has not, everything but the binaries is removed again.
+What else a cluster with a node is made of (``find_cluster_binaries``) and the oldest kube-apiserver that we support
+(``find_oldest``) come from the cache only. They are sets of their own: whoever tests against the API server alone waits
+for nothing else.
+
+Cached are the binaries, some 145 MB (with a node's 560 MB), and not Go's build cache, which is 2.7 GB for the
+kube-apiserver alone. A user who has Go keeps it (Go trims it by itself); for one who has not, everything but the
+binaries is removed again.
 
 kubectl comes with the Python environment, else from PATH.
 """
@@ -54,9 +59,10 @@ class Recipe(NamedTuple):
     """The module whose version in go.mod is the server's."""
     stamp: str
     """Go package of the version variables that the linker sets; empty where the source has the version."""
-    oldest: golang.Version
     usual: str
     """How long a build takes on two cores, for the person waiting."""
+    oldest: golang.Version = (0, 0, 0)
+    """Of those that a machine may have of its own."""
 
 
 ETCD: Final = Recipe(
@@ -69,16 +75,43 @@ ETCD: Final = Recipe(
     oldest=(3, 5, 13),
     usual="about 1 min",
 )
-KUBE_APISERVER: Final = Recipe(
-    name="kube-apiserver",
-    gomod=GOMODS / "controlplane",
-    package="k8s.io/kubernetes/cmd/kube-apiserver",
-    module="k8s.io/kubernetes",
-    stamp="k8s.io/component-base/version",
+
+
+def _kubernetes(name: str, usual: str) -> Recipe:
+    package, stamp = f"k8s.io/kubernetes/cmd/{name}", "k8s.io/component-base/version"
+    return Recipe(name, GOMODS / "controlplane", package, "k8s.io/kubernetes", stamp, usual)
+
+
+def _containerd(name: str, usual: str) -> Recipe:
+    module = "github.com/containerd/containerd/v2"
+    return Recipe(name, GOMODS / "containerd", f"{module}/cmd/{name}", module, "", usual)
+
+
+def _cni(kind: str, name: str) -> Recipe:
+    module = "github.com/containernetworking/plugins"
+    return Recipe(name, GOMODS / "cni", f"{module}/plugins/{kind}/{name}", module, "", "some seconds")
+
+
+KUBE_APISERVER: Final = _kubernetes("kube-apiserver", "5 to 7 min")._replace(
     # The oldest Kubernetes that the project supports.
-    oldest=(1, 32, 0),
-    usual="5 to 7 min",
+    oldest=(1, 32, 0)
 )
+OLDEST_KUBE_APISERVER: Final = KUBE_APISERVER._replace(gomod=GOMODS / "k8s132", usual="4 to 6 min")
+"""The last of the oldest Kubernetes that the project supports."""
+
+NODE_RECIPES: Final = (
+    # They share most packages with the kube-apiserver, so they come fast after it.
+    _kubernetes("kube-controller-manager", "1 to 4 min"),
+    _kubernetes("kube-scheduler", "some seconds to 2 min"),
+    _kubernetes("kubelet", "1 to 4 min"),
+    _containerd("containerd", "1 to 3 min"),
+    _containerd("containerd-shim-runc-v2", "some seconds"),
+    _containerd("ctr", "some seconds"),
+    _cni("main", "bridge"),
+    _cni("main", "loopback"),
+    _cni("ipam", "host-local"),
+)
+"""In the order of ``ClusterBinaries``, behind the control plane."""
 
 
 class Binaries(NamedTuple):
@@ -87,6 +120,21 @@ class Binaries(NamedTuple):
     etcd: Path
     kube_apiserver: Path
     kubectl: Path
+
+
+class ClusterBinaries(NamedTuple):
+    """Programs of a cluster with a node, but for runc and what else Debian has (``scripts/setup cluster``)."""
+
+    control_plane: Binaries
+    controller_manager: Path
+    scheduler: Path
+    kubelet: Path
+    containerd: Path
+    shim: Path
+    ctr: Path
+    bridge: Path
+    loopback: Path
+    host_local: Path
 
 
 def find_binaries(progress: Progress, environ: Mapping[str, str] = os.environ) -> Binaries:
@@ -102,6 +150,26 @@ def find_binaries(progress: Progress, environ: Mapping[str, str] = os.environ) -
     built = _cached_or_built(missing, progress, environ) if missing else {}
     servers = {**given, **built}
     return Binaries(servers[ETCD], servers[KUBE_APISERVER], kubectl)
+
+
+def find_cluster_binaries(progress: Progress, environ: Mapping[str, str] = os.environ) -> ClusterBinaries:
+    """Return the programs of a cluster; the first call on a machine may build for a quarter of an hour.
+
+    Raises:
+        MissingNeedError: something is neither there nor can be built; says what to do.
+    """
+    control_plane = find_binaries(progress, environ)
+    built = _cached_or_built(NODE_RECIPES, progress, environ)
+    return ClusterBinaries(control_plane, *(built[recipe] for recipe in NODE_RECIPES))
+
+
+def find_oldest(progress: Progress, environ: Mapping[str, str] = os.environ) -> Path:
+    """Return the oldest kube-apiserver that the project supports: put it into ``Binaries`` instead of the newest.
+
+    Raises:
+        MissingNeedError: it is neither there nor can be built; says what to do.
+    """
+    return _cached_or_built([OLDEST_KUBE_APISERVER], progress, environ)[OLDEST_KUBE_APISERVER]
 
 
 def find_kubectl(environ: Mapping[str, str]) -> Path:

@@ -23,9 +23,10 @@ import secrets
 import shutil
 import socket
 import tempfile
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
 from tests.testbed import pki, processes
@@ -34,6 +35,8 @@ from tests.testbed.binaries import Binaries
 from tests.testbed.errors import BedError, ServerDiedError
 
 ADDRESS: Final = "127.0.0.1"
+
+ADMIN: Final = "test-bed-admin"
 
 PORT_RANGE: Final = range(20000, 30000)
 """Below the ephemeral ports and below the NodePorts (30000-32767)."""
@@ -74,11 +77,21 @@ class ControlPlane:
         binaries: what to start.
         folder: where data, keys and logs go; must be new or empty, and stays. None means a temporary folder, which
             goes with the servers.
+        flags: more flags of the kube-apiserver.
+        users: more users, with their group or none, whose tokens are then in ``tokens``.
     """
 
-    def __init__(self, binaries: Binaries, folder: Path | None = None) -> None:
+    def __init__(
+        self,
+        binaries: Binaries,
+        folder: Path | None = None,
+        *,
+        flags: Sequence[str] = (),
+        users: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.binaries = binaries
         self._given_folder = folder
+        self._flags, self._users = flags, {ADMIN: "system:masters", **users}
 
     def __repr__(self) -> str:
         return f"<ControlPlane {self.server} {self._etcd!r} {self._apiserver!r}>"
@@ -87,10 +100,9 @@ class ControlPlane:
         with ExitStack() as cleanup:
             self.folder = self._enter_folder(cleanup)
             self._pki = pki.write_pki(self.folder / "pki")
-            self.admin_token = secrets.token_urlsafe(24)
-            pki.write_private(
-                self.folder / "tokens.csv", f"{self.admin_token},test-bed-admin,1,system:masters\n".encode()
-            )
+            self.tokens = {user: secrets.token_urlsafe(24) for user in self._users}
+            lines = (f"{token},{user},{user},{self._users[user]}\n" for user, token in self.tokens.items())
+            pki.write_private(self.folder / "tokens.csv", "".join(lines).encode())
             self._start(cleanup)
             self.kubeconfig = self.kubeconfig_for(self.admin_token, name="admin")
             # Made by a loop of the kube-apiserver that /readyz does not wait for.
@@ -104,6 +116,16 @@ class ControlPlane:
         self._cleanup.close()
 
     # --- who and where -------------------------------------------------------------------------------------------
+
+    @property
+    def admin_token(self) -> str:
+        """Token of whoever may do everything."""
+        return self.tokens[ADMIN]
+
+    @property
+    def service_account_key(self) -> Path:
+        """Private key that signs service-account tokens."""
+        return self._pki.service_account_key
 
     @property
     def server(self) -> str:
@@ -328,6 +350,7 @@ class ControlPlane:
             "--allow-privileged=true",
             # 0, the default, waits for every open HTTP/1.1 watch to end by itself, which kept a stop for over 20 s.
             "--shutdown-watch-termination-grace-period=1s",
+            *self._flags,
         ]
 
 

@@ -17,11 +17,15 @@ from tests.testbed import golang
 from tests.testbed.binaries import (
     ETCD,
     KUBE_APISERVER,
+    NODE_RECIPES,
+    OLDEST_KUBE_APISERVER,
     Recipe,
     build_arguments,
     cache_folder,
     cache_key,
     find_binaries,
+    find_cluster_binaries,
+    find_oldest,
     pinned_version,
 )
 from tests.testbed.errors import MissingNeedError
@@ -30,6 +34,7 @@ from tests.testbed.progress import Progress
 pytestmark = pytest.mark.uncounted
 
 GO_VERSION = "go1.99.3"
+EVERY_RECIPE = (ETCD, KUBE_APISERVER, OLDEST_KUBE_APISERVER, *NODE_RECIPES)
 
 
 def script(path: Path, *lines: str) -> Path:
@@ -122,7 +127,14 @@ def test_go_mod_pins_the_kubernetes_that_the_project_targets() -> None:
     assert pinned_version(KUBE_APISERVER) == "v1.37.2"
 
 
-@pytest.mark.parametrize("recipe", [ETCD, KUBE_APISERVER], ids=lambda recipe: recipe.name)
+def test_the_oldest_apiserver_is_of_the_oldest_kubernetes_that_the_project_supports() -> None:
+    version = golang.parse_version(pinned_version(OLDEST_KUBE_APISERVER))
+
+    assert version
+    assert version[:2] == KUBE_APISERVER.oldest[:2]
+
+
+@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda recipe: f"{recipe.gomod.name}-{recipe.name}")
 def test_go_mod_lists_the_server_as_a_tool(recipe: Recipe) -> None:
     """A ``tool`` line keeps ``go mod tidy`` from dropping what the server needs."""
     tools = (recipe.gomod / "go.mod").read_text().split("require (")[0]
@@ -214,6 +226,36 @@ def test_path_comes_before_a_build(machine: Machine) -> None:
 
     assert machine.find() == (machine.bin / "etcd", machine.bin / "kube-apiserver")
     assert machine.builds == []
+
+
+def test_what_only_a_node_needs_is_not_built_for_the_api_tests(machine: Machine) -> None:
+    machine.install_go()
+
+    machine.find()
+
+    assert not [recipe.name for recipe in NODE_RECIPES if machine.cached(recipe).exists()]
+
+
+def test_a_cluster_takes_the_same_control_plane_and_builds_the_rest_once(machine: Machine) -> None:
+    machine.install_go()
+    etcd, apiserver = machine.find()
+
+    found = [find_cluster_binaries(Progress(machine.shown), machine.environ) for _ in range(2)]
+
+    assert found[0] == found[1]
+    assert found[0].control_plane[:2] == (etcd, apiserver)
+    assert list(found[0][1:]) == [machine.cached(recipe) for recipe in NODE_RECIPES]
+    assert len(machine.builds) == 2 + len(NODE_RECIPES)
+
+
+def test_the_oldest_apiserver_is_built_beside_the_newest(machine: Machine) -> None:
+    machine.install_go()
+    _, newest = machine.find()
+
+    oldest = find_oldest(Progress(machine.shown), machine.environ)
+
+    assert oldest == machine.cached(OLDEST_KUBE_APISERVER)
+    assert oldest != newest
 
 
 def test_servers_on_path_that_are_too_old_are_named_and_built_instead(machine: Machine) -> None:
@@ -323,7 +365,7 @@ def test_go_on_path_is_used_when_it_is_new_enough(machine: Machine, on_path: str
     assert (go.program == machine.bin / "go") is (chosen == on_path)
 
 
-@pytest.mark.parametrize("recipe", [ETCD, KUBE_APISERVER], ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("recipe", EVERY_RECIPE, ids=lambda recipe: f"{recipe.gomod.name}-{recipe.name}")
 def test_pinned_go_is_new_enough_for_every_go_mod(recipe: Recipe) -> None:
     pinned = golang.parse_version(golang.pinned_version())
 

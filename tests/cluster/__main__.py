@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The cluster by hand: ``python -m tests.cluster prepare`` and ``python -m tests.cluster up``.
+
+Exit codes: 0 done; 1 a server failed; 2 wrong usage, or the machine lacks something (the message says what); 130
+interrupted before the cluster was up.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from typing import Final
+
+from tests.cluster.bed import Cluster
+from tests.cluster.prepare import prepare
+from tests.testbed.commands import run_command
+from tests.testbed.progress import Progress
+
+ALIVE_SECONDS: Final = 1.0
+"""How often ``up`` looks whether its servers still run."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return the exit code."""
+    options = _parser().parse_args(arguments)
+    progress = Progress()
+    return run_command(lambda: _prepare(progress) if options.command == "prepare" else _up(progress))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.cluster",
+        description="A whole cluster with one node, in namespaces of its own; needs root.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("prepare", help="see whether this machine can, and build what is missing (minutes, once)")
+    commands.add_parser("up", help="start the cluster and keep it running until Ctrl-C")
+    return parser
+
+
+def _prepare(progress: Progress) -> int:
+    binaries, helm, images = prepare(progress)
+    for path in (*binaries.control_plane, *binaries[1:], helm, *images):
+        print(path)
+    return 0
+
+
+def _up(progress: Progress) -> int:
+    parts = prepare(progress)
+    begun = time.monotonic()
+    with Cluster(parts) as running:
+        try:
+            progress.note(f"ready in {time.monotonic() - begun:.1f} s; Ctrl-C stops it, and removes {running.folder}")
+            print(f"cgroup {running.cgroup}, logs in {running.folder}")
+            print(f"export KUBECONFIG={running.kubeconfig}", flush=True)
+            while True:
+                running.check_alive()
+                time.sleep(ALIVE_SECONDS)
+        except KeyboardInterrupt:
+            progress.note("stopping")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
