@@ -36,6 +36,7 @@ from tests.fakekernel.config import HostConfig
 from tests.fakekernel.host import FakeHost
 from tests.testbed import processes
 from tests.testbed.api import Api, Json
+from tests.testbed.commands import ROOT
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.errors import BedError
 from tests.testbed.processes import Server
@@ -137,6 +138,23 @@ class Cluster:
         """
         return self._run(self._parts.helm, *arguments)
 
+    def shell(self, text: str) -> str:
+        """Run a shell script as somebody who has this cluster, kubectl and helm, in the folder of the project.
+
+        Returns:
+            What it prints, errors too.
+
+        Raises:
+            CommandFailedError: it failed; says what it printed.
+        """
+        folders = (self._parts.binaries.control_plane.kubectl.parent, self._parts.helm.parent, os.environ["PATH"])
+        env = {**self._environment(), "PATH": os.pathsep.join(map(str, folders))}
+        command = ["sh", "-ec", f"exec 2>&1\n{text}"]
+        done = subprocess.run(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=False)
+        if done.returncode:
+            raise CommandFailedError(f"{text}\n{done.stdout}")
+        return done.stdout
+
     def run_pod(self, namespace: str, spec: Json, *, phase: str = "Succeeded", seconds: float = POD_SECONDS_MAX) -> str:
         """Run a Pod until it is in a phase; return its log.
 
@@ -175,12 +193,16 @@ class Cluster:
         return "\n".join(parts)
 
     def _run(self, *command: str | Path, given: str = "") -> str:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "KUBECONFIG": str(self.kubeconfig)}
-        done = subprocess.run(command, env=env, input=given, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            command, env=self._environment(), input=given, capture_output=True, text=True, check=False
+        )
         if done.returncode:
             words = " ".join(map(str, command[1:]))
             raise CommandFailedError(f"{Path(command[0]).name} {words}: {done.stderr}{done.stdout}")
         return done.stdout
+
+    def _environment(self) -> dict[str, str]:
+        return {"PATH": os.environ["PATH"], "HOME": str(self.folder / "home"), "KUBECONFIG": str(self.kubeconfig)}
 
     def check_alive(self) -> None:
         """Raise ServerDiedError, with the end of its log, when a server has ended by itself."""

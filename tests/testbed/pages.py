@@ -36,7 +36,7 @@ def commands(page: Path) -> list[Command]:
     return found
 
 
-def script(page: Path, section: str) -> str:
-    """Return all commands below one heading as a shell script that stops at the first one that fails."""
-    chosen = [command.text for command in commands(page) if section in command.section]
+def script(page: Path, *sections: str) -> str:
+    """Return all commands below all of these headings as a shell script that stops at the first one that fails."""
+    chosen = [command.text for command in commands(page) if set(sections) <= set(command.section)]
     return "\n".join(["set -eu", *chosen, ""])
