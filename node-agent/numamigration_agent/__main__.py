@@ -25,6 +25,7 @@ from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
+from numamigration_agent.health import Health, HealthServer, Ping
 from numamigration_agent.jobs import Worker, perform
 from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
@@ -56,7 +57,7 @@ class Crash:
 
 
 # SimpleQueue, since put() is called from a signal handler, which may interrupt get() on the same thread.
-Events = SimpleQueue[Event | Stop | Crash]
+Events = SimpleQueue[Event | Ping | Stop | Crash]
 
 
 class Edges:
@@ -109,8 +110,8 @@ class Edges:
             self._events.put(ReportDone(result))
 
 
-def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -> int:
-    """Run until a Stop or a Crash is in the queue."""
+def run(settings: AgentSettings, events: Events, health: Health, move: Mover = move_own_pages) -> int:
+    """Run until a Stop or a Crash is in the queue; `health` is told of every event."""
     timing = Timing(
         report_min=settings.report_interval_seconds_min,
         report_max=settings.report_interval_seconds_max,
@@ -120,10 +121,14 @@ def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -
     agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
     edges = Edges(settings, events, move)
     edges.open()
-    event: Event | Stop | Crash = Tick()
+    event: Event | Ping | Stop | Crash = Tick()
     while not isinstance(event, Stop | Crash):
-        for command in agent.handle(event, time.monotonic(), datetime.now(UTC)):
-            edges.do(command)
+        if isinstance(event, Ping):
+            event.answer()
+        else:
+            health.heard(event)
+            for command in agent.handle(event, time.monotonic(), datetime.now(UTC)):
+                edges.do(command)
         event = _next_event(events, agent.wake_at())
     if isinstance(event, Crash):
         log.critical("a thread crashed; ending", extra={"crashed": event.thread}, exc_info=event.error)
@@ -134,7 +139,7 @@ def run(settings: AgentSettings, events: Events, move: Mover = move_own_pages) -
     return 0
 
 
-def _next_event(events: Events, wake_at: float) -> Event | Stop | Crash:
+def _next_event(events: Events, wake_at: float) -> Event | Ping | Stop | Crash:
     wait = TICK_SECONDS_MAX if wake_at == NEVER else min(max(0.0, wake_at - time.monotonic()), TICK_SECONDS_MAX)
     try:
         return events.get(timeout=wait)
@@ -160,7 +165,15 @@ def main(arguments: Sequence[str] | None = None, move: Mover = move_own_pages) -
         signal.signal(number, lambda received, _frame: events.put(Stop(received)))
     threading.excepthook = lambda args: events.put(Crash(args.thread.name if args.thread else "?", args.exc_value))
     log.info("starting", extra={"version": __version__, "node": settings.node_name})
-    return run(settings, events, move)
+    health = Health(events.put)
+    try:
+        server = HealthServer(settings.health_address, health) if settings.health_address else None
+    except OSError as error:
+        sys.stderr.write(f"numamigration-agent: health_address: cannot listen there: {error}\n")
+        return 2
+    if server is not None:
+        server.start()
+    return run(settings, events, health, move)
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from numamigration_agent import __version__
-from numamigration_agent.http1 import parse_server
+from numamigration_agent.http1 import PORT_MAX, parse_server
 from numamigration_api.machinery.logs import LogFormat, LogLevel
 from numamigration_api.machinery.quantities import DECIMAL_PATTERN
 from numamigration_api.machinery.records import dataclass
@@ -34,6 +34,7 @@ CREDENTIALS: Final = "/var/run/secrets/kubernetes.io/serviceaccount"
 
 _NODE_NAME: Final = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 _NODE_NAME_LENGTH_MAX: Final = 253
+_ADDRESS: Final = re.compile(r"(?:\[([0-9A-Fa-f:]+)\]|([0-9]{1,3}(?:\.[0-9]{1,3}){3})):([0-9]{1,5})")
 
 
 class SettingsError(Exception):
@@ -58,6 +59,7 @@ class AgentSettings:
     drift_check_seconds: float
     statistics_window_seconds: float
     batch_ceiling_pages: int
+    health_address: tuple[str, int] | None
 
 
 class Kind(NamedTuple):
@@ -101,7 +103,7 @@ class Setting(NamedTuple):
     @property
     def default_text(self) -> str:
         """The default as people read it."""
-        return f"from {self.fallback}" if self.default is None else self.default
+        return f"from {self.fallback}" if self.default is None else self.default or "empty"
 
 
 def _node_name(text: str) -> str:
@@ -140,12 +142,22 @@ def _count(most: int) -> Kind:
     return Kind(parse, f"a whole number from 0 to {most}")
 
 
+def _address(text: str) -> tuple[str, int] | None:
+    if not text:
+        return None
+    match = _ADDRESS.fullmatch(text)
+    if match is None or not 0 < int(match[3]) <= PORT_MAX:
+        raise ValueError(text)
+    return match[1] or match[2], int(match[3])
+
+
 def _one_of(enum: type[StrEnum]) -> Kind:
     return Kind(enum, " or ".join(enum))
 
 
 NODE_NAME: Final = Kind(_node_name, "a Kubernetes node name: lower-case letters, digits, '-' and '.', up to 253")
 ABSOLUTE_PATH: Final = Kind(_absolute_path, "an absolute path")
+ADDRESS: Final = Kind(_address, "IP:PORT, for example 0.0.0.0:8082 or [::]:8082, or nothing")
 HTTPS_URL: Final = Kind(_https_url, "https://HOST or https://HOST:PORT, without path, user or query")
 
 SETTINGS: Final = (
@@ -253,6 +265,14 @@ SETTINGS: Final = (
         "kernel where they differ; 0 declares nothing. Nothing else changes.",
         default="0",
         unit="base pages",
+    ),
+    Setting(
+        "health_address",
+        ADDRESS,
+        "Where /healthz and /readyz are served over HTTP, for the probes of a pod.",
+        "Empty serves nothing. Nothing there is secret, and nothing can be changed there. A probe must wait for 3 "
+        "seconds or longer.",
+        default="",
     ),
 )
 
@@ -366,7 +386,7 @@ def markdown() -> str:
 
 
 def _section(row: Setting) -> str:
-    default = f"`{row.default}`" if row.default is not None else row.default_text
+    default = f"`{row.default}`" if row.default else row.default_text
     unit = f"- Unit: {row.unit}\n" if row.unit else ""
     return (
         f"\n## {row.name}\n\n{row.meaning} {row.effect}\n\n"

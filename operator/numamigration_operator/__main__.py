@@ -2,7 +2,7 @@
 """Command line of the operator: settings in, exit code out.
 
 Exit codes: 0 stopped by a signal, 1 crashed, 2 a setting or the cluster configuration is wrong, 3 has led and does not
-any more.
+any more. Of the commands that do one thing and end (``commands``): 0 done, 1 could not, 2 as above.
 """
 
 from __future__ import annotations
@@ -13,15 +13,19 @@ import sys
 from collections.abc import Sequence
 
 from numamigration_api.machinery.logs import set_up_logs
+from numamigration_operator.commands import COMMANDS, run_command
 from numamigration_operator.settings import EXIT_USAGE, PROGRAM, SettingsError, read_settings, unknown_variables
 
 log = logging.getLogger(__name__)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the operator until a signal comes; return the exit code."""
+    """Run the operator until a signal comes, or one command; return the exit code."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        settings = read_settings(sys.argv[1:] if arguments is None else arguments)
+        if given[:1] and given[0] in COMMANDS:
+            return run_command(given[0], given[1:])
+        settings = read_settings(given)
     except SettingsError as error:
         return _refuse(error)
     set_up_logs(settings.log_format, settings.log_level)

@@ -17,7 +17,7 @@ import re
 import secrets
 import socket
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, NoReturn, get_args
@@ -273,31 +273,61 @@ def read_settings(arguments: Sequence[str]) -> OperatorSettings:
         SettingsError: a flag that does not exist, or a value that is not legal.
         SystemExit: ``--help`` or ``--version`` was asked for and answered.
     """
-    flags = {name: value for name, value in vars(_parser().parse_args(arguments)).items() if value is not None}
+    return settings_from(_parser().parse_args(arguments))
+
+
+def settings_from(options: argparse.Namespace) -> OperatorSettings:
+    """Return the settings that these flags and the environment give; flags that are no settings are left out.
+
+    Raises:
+        SettingsError: a value that is not legal.
+    """
+    given = {name: value for name, value in vars(options).items() if value is not None}
+    flags = {name: value for name, value in given.items() if name in OperatorSettings.model_fields}
     try:
         return OperatorSettings(**flags)
     except ValidationError as error:
         raise SettingsError(_explain(error, flags)) from error
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
+    """A command line of this program: 80 columns, whole names of flags, errors in one line.
+
+    Raises:
+        SettingsError: from `parse_args`, on what is not legal.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(
+            allow_abbrev=False,
+            epilog=f"Each setting can also be given in the environment: --log-level is {PREFIX}LOG_LEVEL.",
+            formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=6, width=HELP_COLUMNS),
+            **more,
+        )
+
     def error(self, message: str) -> NoReturn:
+        """Say it as every wrong setting is said."""
         raise SettingsError(f"{message}; see {self.prog} --help")
 
+    def add_settings(self, names: Iterable[str]) -> None:
+        """Take these operator settings as flags."""
+        for name in names:
+            info = OperatorSettings.model_fields[name]
+            help_text = f"{_paragraphs(info)[0]} Legal: {legal(name)}. Default: {default_text(info)}."
+            self.add_argument(flag(name), metavar="VALUE", help=help_text.replace("%", "%%"))
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+
+def _parser() -> Parser:
+    parser = Parser(
         prog=PROGRAM,
-        allow_abbrev=False,
-        usage=f"{PROGRAM} [--help] [--version] [--SETTING VALUE ...]",
-        description="Turns MigrationPolicy objects into node states, and their reports into policy status.",
-        epilog=f"Each setting can also be given in the environment: --log-level is {PREFIX}LOG_LEVEL.",
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=6, width=HELP_COLUMNS),
+        usage=f"{PROGRAM} [--help] [--version] [--SETTING VALUE ...]\n"
+        f"       {PROGRAM} crds [--help] [--SETTING VALUE ...] {{apply,print}}\n"
+        f"       {PROGRAM} uninstall [--help] [--SETTING VALUE ...]",
+        description="Turns MigrationPolicy objects into node states, and their reports into policy status. "
+        "crds installs the CRDs that it needs; uninstall puts the values of before back on every node.",
     )
     parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
-    for name, info in OperatorSettings.model_fields.items():
-        help_text = f"{_paragraphs(info)[0]} Legal: {legal(name)}. Default: {default_text(info)}."
-        parser.add_argument(flag(name), metavar="VALUE", help=help_text.replace("%", "%%"))
+    parser.add_settings(OperatorSettings.model_fields)
     return parser
 
 

@@ -21,6 +21,8 @@ LONGEST: Final = (
     "test_faults_operator",
     "test_control_plane",
     "test_agent_kernel_faults",
+    "test_uninstall_command",
+    "test_crds_command",
     "test_faults_agent",
 )
 """Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""

@@ -25,6 +25,7 @@ STATES: Final = f"/apis/{API_VERSION}/nodemigrationstates"
 NODES: Final = "/api/v1/nodes"
 FINALIZER: Final = "numamigration.dev/restore"
 STOP_SECONDS_MAX: Final = 20.0
+COMMAND_SECONDS_MAX: Final = 60.0
 RBAC: Final = "/apis/rbac.authorization.k8s.io/v1"
 LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 LEASE: Final = f"{LEASES}/numamigration-operator"
@@ -84,6 +85,26 @@ class OperatorProcess:
         return self.process.wait(STOP_SECONDS_MAX)
 
 
+def start_command(kubeconfig: Path, *arguments: str) -> subprocess.Popen[str]:
+    """Start one of the operator's commands; its output is all in one pipe."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "numamigration_operator", *arguments, "--kubeconfig", str(kubeconfig)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def end_command(process: subprocess.Popen[str]) -> tuple[int, str]:
+    """Return exit code and output of a command that ends by itself."""
+    try:
+        output, _ = process.communicate(timeout=COMMAND_SECONDS_MAX)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    return process.returncode, output
+
+
 def documents(path: Path) -> list[Json]:
     return [document for document in yaml.safe_load_all(path.read_text()) if document]
 
@@ -109,6 +130,22 @@ def object_path(document: Json) -> str:
 
 def account(bed: ControlPlane, name: str = ACCOUNT) -> str:
     return bed.service_account_token(NAMESPACE, name)
+
+
+def grant(bed: ControlPlane, name: str, rules: list[Json], *, at_home: list[Json] | None = None) -> Path:
+    """Make an account with these rights, cluster-wide and in our namespace; return its kubeconfig."""
+    metadata = {"name": name}
+    home = {"name": name, "namespace": NAMESPACE}
+    subjects = [{"kind": "ServiceAccount", **home}]
+    made: list[Json] = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": home}]
+    for kind, where, allowed in (("ClusterRole", metadata, rules), ("Role", home, at_home or [])):
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": kind, "name": name}
+        made.append({"kind": kind, "metadata": where, "rules": allowed})
+        made.append({"kind": f"{kind}Binding", "metadata": where, "roleRef": reference, "subjects": subjects})
+    for one in made:
+        document = {"apiVersion": "rbac.authorization.k8s.io/v1", **one}
+        bed.api.apply(object_path(document), document, "test-bed", force=True)
+    return bed.kubeconfig_for(account(bed, name), name=name)
 
 
 def await_served(api: Api) -> None:

@@ -3,8 +3,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +16,7 @@ from typing import Final
 import pytest
 
 from numamigration_agent.__main__ import Crash, Events, run
+from numamigration_agent.health import Health
 from numamigration_agent.settings import parse_settings
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.host import FakeHost
@@ -79,6 +82,45 @@ def test_a_signal_ends_an_agent_whose_kernel_file_does_not_answer(tmp_path: Path
     assert agent.returncode == 0
 
 
+def test_an_agent_whose_kernel_file_does_not_answer_is_alive(tmp_path: Path) -> None:
+    """Promise 10: a restart would mend nothing."""
+    silent = tmp_path / "proc/sys/kernel/random/boot_id"
+    silent.parent.mkdir(parents=True)
+    os.mkfifo(silent)
+    with socket.create_server(("127.0.0.1", 0)) as finder:
+        port = finder.getsockname()[1]
+    flags = (
+        f"--host-root={tmp_path}",
+        f"--state-dir={tmp_path / 'state'}",
+        "--node-name=node-a",
+        "--api-server=https://127.0.0.1:9",
+        "--start-jitter-seconds-max=0",
+        f"--health-address=127.0.0.1:{port}",
+    )
+    with subprocess.Popen(command(*flags), env=environment(), stderr=subprocess.DEVNULL) as agent:
+        try:
+            with silent.open("wb"):  # returns once the agent reads, and nothing is ever written
+                line = http.client.HTTPConnection("127.0.0.1", port, timeout=STOP_SECONDS_MAX)
+                line.request("GET", "/healthz")
+                answer = line.getresponse().read()
+                line.close()
+        finally:
+            agent.kill()
+
+    assert answer == b"alive\n"
+
+
+def test_an_address_that_is_taken_is_one_line_and_exit_code_two() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"--health-address=127.0.0.1:{taken.getsockname()[1]}"
+        flags = ("--node-name=node-a", "--api-server=https://127.0.0.1:9", "--log-level=error", address)
+        done = subprocess.run(command(*flags), env=environment(), capture_output=True, text=True, check=False)
+
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "health_address: cannot listen there: " in done.stderr
+
+
 def test_a_crashed_thread_ends_the_agent_instead_of_leaving_it_half_alive(tmp_path: Path) -> None:
     settings = parse_settings(
         ["--node-name=n", "--api-server=https://127.0.0.1:9", f"--host-root={tmp_path}", f"--state-dir={tmp_path}"], {}
@@ -86,7 +128,7 @@ def test_a_crashed_thread_ends_the_agent_instead_of_leaving_it_half_alive(tmp_pa
     events: Events = SimpleQueue()
     events.put(Crash("status-applier", ValueError("a fault of ours")))
 
-    assert run(settings, events) == 1
+    assert run(settings, events, Health(events.put)) == 1
 
 
 def test_a_broken_setting_is_one_line_and_exit_code_two() -> None:

@@ -30,6 +30,7 @@ def test_a_pod_needs_nothing_but_its_node_name() -> None:
         drift_check_seconds=15.0,
         statistics_window_seconds=15.0,
         batch_ceiling_pages=0,
+        health_address=None,
     )
 
 
@@ -38,10 +39,9 @@ def test_the_table_has_exactly_the_fields_of_the_settings() -> None:
 
 
 def test_every_default_in_the_table_is_legal() -> None:
-    defaults = [row for row in SETTINGS if row.default is not None]
+    parsed = {row.name: row.kind.parse(str(row.default)) for row in SETTINGS if row.default is not None}
 
-    assert [row.name for row in defaults if row.kind.parse(str(row.default)) is None] == []
-    assert {row.name for row in SETTINGS} - {row.name for row in defaults} == {"node_name", "api_server"}
+    assert {row.name for row in SETTINGS} - parsed.keys() == {"node_name", "api_server"}
 
 
 @pytest.mark.parametrize(
@@ -119,6 +119,9 @@ def test_the_api_server_comes_from_the_pods_environment(environ: dict[str, str],
             ["report_interval_seconds_min is 400", "report_interval_seconds_max 399"],
             id="shortest above longest",
         ),
+        pytest.param(["--health-address=8082"], {}, ["health_address", "0.0.0.0:8082"], id="no host"),
+        pytest.param(["--health-address=0.0.0.0:65536"], {}, ["health_address"], id="port past the end"),
+        pytest.param(["--health-address=node-a:8082"], {}, ["health_address", "IP:PORT"], id="a host that is a name"),
         pytest.param(["--colour=red"], {}, ["--colour=red", "--help"], id="unknown flag"),
         pytest.param(["--drift-check=1"], {}, ["--drift-check=1"], id="a flag is not abbreviated"),
         pytest.param(["--log-level"], {}, ["--log-level", "expected one argument"], id="flag without value"),
@@ -201,3 +204,15 @@ def test_check_shows_a_diff_of_a_stale_document(
 def test_the_document_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert module.main(["--markdown"]) == 0
     assert capsys.readouterr().out == module.markdown()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("", None, id="nothing"),
+        pytest.param("0.0.0.0:8082", ("0.0.0.0", 8082), id="IPv4"),
+        pytest.param("[::]:8082", ("::", 8082), id="IPv6"),
+    ],
+)
+def test_the_health_address_is_an_ip_and_a_port(text: str, expected: tuple[str, int] | None) -> None:
+    assert parse_settings([], IN_CLUSTER | {"NUMAMIGRATION_AGENT_HEALTH_ADDRESS": text}).health_address == expected

@@ -5,7 +5,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from numamigration_api.vocabulary import FleetSwitch, Release, SettingsGroup
+from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Release, SettingsGroup
 from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet_switch import Control, read_control, under_switch, withheld
 from numamigration_operator.core.objects import ConfigMapObject
@@ -311,3 +311,35 @@ def test_a_policy_can_be_deleted_under_any_switch(switch: FleetSwitch) -> None:
 
     assert world.policies == {}
     assert world.groups("n0") == {}
+
+
+@pytest.mark.parametrize("dead", [False, True], ids=["nodes answer", "nodes are dead"])
+def test_a_finalizer_that_is_taken_out_under_restore_stays_out_until_run(dead: bool) -> None:
+    """Promise 13: who uninstalls takes it out once, beside an operator that still runs."""
+    world = at_rest()
+    world.turn(FleetSwitch.RESTORE)
+    world.settle(agents=not dead)
+    world.policies["p"]["metadata"]["finalizers"] = []
+    world.show_policy("p")
+
+    world.edit_policy("p", priority=7)
+    world.settle(agents=not dead)
+    assert world.policies["p"]["metadata"]["finalizers"] == []
+
+    world.turn(FleetSwitch.RUN)
+    world.settle()
+    assert world.policies["p"]["metadata"]["finalizers"] == [RESTORE_FINALIZER]
+    assert world.groups("n0")["offload"]["mode"] == "Apply"
+
+
+def test_a_new_policy_gets_no_finalizer_under_restore_and_its_nodes_say_why() -> None:
+    """Promise 11: a node that waits for the switch does not say that it waits for a finalizer."""
+    world = at_rest()
+    world.turn(FleetSwitch.RESTORE)
+    world.settle()
+
+    world.add_policy(policy("late", settings=BOTH, onDelete="Restore", priority=900))
+    world.settle()
+
+    assert world.policies["late"]["metadata"]["finalizers"] == []
+    assert {worst["reason"] for worst in world.status("late")["worstNodes"]} == {"FleetRestore"}

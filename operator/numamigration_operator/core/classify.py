@@ -158,6 +158,8 @@ def _unreachable(case: Case) -> Verdict | None:
 def _awaiting(case: Case) -> Verdict | None:
     """What the node says is about settings that the policy does not ask for any more."""
     if not case.policy.armed and case.policy.mode is not PolicyMode.PLAN:
+        if case.node.switch is FleetSwitch.RESTORE:  # under which it is not put there
+            return Verdict(NodeBucket.PENDING, Reason.FLEET_RESTORE, f"the fleet switch is {case.node.switch}")
         return Verdict(NodeBucket.PENDING, Reason.APPLYING, "waits for the policy's finalizer")
     waits = case.progress.behind is Reason.AWAITING_ROLLOUT and not case.node.skew
     return _behind(case) if waits else None

@@ -32,7 +32,7 @@ from numamigration_api.vocabulary import (
 from numamigration_operator.core.classify import INEFFECTIVE
 from numamigration_operator.core.decisions import EventWish, Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
-from numamigration_operator.core.objects import PolicyObject, PolicyStatusView, RolloutView, Statistics, is_older
+from numamigration_operator.core.objects import Meta, PolicyObject, PolicyStatusView, RolloutView, Statistics, is_older
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, policy_facts
@@ -191,18 +191,10 @@ class PolicyRecord:
             return None
         self._open_finalizer = wanted
         if not wanted:
-            return self._finalizer_drop()
+            key = WriteKey(WriteKind.POLICY_FINALIZER, self.facts.name)
+            return Write(key, finalizer_removal(self._object.metadata), patch=Patch.JSON)
         metadata = self._identity() | {"finalizers": [RESTORE_FINALIZER]}
         return self._write(WriteKind.POLICY_FINALIZER, {"metadata": metadata})
-
-    def _finalizer_drop(self) -> Write:
-        """An apply that leaves it out takes it from us only: one that came back with a backup would stay for ever."""
-        places = [at for at, name in enumerate(self._object.metadata.finalizers) if name == RESTORE_FINALIZER]
-        steps: list[dict[str, str]] = [{"op": "test", "path": "/metadata/uid", "value": self.facts.uid}]
-        for path in (f"/metadata/finalizers/{at}" for at in reversed(places)):
-            steps += [{"op": "test", "path": path, "value": RESTORE_FINALIZER}, {"op": "remove", "path": path}]
-        key = WriteKey(WriteKind.POLICY_FINALIZER, self.facts.name)
-        return Write(key, canonical_json(steps), patch=Patch.JSON)
 
     def wants_finalizer(self) -> bool:
         """Return whether nodes may have to be restored when this policy ends."""
@@ -329,3 +321,15 @@ class PolicyRecord:
     def _write(self, kind: WriteKind, content: dict[str, object]) -> Write:
         document = msgspec.to_builtins({"apiVersion": API_VERSION, "kind": POLICY_KIND} | content)
         return Write(WriteKey(kind, self.facts.name), canonical_json(document))
+
+
+def finalizer_removal(policy: Meta) -> bytes:
+    """Return the JSON patch that takes our finalizer out of a policy, and only out of this very one.
+
+    An apply that leaves it out takes it from us only: one that came back with a backup would stay for ever.
+    """
+    places = [at for at, name in enumerate(policy.finalizers) if name == RESTORE_FINALIZER]
+    steps: list[dict[str, str]] = [{"op": "test", "path": "/metadata/uid", "value": policy.uid}]
+    for path in (f"/metadata/finalizers/{at}" for at in reversed(places)):
+        steps += [{"op": "test", "path": path, "value": RESTORE_FINALIZER}, {"op": "remove", "path": path}]
+    return canonical_json(steps)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from numamigration_api.vocabulary import Reason
+from numamigration_api.vocabulary import FleetSwitch, Reason
 from numamigration_operator.core.decisions import EventWish, Write
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.policy_record import PolicyRecord
@@ -60,6 +60,9 @@ class PolicyWrites:
         """Add or drop the finalizer; return when time alone changes the answer."""
         now = self.now
         wanted, again = policy.wants_finalizer(), math.inf
+        if self.stops.control.switch is FleetSwitch.RESTORE:
+            # Nothing is pushed, so nothing new has to be restored; who uninstalls takes it out, and it stays out.
+            wanted = wanted and policy.has_finalizer
         if wanted and policy.facts.deleting:
             again = policy.restore_deadline(now, self.wall, self.restore_seconds)
             wanted = again > now

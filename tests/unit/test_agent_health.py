@@ -1,0 +1,159 @@
+# SPDX-License-Identifier: Apache-2.0
+from __future__ import annotations
+
+import http.client
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import closing
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from numamigration_agent import health as module
+from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
+from numamigration_agent.events import ReportDone, Tick
+from numamigration_agent.health import Finding, Health, HealthServer, Ping
+
+WAIT_SECONDS_MAX = 20.0
+STORED = ReportDone(ApplyResult(ApplyKind.APPLIED))
+REFUSED = ReportDone(ApplyResult(ApplyKind.RETRY, "403: not this node"))
+
+
+class MainThread:
+    """Answers pings as the agent's main thread does, unless it hangs."""
+
+    def __init__(self) -> None:
+        self.hangs = False
+        self._pings: SimpleQueue[Ping | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def ask(self, ping: Ping) -> None:
+        if not self.hangs:
+            self._pings.put(ping)
+
+    def end(self) -> None:
+        self._pings.put(None)
+        self._thread.join(WAIT_SECONDS_MAX)
+
+    def _run(self) -> None:
+        while (ping := self._pings.get()) is not None:
+            ping.answer()
+
+
+@pytest.fixture
+def main_thread() -> Iterator[MainThread]:
+    thread = MainThread()
+    yield thread
+    thread.end()
+
+
+@pytest.fixture
+def health(main_thread: MainThread) -> Health:
+    return Health(main_thread.ask)
+
+
+@pytest.fixture
+def server(health: Health) -> Iterator[HealthServer]:
+    with closing(HealthServer(("127.0.0.1", 0), health)) as running:
+        running.start()
+        yield running
+
+
+def get(server: HealthServer, path: str, method: str = "GET") -> tuple[int, str]:
+    with closing(http.client.HTTPConnection("127.0.0.1", server.port, timeout=WAIT_SECONDS_MAX)) as line:
+        line.request(method, path)
+        answer = line.getresponse()
+        return answer.status, answer.read().decode()
+
+
+# What is said
+
+
+def test_an_agent_is_not_ready_before_it_has_read_the_api_server(health: Health) -> None:
+    assert health.readiness() == (False, "the API server has not been read yet")
+
+
+@pytest.mark.parametrize(
+    ("events", "expected"),
+    [
+        pytest.param([StateGone()], (False, "there is no node state of this node; the operator makes it"), id="none"),
+        pytest.param([StateSeen({})], (False, "no report is stored yet"), id="not reported"),
+        pytest.param(
+            [StateSeen({}), REFUSED], (False, "no report is stored yet: 403: not this node"), id="report refused"
+        ),
+        pytest.param([StateSeen({}), STORED], (True, "reports are stored"), id="reported"),
+        pytest.param([StateSeen({}), STORED, REFUSED, StateSeen({}), Tick()], (True, "reports are stored"), id="later"),
+        pytest.param(
+            [StateSeen({}), STORED, StateGone(), StateSeen({})], (False, "no report is stored yet"), id="made anew"
+        ),
+    ],
+)
+def test_an_agent_is_ready_once_the_api_server_has_stored_a_report(
+    health: Health, events: list[Any], expected: tuple[bool, str]
+) -> None:
+    for event in events:
+        health.heard(event)
+
+    assert health.readiness() == Finding(*expected)
+
+
+def test_an_agent_whose_main_thread_does_not_answer_is_not_alive(
+    health: Health, main_thread: MainThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS_MAX", 0.01)
+    main_thread.hangs = True
+
+    assert health.liveness() == (False, "the main thread has not answered for 0.01 s")
+
+
+# How it is said
+
+
+def test_probes_get_a_line_that_says_why(server: HealthServer, health: Health) -> None:
+    assert get(server, "/healthz") == (200, "alive\n")
+    assert get(server, "/readyz?verbose") == (503, "the API server has not been read yet\n")
+    health.heard(STORED)
+    assert get(server, "/readyz") == (200, "reports are stored\n")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        pytest.param("GET", "/", 404, id="no such path"),
+        pytest.param("GET", "/healthz/more", 404, id="below one"),
+        pytest.param("POST", "/healthz", 405, id="no such method"),
+    ],
+)
+def test_nothing_else_is_answered(server: HealthServer, method: str, path: str, status: int) -> None:
+    assert get(server, path, method)[0] == status
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"", id="nothing, for ever"),
+        pytest.param(b"GET /healthz HT", id="half a request"),
+        pytest.param(b"x" * 100_000, id="more than a request has"),
+        pytest.param(b"\x16\x03\x01\x02\x00\r\n\r\n", id="TLS"),
+    ],
+)
+def test_a_stranger_on_the_port_keeps_it_for_a_bounded_time(
+    server: HealthServer, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Promise 14: nothing that comes in makes it do anything but answer."""
+    monkeypatch.setattr(module, "REQUEST_SECONDS_MAX", 0.05)
+    with socket.create_connection(("127.0.0.1", server.port)) as stranger:
+        stranger.sendall(sent)
+
+        assert get(server, "/healthz") == (200, "alive\n")
+
+
+def test_an_ipv6_address_is_taken(health: Health) -> None:
+    with closing(HealthServer(("::1", 0), health)) as running:
+        running.start()
+        with closing(http.client.HTTPConnection("::1", running.port, timeout=WAIT_SECONDS_MAX)) as line:
+            line.request("GET", "/healthz")
+            assert line.getresponse().status == 200
