@@ -7,7 +7,7 @@
 ARG BUILDER=docker.io/library/python:3.11-slim-bookworm
 ARG BASE=gcr.io/distroless/python3-debian12
 
-FROM ${BUILDER} AS build
+FROM --platform=$BUILDPLATFORM ${BUILDER} AS build
 ARG BASE
 ARG TARGETARCH
 ARG VERSION
@@ -54,6 +54,7 @@ LABEL org.opencontainers.image.title="numa-migration-operator" \
       org.opencontainers.image.version="${VERSION}" \
       org.opencontainers.image.revision="${REVISION}"
 COPY --from=build /out/operator/ /
-ENV PYTHONPATH=/opt/numamigration PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1
+# HOME: libraries look below it, and not every base image knows a user 65532.
+ENV PYTHONPATH=/opt/numamigration PYTHONSAFEPATH=1 PYTHONDONTWRITEBYTECODE=1 HOME=/
 USER 65532:65532
 ENTRYPOINT ["python3", "-m", "numamigration_operator"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -41,28 +41,30 @@ PATH_INSIDE: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 DOCKERFILE: Final = f"FROM scratch\nCOPY root/ /\nENV PATH={PATH_INSIDE}\n"
 
 
-def make_base(name: str, folder: Path, buildah: str) -> None:
+def make_base(name: str, folder: Path, buildah: str, environ: Mapping[str, str] = os.environ) -> None:
     """Make one of the images in buildah's store.
 
     Args:
         name: BASE or BUILDER.
         folder: for files on the way, empty.
         buildah: path of the program.
+        environ: of it, which may name the store.
 
     Raises:
         subprocess.CalledProcessError: a package cannot be had; the output says which.
     """
     packages, root = folder / "packages", folder / "root"
     packages.mkdir()
-    _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *IMAGES[name], cwd=packages)
+    _run("apt-get", "download", "-qq", "-o", "APT::Sandbox::User=root", *IMAGES[name], cwd=packages, environ=environ)
     _merge_usr(root)
     for package in sorted(packages.glob("*.deb")):
         archive = subprocess.run(["dpkg-deb", "--fsys-tarfile", package], check=True, capture_output=True).stdout
-        _run("tar", "-x", "--keep-directory-symlink", "-C", str(root), data=archive)
+        _run("tar", "-x", "--keep-directory-symlink", "-C", str(root), data=archive, environ=environ)
     _finish(root)
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / ".dockerignore").write_text("packages\n")
-    _run(buildah, "build", "--quiet", "--timestamp=0", "--isolation=chroot", f"--tag={name}", str(folder))
+    options = ("--quiet", "--timestamp=0", "--isolation=chroot")
+    _run(buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
 
 
 def _merge_usr(root: Path) -> None:
@@ -84,6 +86,6 @@ def _texts(paths: Iterable[Path]) -> list[str]:
     return [path.read_text() for path in sorted(paths)]
 
 
-def _run(*command: str, cwd: Path | None = None, data: bytes | None = None) -> None:
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+def _run(*command: str, environ: Mapping[str, str], cwd: Path | None = None, data: bytes | None = None) -> None:
+    environment = {**environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(command, check=True, cwd=cwd, input=data, env=environment, stdout=subprocess.DEVNULL)

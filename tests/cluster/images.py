@@ -3,8 +3,7 @@
 
 * buildah builds them from the Dockerfile, in a store of its own below the cache folder; nothing of the machine's own
   images is read or changed.
-* The base image is one of ours, made of the packages that apt on this machine takes: no registry has to be within
-  reach. It stands in for whatever the Dockerfile begins ``FROM`` (``ARG BASE``).
+* They stand on base images of ours (``bases``): no registry has to be within reach.
 * What a build needs of this machine (certificates, pip's configuration) is mounted into it and stays out of the
   image.
 
@@ -18,19 +17,20 @@ import hashlib
 import io
 import json
 import os
-import shutil
+import re
 import subprocess
 import tarfile
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
-from numamigration_agent import __version__
+from scripts.build_images import ROOT, build_command, image_name, version
+from tests.cluster.bases import BASE, BUILDER, IMAGES, make_base
 from tests.cluster.needs import find_program
-from tests.kernel.image import bootstrap
 from tests.kernel.store import key, made_once
 from tests.testbed.binaries import cache_folder, run_step
-from tests.testbed.commands import ROOT
+from tests.testbed.errors import MissingNeedError
 from tests.testbed.golang import go_arch
 from tests.testbed.progress import Progress
 
@@ -39,34 +39,19 @@ PAUSE_IMAGE: Final = "localhost/busybox:1"
 
 APPLETS: Final = ("sh", "cat", "sleep", "ls", "id", "grep", "echo", "touch")
 
-OPERATOR_IMAGE: Final = f"docker.io/library/numa-migration-operator:{__version__}"
-AGENT_IMAGE: Final = f"docker.io/library/numa-migration-agent:{__version__}"
+OPERATOR_IMAGE: Final = f"docker.io/library/{image_name('operator', version())}"
+AGENT_IMAGE: Final = f"docker.io/library/{image_name('agent', version())}"
 """As a kubelet completes the chart's default names."""
 
 NAMES: Final = {"operator": OPERATOR_IMAGE, "agent": AGENT_IMAGE}
 """By the Dockerfile's target."""
 
-DOCKERFILE: Final = ROOT / "tests" / "cluster" / "standin.Dockerfile"
+NOT_IN_IMAGES: Final = re.compile(r"__pycache__|\.pyc$")
 
-SOURCES: Final = (
-    "crds",
-    "operator",
-    "node-agent",
-    "requirements/operator.txt",
-    "pyproject.toml",
-    "README.md",
-    "LICENSE",
-)
-"""What a Dockerfile may copy."""
-
-BASE_IMAGE: Final = "localhost/python:bookworm"
-BASE_PACKAGES: Final = ("python3", "python3-venv", "ca-certificates")
-
-BASE_MAKING_MIB: Final = 1500
-IMAGE_MAKING_MIB: Final = 1000
+IMAGE_MAKING_MIB: Final = 1500
 
 ARCHIVES_KEPT_MAX: Final = 6
-"""Of all states of the sources together; some 60 to 300 MB each."""
+"""Of all states of the sources together; the operator's has 130 MB at most."""
 
 MACHINE_FILES: Final = ("/etc/ssl/certs", "/etc/pip.conf")
 """How this machine reaches its package index: its certificates and pip's configuration."""
@@ -83,39 +68,34 @@ def project_images(progress: Progress) -> tuple[Path, ...]:
     Raises:
         MissingNeedError: no network, no room, no buildah.
     """
-    return tuple(_project_image(target, progress) for target in NAMES)
+    sources = key(*_sources())
+    return tuple(_project_image(target, sources, progress) for target in NAMES)
 
 
-def _project_image(target: str, progress: Progress) -> Path:
-    archive = image_folder() / f"{target}-{key(target, NAMES[target], *_contents())}.tar"
+def _project_image(target: str, sources: str, progress: Progress) -> Path:
+    archive = image_folder() / f"{target}-{sources}.tar"
 
     def make(half_done: Path) -> None:
+        for name in (BASE, BUILDER):
+            if not _buildah("images", "--quiet", "--filter", f"reference={name}"):
+                with tempfile.TemporaryDirectory() as folder:
+                    progress.note(f"making {name}, once")
+                    make_base(name, Path(folder), str(find_program("buildah")), _store_environment())
         _build(target, half_done, progress)
+        _remove_oldest(image_folder(), ARCHIVES_KEPT_MAX - 1)
 
-    if not archive.exists():
-        base = _base(progress)
-        with_base = _buildah("images", "--quiet", "--filter", f"reference={BASE_IMAGE}")
-        if not with_base.strip():
-            _buildah("pull", f"docker-archive:{base}")
-        _remove_oldest(image_folder(), ARCHIVES_KEPT_MAX)
     return made_once(archive, make, needed_mib=IMAGE_MAKING_MIB, progress=progress)
 
 
-def _contents() -> Iterable[bytes]:
-    """Yield everything the images are made of."""
-    yield DOCKERFILE.read_bytes()
-    names = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard", *SOURCES],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout.split("\0")
-    for name in sorted(filter(None, names)):
-        path = ROOT / name
-        if path.is_file():
-            yield name.encode()
-            yield path.read_bytes()
+def _sources() -> Iterator[str | bytes]:
+    """Yield all that can be copied into the images, as .dockerignore has it, and what they are made by."""
+    allowed = [line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line.startswith("!")]
+    yield from (BASE, BUILDER, *(package for packages in IMAGES.values() for package in packages))
+    for name in sorted(["Dockerfile", "scripts/build_images.py", *allowed]):
+        for path in sorted((ROOT / name).rglob("*")) if (ROOT / name).is_dir() else [ROOT / name]:
+            if path.is_file() and not NOT_IN_IMAGES.search(str(path)):
+                yield str(path.relative_to(ROOT))
+                yield path.read_bytes()
 
 
 def _remove_oldest(folder: Path, kept: int) -> None:
@@ -124,47 +104,39 @@ def _remove_oldest(folder: Path, kept: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _base(progress: Progress) -> Path:
-    """Return the archive of the base image."""
-    archive = image_folder() / f"base-{key(BASE_IMAGE, *BASE_PACKAGES)}.tar"
-
-    def make(half_done: Path) -> None:
-        folder = half_done.with_suffix(".root")
-        try:
-            bootstrap(folder, BASE_PACKAGES, "the images' base", progress, os.environ)
-            for name in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/man", "usr/share/locale"):
-                shutil.rmtree(folder / name, ignore_errors=True)
-            write_archive(half_done, BASE_IMAGE, folder_layer(folder), ["python3"], {"PATH": os.defpath})
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
-
-    return made_once(archive, make, needed_mib=BASE_MAKING_MIB, progress=progress)
-
-
 def _build(target: str, archive: Path, progress: Progress) -> None:
     mounts = [f"--volume={name}:{name}:ro" for name in MACHINE_FILES if Path(name).exists()]
-    build = ["build", "--isolation=chroot", "--pull=never", f"--build-arg=BASE={BASE_IMAGE}", *mounts]
+    options = ["--isolation=chroot", "--pull=never", *mounts]
+    buildah, name = str(find_program("buildah")), NAMES[target]
     run_step(
         f"building the {target}'s image",
-        _command(*build, f"--target={target}", f"--tag={NAMES[target]}", f"--file={DOCKERFILE}", ROOT),
+        build_command(buildah, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
         archive.with_suffix(".log"),
         progress,
         hint="once for each state of the sources, usually under 1 min",
         remedy="let pip reach its package index",
-        env=os.environ,
+        env=_store_environment(),
     )
-    _buildah("push", "--quiet", NAMES[target], f"docker-archive:{archive}:{NAMES[target]}")
+    _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+    archive.with_suffix(".log").unlink()
 
 
-def _buildah(*arguments: str | Path) -> str:
-    return subprocess.run(_command(*arguments), check=True, capture_output=True, text=True).stdout
+def _buildah(*arguments: str) -> str:
+    command = [str(find_program("buildah")), *arguments]
+    done = subprocess.run(command, env=_store_environment(), capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise MissingNeedError(f"buildah {arguments[0]} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
 
 
-def _command(*arguments: str | Path) -> list[str | Path]:
+def _store_environment() -> dict[str, str]:
+    """Return our environment with a store of our own; Debian's configuration names the machine's."""
     store = image_folder() / "store"
     store.mkdir(parents=True, exist_ok=True)
-    where: list[str | Path] = [f"--root={store / 'root'}", f"--runroot={store / 'run'}", "--storage-driver=overlay"]
-    return [find_program("buildah"), *where, *arguments]
+    configuration = store / "storage.conf"
+    roots = f'graphroot = "{store}/root"\nrunroot = "{store}/run"\n'
+    configuration.write_text(f'[storage]\ndriver = "overlay"\n{roots}')
+    return {**os.environ, "CONTAINERS_STORAGE_CONF": str(configuration)}
 
 
 def pause_archive(folder: Path) -> Path:
@@ -179,15 +151,6 @@ def pause_archive(folder: Path) -> Path:
             tar.addfile(link)
     write_archive(archive, PAUSE_IMAGE, layer.getvalue(), ["/bin/sleep", "infinity"], {"PATH": "/bin"})
     return archive
-
-
-def folder_layer(folder: Path) -> bytes:
-    """Return a folder's content as a layer."""
-    layer = io.BytesIO()
-    with tarfile.open(fileobj=layer, mode="w") as tar:
-        for path in sorted(folder.iterdir()):
-            tar.add(path, path.name)
-    return layer.getvalue()
 
 
 def write_archive(

@@ -172,8 +172,9 @@ def test_every_module_of_the_operator_is_imported_from_bytecode(operator: Image)
         import importlib, os, pkgutil, sys, numamigration_operator as package
         found = pkgutil.walk_packages(package.__path__, "numamigration_operator.")
         modules = [importlib.import_module(one.name) for one in found if not one.name.endswith("__main__")]
-        caches = {name: module.__spec__.cached for name, module in sys.modules.items() if module.__spec__}
-        uncached = [name for name, path in caches.items() if "/opt/" in (path or "") and not os.path.exists(path)]
+        specs = {name: getattr(module, "__spec__", None) for name, module in list(sys.modules.items())}
+        caches = {name: spec.cached or "" for name, spec in specs.items() if spec}
+        uncached = [name for name, path in caches.items() if "/opt/" in path and not os.path.exists(path)]
         print(len(modules) > 40, uncached)
     """
     done = operator.run("python3", "-c", code, entrypoint=False)

@@ -17,7 +17,7 @@ import lzma
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -197,7 +197,7 @@ def root_disk(progress: Progress, environ: Mapping[str, str] = os.environ, *, ui
     def make(half_done: Path) -> None:
         folder = half_done.with_name(f"{half_done.name}.root")
         try:
-            bootstrap(folder, PACKAGES, "the guest's root disk", progress, environ)
+            _bootstrap(folder, progress, environ)
             _settle(folder)
             _format(folder, half_done, progress, environ)
         finally:
@@ -221,27 +221,15 @@ def mirror(targets: str) -> str:
         uri, codename, component = line.split()
         if (codename, component) == (SUITE, "main"):
             return uri
-    raise MissingNeedError(f"apt has no source of Debian 12 ({SUITE} main), from which a root folder is made")
+    raise MissingNeedError(f"apt has no source of Debian 12 ({SUITE} main), from which the guest's root disk is made")
 
 
-def bootstrap(folder: Path, packages: Iterable[str], what: str, progress: Progress, environ: Mapping[str, str]) -> None:
-    """Make the root folder of a minimal Debian 12; needs root.
-
-    Args:
-        folder: to make.
-        packages: beside the essential ones.
-        what: it is for, for the person waiting.
-        progress: shows the wait.
-        environ: of the programs.
-
-    Raises:
-        MissingNeedError: no network, no room, no debootstrap.
-    """
+def _bootstrap(folder: Path, progress: Progress, environ: Mapping[str, str]) -> None:
     shown = "$(REPO_URI) $(CODENAME) $(COMPONENT)"
     uri = mirror(answer_of(["apt-get", "indextargets", "--format", shown, "Created-By: Packages"], environ))
-    options = ["--variant=minbase", f"--include={','.join(packages)}"]
+    options = ["--variant=minbase", f"--include={','.join(PACKAGES)}"]
     run_step(
-        f"making {what}",
+        "making the guest's root disk",
         # In a mount namespace of its own: what it mounts in there goes with it, however it ends.
         ["unshare", "--mount", find_program("debootstrap", environ), *options, SUITE, folder, uri],
         folder.with_suffix(".log"),
