@@ -50,6 +50,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m scripts.chart_documents --check
 	$(BIN)/python -m scripts.release_yaml --check
+	$(BIN)/python -m scripts.licences --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
@@ -108,6 +109,15 @@ test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo.hazards
 	$(BIN)/python -m tests.demo.rollout
 
+.PHONY: images
+images: ## Build both images with podman, buildah or docker (ARCH=arm64 BASE= BUILDER= IMAGE_OPTIONS=)
+	@python3 -m scripts.build_images $(if $(ARCH),--arch $(ARCH)) $(if $(BASE),--base $(BASE)) \
+		$(if $(BUILDER),--builder $(BUILDER)) -- $(IMAGE_OPTIONS)
+
+.PHONY: bench-images
+bench-images: setup ## Build the images on bases of this machine, and tell and check their sizes (five minutes)
+	@$(BIN)/python -m pytest -p no:cacheprovider -q -s tests/cluster/test_images.py
+
 .PHONY: coverage
 coverage: ## Coverage of all tests so far, with a floor
 	$(BIN)/coverage combine --quiet
@@ -143,6 +153,7 @@ generate: setup ## Write CRDs, the node fence, manifests and generated documents
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m scripts.chart_documents
 	$(BIN)/python -m scripts.release_yaml
+	$(BIN)/python -m scripts.licences
 	$(BIN)/python -m tests.promises >docs/promises.md
 	$(BIN)/python -m tests.demo.transcript
 
