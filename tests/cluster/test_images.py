@@ -137,7 +137,7 @@ def added(image: Image, base: Image) -> dict[str, int]:
 
 
 def test_the_agents_image_holds_the_interpreter_and_our_agent_only(agent: Image, base: Image) -> None:
-    """Promise 9: nothing third-party runs with host rights."""
+    """Nothing third-party runs with host rights."""
     ours = re.compile(
         r"opt/numamigration/(numamigration_agent/.*|numamigration_api/(__init__|vocabulary|machinery/\w+))\.pyc"
         r"|opt/numamigration/numamigration_agent/py\.typed"

@@ -12,6 +12,7 @@ import yaml
 
 from numamigration_agent.mounts import MOUNTS, Mount
 from numamigration_agent.settings import SETTINGS
+from numamigration_operator import __version__
 from numamigration_operator.core.objects import Requirement
 from numamigration_operator.label_selector import parse_label_selector
 from numamigration_operator.settings import PREFIX, OperatorSettings
@@ -67,6 +68,14 @@ def test_lint_finds_nothing(helm: Helm, values: Json) -> None:
 
     assert result.returncode == 0, result.stdout
     assert "0 chart(s) failed" in result.stdout
+
+
+def test_the_chart_installs_the_version_of_its_tree() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    shown = {image["image"] for image in yaml.safe_load(chart["annotations"]["artifacthub.io/images"])}
+
+    assert chart["appVersion"] == __version__
+    assert shown == {f"numa-migration-{part}:{__version__}" for part in ("operator", "agent")}
 
 
 def test_the_notes_name_three_commands_to_look_at_the_status(helm: Helm) -> None:
