@@ -161,7 +161,7 @@ def test_the_fence_is_read_with_the_rights_there_are(bed: ControlPlane) -> None:
     """Promise 9."""
 
     async def work(fleet: ToldFleet) -> None:
-        (problem, _), *_ = await fleet.until(lambda: fleet.of("fence_read"))
+        (problem, _), *_ = await fleet.until(lambda: fleet.synced and fleet.of("fence_read"))
         assert problem == ""
 
     operate(bed, work)
