@@ -18,6 +18,7 @@ LONGEST: Final = (
     "test_operator_rollouts",
     "test_operator_process",
     "test_operator_leadership",
+    "test_fence",
     "test_faults_operator",
     "test_control_plane",
     "test_agent_kernel_faults",

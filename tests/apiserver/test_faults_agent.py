@@ -266,8 +266,9 @@ def test_a_rotated_token_is_taken_from_its_file(
 ) -> None:
     """Promise 6: neither the refused token nor the new one needs a restart."""
     install_rights(control_plane.api)
-    old, new = (control_plane.service_account_token(NAMESPACE, "numamigration-agent") for _ in range(2))
-    node = NodeUnderTest(control_plane, host, unique_name("node"), tmp_path, server=proxy.url)
+    name = unique_name("node")
+    old, new = (control_plane.node_bound_token(NAMESPACE, "numamigration-agent", name) for _ in range(2))
+    node = NodeUnderTest(control_plane, host, name, tmp_path, server=proxy.url)
     node.token_file.write_text(old)
     node.start(*ONLY_NEWS)
     try:

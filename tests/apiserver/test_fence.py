@@ -568,13 +568,24 @@ def test_an_agents_account_of_another_namespace_may_write_nothing(bed: ControlPl
 # The operator
 
 
+@pytest.fixture
+def put_back(bed: ControlPlane) -> Iterator[Callable[[], object]]:
+    """Take the binding away; it is put back by a call, or in the end."""
+    _, binding = documents(ROOT / "deploy" / "fence.yaml")
+    bed.api.delete(object_path(binding))
+
+    def put() -> object:
+        return bed.api.apply(object_path(binding), binding, "test-bed", force=True)
+
+    yield put
+    put()
+
+
 def test_without_the_fence_the_operator_pushes_nothing_new_and_goes_on_once_it_is_back(
-    bed: ControlPlane, tmp_path: Path, unique_name: UniqueName
+    bed: ControlPlane, put_back: Callable[[], object], tmp_path: Path, unique_name: UniqueName
 ) -> None:
     """Promise 9."""
-    fence = documents(ROOT / "deploy" / "fence.yaml")
     node, name = unique_name("node"), unique_name("policy")
-    bed.api.delete(object_path(fence[1]))
 
     with OperatorProcess(bed.kubeconfig_for(account(bed), name=ACCOUNT), tmp_path / "log") as operator:
         operator.wait_line("agents are not fenced")
@@ -582,11 +593,27 @@ def test_without_the_fence_the_operator_pushes_nothing_new_and_goes_on_once_it_i
         make_policy(bed.api, name, node)
         missing = bed.api.watch_until(f"{POLICIES}/{name}", lambda one: bool(condition(one, "Ready")))
         held = groups(bed.api.get(f"{STATES}/{node}"))
-        bed.api.apply(object_path(fence[1]), fence[1], "test-bed", force=True)
+        put_back()
         pushed = bed.api.watch_until(f"{STATES}/{node}", lambda state: bool(groups(state)))
 
     ready = condition(missing, "Ready")
     assert (ready["status"], ready["reason"]) == ("False", "FenceMissing")
     assert f"ValidatingAdmissionPolicyBinding {FENCE_NAME} does not exist: apply deploy/fence.yaml" in ready["message"]
     assert held == {}
+    assert groups(pushed)["demotion"]["settings"] == {"enabled": True}
+
+
+@pytest.mark.usefixtures("put_back")
+def test_who_requires_no_fence_is_not_held_up_by_a_missing_one(
+    bed: ControlPlane, tmp_path: Path, unique_name: UniqueName
+) -> None:
+    node, name = unique_name("node"), unique_name("policy")
+    kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
+
+    with OperatorProcess(kubeconfig, tmp_path / "log", "--fence-required", "false") as operator:
+        operator.wait_line("nobody looks whether agents are fenced")
+        join(bed.api, node)
+        make_policy(bed.api, name, node)
+        pushed = bed.api.watch_until(f"{STATES}/{node}", lambda state: bool(groups(state)))
+
     assert groups(pushed)["demotion"]["settings"] == {"enabled": True}

@@ -157,6 +157,16 @@ def test_a_controller_revision_of_somebody_else_is_not_read(bed: ControlPlane, u
     operate(bed, work)
 
 
+def test_the_fence_is_read_with_the_rights_there_are(bed: ControlPlane) -> None:
+    """Promise 9."""
+
+    async def work(fleet: ToldFleet) -> None:
+        (problem, _), *_ = await fleet.until(lambda: fleet.synced and fleet.of("fence_read"))
+        assert problem == ""
+
+    operate(bed, work)
+
+
 def test_a_class_is_held_with_the_rights_there_are_though_nobody_made_the_config_map(bed: ControlPlane) -> None:
     """Promise 15: the hold must not need a person."""
     key = "hold.0123456789abcdef"

@@ -17,6 +17,7 @@ from tests.apiserver.operator_process import (
     AT_ONCE,
     FINALIZER,
     LEASES,
+    NAMESPACE,
     NODES,
     POLICIES,
     STATES,
@@ -308,7 +309,7 @@ def test_an_agent_may_read_node_states_and_write_their_status(bed: ControlPlane,
     name = unique_name("node")
     state = {"apiVersion": API_VERSION, "kind": "NodeMigrationState", "metadata": {"name": name}}
     created = bed.api.create(STATES, {**state, "spec": {"revision": "0" * 16}})
-    agent = bed.api_as(account(bed, "numamigration-agent"))
+    agent = bed.api_as(bed.node_bound_token(NAMESPACE, "numamigration-agent", name))
 
     report(agent, created, "Restored")
 
