@@ -607,10 +607,11 @@ class Oracle:
         )
         had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
         settled_at = self.settled_at.get((content.uid, written.name))
-        had |= settled_at is not None and not self._knows(written, settled_at)
+        had |= settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
+        counts = had or (settled_at is not None and not self._knows(written, settled_at))
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
-        if asked or not had or (current and not failed):
+        if asked or not counts or (current and not failed) or not (had or failed):
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
