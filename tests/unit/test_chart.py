@@ -82,7 +82,7 @@ def test_the_notes_name_three_commands_to_look_at_the_status(helm: Helm) -> None
     result = helm.run("install", "numa", CHART, "--namespace", "here", "--dry-run=client", "--hide-secret")
 
     notes = result.stdout.partition("NOTES:")[2]
-    assert "kubectl get numamigration" in notes
+    assert "kubectl get migrationpolicies\n    kubectl get nodemigrationstates" in notes
     assert "kubectl --namespace here get pods" in notes
     assert "helm --namespace here test numa --logs" in notes
 
