@@ -35,6 +35,10 @@ log = logging.getLogger(__name__)
 
 STOP_SECONDS_MAX: Final = 2.0
 """kopf stops within milliseconds; its thread is a daemon and never keeps the process."""
+OWN_IDENTITY: Final[Any] = "numamigration-operator"
+"""For kopf's peering, which is off. Unless it is given one, kopf asks for the user's name, and in a container the uid
+has none: the watch would die of a KeyError (seen with uid 65532)."""
+
 RELOGIN_SECONDS: Final = 5.0
 """kopf asks for new credentials after each 401; the same ones are not worth a request at once."""
 
@@ -163,6 +167,7 @@ class WatchThread:
         await kopf.operator(
             registry=self._registry,
             settings=kopf_settings(),
+            identity=OWN_IDENTITY,
             clusterwide=True,
             standalone=True,
             stop_flag=self._stop,

@@ -2,17 +2,19 @@
 from __future__ import annotations
 
 import asyncio
+import getpass
 import logging
 import threading
 from collections.abc import Awaitable, Callable
 from random import Random
 from typing import Any
 
+import kopf
 import msgspec
 import pytest
 
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.handlers import Deliver, WatchSupervisor
+from numamigration_operator.handlers import Deliver, WatchSupervisor, WatchThread
 
 POLICY = msgspec.convert({"metadata": {"name": "p", "uid": "u"}, "spec": {"nodeSelector": {}}}, PolicyObject)
 
@@ -135,3 +137,30 @@ def test_what_another_thread_delivers_is_told_on_the_loop_in_order() -> None:
         assert told == [("begin",), ("change", POLICY), ("change", POLICY), ("gone", "u")]
 
     play(script)
+
+
+def test_kopf_starts_where_the_user_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container, whose uid no file of users knows."""
+
+    def nameless() -> str:
+        raise KeyError("getpwuid(): uid not found: 65532")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+
+    async def first_sign() -> str:
+        """Return what comes first: kopf's question for credentials, or its end."""
+        registry, loop = kopf.OperatorRegistry(), asyncio.get_running_loop()
+        signs: asyncio.Queue[str] = asyncio.Queue()
+
+        @kopf.on.login(registry=registry)
+        async def login(**_: Any) -> None:
+            loop.call_soon_threadsafe(signs.put_nowait, "it asks for credentials")
+            await asyncio.Event().wait()
+
+        watch = WatchThread(registry)
+        watch.ended.add_done_callback(lambda ended: signs.put_nowait(repr(ended.result())))
+        sign = await asyncio.wait_for(signs.get(), 30)
+        await watch.stop()
+        return sign
+
+    assert asyncio.run(first_sign()) == "it asks for credentials"
