@@ -336,6 +336,28 @@ def test_a_push_that_was_refused_is_closed_before_its_name_is_dropped() -> None:
     assert world.stand["reserved"] == ["n00"]
 
 
+def test_a_name_stays_while_what_takes_its_push_back_looks_like_what_is_there() -> None:
+    """Promise 8: the push has no answer yet, and may still arrive before what was decided after it."""
+    world = Rollout(nodes=1)
+    world.begin(rollout=rollout(soak=0))
+    world.answer(soaked=True)
+    world.edit_policy("p", settings=channels(2))
+    (push,) = world.specs(7.0)
+    world.edit_policy("p", settings=channels(4))
+    (back,) = world.specs(7.0)
+
+    world.report("n00", soaked=True)
+    world.now += 7
+    world.carry_out(write for write in world.decide().writes if write.key.kind is WriteKind.POLICY_STATUS)
+
+    assert world.fleet.snapshot().open_spec_writes == 1
+    assert "n00" in {*world.stand.get("reserved", ()), *world.stand.get("carried", ())}
+    world.carry_out([push, back])
+    world.pass_time()
+    assert world.having(4) == ["n00"]
+    assert not world.stand.get("reserved")
+
+
 def test_after_an_edit_to_a_smaller_budget_nobody_is_reserved_before_there_is_room() -> None:
     """Promise 8."""
     world = Rollout(nodes=20)

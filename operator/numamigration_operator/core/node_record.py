@@ -23,6 +23,7 @@ from numamigration_operator.core.tally import Contribution
 from numamigration_operator.core.wishes import (
     Spec,
     Wish,
+    Writer,
     completed,
     observed_spec,
     revision_of,
@@ -68,6 +69,8 @@ class NodeRecord:
         shown: revision of the node state's spec; None when its content is not what its revision says.
         open_revisions: decided and not shown yet, the latest last.
         open_specs: what has these revisions.
+        open_writers: who decided them.
+        sequence: of the decision that is shown; None where the CRD has no room for it.
         reported: the wishes that the report is about, as far as they stood unchanged ever since, but for how they will
             end; None while that is not known, as after a start in mid-change.
         resisted: the spec has our revision and another content: somebody else owns a part that we left out.
@@ -105,6 +108,7 @@ class NodeRecord:
         "name",
         "open_revisions",
         "open_specs",
+        "open_writers",
         "owners",
         "places",
         "ready",
@@ -114,6 +118,7 @@ class NodeRecord:
         "resisted",
         "resolution",
         "selected",
+        "sequence",
         "shared",
         "shown",
         "silent_since",
@@ -161,6 +166,7 @@ class NodeRecord:
         self.resisted: str | None = None
         self.shared = False
         self.leader_epoch: int | None = None
+        self.sequence: int | None = None
         self.owners: tuple[str, ...] = ()
         self.report: Report | None = None
         self.reported: Spec | None = None
@@ -175,6 +181,7 @@ class NodeRecord:
         """Take in that nothing is on its way."""
         self.open_specs = ()
         self.open_revisions: tuple[str, ...] = ()
+        self.open_writers: tuple[Writer, ...] = ()
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -196,8 +203,18 @@ class NodeRecord:
         """What other sources may have there in place of the open write, which may never be sent."""
         if not self.open_specs:
             return NO_RIVALS
-        seen = self.open_revisions.index(self.shown) + 1 if self.shown in self.open_revisions else 0
-        return rivals((self.spec, *self.open_specs[seen:]))
+        return rivals((self.spec, *self.open_specs[self._seen :]))
+
+    @property
+    def _seen(self) -> int:
+        """How many of the open writes can arrive no more: the one that is shown, and those before it.
+
+        A revision may come back, so it does not tell which of two writes is there.
+        """
+        if self.sequence is None:
+            return self.open_revisions.index(self.shown) + 1 if self.shown in self.open_revisions else 0
+        shown = Writer(self.leader_epoch or 0, self.sequence)
+        return sum(writer <= shown for writer in self.open_writers)
 
     @property
     def is_open(self) -> bool:
@@ -263,11 +280,12 @@ class NodeRecord:
             current = self.report.observed_generation == self.generation
             self.reported = self.spec if current or not known else self.reported
 
-    def open_write(self, spec: Spec, revision: str) -> None:
-        """Take in that `spec` is on its way."""
+    def open_write(self, spec: Spec, revision: str, writer: Writer) -> None:
+        """Take in that `spec` is on its way, as `writer` has decided."""
         self.try_again = False
         self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
+        self.open_writers = (*self.open_writers, writer)[-OPEN_REVISIONS_MAX:]
 
     def needs(self, revision: str) -> bool:
         """Return whether a spec with this revision has yet to be written."""
@@ -297,6 +315,7 @@ class NodeRecord:
         if self.skew and self.open_spec is not None and self.resisted == self.open_revisions[-1]:
             # The CRD took all of it. A watch that began under the older one goes on to show less, and no event follows.
             self.spec, self.shown, self.resisted, self.skew = self.open_spec, self.resisted, None, ""
+            self.leader_epoch, self.sequence = self.open_writers[-1]
         self._close_open_write(foreign_counts=False)
         return not self.open_revisions
 
@@ -308,7 +327,7 @@ class NodeRecord:
         self.skew = self.skew if self.shown is None else ""
         self.shared = bool(self.spec.groups) and (self.shared or (self.resisted is not None and not self.skew))
         self.reported = self.reported and unchanged(self.reported, self.spec)
-        self.leader_epoch = state.spec.leader_epoch
+        self.leader_epoch, self.sequence = state.spec.leader_epoch, state.spec.write_sequence
         if self.shown is None and self.resisted == revision_of(before):
             # Somebody took wishes out by hand, which ends none: put back at once, or the agent forgets what was before.
             self.spec = pools.spec(self.spec._replace(groups=completed(self.spec, before)))
@@ -317,7 +336,8 @@ class NodeRecord:
         """Forget the open write once it is shown, or once something is shown that no open write explains."""
         if not self.open_revisions:
             return
-        arrived = self.shown == self.open_revisions[-1] and self.uid in self.owners
+        is_last = self.shown == self.open_revisions[-1] and self._seen == len(self.open_revisions)
+        arrived = is_last and self.uid in self.owners
         foreign = foreign_counts and self.shown not in self.open_revisions
         if arrived or foreign:
             self.forget_open_write()

@@ -288,6 +288,7 @@ class StateSpec(Struct, frozen=True):
 
     revision: str | None = None
     leader_epoch: int | None = None
+    write_sequence: int | None = None
     verify_epoch: int | None = None
     observe: Observe | None = None
     groups: dict[SettingsGroup, WishView] = {}

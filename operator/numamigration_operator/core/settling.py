@@ -126,7 +126,7 @@ class Settling:
             wanted = Spec()
             revision = revision_of(wanted)
         resisted = (record.shared or record.resisted == revision) and not record.try_again
-        record.open_write(wanted, revision)
+        record.open_write(wanted, revision, self.writer)
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
         if record.state_uid is not None and record.uid in record.owners and resisted:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
