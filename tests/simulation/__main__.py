@@ -195,11 +195,14 @@ def _fresh(first: int, options: argparse.Namespace) -> Iterator[Schedule]:
 
 
 def _run_one(schedule: Schedule, progress: Progress, *, verbose: bool) -> int:
-    finding = run_schedule(schedule).finding
+    outcome = run_schedule(schedule)
     if verbose:
         progress.note("\n".join(map(str, schedule.moves)))
-    progress.note(str(shorten(finding)) if finding else f"seed {schedule.seed}: nothing found")
-    return 1 if finding else 0
+    if outcome.finding is not None:
+        progress.note(str(shorten(outcome.finding)))
+        return 1
+    progress.note(f"seed {schedule.seed}: nothing found in {outcome.steps} steps")
+    return 0
 
 
 def _find_one(schedules: Iterable[Schedule], progress: Progress) -> int:

@@ -39,7 +39,6 @@ from numamigration_agent.events import Command, Event, JobDone, Report, ReportDo
 from numamigration_agent.jobs import Job
 from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.backoff import Backoff
-from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.machinery.clock import NEVER, timestamp
 from numamigration_api.machinery.guardrails import crossed
 from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
@@ -48,6 +47,7 @@ from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Clock, Process
 from tests.simulation.kernels import ModelKernel, phrase
 from tests.simulation.network import Network, Stream
+from tests.simulation.objects import revision_of
 from tests.simulation.server import APPLY, Request
 
 REPORT_SECONDS: Final = (60.0, 100.0)
@@ -211,7 +211,7 @@ class ModelAgent:
         if not self._write(group, text, now):
             self._in_force.pop(group, None)
             return _result("Failed", "KernelError")
-        revision = wish_revision(wish)
+        revision = revision_of(wish)
         if self._in_force.get(group, ("", 0.0))[0] != revision:
             self._in_force[group] = revision, now
         return _result("Ready", "AsExpected")
@@ -278,7 +278,7 @@ class ModelAgent:
         for name, result in self._results.items():
             soaked = self._soaked.get(name)
             wish = (self._spec.get("groups") or {}).get(name)
-            same = soaked is not None and wish is not None and wish_revision(wish) == soaked
+            same = soaked is not None and wish is not None and revision_of(wish) == soaked
             groups[name] = {**result, "soakedRevision": soaked} if same else result
         failed = any(result["state"] == "Failed" for result in self._results.values())
         status: Status = {

@@ -79,6 +79,7 @@ class Stream:
 
     Attributes:
         closed: nothing comes any more.
+        collection: of what it watches.
     """
 
     def __init__(
@@ -87,12 +88,12 @@ class Stream:
         self.closed = False
         self.request = request
         self._network, self._process, self._on_line = network, process, on_line
-        self._collection = request.collection
+        self.collection = request.collection
         self._last = 0.0
 
     def tell(self, change: Change) -> None:
-        """Take an event, if it is one of this watch."""
-        if change.collection != self._collection or not fits(change.name, change.labels, self.request.query):
+        """Take an event of the collection, if it is one of this watch."""
+        if not fits(change.name, change.labels, self.request.query):
             return
         self.send(change.line)
         weather = self._network.weather_of(self.request.client)
@@ -104,7 +105,7 @@ class Stream:
     def send(self, line: bytes | None) -> None:
         """Let a line arrive after those before it."""
         network = self._network
-        late = network.weather_of(self.request.client).slow.get(self._collection, 0.0)
+        late = network.weather_of(self.request.client).slow.get(self.collection, 0.0)
         self._last = max(self._last, network.clock.now + network.latency() + late)
         arrive = self._process.mine(lambda: self._arrive(line))
         network.clock.at(self._last, arrive, order=1.0 + network.count() * 1e-9)
@@ -161,7 +162,10 @@ class Network:
 
     def weather_of(self, client: str) -> Weather:
         """Return what goes wrong for a client; replicas of a process have one client name each."""
-        return self._weather.setdefault(client, Weather())
+        weather = self._weather.get(client)
+        if weather is None:
+            weather = self._weather[client] = Weather()
+        return weather
 
     def calm(self) -> None:
         """Let nothing go wrong any more."""
@@ -296,7 +300,7 @@ class Network:
         self._streams = [one for one in self._streams if one.request.client != client]
 
     def _tell(self, change: Change) -> None:
-        for stream in list(self._streams):
+        for stream in [one for one in self._streams if one.collection == change.collection]:
             stream.tell(change)
 
 

@@ -9,7 +9,12 @@ Sources: Kubernetes API concepts, "Server-Side Apply"; RFC 6902; RFC 7386; struc
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, Final
+
+import msgspec
+
+from numamigration_api.machinery.canonical import wish_revision
 
 Json = dict[str, Any]
 Path = tuple[str, ...]
@@ -29,6 +34,16 @@ class InvalidPatchError(Exception):
     """A patch that cannot be applied: a `test` failed, or there is no such place."""
 
 
+def revision_of(wish: Mapping[str, Any]) -> str:
+    """Return the revision of a wish, as agents and operators know it."""
+    return _revision(msgspec.json.encode(wish))
+
+
+@lru_cache(maxsize=4096)
+def _revision(wish: bytes) -> str:
+    return wish_revision(msgspec.json.decode(wish))
+
+
 def leaves(document: Mapping[str, Any]) -> Leaves:
     """Return what has an owner: value by path."""
     found: Leaves = {}
@@ -43,7 +58,7 @@ def _collect(document: Mapping[str, Any], prefix: Path, found: Leaves) -> None:
             if value and path not in ATOMIC and not _is_raw(document, path):
                 _collect(value, path, found)
                 continue
-        elif path in KEYED and isinstance(value, list):
+        elif isinstance(value, list) and path in KEYED:
             found.update(((*path, key_of(path, item)), item) for item in value)
             continue
         found[path] = value

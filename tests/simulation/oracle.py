@@ -163,7 +163,10 @@ class Oracle:
     def _look(self, now: float) -> None:
         control = self.server.get(CONFIG_MAPS, "numamigration-control") or {}
         switch = (control.get("data") or {}).get("fleet", "run")
-        self.views.append(View(now, self.server.all(POLICIES), self.server.all(NODES), switch))
+        nodes: Mapping[str, Json] = self.server.all(NODES)
+        if self.views and nodes == self.views[-1].nodes:
+            nodes = self.views[-1].nodes
+        self.views.append(View(now, self.server.all(POLICIES), nodes, switch))
         if switch == "run":
             self.turned_at = None
         elif self.turned_at is None:
@@ -396,7 +399,7 @@ class Oracle:
         )
         _check(claimed, f"promise 8: {written.name} reserves {sorted(fresh)} before its ledger was claimed")
         lately = self._lately(written.at)
-        matched_ = max(len(matched(view, policy)) for view in lately)
+        matched_ = max(map(len, _matched_lately(policy, lately)))
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
         uid = policy["metadata"]["uid"]
@@ -420,7 +423,7 @@ class Oracle:
         """Return the nodes that a leader must count as unproven: by pushes, or by what others did long ago."""
         uid = policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
-        ours = set.intersection(*(set(matched(view, policy)) for view in lately))
+        ours = set.intersection(*_matched_lately(policy, lately))
         return {
             node
             for (source, node), (since, pushed) in self.since.items()
@@ -1019,6 +1022,11 @@ class Oracle:
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:
     found = find(dict(state), ("spec", "groups", group)) if state is not None else None
     return found if isinstance(found, dict) else None
+
+
+def _matched_lately(policy: Json, lately: list[View]) -> list[set[str]]:
+    """Return the nodes that a policy has selected, once for each moment at which one had come, gone or changed."""
+    return [set(matched(view, policy)) for view in {id(view.nodes): view for view in lately}.values()]
 
 
 def _asks_the_same(group: str, old: Json, new: Json) -> bool:

@@ -13,10 +13,9 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, POLICY_UID_LABEL
 from tests.simulation.kernels import GROUPS
-from tests.simulation.objects import Json, find
+from tests.simulation.objects import Json, find, revision_of
 from tests.simulation.wanted import is_safe
 
 FAILED_PHASES: Final = frozenset({"Halted", "RollingBack", "RolledBack"})
@@ -109,7 +108,7 @@ def is_settled(state: Json, group: str, wish: Json) -> bool:
 def has_soaked(state: Json, group: str, wish: Json) -> bool:
     """Whether the agent says that a wish has soaked."""
     told = find(state, ("status", "groups", group, "soakedRevision"))
-    return told is not None and bool(told == wish_revision(wish))
+    return told is not None and bool(told == revision_of(wish))
 
 
 def cell_of(state: Json | None) -> Cell:

@@ -12,7 +12,7 @@ FINALIZER: Final = "numamigration.dev/restore"
 
 
 class View(NamedTuple):
-    """Policies, Nodes and the fleet switch at one moment, by name."""
+    """Policies, Nodes and the fleet switch at one moment, by name; equal Nodes are one mapping in views that follow."""
 
     since: float
     policies: Mapping[str, Json]

@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from argparse import ArgumentTypeError
 from pathlib import Path
 from random import Random
@@ -29,6 +32,7 @@ from tests.simulation.oracle import BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
 from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, STATES, Request, SimServer
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
+from tests.testbed.commands import ROOT
 
 JSON_PATCH = "application/json-patch+json"
 
@@ -206,6 +210,23 @@ def test_who_is_waited_for_falls_once_and_right_after_it_has_sent() -> None:
 
 def without_cost(outcome: Outcome) -> Outcome:
     return outcome._replace(cpu=0.0)
+
+
+STEPS_OF_2047 = "from tests.simulation.schedule import *; print(run(make_schedule(2047, 24)).steps)"
+
+
+@pytest.mark.uncounted
+def test_a_seed_makes_the_same_history_whatever_hashes_a_process_has() -> None:
+    command = [sys.executable, "-c", STEPS_OF_2047]
+    said = {
+        subprocess.run(
+            command, cwd=ROOT, env=os.environ | {"PYTHONHASHSEED": hashes}, capture_output=True, text=True, check=True
+        ).stdout
+        for hashes in ("1", "2")
+    }
+
+    assert len(said) == 1
+    assert int(said.pop()) > STEPS_MIN
 
 
 @pytest.mark.uncounted

@@ -346,7 +346,7 @@ class Fleet:
         What it had reserved may still be on its way to the API server. Written once more, with our epoch, a node is
         closed to it.
         """
-        for policy in (self._policies.get(uid) for uid in self._relisting or ()):
+        for policy in (self._policies.get(uid) for uid in sorted(self._relisting or ())):
             if policy is None or not policy.rollout.claimed:
                 continue
             policy.rollout.fresh = True
