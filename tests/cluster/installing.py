@@ -23,7 +23,7 @@ DEBUG: Final = "--set agent.settings.logLevel=debug --set operator.settings.logL
 GROUP: Final = "/apis/numamigration.dev/v1alpha1"
 POLICY: Final = f"{GROUP}/migrationpolicies/database-offload"
 STATE: Final = f"{GROUP}/nodemigrationstates/{NODE}"
-OURS: Final = ("--namespace", NAMESPACE, "--selector", "app.kubernetes.io/name=numa-migration-operator")
+OURS: Final = ("--namespace", NAMESPACE, "--selector", "app.kubernetes.io/component in (agent,operator)")
 DEMOTION: Final = "/sys/kernel/mm/numa/demotion_enabled"
 OFFLOADING: Final = "/sys/module/dcbm/parameters/offloading"
 OFF, ON = ("0", "false"), ("1", "true")
