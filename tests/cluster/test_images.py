@@ -97,14 +97,17 @@ class Image:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    made = Store(cache_folder(os.environ).with_name("image-tests"))
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
+    folder = cache_folder(os.environ).with_name("image-tests")
+    made = Store(folder)
     for name in (BASE, BUILDER):
         if not made.has(name):
             make_base(name, tmp_path_factory.mktemp("base"), made.buildah)
     for target in TARGETS:
         made.build(target, image_name(target, version()))
-    return made
+    yield made
+    # The store binds this folder onto itself, and leaves it so.
+    subprocess.run(["umount", folder / "root" / "overlay"], check=False, capture_output=True)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +116,7 @@ def images(store: Store) -> Iterator[dict[str, Image]]:
     found["base"] = Image(store, BASE)
     yield found
     for image in found.values():
+        store.run("umount", image.container)
         store.run("rm", image.container)
 
 
