@@ -117,8 +117,7 @@ PROMISES: Final = (
     Promise(
         13,
         "Deletion ends",
-        "Deleting anything ends in bounded time, with any number of dead nodes.",
-        later="uninstalling",
+        "Deleting anything, and uninstalling, ends in bounded time, with any number of dead nodes.",
     ),
     Promise(
         14,

@@ -108,8 +108,7 @@ class HealthServer:
     """
 
     def __init__(self, address: Address, health: Health) -> None:
-        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-        self._listener = socket.create_server(address, family=family, backlog=BACKLOG)
+        self._listener = socket.create_server(address, family=family_of(address[0]), backlog=BACKLOG)
         self._checks = {b"/healthz": health.liveness, b"/readyz": health.readiness}
         self.port: int = self._listener.getsockname()[1]
 
@@ -145,6 +144,11 @@ class HealthServer:
             return _response(b"404 Not Found", "/healthz and /readyz are here")
         finding = check()
         return _response(b"200 OK" if finding.ok else b"503 Service Unavailable", finding.why)
+
+
+def family_of(host: str) -> socket.AddressFamily:
+    """Return the family of an IP address."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
 
 
 def _read_head(connection: socket.socket) -> bytes:

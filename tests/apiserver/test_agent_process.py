@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError, URLError
+from urllib.request import urlopen
 
 import pytest
 
@@ -13,8 +15,8 @@ from tests.apiserver.agent_process import NodeUnderTest, drifted_reason, group_s
 from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift, SetWorkloads
 from tests.fakekernel.host import FakeHost
-from tests.testbed.api import Api
-from tests.testbed.controlplane import ControlPlane
+from tests.testbed.api import Api, poll
+from tests.testbed.controlplane import ControlPlane, free_ports
 from tests.unit.agent_rig import OFFLOAD, wish
 
 
@@ -56,6 +58,24 @@ def test_a_wish_reaches_the_kernel_and_its_end_restores_what_was_there(node: Nod
     after = node.host.snapshot()
     assert (after.offloading, after.nr_dma_chan, after.reasons) == (False, before.nr_dma_chan, before.reasons)
     assert after.demotion_enabled == before.demotion_enabled
+
+
+def test_it_is_ready_once_the_api_server_has_a_report_of_this_life(node: NodeUnderTest) -> None:
+    node.push(demotion=wish({"enabled": True}))
+    node.until(lambda status: group_state(status, "demotion") == "Ready")
+    assert node.stop() == 0
+    (port,) = free_ports(1)
+
+    node.start(f"--health-address=127.0.0.1:{port}")
+
+    def ready() -> bool:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz") as answer:
+                return bool(answer.read() == b"reports are stored\n")
+        except (HTTPError, URLError):
+            return False
+
+    assert poll(ready, "a report of this life")
 
 
 def test_drift_is_set_back_and_told(node: NodeUnderTest) -> None:

@@ -3,7 +3,8 @@
 
 * buildah builds them from the Dockerfile, in a store of its own below the cache folder; nothing of the machine's own
   images is read or changed.
-* They stand on base images of ours (``bases``): no registry has to be within reach.
+* It works in a mount namespace of its own each time: what it mounts for its store would stay otherwise.
+* The images stand on base images of ours (``bases``): no registry has to be within reach.
 * What a build needs of this machine (certificates, pip's configuration) is mounted into it and stays out of the
   image.
 
@@ -48,6 +49,8 @@ NAMES: Final = {"operator": OPERATOR_IMAGE, "agent": AGENT_IMAGE}
 
 NOT_IN_IMAGES: Final = re.compile(r"__pycache__|\.pyc$")
 
+APART: Final = ("unshare", "--mount")
+
 IMAGE_MAKING_MIB: Final = 1500
 
 ARCHIVES_KEPT_MAX: Final = 6
@@ -77,7 +80,7 @@ def _project_image(target: str, sources: str, progress: Progress) -> Path:
 
     def make(half_done: Path) -> None:
         for name in (BASE, BUILDER):
-            if not _buildah("images", "--quiet", "--filter", f"reference={name}"):
+            if not buildah("images", "--quiet", "--filter", f"reference={name}"):
                 with tempfile.TemporaryDirectory() as folder:
                     progress.note(f"making {name}, once")
                     make_base(name, Path(folder), str(find_program("buildah")), _store_environment())
@@ -107,22 +110,30 @@ def _remove_oldest(folder: Path, kept: int) -> None:
 def _build(target: str, archive: Path, progress: Progress) -> None:
     mounts = [f"--volume={name}:{name}:ro" for name in MACHINE_FILES if Path(name).exists()]
     options = ["--isolation=chroot", "--pull=never", *mounts]
-    buildah, name = str(find_program("buildah")), NAMES[target]
+    program, name = str(find_program("buildah")), NAMES[target]
     run_step(
         f"building the {target}'s image",
-        build_command(buildah, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
+        [
+            *APART,
+            *build_command(program, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
+        ],
         archive.with_suffix(".log"),
         progress,
         hint="once for each state of the sources, usually under 1 min",
         remedy="let pip reach its package index",
         env=_store_environment(),
     )
-    _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+    buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
     archive.with_suffix(".log").unlink()
 
 
-def _buildah(*arguments: str) -> str:
-    command = [str(find_program("buildah")), *arguments]
+def buildah(*arguments: str) -> str:
+    """Run buildah on the store of our own; return what it prints.
+
+    Raises:
+        MissingNeedError: it failed, or there is none.
+    """
+    command = [*APART, str(find_program("buildah")), *arguments]
     done = subprocess.run(command, env=_store_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise MissingNeedError(f"buildah {arguments[0]} failed: {done.stderr.strip()}")

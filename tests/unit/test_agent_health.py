@@ -14,7 +14,7 @@ import pytest
 from numamigration_agent import health as module
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
 from numamigration_agent.events import ReportDone, Tick
-from numamigration_agent.health import Finding, Health, HealthServer, Ping
+from numamigration_agent.health import Finding, Health, HealthServer, Ping, family_of
 
 WAIT_SECONDS_MAX = 20.0
 STORED = ReportDone(ApplyResult(ApplyKind.APPLIED))
@@ -151,9 +151,13 @@ def test_a_stranger_on_the_port_keeps_it_for_a_bounded_time(
         assert get(server, "/healthz") == (200, "alive\n")
 
 
-def test_an_ipv6_address_is_taken(health: Health) -> None:
-    with closing(HealthServer(("::1", 0), health)) as running:
-        running.start()
-        with closing(http.client.HTTPConnection("::1", running.port, timeout=WAIT_SECONDS_MAX)) as line:
-            line.request("GET", "/healthz")
-            assert line.getresponse().status == 200
+@pytest.mark.parametrize(
+    ("host", "family"),
+    [
+        pytest.param("0.0.0.0", socket.AF_INET, id="IPv4"),
+        pytest.param("::", socket.AF_INET6, id="IPv6"),
+        pytest.param("::ffff:10.0.0.1", socket.AF_INET6, id="IPv4 in IPv6"),
+    ],
+)
+def test_the_family_of_an_address_is_told_by_its_form(host: str, family: socket.AddressFamily) -> None:
+    assert family_of(host) is family

@@ -72,7 +72,7 @@ def test_laid_out_twice_an_image_has_the_same_bytes_times_and_modes(target: str,
 def test_the_agent_gets_nothing_that_was_installed_and_no_more_of_the_contract_than_it_imports(
     site: Path, tmp_path: Path
 ) -> None:
-    """Promise 9: nothing third-party runs with host rights."""
+    """Nothing third-party runs with host rights."""
     lay_out("agent", site, tmp_path / "out")
 
     home = tmp_path / "out" / HOME
