@@ -64,7 +64,7 @@ def make_base(name: str, folder: Path, buildah: str, environ: Mapping[str, str] 
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / ".dockerignore").write_text("packages\n")
     options = ("--quiet", "--timestamp=0", "--isolation=chroot")
-    # In a mount namespace of its own: what buildah mounts for its store goes with it, else it stays.
+    # In a mount namespace of its own: what buildah mounts for its store goes with it, also when it is killed.
     _run("unshare", "--mount", buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
 
 

@@ -3,7 +3,7 @@
 
 * buildah builds them from the Dockerfile, in a store of its own below the cache folder; nothing of the machine's own
   images is read or changed.
-* It works in a mount namespace of its own each time: what it mounts for its store would stay otherwise.
+* It works in a mount namespace of its own each time: what it mounts for its store goes with it, also when it is killed.
 * The images stand on base images of ours (``bases``): no registry has to be within reach.
 * What a build needs of this machine (certificates, pip's configuration) is mounted into it and stays out of the
   image.
@@ -80,7 +80,7 @@ def _project_image(target: str, sources: str, progress: Progress) -> Path:
 
     def make(half_done: Path) -> None:
         for name in (BASE, BUILDER):
-            if not buildah("images", "--quiet", "--filter", f"reference={name}"):
+            if not _buildah("images", "--quiet", "--filter", f"reference={name}"):
                 with tempfile.TemporaryDirectory() as folder:
                     progress.note(f"making {name}, once")
                     make_base(name, Path(folder), str(find_program("buildah")), _store_environment())
@@ -123,11 +123,11 @@ def _build(target: str, archive: Path, progress: Progress) -> None:
         remedy="let pip reach its package index",
         env=_store_environment(),
     )
-    buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
+    _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
     archive.with_suffix(".log").unlink()
 
 
-def buildah(*arguments: str) -> str:
+def _buildah(*arguments: str) -> str:
     """Run buildah on the store of our own; return what it prints.
 
     Raises:

@@ -15,7 +15,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from tests.cluster.bed import NODE, Cluster, CommandFailedError
-from tests.cluster.images import AGENT_IMAGE, OPERATOR_IMAGE, PAUSE_IMAGE, buildah, image_folder
+from tests.cluster.images import AGENT_IMAGE, PAUSE_IMAGE
 from tests.cluster.prepare import Parts
 from tests.cluster.traces import state_of_machine, traces_of
 from tests.testbed.api import Json, poll
@@ -151,15 +151,6 @@ def test_helm_finds_the_cluster(cluster: Cluster) -> None:
 def test_a_command_that_fails_says_why(cluster: Cluster) -> None:
     with pytest.raises(CommandFailedError, match=r'kubectl get pods nobody: .*pods "nobody" not found'):
         cluster.kubectl("get", "pods", "nobody")
-
-
-def test_whoever_looks_into_the_store_of_images_leaves_no_mount(parts: Parts) -> None:
-    """buildah binds its store onto itself, and leaves it so."""
-    listed = buildah("images", "--format", "{{.Name}}")
-
-    assert OPERATOR_IMAGE.partition(":")[0] in listed
-    assert str(image_folder()) not in Path("/proc/self/mountinfo").read_text()
-    assert all(archive.is_relative_to(image_folder()) for archive in parts.images)
 
 
 # --- the machine afterwards ------------------------------------------------------------------------------------------
