@@ -81,8 +81,7 @@ test-kernel: setup-kernel ## A real kernel in a QEMU guest (KERNEL=bzImage INITR
 
 # One process, one cluster. Exit code 2, with what is missing, where the machine cannot run containers.
 .PHONY: test-cluster
-test-cluster: setup-cluster ## Chart, images and agents on a whole real cluster with one node; needs root (ten minutes of builds, once)
-	$(BIN)/python -m tests.testbed build cluster
+test-cluster: setup-cluster ## Chart, images and agents on a whole cluster with one real node (root; once builds for minutes)
 	@$(BIN)/python -m tests.cluster prepare >/dev/null || { code=$$?; \
 		echo 'make test-cluster: NOT RUN. This machine cannot run a cluster; the reason stands above.' >&2; exit $$code; }
 	$(PYTEST) tests/cluster

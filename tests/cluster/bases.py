@@ -64,7 +64,8 @@ def make_base(name: str, folder: Path, buildah: str, environ: Mapping[str, str] 
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / ".dockerignore").write_text("packages\n")
     options = ("--quiet", "--timestamp=0", "--isolation=chroot")
-    _run(buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
+    # In a mount namespace of its own: what buildah mounts for its store goes with it, also when it is killed.
+    _run("unshare", "--mount", buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
 
 
 def _merge_usr(root: Path) -> None:

@@ -3,7 +3,8 @@
 
 * buildah builds them from the Dockerfile, in a store of its own below the cache folder; nothing of the machine's own
   images is read or changed.
-* They stand on base images of ours (``bases``): no registry has to be within reach.
+* It works in a mount namespace of its own each time: what it mounts for its store goes with it, also when it is killed.
+* The images stand on base images of ours (``bases``): no registry has to be within reach.
 * What a build needs of this machine (certificates, pip's configuration) is mounted into it and stays out of the
   image.
 
@@ -47,6 +48,8 @@ NAMES: Final = {"operator": OPERATOR_IMAGE, "agent": AGENT_IMAGE}
 """By the Dockerfile's target."""
 
 NOT_IN_IMAGES: Final = re.compile(r"__pycache__|\.pyc$")
+
+APART: Final = ("unshare", "--mount")
 
 IMAGE_MAKING_MIB: Final = 1500
 
@@ -107,10 +110,13 @@ def _remove_oldest(folder: Path, kept: int) -> None:
 def _build(target: str, archive: Path, progress: Progress) -> None:
     mounts = [f"--volume={name}:{name}:ro" for name in MACHINE_FILES if Path(name).exists()]
     options = ["--isolation=chroot", "--pull=never", *mounts]
-    buildah, name = str(find_program("buildah")), NAMES[target]
+    program, name = str(find_program("buildah")), NAMES[target]
     run_step(
         f"building the {target}'s image",
-        build_command(buildah, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
+        [
+            *APART,
+            *build_command(program, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
+        ],
         archive.with_suffix(".log"),
         progress,
         hint="once for each state of the sources, usually under 1 min",
@@ -122,7 +128,12 @@ def _build(target: str, archive: Path, progress: Progress) -> None:
 
 
 def _buildah(*arguments: str) -> str:
-    command = [str(find_program("buildah")), *arguments]
+    """Run buildah on the store of our own; return what it prints.
+
+    Raises:
+        MissingNeedError: it failed, or there is none.
+    """
+    command = [*APART, str(find_program("buildah")), *arguments]
     done = subprocess.run(command, env=_store_environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise MissingNeedError(f"buildah {arguments[0]} failed: {done.stderr.strip()}")

@@ -9,13 +9,11 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
+from tests.kernel.needs import search_path
 from tests.testbed.errors import MissingNeedError
 
 PROGRAMS: Final = ("runc", "buildah", "nsenter", "unshare", "ip", "busybox", "fusermount3")
 """``scripts/setup cluster`` installs those that a Debian lacks."""
-
-ADMIN_FOLDERS: Final = ("/usr/sbin", "/sbin")
-"""Not on everyone's PATH."""
 
 
 def find_program(name: str) -> Path:
@@ -24,7 +22,7 @@ def find_program(name: str) -> Path:
     Raises:
         MissingNeedError: there is none.
     """
-    found = shutil.which(name, path=os.pathsep.join([os.environ.get("PATH", ""), *ADMIN_FOLDERS]))
+    found = shutil.which(name, path=search_path(os.environ))
     if not found:
         raise MissingNeedError(f"{name} is missing; run: scripts/setup cluster")
     return Path(found)

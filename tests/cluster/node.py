@@ -8,7 +8,7 @@
   of /proc that it has. The kubelet's own view stays real: it counts the machine's NUMA nodes and processors. What the
   kubelet mounts for Pods reaches containerd, since its copy is a slave (mount_namespaces(7)).
 * /sys is one mount but for the cgroups, so that a hostPath of /sys that is read only is so for every knob, as on a real
-  node. Files of /proc/sys are mounts each; they are read only until ``allow_sysctls``.
+  node. Files of /proc/sys are mounts each; they are read only but within ``sysctls_writable``.
 * Each Pod's own /sys and /proc are the machine's, as of any container.
 
 Sources: the kubelet's setupKernelTunables (vm.overcommit_memory and others); KubeletConfiguration v1beta1; containerd's
@@ -23,8 +23,8 @@ import secrets
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType, TracebackType
 from typing import Final, Self
@@ -218,13 +218,17 @@ class Node:
         """Return what a file holds, as Pods see it through a hostPath."""
         return self.run("cat", path).stdout
 
-    def allow_sysctls(self) -> None:
-        """Let Pods write the fake kernel's files of /proc/sys from now on, by whatever leads there.
+    @contextmanager
+    def sysctls_writable(self) -> Iterator[None]:
+        """Let Pods that start meanwhile write the fake kernel's files of /proc/sys, by whatever leads there.
 
-        Until then a hostPath of /proc/sys/kernel finds them read only, as any other way does.
+        Otherwise a hostPath of /proc/sys/kernel finds them read only, as any other way does.
         """
-        for name in self._knobs():
-            self.run("mount", "-o", "remount,bind,rw", f"/proc/{name}")
+        self._remount_knobs("rw")
+        try:
+            yield
+        finally:
+            self._remount_knobs("ro")
 
     def images(self) -> set[str]:
         """Return the names of the images that containerd has."""
@@ -316,6 +320,10 @@ class Node:
 
     def _knobs(self) -> list[str]:
         return [name for name in KNOB_PROC_FILES if Path("/proc", name).exists()]
+
+    def _remount_knobs(self, mode: str) -> None:
+        for name in self._knobs():
+            self.run("mount", "-o", f"remount,bind,{mode}", f"/proc/{name}")
 
     def _write_cni(self) -> None:
         ranges = [[{"subnet": POD_NETWORK}]]

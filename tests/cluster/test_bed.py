@@ -131,12 +131,15 @@ def test_a_hostpath_that_is_read_only_is_so_for_every_knob(cluster: Cluster, nam
     assert len(cluster.host.stores) == before
 
 
-def test_sysctls_of_the_fake_kernel_can_be_written_once_they_are_allowed(cluster: Cluster, namespace: str) -> None:
+def test_sysctls_of_the_fake_kernel_can_be_written_while_that_is_allowed(cluster: Cluster, namespace: str) -> None:
     machines = Path(SYSCTL).read_text()
-    cluster.node.allow_sysctls()
+    write = pod("echo 2 >/host/kernel/numa_balancing", kernel="/proc/sys/kernel")
 
-    cluster.run_pod(namespace, pod("echo 2 >/host/kernel/numa_balancing", kernel="/proc/sys/kernel"))
+    with cluster.node.sysctls_writable():
+        cluster.run_pod(namespace, write)
+    cluster.run_pod(namespace, write, phase="Failed")
 
+    assert cluster.host.stores[-1:] == [("numa_balancing", "2")]
     assert cluster.node.read(SYSCTL) == "2\n"
     assert Path(SYSCTL).read_text() == machines
 

@@ -18,14 +18,12 @@ import yaml
 from scripts.build_images import ROOT, build_command, image_name, version
 from scripts.licences import is_allowed, locked
 from tests.cluster.bases import BASE, BUILDER, make_base
-from tests.testbed.binaries import cache_folder
+from tests.cluster.images import MACHINE_FILES, image_folder
 
 pytestmark = pytest.mark.timeout(1500)  # a cold build downloads some 60 MB, and compiles
 
 BYTES_MAX: Final = {"agent": 1_000_000, "operator": 130_000_000}
 """What the agent adds to its base, and all of the operator's image."""
-MACHINE_FILES: Final = ("/etc/ssl/certs", "/etc/pip.conf")
-"""How this machine reaches its package index."""
 TARGETS: Final = ("agent", "operator")
 
 
@@ -98,7 +96,7 @@ class Image:
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = cache_folder(os.environ).with_name("image-tests")
+    folder = image_folder() / "store"
     made = Store(folder)
     for name in (BASE, BUILDER):
         if not made.has(name):
