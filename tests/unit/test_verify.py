@@ -16,7 +16,7 @@ import pytest
 pytestmark = pytest.mark.uncounted
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("crds", "operator", "node-agent", "docs", "scripts", "tests", "pyproject.toml")
+ROOMS = ("charts", "deploy", "crds", "operator", "node-agent", "docs", "scripts", "tests", "pyproject.toml")
 PYTHON = (sys.executable, "-m")
 LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
