@@ -48,12 +48,12 @@ def follow(cluster: Cluster, way: str, *steps: str) -> str:
     return cluster.shell(text)
 
 
-def apply_policy(cluster: Cluster, **changes: object) -> None:
+def apply_policy(cluster: Cluster) -> None:
     policy = {
         "apiVersion": "numamigration.dev/v1alpha1",
         "kind": "MigrationPolicy",
         "metadata": {"name": "database-offload"},
-        "spec": SPEC | changes,
+        "spec": SPEC,
     }
     cluster.kubectl("label", "node", NODE, "workload=database", "--overwrite")
     cluster.kubectl("apply", "--server-side", "--filename=-", given=[policy])
@@ -68,6 +68,12 @@ def is_through(policy: Json) -> bool:
 
 def knobs(cluster: Cluster) -> tuple[str, str]:
     return cluster.node.read(OFFLOADING).strip(), cluster.node.read(DEMOTION).strip()
+
+
+def turn_off(cluster: Cluster) -> None:
+    """Set the node's files as a node has them that nobody tuned."""
+    cluster.node.run("sh", "-ec", f"echo 0 >{OFFLOADING}; echo false >{DEMOTION}")
+    assert knobs(cluster) == OFF
 
 
 def remove_all(cluster: Cluster) -> None:

@@ -24,6 +24,7 @@ from tests.cluster.installing import (
     is_through,
     knobs,
     remove_all,
+    turn_off,
 )
 from tests.testbed.chart import NAMESPACE
 
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.uncounted
 @pytest.fixture(scope="module")
 def stores_before(cluster: Cluster) -> int:
     """How many writes the node's kernel has seen before the install."""
+    turn_off(cluster)
     return len(cluster.host.stores)
 
 
