@@ -44,7 +44,15 @@ def commit(form: str) -> str:
 
 
 def build_command(
-    engine: str, target: str, *, arch: str, base: str, builder: str, tag: str, options: Sequence[str]
+    engine: str,
+    target: str,
+    *,
+    arch: str,
+    base: str,
+    builder: str,
+    tag: str,
+    options: Sequence[str],
+    epoch: str = "",
 ) -> list[str]:
     """Return the command that builds one image.
 
@@ -56,8 +64,9 @@ def build_command(
         builder: in which it is built; likewise.
         tag: name of the image.
         options: for the engine.
+        epoch: time of all files, in seconds; empty for SOURCE_DATE_EPOCH, or else the commit's.
     """
-    epoch = os.environ.get("SOURCE_DATE_EPOCH") or commit("%ct") or "0"
+    epoch = epoch or os.environ.get("SOURCE_DATE_EPOCH") or commit("%ct") or "0"
     arguments = {
         "VERSION": version(),
         "REVISION": commit("%H") or "unknown",

@@ -53,6 +53,9 @@ APART: Final = ("unshare", "--mount")
 
 IMAGE_MAKING_MIB: Final = 1500
 
+EPOCH: Final = "1"
+"""Time of every file, in seconds: an archive serves all commits with the same sources."""
+
 ARCHIVES_KEPT_MAX: Final = 6
 """Of all states of the sources together; the operator's has 130 MB at most."""
 
@@ -80,11 +83,12 @@ def _project_image(target: str, sources: str, progress: Progress) -> Path:
 
     def make(half_done: Path) -> None:
         for name in (BASE, BUILDER):
-            if not _buildah("images", "--quiet", "--filter", f"reference={name}"):
+            if not run_buildah("images", "--quiet", "--filter", f"reference={name}"):
                 with tempfile.TemporaryDirectory() as folder:
                     progress.note(f"making {name}, once")
                     make_base(name, Path(folder), str(find_program("buildah")), _store_environment())
-        _build(target, half_done, progress)
+        build(target, NAMES[target], progress)
+        run_buildah("push", "--quiet", NAMES[target], f"docker-archive:{half_done}:{NAMES[target]}")
         _remove_oldest(image_folder(), ARCHIVES_KEPT_MAX - 1)
 
     return made_once(archive, make, needed_mib=IMAGE_MAKING_MIB, progress=progress)
@@ -107,27 +111,37 @@ def _remove_oldest(folder: Path, kept: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def _build(target: str, archive: Path, progress: Progress) -> None:
+def build(target: str, name: str, progress: Progress, *more: str) -> None:
+    """Build one target of the Dockerfile; its bases are in the store.
+
+    Args:
+        target: ``operator`` or ``agent``.
+        name: of the image.
+        progress: shows the wait.
+        more: further options of buildah.
+
+    Raises:
+        MissingNeedError: it failed; shows the log's end.
+    """
     mounts = [f"--volume={name}:{name}:ro" for name in MACHINE_FILES if Path(name).exists()]
-    options = ["--isolation=chroot", "--pull=never", *mounts]
-    program, name = str(find_program("buildah")), NAMES[target]
+    options = ["--isolation=chroot", "--pull=never", *mounts, *more]
+    program, log = str(find_program("buildah")), image_folder() / f"{target}.log"
+    command = build_command(
+        program, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options, epoch=EPOCH
+    )
     run_step(
         f"building the {target}'s image",
-        [
-            *APART,
-            *build_command(program, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options),
-        ],
-        archive.with_suffix(".log"),
+        [*APART, *command],
+        log,
         progress,
         hint="once for each state of the sources, usually under 1 min",
         remedy="let pip reach its package index",
         env=_store_environment(),
     )
-    _buildah("push", "--quiet", name, f"docker-archive:{archive}:{name}")
-    archive.with_suffix(".log").unlink()
+    log.unlink()
 
 
-def _buildah(*arguments: str) -> str:
+def run_buildah(*arguments: str) -> str:
     """Run buildah on the store of our own; return what it prints.
 
     Raises:

@@ -4,21 +4,20 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import subprocess
-from collections.abc import Iterator
+import tarfile
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import pytest
 import yaml
 
-from scripts.build_images import ROOT, build_command, image_name, version
+from scripts.build_images import ROOT, version
 from scripts.licences import is_allowed, locked
-from tests.cluster.bases import BASE, BUILDER, make_base
-from tests.cluster.images import MACHINE_FILES, image_folder
+from tests.cluster.images import NAMES, build, run_buildah
+from tests.cluster.prepare import Parts
+from tests.testbed.progress import Progress
 
 pytestmark = pytest.mark.timeout(1500)  # a cold build downloads some 60 MB, and compiles
 
@@ -27,53 +26,27 @@ BYTES_MAX: Final = {"agent": 1_000_000, "operator": 130_000_000}
 TARGETS: Final = ("agent", "operator")
 
 
-class Store:
-    """A store of images of the tests' own, where buildah works; what it has is kept from run to run."""
-
-    def __init__(self, folder: Path) -> None:
-        found = shutil.which("buildah")
-        assert found, "buildah is missing; apt-get install --no-install-recommends buildah"
-        self.buildah = found
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "storage.conf").write_text(
-            f'[storage]\ndriver = "overlay"\ngraphroot = "{folder}/root"\nrunroot = "{folder}/run"\n'
-        )
-        os.environ["CONTAINERS_STORAGE_CONF"] = str(folder / "storage.conf")
-
-    def run(self, *arguments: str) -> str:
-        done = subprocess.run([self.buildah, *arguments], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr[-2000:]
-        return done.stdout.strip()
-
-    def has(self, name: str) -> bool:
-        return bool(self.run("images", "--quiet", "--filter", f"reference={name}"))
-
-    def build(self, target: str, tag: str, *options: str) -> None:
-        mounts = [f"--volume={path}:{path}:ro" for path in MACHINE_FILES if Path(path).exists()]
-        command = build_command(
-            self.buildah,
-            target,
-            arch="amd64",
-            base=BASE,
-            builder=BUILDER,
-            tag=tag,
-            options=["--isolation=chroot", "--pull=never", *mounts, *options],
-        )
-        self.run(*command[1:])
-
-    def inspect(self, name: str) -> Any:
-        return json.loads(self.run("inspect", "--type=image", name))
-
-
 class Image:
-    """An image that was built, with its files."""
+    """An image, unpacked from its archive.
 
-    def __init__(self, store: Store, name: str) -> None:
-        self.container = store.run("from", "--pull=never", name)
-        self.root = Path(store.run("mount", self.container))
-        self.document = store.inspect(name)
-        self.config: dict[str, Any] = self.document["OCIv1"]["config"]
-        self.layers: list[str] = self.document["OCIv1"]["rootfs"]["diff_ids"]
+    Attributes:
+        root: where its files are.
+        base: files of its lowest layer, by path, with their size.
+    """
+
+    def __init__(self, archive: Path, root: Path) -> None:
+        self.root = root
+        root.chmod(0o755)  # what a container of any user finds at /
+        with tarfile.open(archive) as tar:
+            (manifest,) = json.load(_member(tar, "manifest.json"))
+            document = json.load(_member(tar, manifest["Config"]))
+            for number, name in enumerate(manifest["Layers"]):
+                with tarfile.open(fileobj=_member(tar, name)) as layer:
+                    layer.extractall(root, numeric_owner=True, filter="fully_trusted")
+                if number == 0:
+                    self.base = self.files()
+        self.config: dict[str, Any] = document["config"]
+        self.layers: list[str] = document["rootfs"]["diff_ids"]
 
     def files(self) -> dict[str, int]:
         """Return the size of each file, by path."""
@@ -94,28 +67,17 @@ class Image:
         )
 
 
-@pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Store]:
-    folder = image_folder() / "store"
-    made = Store(folder)
-    for name in (BASE, BUILDER):
-        if not made.has(name):
-            make_base(name, tmp_path_factory.mktemp("base"), made.buildah)
-    for target in TARGETS:
-        made.build(target, image_name(target, version()))
-    yield made
-    # The store binds this folder onto itself, and leaves it so.
-    subprocess.run(["umount", folder / "root" / "overlay"], check=False, capture_output=True)
+def _member(tar: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = tar.extractfile(name)
+    assert found
+    return found
 
 
 @pytest.fixture(scope="module")
-def images(store: Store) -> Iterator[dict[str, Image]]:
-    found = {target: Image(store, image_name(target, version())) for target in TARGETS}
-    found["base"] = Image(store, BASE)
-    yield found
-    for image in found.values():
-        store.run("umount", image.container)
-        store.run("rm", image.container)
+def images(parts: Parts, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Image]:
+    """Both images by target."""
+    found = zip(NAMES, parts.images, strict=True)
+    return {target: Image(archive, tmp_path_factory.mktemp(target)) for target, archive in found}
 
 
 @pytest.fixture
@@ -128,17 +90,11 @@ def operator(images: dict[str, Image]) -> Image:
     return images["operator"]
 
 
-@pytest.fixture
-def base(images: dict[str, Image]) -> Image:
-    return images["base"]
+def added(image: Image) -> dict[str, int]:
+    return {path: size for path, size in image.files().items() if image.base.get(path) != size}
 
 
-def added(image: Image, base: Image) -> dict[str, int]:
-    before = base.files()
-    return {path: size for path, size in image.files().items() if before.get(path) != size}
-
-
-def test_the_agents_image_holds_the_interpreter_and_our_agent_only(agent: Image, base: Image) -> None:
+def test_the_agents_image_holds_the_interpreter_and_our_agent_only(agent: Image) -> None:
     """Nothing third-party runs with host rights."""
     ours = re.compile(
         r"opt/numamigration/(numamigration_agent/.*|numamigration_api/(__init__|vocabulary|machinery/\w+))\.pyc"
@@ -146,7 +102,7 @@ def test_the_agents_image_holds_the_interpreter_and_our_agent_only(agent: Image,
         r"|usr/share/sbom/numa-migration-agent\.cdx\.json|usr/share/doc/numa-migration-operator/LICENSE"
     )
 
-    assert [path for path in added(agent, base) if not ours.fullmatch(path)] == []
+    assert [path for path in added(agent) if not ours.fullmatch(path)] == []
     listed = agent.run(
         "python3", "-c", "from importlib import metadata; print(len(list(metadata.distributions())))", entrypoint=False
     )
@@ -200,12 +156,10 @@ def test_without_a_cluster_the_operator_says_so_and_its_libraries_are_whole(oper
     )
 
 
-def test_the_agent_adds_less_than_a_megabyte_and_the_operator_stays_small(
-    agent: Image, operator: Image, base: Image
-) -> None:
-    sizes = {"agent": sum(added(agent, base).values()), "operator": sum(operator.files().values())}
+def test_the_agent_adds_less_than_a_megabyte_and_the_operator_stays_small(agent: Image, operator: Image) -> None:
+    sizes = {"agent": sum(added(agent).values()), "operator": sum(operator.files().values())}
 
-    print({**sizes, "base": sum(base.files().values())})
+    print({**sizes, "base": sum(agent.base.values())})
     assert [target for target in TARGETS if sizes[target] > BYTES_MAX[target]] == []
 
 
@@ -238,12 +192,12 @@ def test_an_image_says_what_it_is(images: dict[str, Image], target: str) -> None
     assert re.fullmatch("[0-9a-f]{40}", labels[f"{prefix}.revision"])
 
 
-def test_two_builds_of_the_same_sources_give_the_same_layers(store: Store, images: dict[str, Image]) -> None:
+def test_two_builds_of_the_same_sources_give_the_same_layers(images: dict[str, Image]) -> None:
     fresh = {}
     for target, options in (("operator", ["--no-cache"]), ("agent", [])):
         name = f"localhost/again-{target}"
-        store.build(target, name, *options)
-        fresh[target] = store.inspect(name)["OCIv1"]["rootfs"]["diff_ids"]
-        store.run("rmi", name)
+        build(target, name, Progress(), *options)
+        fresh[target] = json.loads(run_buildah("inspect", "--type=image", name))["OCIv1"]["rootfs"]["diff_ids"]
+        run_buildah("rmi", name)
 
     assert fresh == {target: images[target].layers for target in TARGETS}
