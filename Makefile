@@ -38,7 +38,7 @@ demo-rollout: setup-fuse ## Watch sixty nodes: a bad policy stops at its canary,
 	@$(BIN)/python -m tests.demo.rollout $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
 .PHONY: test
-test: verify test-unit test-apiserver test-simulation test-kernel test-demo coverage ## Everything that continuous integration runs
+test: verify test-unit test-apiserver test-simulation test-kernel test-cluster test-demo coverage ## Everything that continuous integration runs
 
 .PHONY: verify
 verify: setup ## Format, lint, types, import rules, generated files, tree rules (no tests)
@@ -99,8 +99,8 @@ fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checke
 	@$(BIN)/python -m tests.fuzz $(FUZZ)
 
 .PHONY: test-simulation
-test-simulation: setup ## Seeded schedules of two operators and their nodes, promises checked (fresh for each commit)
-	@$(BIN)/python -m tests.simulation --seeds 2000
+test-simulation: setup ## Seeded schedules of two operators and their nodes, promises checked (FIRST=commit: fresh ones)
+	@$(BIN)/python -m tests.simulation --first $(or $(FIRST),1) --seeds $(or $(SEEDS),1000)
 
 .PHONY: simulate
 simulate: setup ## More of them, others each time (SEEDS=100000 FIRST=1), or one of them (SEED=7 MOVES=32)
