@@ -663,6 +663,25 @@ def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -
     assert world.condition("p", "Ready")["reason"] == "RolledBack"
 
 
+def test_a_rollback_does_not_wait_for_nodes_on_which_both_revisions_ask_the_same() -> None:
+    """They have what they shall have, so nobody is told that the failed one is still there."""
+    world = Rollout(nodes=4)
+    world.add_node("n09", **{ZONE: "far"})
+    far = {"matchLabels": {ZONE: "far"}}
+    world.add_policy(policy("high", priority=900, nodeSelector=far, settings=channels(8), rollout=rollout()))
+    world.begin(settings={"demotion": {"enabled": True}}, rollout=rollout(nodes=5))
+    world.finish()
+    world.edit_policy("p", settings=channels(4) | {"demotion": {"enabled": True}})
+    world.pass_time()
+    assert world.offload("n09") == 8
+
+    world.answer(failed=tuple(world.having(4)))
+    world.answer()
+
+    assert world.stand["phase"] == "RolledBack"
+    assert "still have it" not in world.stand["message"]
+
+
 def test_why_a_rollout_failed_stands_in_the_line_that_is_shown() -> None:
     world = Rollout(nodes=8)
     world.begin(onDelete="Restore", meta={"finalizers": ["numamigration.dev/restore"]})

@@ -516,7 +516,7 @@ class PolicyRollout:
     def is_going_back(self, wall: datetime) -> bool:
         """Return whether nodes still have a failed revision, and time is left for them."""
         undoes = self.course.has_failed and self.facts.rollout.on_failure is OnFailure.ROLLBACK
-        return undoes and bool(self.book.at_revision) and self.rollback_ends(wall) > 0
+        return undoes and bool(self.book.unreverted) and self.rollback_ends(wall) > 0
 
     def rollback_ends(self, wall: datetime) -> float:
         """Return the seconds until a rollback counts as ended, whatever nodes do."""
@@ -528,7 +528,7 @@ class PolicyRollout:
 
     def _told(self, ledger: Ledger, wall: datetime) -> str:
         """Return the message, with the nodes that a rollback could not reach."""
-        left = self.book.at_revision if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
+        left = self.book.unreverted if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
         if not left:
             return self.course.message
         return shorten(f"{self.course.message}; {len(left)} nodes still have it, for example {min(left)}")
