@@ -15,6 +15,7 @@ from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
 SOAK = 60
+HOUR = 3600.0
 ZONE = "topology.kubernetes.io/zone"
 FAILED = ("Failed", "PermissionDenied")
 FEW_FAIL = {"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}
@@ -680,6 +681,28 @@ def test_a_rollback_does_not_wait_for_nodes_on_which_both_revisions_ask_the_same
 
     assert world.stand["phase"] == "RolledBack"
     assert "still have it" not in world.stand["message"]
+
+
+def test_a_rollback_ends_in_time_where_the_clock_of_the_last_leader_was_ahead() -> None:
+    """What nodes still have is told once the deadline is over, and not hours later."""
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    (canary,) = world.having(2)
+    world.turn(FleetSwitch.HOLD)
+    world.now += HOUR
+    world.answer(failed=(canary,))
+    world.now -= HOUR
+    world.restart(epoch=2)
+    world.pass_time()
+    assert world.stand["phase"] == "RollingBack"
+
+    world.pass_time(900.0)
+
+    assert world.stand["phase"] == "RolledBack"
+    assert world.stand["message"].endswith(f"1 nodes still have it, for example {canary}")
 
 
 def test_why_a_rollout_failed_stands_in_the_line_that_is_shown() -> None:
