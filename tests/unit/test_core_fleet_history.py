@@ -317,7 +317,7 @@ class FleetHistory(RuleBasedStateMachine):
             assert known.tally.statistics() == record.tally.statistics()
             assert known.holders == record.holders
             assert known.rollout.book.unproven == record.rollout.book.unproven == set()
-            assert known.rollout.book.at_revision == record.rollout.book.at_revision
+            assert known.rollout.book.unreverted == record.rollout.book.unreverted
 
 
 FleetHistory.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -15,6 +15,7 @@ from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
 SOAK = 60
+HOUR = 3600.0
 ZONE = "topology.kubernetes.io/zone"
 FAILED = ("Failed", "PermissionDenied")
 FEW_FAIL = {"metric": "foliosFailedShare", "max": "0.01", "minFolios": 512}
@@ -661,6 +662,47 @@ def test_a_failed_revision_is_taken_back_to_what_was_there_before_the_policy() -
     assert world.having(None) == sorted(world.states)
     assert world.stand["phase"] == "RolledBack"
     assert world.condition("p", "Ready")["reason"] == "RolledBack"
+
+
+def test_a_rollback_does_not_wait_for_nodes_on_which_both_revisions_ask_the_same() -> None:
+    """They have what they shall have, so nobody is told that the failed one is still there."""
+    world = Rollout(nodes=4)
+    world.add_node("n09", **{ZONE: "far"})
+    far = {"matchLabels": {ZONE: "far"}}
+    world.add_policy(policy("high", priority=900, nodeSelector=far, settings=channels(8), rollout=rollout()))
+    world.begin(settings={"demotion": {"enabled": True}}, rollout=rollout(nodes=5))
+    world.finish()
+    world.edit_policy("p", settings=channels(4) | {"demotion": {"enabled": True}})
+    world.pass_time()
+    assert world.offload("n09") == 8
+
+    world.answer(failed=tuple(world.having(4)))
+    world.answer()
+
+    assert world.stand["phase"] == "RolledBack"
+    assert "still have it" not in world.stand["message"]
+
+
+def test_a_rollback_ends_in_time_where_the_clock_of_the_last_leader_was_ahead() -> None:
+    """What nodes still have is told once the deadline is over, and not hours later."""
+    world = Rollout(nodes=4)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.pass_time()
+    (canary,) = world.having(2)
+    world.turn(FleetSwitch.HOLD)
+    world.now += HOUR
+    world.answer(failed=(canary,))
+    world.now -= HOUR
+    world.restart(epoch=2)
+    world.pass_time()
+    assert world.stand["phase"] == "RollingBack"
+
+    world.pass_time(900.0)
+
+    assert world.stand["phase"] == "RolledBack"
+    assert world.stand["message"].endswith(f"1 nodes still have it, for example {canary}")
 
 
 def test_why_a_rollout_failed_stands_in_the_line_that_is_shown() -> None:

@@ -138,6 +138,7 @@ class PolicyRollout:
     """
 
     __slots__ = (
+        "_begun",
         "_bound",
         "_chosen",
         "_granted",
@@ -183,6 +184,7 @@ class PolicyRollout:
         self._to_join: frozenset[str] = frozenset()  # of those that are chosen
         self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
+        self._begun = ("", -math.inf)  # the rollback: as its record says, and in monotonic seconds
 
     def take_policy(self, facts: PolicyFacts) -> None:
         """Take in the policy as it is now."""
@@ -476,12 +478,13 @@ class PolicyRollout:
 
     # For people
 
-    def view(self, ledger: Ledger, stand_matched: int, wall: datetime) -> RolloutView | None:
+    def view(self, ledger: Ledger, stand_matched: int, now: float, wall: datetime) -> RolloutView | None:
         """Return ``status.rollout`` without the epoch."""
         facts = self.facts
         if (facts.mode is PolicyMode.PLAN or not facts.wishes) and ledger == NO_LEDGER:
             return None
         wave, waves = waves_of(self.book, facts.rollout, stand_matched)
+        phase = self.phase(ledger, now, wall)
         return RolloutView(
             revision=ledger.revision or None,
             generation=ledger.generation or None,
@@ -491,44 +494,50 @@ class PolicyRollout:
             carried=ledger.carried,
             wave=wave or None,
             waves=waves or None,
-            phase=self.phase(ledger, wall),
+            phase=phase,
             started_at=ledger.started_at or None,
-            message=self._told(ledger, wall) or None,
+            message=self._told(phase) or None,
         )
 
     def _last_proven(self) -> str | None:
         newest = max(filter(went_well, self.revisions.values()), key=lambda one: one.number, default=None)
         return newest.id if newest is not None else None
 
-    def phase(self, ledger: Ledger, wall: datetime) -> RolloutPhase:
+    def phase(self, ledger: Ledger, now: float, wall: datetime) -> RolloutPhase:
         """Return where the rollout stands, with this ledger."""
         if self.facts.mode is PolicyMode.PAUSED:
             return RolloutPhase.PAUSED
         if self.course.has_failed:
             if self.facts.rollout.on_failure is OnFailure.HALT:
                 return RolloutPhase.HALTED
-            return RolloutPhase.ROLLING_BACK if self.is_going_back(wall) else RolloutPhase.ROLLED_BACK
+            return RolloutPhase.ROLLING_BACK if self.is_going_back(now, wall) else RolloutPhase.ROLLED_BACK
         if self.book.waiting or ledger.names or (self.course.current is None and self.book.settling):
             may_wait = self.book.settling and not ledger.reserved
             return RolloutPhase.SOAKING if may_wait else RolloutPhase.PROGRESSING
         return RolloutPhase.SOAKING if self.book.settling else RolloutPhase.COMPLETE
 
-    def is_going_back(self, wall: datetime) -> bool:
+    def is_going_back(self, now: float, wall: datetime) -> bool:
         """Return whether nodes still have a failed revision, and time is left for them."""
         undoes = self.course.has_failed and self.facts.rollout.on_failure is OnFailure.ROLLBACK
-        return undoes and bool(self.book.at_revision) and self.rollback_ends(wall) > 0
+        return undoes and bool(self.book.unreverted) and self.rollback_ends(now, wall) > now
 
-    def rollback_ends(self, wall: datetime) -> float:
-        """Return the seconds until a rollback counts as ended, whatever nodes do."""
-        try:
-            begun = parse_timestamp(min((one.at for one in self.course.failures), default=""))
-        except ValueError:  # somebody edited or deleted the record
-            return 0.0
-        return self.facts.rollout.node_deadline_seconds - (wall - begun).total_seconds()
+    def rollback_ends(self, now: float, wall: datetime) -> float:
+        """Return until when nodes may still go back, monotonic seconds; then it counts as ended, whatever they do.
 
-    def _told(self, ledger: Ledger, wall: datetime) -> str:
+        How long ago it began is asked of the wall clock once: whoever wrote that may have had a clock that was ahead.
+        """
+        recorded = min((one.at for one in self.course.failures), default="")
+        if recorded != self._begun[0]:
+            try:
+                begun = now - max(0.0, (wall - parse_timestamp(recorded)).total_seconds())
+            except ValueError:  # somebody edited or deleted the record
+                begun = -math.inf
+            self._begun = recorded, begun
+        return self._begun[1] + self.facts.rollout.node_deadline_seconds
+
+    def _told(self, phase: RolloutPhase) -> str:
         """Return the message, with the nodes that a rollback could not reach."""
-        left = self.book.at_revision if self.phase(ledger, wall) is RolloutPhase.ROLLED_BACK else ()
+        left = self.book.unreverted if phase is RolloutPhase.ROLLED_BACK else ()
         if not left:
             return self.course.message
         return shorten(f"{self.course.message}; {len(left)} nodes still have it, for example {min(left)}")

@@ -95,7 +95,7 @@ class PolicyWrites:
             holders=frozenset(policy.holders),
             control=self.stops.control,
             fence_problem=self.stops.fence_problem,
-            rollout=rollout.view(ledger, matched, wall),
+            rollout=rollout.view(ledger, matched, now, wall),
             unproven=len(rollout.book.unproven | ledger.names),
             cause=rollout.course.cause,
         )
@@ -108,10 +108,10 @@ class PolicyWrites:
 
     def _rollback_due(self, policy: PolicyRecord) -> float:
         """Return when a rollback counts as ended, whatever its nodes do."""
-        if not policy.rollout.is_going_back(self.wall):
+        if not policy.rollout.is_going_back(self.now, self.wall):
             return math.inf
         policy.touched = True
-        return self.now + max(1.0, policy.rollout.rollback_ends(self.wall))
+        return max(self.now + 1.0, policy.rollout.rollback_ends(self.now, self.wall))
 
     def _explain(self, policy: PolicyRecord) -> Callable[[str], str]:
         """Return what says why a node failed for a policy."""

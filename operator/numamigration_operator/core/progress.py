@@ -259,12 +259,14 @@ def _numbers(raw: msgspec.Raw) -> Mapping[str, Any]:
 def place_of(case: Case, verdict: Verdict, progress: Progress) -> Place:
     """Return where a node stands in a rollout."""
     unproven = case.unproven and not case.silent
+    at_revision = bool(case.won) and case.has_revision
     return Place(
         stage=_stage(case, verdict),
         cell=case.node.cell,
         zone=case.node.zone,
         unproven=unproven,
-        at_revision=bool(case.won) and case.has_revision,
+        at_revision=at_revision,
+        unreverted=at_revision and not (case.turn.goal.undoing and case.has_goal),
         values=progress.watched.values if unproven else (),
     )
 

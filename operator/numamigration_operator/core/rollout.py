@@ -52,6 +52,7 @@ class Place(NamedTuple):
         cell: None while its agent has not told.
         unproven: it counts in the budget, whatever revision it has.
         at_revision: its spec has the revision that is rolled out.
+        unreverted: it does, and is not back at an earlier one that asks the same of the groups that are won there.
         values: what the policy's guardrails watch there, in their order.
     """
 
@@ -60,6 +61,7 @@ class Place(NamedTuple):
     zone: str = ""
     unproven: bool = False
     at_revision: bool = False
+    unreverted: bool = False
     values: tuple[float | None, ...] = ()
 
 
@@ -129,17 +131,17 @@ class Book:
     Attributes:
         cells: by stage.
         unproven: nodes that count in the budget.
-        at_revision: nodes whose spec has the revision.
+        unreverted: nodes with which a rollback would not be through.
         values: by unproven node, what guardrails watch.
         version: grows with every change.
     """
 
-    __slots__ = ("at_revision", "cells", "unproven", "values", "version")
+    __slots__ = ("cells", "unproven", "unreverted", "values", "version")
 
     def __init__(self) -> None:
         self.cells: dict[Cell, CellBook] = {}
         self.unproven: set[str] = set()
-        self.at_revision: set[str] = set()
+        self.unreverted: set[str] = set()
         self.values: dict[str, tuple[float | None, ...]] = {}
         self.version = 0
 
@@ -151,8 +153,8 @@ class Book:
             self._count(name, new, 1)
         if old.unproven is not new.unproven:
             (self.unproven.add if new.unproven else self.unproven.discard)(name)
-        if old.at_revision is not new.at_revision:
-            (self.at_revision.add if new.at_revision else self.at_revision.discard)(name)
+        if old.unreverted is not new.unreverted:
+            (self.unreverted.add if new.unreverted else self.unreverted.discard)(name)
         if new.values:
             self.values[name] = new.values
         else:
