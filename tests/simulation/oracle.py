@@ -83,6 +83,7 @@ class Oracle:
         broken_at: since when an agent says that it could not do what its spec says.
         heard: when each agent reported last.
         unplaced: when the status that told a node's cell was last taken away.
+        gone: when the node state of each node was last deleted, and what it was.
         returned: when each agent reported after a silence after which it could have been taken for unreachable.
         failed_at: when each content was last said to have failed, and at which generation of its policy.
         ever_failed: uids of policies of which a revision failed.
@@ -108,6 +109,7 @@ class Oracle:
     broken_at: dict[str, float] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
     unplaced: dict[str, float] = field(default_factory=dict)
+    gone: dict[str, tuple[float, Json]] = field(default_factory=dict)
     returned: dict[str, float] = field(default_factory=dict)
     failed_at: dict[Content, tuple[float, int]] = field(default_factory=dict)
     ever_failed: set[str] = field(default_factory=set)
@@ -474,6 +476,8 @@ class Oracle:
             self.broken_at.setdefault(node, at)
         if any(cell_of(written.before)) and not any(cell_of(written.after)):
             self.unplaced[node] = at
+        if written.before is not None and written.after is None:
+            self.gone[node] = at, written.before
         now = set(self._unsettled(written))
         for uid in [uid for uid, name in self.since if name == node and uid not in now]:
             self.beside[uid, node] = self._count(uid)
@@ -669,13 +673,15 @@ class Oracle:
     def _taken(
         self, written: Written, policy: Json, cell: tuple[str, str], wanted: frozenset[Content]
     ) -> tuple[set[str], set[str], set[str]]:
-        """Return the nodes of a cell where a policy's content has soaked, where a part of it has, and where it soaks.
+        """Return the nodes of a cell where a policy's content has soaked, that stand for such, and where it soaks.
 
-        Where others win some of its groups, the part that is left is all that it has there, and proves the cell.
+        Where others win some of its groups, the part that is left is all that it has there, and proves the cell. So
+        does a canary that went after it had soaked, for whoever may have decided before that was known: the verdict
+        waits for its turn behind another one of the same object.
         """
         uid = policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
-        have, partly, resolved = set(), set(), set()
+        have, partly, resolved = set(), self._went_well(written, uid, cell, wanted), set()
         nodes = self.server.all(NODES)
         for node, state in self.server.all(STATES).items():
             if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
@@ -695,6 +701,20 @@ class Oracle:
             ):
                 have.add(node)
         return resolved, partly, have
+
+    def _went_well(self, written: Written, uid: str, cell: Cell, wanted: frozenset[Content]) -> set[str]:
+        """Return the nodes of a cell that went after a content had soaked there, which the writer need not know."""
+        nodes = self.server.all(NODES)
+        left = {node: state for node, (at, state) in self.gone.items() if not self._knows(written, at)}
+        left |= {node: state for node, state in self.server.all(STATES).items() if node not in nodes}
+        return {
+            node
+            for node, state in left.items()
+            if cell_of(state) == cell
+            and self._has_some(state, wanted)
+            and self._has_all(state, wanted)
+            and not any(source == uid for source, _ in unproven(state))
+        }
 
     def _has_what_it_won(self, state: Json, wanted: frozenset[Content], now: float) -> bool:
         name = state["metadata"]["name"]

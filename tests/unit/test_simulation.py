@@ -19,7 +19,7 @@ from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import MAINLINE_KNOBS
 from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
-from numamigration_api.vocabulary import FENCE_MESSAGE
+from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, FENCE_MESSAGE, POLICY_UID_LABEL
 from numamigration_operator.cluster.client import Response
 from tests.simulation.__main__ import kept_schedules
 from tests.simulation.clock import Clock, Process
@@ -27,14 +27,15 @@ from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
 from tests.simulation.kernels import KINDS
 from tests.simulation.machines import RealMachine
 from tests.simulation.network import Network
-from tests.simulation.objects import InvalidPatchError, json_patch
-from tests.simulation.oracle import BrokenPromiseError, Oracle
+from tests.simulation.objects import InvalidPatchError, json_patch, revision_of
+from tests.simulation.oracle import KNOWN_SECONDS, BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
-from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, STATES, Request, SimServer
+from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, REVISIONS, STATES, Request, SimServer
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
 from tests.testbed.commands import ROOT
 
 JSON_PATCH = "application/json-patch+json"
+FALSE_PROOF = r"proven on .* by \[\], while \['later'\] soak"
 
 
 class Bench:
@@ -46,7 +47,7 @@ class Bench:
 
     def ask(self, method: str, path: str, body: Any = None, kind: str = APPLY, **query: str) -> Response:
         data = json.dumps(body).encode() if body is not None else b""
-        return self.server.handle(Request("somebody", method, path, query, data, kind, 0.0))
+        return self.server.handle(Request("somebody", method, path, query, data, kind, self.clock.now))
 
     def apply(self, path: str, body: dict[str, Any], manager: str = "operator") -> Response:
         return self.ask("PATCH", path, body, fieldManager=manager)
@@ -292,6 +293,69 @@ def test_any_move_can_be_left_out() -> None:
     schedule = make_schedule(14)
 
     assert run(schedule._replace(moves=schedule.moves[::2])).finding is None
+
+
+class Canaries:
+    """A policy whose canary has soaked while a second node of its cell soaks, and an oracle that sees all writes."""
+
+    def __init__(self, soaked: str = "canary") -> None:
+        self.bench = Bench()
+        self.bench.server.observers.append(Oracle(self.bench.server, frozenset(), lambda _: None, {}).wrote)
+        self.settings = {"demotion": {"enabled": True}}
+        rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900}
+        spec = {"nodeSelector": {}, "priority": 1, "mode": "Apply", "settings": self.settings, "rollout": rollout}
+        self.bench.apply(f"{POLICIES}/p", {"metadata": {"name": "p"}, "spec": {**spec, "onDelete": "Keep"}})
+        self.uid = self.bench.object(f"{POLICIES}/p")["metadata"]["uid"]
+        for name in ("canary", "later"):
+            self._push(name, has_soaked=name == soaked)
+        self.bench.clock.run(1)
+
+    def _push(self, name: str, *, has_soaked: bool) -> None:
+        source = {"policy": "p", "uid": self.uid}
+        wish = {"mode": "Apply", "settings": self.settings["demotion"], "release": "Keep", "source": source}
+        soaked = {"demotion": {"soakedRevision": revision_of(wish)}} if has_soaked else {}
+        told = {"reportedAt": "2026-01-02T03:04:05Z", "dialect": "V6", "hardwareClass": "c", "groups": soaked}
+        self.bench.apply(f"{NODES}/{name}", {"metadata": {"name": name}})
+        self.bench.apply(f"{STATES}/{name}", state({"groups": {"demotion": wish}}, name=name))
+        self.bench.ask("PATCH", f"{STATES}/{name}/status", {"status": told}, MERGE)
+
+    def tell_proven(self) -> None:
+        verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven"}
+        marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)}
+        metadata = {"name": "p-1", "labels": {POLICY_UID_LABEL: self.uid}, "annotations": marks}
+        data = {"settings": self.settings, "onDelete": "Keep"}
+        self.bench.apply(f"{REVISIONS}/p-1", {"metadata": metadata, "data": data, "revision": 1})
+
+
+@pytest.mark.parametrize("gone", [(NODES,), (NODES, STATES), (STATES,)], ids=["node", "both", "node state"])
+def test_a_cell_is_proven_by_a_canary_that_went_while_the_verdict_was_on_its_way(gone: tuple[str, ...]) -> None:
+    """The verdict was decided before: an object has one request at a time, and it waited for its turn."""
+    canaries = Canaries()
+
+    for collection in gone:
+        canaries.bench.ask("DELETE", f"{collection}/canary")
+    canaries.tell_proven()
+
+    assert canaries.bench.object(f"{REVISIONS}/p-1")["revision"] == 1
+
+
+def test_a_cell_that_is_proven_long_after_its_canary_went_is_found() -> None:
+    """By then the operator knows that nobody is left who has soaked."""
+    canaries = Canaries()
+    canaries.bench.ask("DELETE", f"{NODES}/canary")
+    canaries.bench.ask("DELETE", f"{STATES}/canary")
+    canaries.bench.clock.run(canaries.bench.clock.now + KNOWN_SECONDS + 1)
+
+    with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
+        canaries.tell_proven()
+
+
+def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_found() -> None:
+    canaries = Canaries(soaked="nobody")
+    canaries.bench.ask("DELETE", f"{STATES}/canary")
+
+    with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
+        canaries.tell_proven()
 
 
 class Watched:
