@@ -234,14 +234,14 @@ def test_half_a_list_ends_no_wish(
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("status", "writes"), [(409, 2), (429, 1), (500, 1), (503, 1)])
+@pytest.mark.parametrize(("status", "most"), [(409, 2), (429, 1), (500, 1), (503, 1)])
 @pytest.mark.usefixtures("operator")
 def test_a_storm_of_refusals_loses_nothing(
-    api: Api, proxy: FaultProxy, unique_name: UniqueName, status: int, writes: int
+    api: Api, proxy: FaultProxy, unique_name: UniqueName, status: int, most: int
 ) -> None:
     """Promise 6: each write that was refused for a while arrives, once it is taken.
 
-    A push that had a 409 is decided anew; before its node is reserved again, what is there is written once more, so that
+    A push that had a 409 is decided anew. Until its node is reserved again, what is there may be written once more, so that
     no earlier request of the push can arrive any more.
     """
     label = unique_name("label")
@@ -255,8 +255,9 @@ def test_a_storm_of_refusals_loses_nothing(
 
     for name in names:
         until_enabled(api, name)
-    taken = proxy.wait_seen(STATE_WRITE, writes * len(names), since=mark, status=200)
-    assert Counter(target(one) for one in taken) == dict.fromkeys(names, writes)
+    taken = Counter(target(one) for one in proxy.wait_seen(STATE_WRITE, len(names), since=mark, status=200))
+    assert set(taken) == set(names)
+    assert max(taken.values()) <= most
 
 
 def join_labelled(api: Api, name: str, label: str) -> None:
