@@ -152,7 +152,7 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
         "spec": {"groups": {"demotion": wish}},
     }
     api.apply(f"{STATES}/{name}", backup, "kubectl", force=True)
-    empty = spec_document(node=name, node_uid=OTHER_UID, spec=Spec(), writer=Writer(1, 1))
+    empty = spec_document(node=name, node_uid=OTHER_UID, state_uid=None, spec=Spec(), writer=Writer(1, 1))
     drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), empty))
     shown = api.get(f"{STATES}/{name}")
     assert "demotion" in shown["spec"]["groups"]
@@ -163,6 +163,28 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
     after = api.get(f"{STATES}/{name}")
     assert after["spec"] == {"revision": shown["spec"]["revision"], "leaderEpoch": 2, "writeSequence": 1}
     assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after)]
+
+
+@pytest.mark.parametrize("recreated", [False, True], ids=["gone", "created anew"])
+def test_a_push_for_a_node_state_that_was_deleted_is_decided_anew(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, recreated: bool
+) -> None:
+    """Promise 8: it may be late, and no spec of its leader stands there any more that would refuse it."""
+    name = unique_name("node")
+    key = WriteKey(WriteKind.STATE_SPEC, name)
+    drive(control_plane, state_write(name, revision="0" * 16))
+    uid = api.get(f"{STATES}/{name}")["metadata"]["uid"]
+    late = spec_document(node=name, node_uid=OTHER_UID, state_uid=uid, spec=Spec(), writer=Writer(1, 1))
+    assert drive(control_plane, Write(key, late)).counts == {Verdict.DONE: 1}
+    api.delete(f"{STATES}/{name}")
+    if recreated:
+        drive(control_plane, state_write(name, revision="1" * 16))
+    before = api.get_if_exists(f"{STATES}/{name}")
+
+    told = drive(control_plane, Write(key, late), answers=1)
+
+    assert told.counts == {Verdict.DECIDE_ANEW: 1}
+    assert api.get_if_exists(f"{STATES}/{name}") == before
 
 
 def test_the_finalizer_is_added_and_dropped_and_nothing_else_changes(

@@ -125,6 +125,34 @@ def test_a_node_state_that_was_deleted_is_written_again() -> None:
     assert made.groups("n0")["offload"]["settings"] == OFFLOAD
 
 
+def test_a_push_is_for_the_node_state_that_was_seen_and_one_to_a_new_node_creates_it() -> None:
+    """Promise 8: where a node state was deleted, no spec stands that would refuse an older push that arrives late."""
+    made = world(policy(), nodes=1)
+    seen = made.states["n0"]["metadata"]["uid"]
+    made.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    made.add_node("n1")
+
+    pushes = [write for write in made.decide().writes if write.key.kind is SPEC]
+
+    pushed = {write.key.name: json.loads(write.body)["metadata"] for write in pushes}
+
+    assert {name: metadata.get("uid") for name, metadata in pushed.items()} == {"n0": seen, "n1": None}
+
+
+def test_what_was_refused_for_a_deleted_node_state_is_not_what_makes_it_anew() -> None:
+    """Or it would wait with what the server does not take."""
+    made = world(policy(), nodes=1)
+    made.edit_policy("p", settings={"offload": {"engine": "Off"}})
+    (push,) = (write for write in made.decide().writes if write.key.kind is SPEC)
+    made.fleet.state_gone("n0", made.now)
+    made.fleet.write_failed(push.key)
+
+    (anew,) = (write for write in made.decide().writes if write.key.kind is SPEC)
+
+    assert json.loads(anew.body)["spec"]["revision"] == json.loads(push.body)["spec"]["revision"]
+    assert anew.asks != push.asks
+
+
 @pytest.mark.parametrize(
     "edit",
     [

@@ -32,7 +32,8 @@ def read(document: bytes) -> Spec:
 
 
 def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_generations() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), writer=Writer(7, 1)))["spec"]
+    written = spec_document(node="n", node_uid="u", state_uid=None, spec=wished(), writer=Writer(7, 1))
+    document = json.loads(written)["spec"]
     bare = json.loads(json.dumps(document))
     del bare["revision"], bare["leaderEpoch"], bare["writeSequence"]
     for wish in (*bare["groups"].values(), *bare["plans"]):
@@ -42,13 +43,13 @@ def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_gene
 
 
 def test_an_empty_wish_has_a_revision_too() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), writer=Writer(1, 1)))
+    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=Spec(), writer=Writer(1, 1)))
 
     assert document["spec"] == {"revision": revision_hash({}), "leaderEpoch": 1, "writeSequence": 1}
 
 
 def test_the_document_is_owned_by_the_node() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=Spec(), writer=Writer(1, 1)))
+    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=Spec(), writer=Writer(1, 1)))
 
     assert document["metadata"] == {
         "name": "n",
@@ -57,7 +58,7 @@ def test_the_document_is_owned_by_the_node() -> None:
 
 
 def test_the_writers_epoch_and_sequence_stand_in_the_spec() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", spec=wished(), writer=Writer(7, 1)))
+    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=wished(), writer=Writer(7, 1)))
 
     assert (document["spec"]["leaderEpoch"], document["spec"]["writeSequence"]) == (7, 1)
 
@@ -65,7 +66,7 @@ def test_the_writers_epoch_and_sequence_stand_in_the_spec() -> None:
 def test_what_was_written_is_read_back_as_the_same_wish() -> None:
     spec = wished()
 
-    assert read(spec_document(node="n", node_uid="u", spec=spec, writer=Writer(1, 1))) == spec
+    assert read(spec_document(node="n", node_uid="u", state_uid=None, spec=spec, writer=Writer(1, 1))) == spec
 
 
 @given(st.integers(1, 10**9))

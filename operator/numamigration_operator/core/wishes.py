@@ -180,14 +180,19 @@ class Writer(NamedTuple):
         return self._replace(sequence=self.sequence + 1)
 
 
-def spec_document(*, node: str, node_uid: str, spec: Spec, writer: Writer) -> bytes:
-    """Return the apply document of a node state's spec, owned by its Node."""
+def spec_document(*, node: str, node_uid: str, state_uid: str | None, spec: Spec, writer: Writer) -> bytes:
+    """Return the apply document of a node state's spec, owned by its Node.
+
+    With the uid of the node state that it is for, it never creates one: what is late does not bring a deleted one back,
+    where no earlier spec stands that would refuse it.
+    """
+    identity = {"name": node} if state_uid is None else {"name": node, "uid": state_uid}
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
     return msgspec.json.encode(
         {
             "apiVersion": API_VERSION,
             "kind": STATE_KIND,
-            "metadata": {"name": node, "ownerReferences": [owner]},
+            "metadata": identity | {"ownerReferences": [owner]},
             "spec": _spec_part(spec, writer),
         }
     )
