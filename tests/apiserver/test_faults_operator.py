@@ -241,8 +241,8 @@ def test_a_storm_of_refusals_loses_nothing(
 ) -> None:
     """Promise 6: each write that was refused for a while arrives, once it is taken.
 
-    A push that had a 409 is decided anew. Until its node is reserved again, what is there may be written once more, so that
-    no earlier request of the push can arrive any more.
+    A push that had a 409 is decided anew. Until its node is reserved again, what is there may be written once more, so
+    that no earlier request of the push can arrive any more.
     """
     label = unique_name("label")
     names = [unique_name("node") for _ in range(5)]
