@@ -38,7 +38,7 @@ demo-rollout: setup-fuse ## Watch sixty nodes: a bad policy stops at its canary,
 	@$(BIN)/python -m tests.demo.rollout $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
 .PHONY: test
-test: verify test-unit test-apiserver test-simulation test-kernel test-cluster test-demo coverage ## Everything that continuous integration runs
+test: verify test-unit test-apiserver test-simulation test-kernel test-demo coverage ## Everything that continuous integration runs
 
 .PHONY: verify
 verify: setup ## Format, lint, types, import rules, generated files, tree rules (no tests)

@@ -21,7 +21,7 @@ from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, FENCE_MESSAGE, POLICY_UID_LABEL
 from numamigration_operator.cluster.client import Response
-from tests.simulation.__main__ import kept_schedules
+from tests.simulation.__main__ import Tally, kept_schedules
 from tests.simulation.clock import Clock, Process
 from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
 from tests.simulation.kernels import KINDS
@@ -435,3 +435,13 @@ def test_real_agents_bring_a_cluster_to_rest_and_their_seed_always_makes_the_sam
     assert outcome.finding is None
     assert ("agent crash", "report") in outcome.met
     assert without_cost(outcome) == without_cost(run_seed(seed))
+
+
+def test_a_schedule_with_too_few_faults_is_not_counted_among_those_that_were_asked_for() -> None:
+    enough = Outcome(steps=500, faults=9, seconds=1.0, cpu=1.0, met=frozenset(), finding=None)
+    tally = Tally()
+
+    for outcome in (enough, enough._replace(faults=3), enough._replace(steps=149)):
+        tally.take(outcome)
+
+    assert (tally.schedules, tally.small) == (1, 2)
