@@ -143,10 +143,12 @@ class TwoHolders(RuleBasedStateMachine):
     @rule()
     def lease_is_deleted_by_hand(self) -> None:
         self.store.lease = None
+        for life in self.lives:
+            life.has_seen_a_lease = False  # the next one is another one
 
     @property
     def may_be_deleted(self) -> bool:
-        """Who never saw a Lease cannot know that there was one; there the API server's fence has to do."""
+        """Who never saw this Lease cannot know that there was one; there the API server's fence has to do."""
         on_their_way = [*self.network.late, *(life.sent for life in self.lives if life.sent is not None)]
         creates = [one for one in on_their_way if isinstance(one, Save) and one.resource_version is None]
         return not creates and all(life.has_seen_a_lease for life in self.lives)
