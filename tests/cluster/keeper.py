@@ -42,10 +42,10 @@ TETHER: Final = Path(__file__).parents[1] / "testbed" / "tether.py"
 
 
 def cgroup_folders(name: str) -> list[Path]:
-    """Return where a cgroup of that name stands: one folder, or one for each controller of cgroup v1."""
+    """Return where a cgroup stands: one folder, or with cgroup v1 one in each hierarchy: runc uses all."""
     if (CGROUPS / "cgroup.controllers").exists():
         return [CGROUPS / name]
-    return [hierarchy / name for hierarchy in sorted(CGROUPS.iterdir()) if (hierarchy / "tasks").exists()]
+    return [hierarchy / name for hierarchy in sorted(CGROUPS.iterdir()) if (hierarchy / "cgroup.procs").exists()]
 
 
 def remove_cgroups(folders: list[Path]) -> None:
