@@ -205,6 +205,7 @@ def test_a_stored_status_is_told_as_the_policy_it_belongs_to(bed: ControlPlane, 
         )
 
     operate(bed, work)
+    assert bed.api.get(f"{POLICIES}/{name}")["status"]["summary"] == "rolling out"
     bed.api.delete(f"{POLICIES}/{name}")
 
 

@@ -10,15 +10,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from typing import Final
 
 from tests.cluster.bed import Cluster
 from tests.cluster.prepare import prepare
-from tests.testbed.commands import run_command
+from tests.testbed.commands import run_command, stay_up
 from tests.testbed.progress import Progress
-
-ALIVE_SECONDS: Final = 1.0
-"""How often ``up`` looks whether its servers still run."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -50,16 +46,13 @@ def _up(progress: Progress) -> int:
     parts = prepare(progress)
     begun = time.monotonic()
     with Cluster(parts) as running:
-        try:
+
+        def announce() -> None:
             progress.note(f"ready in {time.monotonic() - begun:.1f} s; Ctrl-C stops it, and removes {running.folder}")
             print(f"cgroup {running.cgroup}, logs in {running.folder}")
             print(f"export KUBECONFIG={running.kubeconfig}", flush=True)
-            while True:
-                running.check_alive()
-                time.sleep(ALIVE_SECONDS)
-        except KeyboardInterrupt:
-            progress.note("stopping")
-    return 0
+
+        return stay_up(announce, running.check_alive, progress)
 
 
 if __name__ == "__main__":

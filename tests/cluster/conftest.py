@@ -16,13 +16,12 @@ import pytest
 
 from tests.cluster.bed import Cluster
 from tests.cluster.prepare import Parts, prepare
-from tests.testbed.errors import BedError
-from tests.testbed.progress import Progress
+from tests.testbed.early import Early
 
 TEST_SECONDS_MAX: Final = 300
 """The first test's includes the start of the cluster, and others run beside it."""
 
-FOUND: Final = pytest.StashKey[Parts | BedError]()
+PARTS: Final = Early("parts", prepare)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -34,17 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Find or build what a cluster is made of when a collected test needs it."""
-    if session.config.option.collectonly:
-        return
-    if any("parts" in getattr(item, "fixturenames", ()) for item in session.items):
-        session.config.stash[FOUND] = _find()
-
-
-def _find() -> Parts | BedError:
-    try:
-        return prepare(Progress())
-    except BedError as error:
-        return error
+    PARTS.collected(session)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -60,10 +49,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 @pytest.fixture(scope="session")
 def parts(pytestconfig: pytest.Config) -> Parts:
     """What a cluster is made of, for tests that start one of their own."""
-    found = pytestconfig.stash.get(FOUND, None) or _find()  # None: asked for by name while a test runs
-    if isinstance(found, BedError):
-        pytest.fail(str(found), pytrace=False)
-    return found
+    return PARTS.get(pytestconfig)
 
 
 @pytest.fixture(scope="session")

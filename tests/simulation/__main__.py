@@ -64,8 +64,8 @@ class Tally:
     found: dict[str, list[int]] = field(default_factory=dict)
 
     def take(self, outcome: Outcome) -> None:
-        """Count one schedule; one with too few steps or faults is none that was asked for."""
-        small = outcome.steps < STEPS_MIN or outcome.faults < FAULTS_MIN
+        """Count one schedule; one with too few steps or faults is none that was asked for, if it found nothing."""
+        small = outcome.finding is None and (outcome.steps < STEPS_MIN or outcome.faults < FAULTS_MIN)
         self.small += small
         self.schedules += not small
         self.steps += outcome.steps
@@ -111,13 +111,9 @@ def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Prog
 
 
 def _take(outcome: Outcome, tally: Tally, progress: Progress) -> None:
-    # A schedule that was cut short by what it found may have too few steps.
     tally.take(outcome)
     if outcome.finding is None:
         return
-    if outcome.steps < STEPS_MIN or outcome.faults < FAULTS_MIN:
-        tally.small -= 1
-        tally.schedules += 1
     seeds = tally.found.setdefault(outcome.finding.problem[:KIND_LENGTH], [])
     seeds.append(outcome.finding.schedule.seed)
     if len(seeds) == 1:

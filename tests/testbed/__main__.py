@@ -15,12 +15,9 @@ from pathlib import Path
 from typing import Final
 
 from tests.testbed.binaries import find_binaries, find_cluster_binaries, find_oldest
-from tests.testbed.commands import run_command
+from tests.testbed.commands import run_command, stay_up
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.progress import Progress
-
-ALIVE_SECONDS: Final = 1.0
-"""How often ``up`` looks whether its servers still run."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -77,15 +74,12 @@ def _build(found: Mapping[str, Path]) -> int:
 def _up(progress: Progress, folder: Path | None) -> int:
     begun = time.monotonic()
     with ControlPlane(find_binaries(progress), folder) as running:
-        try:
+
+        def announce() -> None:
             progress.note(f"ready in {time.monotonic() - begun:.1f} s; logs in {running.folder}; Ctrl-C stops it")
             print(f"{running.binaries.kubectl} --kubeconfig {running.kubeconfig} get namespaces", flush=True)
-            while True:
-                running.check_alive()
-                time.sleep(ALIVE_SECONDS)
-        except KeyboardInterrupt:
-            progress.note("stopping")
-    return 0
+
+        return stay_up(announce, running.check_alive, progress)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,18 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Final
 
 from tests.testbed.errors import BedError, MissingNeedError
+from tests.testbed.progress import Progress
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+ALIVE_SECONDS: Final = 1.0
+"""How often a bed that is used by hand looks whether its servers still run."""
 
 
 def run_command(
@@ -46,6 +50,18 @@ def run_command(
         return 1
     except KeyboardInterrupt:
         return 130
+
+
+def stay_up(announce: Callable[[], object], check_alive: Callable[[], None], progress: Progress) -> int:
+    """Say what is up, and stay until Ctrl-C, or until `check_alive` raises; return the exit code."""
+    try:
+        announce()
+        while True:
+            check_alive()
+            time.sleep(ALIVE_SECONDS)
+    except KeyboardInterrupt:
+        progress.note("stopping")
+    return 0
 
 
 def commit() -> str:

@@ -4,8 +4,7 @@
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
 
-The servers are built after collection and before the first test: a build takes minutes, more than a test's time-out,
-and its progress must be seen, which pytest would capture inside a fixture. Nothing is built when no collected test
+The servers are built after collection and before the first test (``early``). Nothing is built when no collected test
 needs it.
 """
 
@@ -23,37 +22,25 @@ from tests.testbed.api import Api, Json
 from tests.testbed.binaries import Binaries, find_binaries
 from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.early import Early
 from tests.testbed.errors import BedError
 from tests.testbed.helm import find_helm
 from tests.testbed.progress import Progress
 
 CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
 
-FOUND: Final = pytest.StashKey[Binaries | BedError]()
+BINARIES: Final = Early("binaries", find_binaries)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Find or build the servers when a collected test needs them."""
-    if session.config.option.collectonly:
-        return
-    if any("binaries" in getattr(item, "fixturenames", ()) for item in session.items):
-        session.config.stash[FOUND] = _find()
-
-
-def _find() -> Binaries | BedError:
-    try:
-        return find_binaries(Progress())
-    except BedError as error:
-        return error
+    BINARIES.collected(session)
 
 
 @pytest.fixture(scope="session")
 def binaries(pytestconfig: pytest.Config) -> Binaries:
     """Programs of the test bed, for tests that start a control plane of their own."""
-    found = pytestconfig.stash.get(FOUND, None) or _find()  # None: asked for by name while a test runs
-    if isinstance(found, BedError):
-        pytest.fail(str(found), pytrace=False)
-    return found
+    return BINARIES.get(pytestconfig)
 
 
 @pytest.fixture(scope="session")

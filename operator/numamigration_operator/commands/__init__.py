@@ -50,25 +50,23 @@ def seconds(least: int, most: int) -> Callable[[str], int]:
     return read
 
 
-def _crds_flags(parser: Parser) -> None:
-    parser.add_argument("action", choices=("apply", "print"), help="apply: install or update them. print: show them.")
+def _wait_flag(parser: Parser, what: str, least: int, most: int, default: int) -> None:
     parser.add_argument(
         "--wait-seconds",
-        type=seconds(1, 3600),
-        default=60,
+        type=seconds(least, most),
+        default=default,
         metavar="VALUE",
-        help="How long all of it may take. Legal: a whole number from 1 to 3600. Default: 60.",
+        help=f"{what} Legal: a whole number from {least} to {most}. Default: {default}.",
     )
+
+
+def _crds_flags(parser: Parser) -> None:
+    parser.add_argument("action", choices=("apply", "print"), help="apply: install or update them. print: show them.")
+    _wait_flag(parser, "How long all of it may take.", 1, 3600, 60)
 
 
 def _uninstall_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "--wait-seconds",
-        type=seconds(0, 86400),
-        default=240,
-        metavar="VALUE",
-        help="How long to wait for the nodes. Legal: a whole number from 0 to 86400. Default: 240.",
-    )
+    _wait_flag(parser, "How long to wait for the nodes.", 0, 86400, 240)
     parser.add_argument(
         "--delete-crds",
         action="store_true",
@@ -77,13 +75,7 @@ def _uninstall_flags(parser: Parser) -> None:
 
 
 def _selftest_flags(parser: Parser) -> None:
-    parser.add_argument(
-        "--wait-seconds",
-        type=seconds(0, 3600),
-        default=120,
-        metavar="VALUE",
-        help="How long to wait for the agents. Legal: a whole number from 0 to 3600. Default: 120.",
-    )
+    _wait_flag(parser, "How long to wait for the agents.", 0, 3600, 120)
 
 
 async def _crds(options: argparse.Namespace, settings: OperatorSettings, say: Say) -> bool:
