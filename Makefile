@@ -69,6 +69,7 @@ test-unit: setup-fuse ## Unit and property tests, the fake kernel's own among th
 .PHONY: test-apiserver
 test-apiserver: setup-fuse ## The contract, operator and agent on a real etcd and kube-apiserver
 	$(BIN)/python -m tests.testbed build
+	$(BIN)/python -m tests.testbed build oldest
 	$(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/apiserver
 
 # One process: there is one guest. The variables are for a kernel of your own: docs/testing-on-your-kernel.md.

@@ -14,8 +14,8 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from tests.apiserver.shared_bed import EVERY_VERSION, SharedBed
 from tests.testbed.api import CRDS, Api, Json, is_established
-from tests.testbed.binaries import Binaries
 from tests.testbed.chart import CHART, EVERYTHING, NAMESPACE, RELEASE, Helm
 from tests.testbed.commands import ROOT
 from tests.testbed.controlplane import ControlPlane
@@ -25,17 +25,15 @@ POLICY_CRD: Final = f"{CRDS}/migrationpolicies.numamigration.dev"
 NAMESPACES: Final = "/api/v1/namespaces"
 LEVEL: Final = "pod-security.kubernetes.io/enforce"
 OPERATOR_ROLE: Final = "/apis/rbac.authorization.k8s.io/v1/clusterroles/numamigration-operator"
-OF_THE_BED: Final[dict[str, Callable[[Binaries], Binaries]]] = {"newest": lambda binaries: binaries}
-"""Kubernetes versions that this runs on: name → which programs those are."""
-
 UniqueName = Callable[[str], str]
 
+pytestmark = EVERY_VERSION
 
-@pytest.fixture(scope="module", params=OF_THE_BED)
-def cluster(request: pytest.FixtureRequest, binaries: Binaries) -> Iterator[ControlPlane]:
-    """A control plane with nothing of ours in it."""
-    with ControlPlane(OF_THE_BED[request.param](binaries)) as running:
-        yield running
+
+@pytest.fixture(scope="module")
+def cluster(shared_bed: SharedBed) -> ControlPlane:
+    """An API server with nothing of ours in it."""
+    return shared_bed.empty()
 
 
 @pytest.fixture(scope="module")

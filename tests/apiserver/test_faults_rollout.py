@@ -12,13 +12,24 @@ from random import Random
 
 import pytest
 
+from tests.apiserver.operator_process import install_crds, install_rights
 from tests.apiserver.rollout_scene import WAIT_SECONDS_MAX, RolloutScene
+from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 
 pytestmark = [
     pytest.mark.timeout(3 * WAIT_SECONDS_MAX),  # far more than one of its own waits
     pytest.mark.uncounted,  # an operator that is killed says nothing of what it ran
 ]
+
+
+@pytest.fixture(scope="module")
+def bed(binaries: Binaries) -> Iterator[ControlPlane]:
+    """A control plane of its own: both servers are killed, and its history is read from the first version on."""
+    with ControlPlane(binaries) as running:
+        install_rights(running.api)
+        install_crds(running.api)
+        yield running
 
 
 @pytest.fixture(scope="module")

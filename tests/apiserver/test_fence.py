@@ -45,10 +45,14 @@ from tests.apiserver.operator_process import (
     make_policy,
     object_path,
 )
+from tests.apiserver.shared_bed import EVERY_VERSION
 from tests.testbed.api import CRDS, Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
 
 UniqueName = Callable[[str], str]
+
+pytestmark = EVERY_VERSION
+
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 REVIEWS: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 ACCESS_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
