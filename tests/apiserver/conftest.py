@@ -20,19 +20,20 @@ from tests.testbed.api import CRDS, Api
 from tests.testbed.controlplane import ControlPlane
 
 LONGEST: Final = (
-    "test_faults_rollout",
-    "test_operator_rollouts",
-    "test_operator_process",
-    "test_operator_leadership",
-    "test_fence",
     "test_faults_operator",
-    "test_control_plane",
     "test_agent_kernel_faults",
+    "test_operator_process",
     "test_uninstall_command",
     "test_crds_command",
-    "test_chart",
-    "test_chart_commands",
     "test_faults_agent",
+    "test_fence",
+    "test_operator_rollouts",
+    "test_faults_rollout",
+    "test_control_plane",
+    "test_chart",
+    "test_operator_leadership",
+    "test_chart_commands",
+    "test_contract",
 )
 """Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
 
