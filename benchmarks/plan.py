@@ -23,6 +23,7 @@ from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
 from numamigration_agent.kernel.sysfs import Sysfs
 from numamigration_agent.plan import Plan, make_plan
 from numamigration_agent.wishes import Spec, parse_spec
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import AcceptedRisk, Dialect
 from tests.fakekernel.config import DmaEngine, HostConfig
 from tests.fakekernel.host import FakeHost
@@ -123,7 +124,8 @@ def spec() -> Spec:
         "release": "Restore",
     }
     groups = {name: {"settings": settings, **shared} for name, settings in SETTINGS.items()}
-    return parse_spec({"metadata": {"generation": 1}, "spec": {"revision": "0" * 16, "groups": groups}})
+    spec = {"revision": spec_revision({"groups": groups}), "groups": groups}
+    return parse_spec({"metadata": {"generation": 1}, "spec": spec})
 
 
 def rounds(root: Path, wanted: Spec) -> tuple[list[float], list[float]]:

@@ -23,9 +23,10 @@ from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import FIELD_ORDER, KNOBS, Knob, Phase
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.rows import KnobPlan, KnobWrite, write_of
-from numamigration_agent.wishes import PlanRequest, Spec
+from numamigration_agent.wishes import PlanRequest, Spec, Wish
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
+    Engine,
     GroupMode,
     GroupState,
     Outcome,
@@ -36,6 +37,11 @@ from numamigration_api.vocabulary import (
 
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
 """Groups of one unit change together, all or nothing (promise 4)."""
+
+CUT: Final = (
+    "the node state is not as the operator wrote it, perhaps since its CRD is too old: apply the CRDs of this release;"
+    " the engine stays as it is"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +120,7 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
         known: what this node knows beside that.
     """
     baselines = known.baselines
-    groups = tuple(plan_group(facts, wish, known) for wish in spec.wishes)
+    groups = tuple(_plan_wish(facts, spec, wish, known) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -125,6 +131,24 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
     begins = (change for change in _unit_changes(facts, groups, orphans) if change.unit not in open_units)
     return Plan(groups, (*ends, *begins))
+
+
+def _plan_wish(facts: KernelFacts, spec: Spec, wish: Wish, known: Known) -> GroupPlan:
+    """Decide for one group; an engine is turned on, or changed, only as the whole spec says.
+
+    A CRD that is too old drops what it does not know, and what would have restricted the engine may be among it
+    (promise 3).
+    """
+    if spec.whole or spec.revision is None or wish.mode is not GroupMode.APPLY or not _wants_engine(wish):
+        return plan_group(facts, wish, known)
+    group = replace(plan_group(facts, replace(wish, mode=GroupMode.HOLD), known), wish=wish)
+    if group.state is not GroupState.HELD:
+        return group
+    return replace(group, state=GroupState.PENDING, reason=Reason.VERSION_SKEW, message=CUT)
+
+
+def _wants_engine(wish: Wish) -> bool:
+    return wish.settings.get("engine") not in (None, Engine.OFF)
 
 
 def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:

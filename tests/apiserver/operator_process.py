@@ -6,17 +6,25 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final, Self
 
 import yaml
 
 from numamigration_api.machinery.canonical import wish_revision
+from tests.counting import FOR_CHILDREN
 from tests.testbed.api import Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.warm import Program, Starter
 
 ROOT: Final = Path(__file__).parents[2]
+PROGRAM: Final = "numamigration_operator"
+WARM: Final = tuple(
+    f"{PROGRAM}.{module}"
+    for module in ("handlers", "runtime", "commands.crds", "commands.selftest", "commands.uninstall")
+)
+"""What it imports by and by once it runs."""
+STARTERS: Final[dict[str | None, Starter]] = {}
 NAMESPACE: Final = "numamigration-system"
 ACCOUNT: Final = "numamigration-operator"
 API_VERSION: Final = "numamigration.dev/v1alpha1"
@@ -50,10 +58,11 @@ class OperatorProcess:
     def __init__(self, kubeconfig: Path, log: Path, *flags: str) -> None:
         self.log = log
         with log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "numamigration_operator", "--kubeconfig", str(kubeconfig), *flags],
-                stderr=stream,
+            self.process = _starter().start(
+                PROGRAM,
+                *("--kubeconfig", str(kubeconfig), *flags),
                 env={**os.environ, **QUICK},
+                stderr=stream.fileno(),
             )
 
     def __enter__(self) -> Self:
@@ -85,24 +94,33 @@ class OperatorProcess:
         return self.process.wait(STOP_SECONDS_MAX)
 
 
-def start_command(kubeconfig: Path, *arguments: str) -> subprocess.Popen[str]:
-    """Start one of the operator's commands; its output is all in one pipe."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "numamigration_operator", *arguments, "--kubeconfig", str(kubeconfig)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+def _starter() -> Starter:
+    """Return the one for the present way to count coverage, which it has had from its own start on."""
+    counting = os.environ.get(FOR_CHILDREN)
+    if counting not in STARTERS:
+        STARTERS[counting] = Starter(*WARM)
+    return STARTERS[counting]
 
 
-def end_command(process: subprocess.Popen[str]) -> tuple[int, str]:
+def end_starters() -> None:
+    """End what operators were started from; to be called when the last of them has ended."""
+    while STARTERS:
+        STARTERS.popitem()[1].close()
+
+
+def start_command(kubeconfig: Path, *arguments: str) -> Program:
+    """Start one of the operator's commands; what it says is all in its standard output."""
+    return _starter().start(PROGRAM, *arguments, "--kubeconfig", str(kubeconfig), env=os.environ)
+
+
+def end_command(process: Program) -> tuple[int, str]:
     """Return exit code and output of a command that ends by itself."""
     try:
-        output, _ = process.communicate(timeout=COMMAND_SECONDS_MAX)
+        process.wait(COMMAND_SECONDS_MAX)
     except subprocess.TimeoutExpired:
         process.kill()
         raise
-    return process.returncode, output
+    return process.wait(), process.read()
 
 
 def documents(path: Path) -> list[Json]:

@@ -22,8 +22,8 @@ from numamigration_agent.cluster import (
     StateWatcher,
 )
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, OPERATOR_MANAGER, STATE_KIND, STATE_PLURAL
+from tests.apiserver.operator_process import await_served
 from tests.testbed.api import CRDS, Api, Json
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.fixtures import CRD_FOLDER
 
@@ -112,35 +112,32 @@ def test_other_nodes_are_not_seen(api: Api, client: ApiClient, node: str, unique
     watching.stop()
 
 
-def test_a_restart_of_the_api_server_is_survived(binaries: Binaries, tmp_path: Path) -> None:
-    with ControlPlane(binaries) as control_plane:
-        for path in CRD_FOLDER.glob("*.yaml"):
-            control_plane.api.install_crd(yaml.safe_load(path.read_text()))
-        push(control_plane.api, "node-a", verifyEpoch=1)
-        watching = Watching(client_of(control_plane, tmp_path, control_plane.admin_token), "node-a")
-        watching.until_epoch(1)
+def test_a_restart_of_the_api_server_is_survived(control_plane: ControlPlane, node: str, tmp_path: Path) -> None:
+    push(control_plane.api, node, verifyEpoch=1)
+    watching = Watching(client_of(control_plane, tmp_path, control_plane.admin_token), node)
+    watching.until_epoch(1)
 
-        control_plane.restart_apiserver()
-        push(control_plane.api, "node-a", verifyEpoch=2)
+    control_plane.restart_apiserver()
+    await_served(control_plane.api)
+    push(control_plane.api, node, verifyEpoch=2)
 
-        watching.until_epoch(2)
-        watching.stop()
+    watching.until_epoch(2)
+    watching.stop()
 
 
 def test_a_missing_definition_is_said_and_waited_for(
-    binaries: Binaries, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    bare_bed: ControlPlane, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with ControlPlane(binaries) as control_plane:
-        client = client_of(control_plane, tmp_path, control_plane.admin_token)
-        assert client.apply_status({"dialect": "V6"}, "node-a").kind is ApplyKind.GONE
-        client.disconnect()
-        watching = Watching(client, "node-a")
+    client = client_of(bare_bed, tmp_path, bare_bed.admin_token)
+    assert client.apply_status({"dialect": "V6"}, "node-a").kind is ApplyKind.GONE
+    client.disconnect()
+    watching = Watching(client, "node-a")
 
-        for path in CRD_FOLDER.glob("*.yaml"):
-            control_plane.api.install_crd(yaml.safe_load(path.read_text()))
+    for path in CRD_FOLDER.glob("*.yaml"):
+        bare_bed.api.install_crd(yaml.safe_load(path.read_text()))
 
-        assert watching.next_event() == StateGone()
-        watching.stop()
+    assert watching.next_event() == StateGone()
+    watching.stop()
     problems = [getattr(record, "problem", "") for record in caplog.records]
     assert [problem for problem in problems if "apply the CRDs of this release" in problem]
 

@@ -9,33 +9,45 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
 
-from tests.testbed.api import CRDS, Api, Json, is_established
-from tests.testbed.binaries import Binaries
+from tests.apiserver.operator_process import documents
+from tests.apiserver.shared_bed import EVERY_VERSION, SharedBed
+from tests.testbed.api import CRDS, Api, ApiError, Json, is_established
 from tests.testbed.chart import CHART, EVERYTHING, NAMESPACE, RELEASE, Helm
 from tests.testbed.commands import ROOT
 from tests.testbed.controlplane import ControlPlane
 
-MONITORS: Final = {"ServiceMonitor": "servicemonitors", "PodMonitor": "podmonitors"}
 POLICY_CRD: Final = f"{CRDS}/migrationpolicies.numamigration.dev"
 NAMESPACES: Final = "/api/v1/namespaces"
 LEVEL: Final = "pod-security.kubernetes.io/enforce"
 OPERATOR_ROLE: Final = "/apis/rbac.authorization.k8s.io/v1/clusterroles/numamigration-operator"
-OF_THE_BED: Final[dict[str, Callable[[Binaries], Binaries]]] = {"newest": lambda binaries: binaries}
-"""Kubernetes versions that this runs on: name → which programs those are."""
-
 UniqueName = Callable[[str], str]
 
+pytestmark = EVERY_VERSION
 
-@pytest.fixture(scope="module", params=OF_THE_BED)
-def cluster(request: pytest.FixtureRequest, binaries: Binaries) -> Iterator[ControlPlane]:
-    """A control plane with nothing of ours in it."""
-    with ControlPlane(OF_THE_BED[request.param](binaries)) as running:
-        yield running
+
+class Monitor(NamedTuple):
+    """A kind of the Prometheus operator, and the field of it that says what to scrape."""
+
+    kind: str
+    plural: str
+    endpoints: str
+
+
+MONITORS: Final = (
+    Monitor("ServiceMonitor", "servicemonitors", "endpoints"),
+    Monitor("PodMonitor", "podmonitors", "podMetricsEndpoints"),
+)
+
+
+@pytest.fixture(scope="module")
+def cluster(shared_bed: SharedBed) -> ControlPlane:
+    """An API server with nothing of ours in it."""
+    return shared_bed.empty()
 
 
 @pytest.fixture(scope="module")
@@ -56,11 +68,11 @@ def make_namespace(api: Api, name: str, **labels: str) -> str:
     return name
 
 
-def kubectl(cluster: ControlPlane, *arguments: str, documents: Iterable[Json] = ()) -> str:
+def kubectl(cluster: ControlPlane, *arguments: str, given: Iterable[Json] = ()) -> str:
     """Return what kubectl prints; it must succeed."""
     result = subprocess.run(
         [cluster.binaries.kubectl, "--kubeconfig", cluster.kubeconfig, *arguments],
-        input=yaml.safe_dump_all(documents),
+        input=yaml.safe_dump_all(given),
         capture_output=True,
         text=True,
         check=False,
@@ -69,16 +81,31 @@ def kubectl(cluster: ControlPlane, *arguments: str, documents: Iterable[Json] = 
     return result.stdout
 
 
-def stand_in(kind: str, plural: str) -> Json:
-    """Return a CRD under which the API server takes monitors; their own schema belongs to the Prometheus operator."""
+def fields(required: Iterable[str] = (), **properties: Json) -> Json:
+    return {"type": "object", "properties": properties, "required": list(required)}
+
+
+def stand_in(monitor: Monitor) -> Json:
+    """Return a CRD with those fields of a monitor that the chart uses, as the Prometheus operator's own has them.
+
+    Source: prometheus-operator 0.91.0, example/prometheus-operator-crd/monitoring.coreos.com_*monitors.yaml.
+    """
+    text = {"type": "string"}
+    duration = {
+        "type": "string",
+        "pattern": "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",
+    }
+    endpoints = {"type": "array", "items": fields(port=text, path=text, interval=duration)}
+    selector = fields(matchLabels={"type": "object", "additionalProperties": text})
+    spec = fields(["selector", monitor.endpoints], selector=selector, **{monitor.endpoints: endpoints})
+    schema = {"openAPIV3Schema": fields(["spec"], spec=spec)}
     group = "monitoring.coreos.com"
-    open_schema = {"type": "object", "x-kubernetes-preserve-unknown-fields": True}
-    version = {"name": "v1", "served": True, "storage": True, "schema": {"openAPIV3Schema": open_schema}}
-    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
+    names = {"kind": monitor.kind, "plural": monitor.plural, "singular": monitor.kind.lower()}
+    version = {"name": "v1", "served": True, "storage": True, "schema": schema}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{plural}.{group}"},
+        "metadata": {"name": f"{monitor.plural}.{group}"},
         "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
     }
 
@@ -89,26 +116,40 @@ def stand_in(kind: str, plural: str) -> Json:
 def test_the_api_server_takes_every_manifest_with_everything_on(cluster: ControlPlane, helm: Helm) -> None:
     """Also on the oldest Kubernetes: unknown fields are errors, and every admission plug-in has its say."""
     make_namespace(cluster.api, NAMESPACE)
-    for kind, plural in MONITORS.items():
-        cluster.api.install_crd(stand_in(kind, plural))
-    documents = helm.template(EVERYTHING)
+    for monitor in MONITORS:
+        cluster.api.install_crd(stand_in(monitor))
+    rendered = helm.template(EVERYTHING)
     # A dry run stores no account, and a Pod is refused whose account is not there.
-    kubectl(
-        cluster, "apply", "--filename", "-", documents=[one for one in documents if one["kind"] == "ServiceAccount"]
-    )
+    kubectl(cluster, "apply", "--filename", "-", given=[one for one in rendered if one["kind"] == "ServiceAccount"])
 
-    said = kubectl(
-        cluster,
-        "apply",
-        "--server-side",
-        "--dry-run=server",
-        "--validate=strict",
-        "--filename",
-        "-",
-        documents=documents,
-    )
+    assert taken(cluster, rendered) == len(rendered) > 30
 
-    assert said.count("(server dry run)") == len(documents) > 30
+
+def taken(cluster: ControlPlane, objects: Iterable[Json]) -> int:
+    """Return how many objects the API server would take; it must take all."""
+    dry_run = ("--server-side", "--dry-run=server", "--validate=strict")
+    return kubectl(cluster, "apply", *dry_run, "--filename", "-", given=objects).count("(server dry run)")
+
+
+def test_the_api_server_takes_every_file_for_plain_kubectl(cluster: ControlPlane) -> None:
+    """Also on the oldest Kubernetes, and field by field."""
+    make_namespace(cluster.api, NAMESPACE)
+    shipped = [one for path in sorted((ROOT / "deploy").glob("*.yaml")) for one in documents(path)]
+
+    assert taken(cluster, shipped) == len(shipped) > 30
+
+
+@pytest.mark.parametrize("monitor", MONITORS, ids=lambda monitor: monitor.kind)
+def test_a_field_that_no_monitor_has_would_be_noticed(cluster: ControlPlane, helm: Helm, monitor: Monitor) -> None:
+    """Their CRDs are ours here, with the fields that the chart uses and no other."""
+    cluster.api.install_crd(stand_in(monitor))
+    (document,) = (one for one in helm.template(EVERYTHING) if one["kind"] == monitor.kind)
+    collection = f"/apis/monitoring.coreos.com/v1/namespaces/default/{monitor.plural}"
+    document["metadata"]["namespace"] = "default"
+    document["spec"][monitor.endpoints][0]["every"] = "30s"
+
+    with pytest.raises(ApiError, match="unknown field"):
+        cluster.api.create(collection, document, query={"dryRun": "All"})
 
 
 def test_the_one_file_installs_everything_and_again_changes_nothing(cluster: ControlPlane) -> None:

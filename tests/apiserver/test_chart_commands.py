@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 
+from tests.apiserver.hook_rights import grant_hooks
 from tests.apiserver.operator_process import (
     NODES,
     POLICIES,
@@ -19,19 +20,12 @@ from tests.apiserver.operator_process import (
     join,
     start_command,
 )
-from tests.testbed.api import CRDS, Api, Json, is_established
+from tests.testbed.api import CRDS, Json, is_established
 from tests.testbed.chart import Helm, hooks_of, pod_spec
 from tests.testbed.controlplane import ControlPlane
 
 POLICY_CRD: Final = f"{CRDS}/migrationpolicies.numamigration.dev"
 STATE_CRD: Final = f"{CRDS}/nodemigrationstates.numamigration.dev"
-RIGHTS: Final = {
-    "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
-    "ClusterRole": "/apis/rbac.authorization.k8s.io/v1/clusterroles/{name}",
-    "ClusterRoleBinding": "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings/{name}",
-    "Role": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/roles/{name}",
-    "RoleBinding": "/apis/rbac.authorization.k8s.io/v1/namespaces/{namespace}/rolebindings/{name}",
-}
 
 UniqueName = Callable[[str], str]
 Command = Callable[..., tuple[int, str]]
@@ -44,7 +38,7 @@ def command(bed: ControlPlane, helm: Helm) -> Iterator[Command]:
 
     def run(event: str, *instead: str, values: Json | None = None) -> tuple[int, str]:
         hooks = [one for one in helm.template(values) if event in hooks_of(one)]
-        given.extend(grant(bed.api, hooks))
+        given.extend(grant_hooks(bed.api, hooks))
         (runner,) = (one for one in hooks if pod_spec(one))
         arguments = [*pod_spec(runner)["containers"][0]["args"], *instead]
         name = pod_spec(runner)["serviceAccountName"]
@@ -54,14 +48,6 @@ def command(bed: ControlPlane, helm: Helm) -> Iterator[Command]:
     yield run
     for path in given:
         bed.api.delete(path)
-
-
-def grant(api: Api, hooks: list[Json]) -> Iterator[str]:
-    for one in hooks:
-        if one["kind"] in RIGHTS:
-            path = RIGHTS[one["kind"]].format(**{"namespace": "", **one["metadata"]})
-            api.apply(path, one, "test-bed", force=True)
-            yield path
 
 
 def test_the_install_job_may_do_what_it_does(bed: ControlPlane, command: Command) -> None:

@@ -26,6 +26,7 @@ from numamigration_api.vocabulary import (
     STATE_KIND,
     STATE_PLURAL,
 )
+from tests.apiserver.shared_bed import EVERY_VERSION
 from tests.testbed.api import CRDS, Api, ApiError, Json, condition
 from tests.testbed.controlplane import ControlPlane
 
@@ -41,7 +42,7 @@ COLUMNS_MAX: Final = 80
 UniqueName = Callable[[str], str]
 Kubectl = Callable[..., str]
 
-pytestmark = [pytest.mark.usefixtures("crds"), pytest.mark.uncounted]
+pytestmark = [*EVERY_VERSION, pytest.mark.usefixtures("crds"), pytest.mark.uncounted]
 
 
 class Row(NamedTuple):

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
+from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import MigrationReason
 from tests.apiserver.agent_process import NodeUnderTest, group_state
 from tests.apiserver.operator_process import NAMESPACE, install_rights
@@ -18,7 +19,6 @@ from tests.fakekernel.config import HostConfig, Workload
 from tests.fakekernel.control import Drift, SetWorkloads
 from tests.fakekernel.host import FakeHost
 from tests.testbed.api import Api, Json, condition, poll
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.faultproxy import (
     Answer,
@@ -375,30 +375,54 @@ def changed_states(change: Callable[[Json], None]) -> Json:
     return crd
 
 
-@pytest.fixture(scope="module")
-def own_bed(binaries: Binaries) -> Iterator[ControlPlane]:
-    """A control plane whose CRDs are these tests' own."""
-    with ControlPlane(binaries) as bed:
-        for crd in definitions():
-            bed.api.install_crd(crd)
-        yield bed
-
-
 def test_a_status_field_of_later_is_left_out_and_comes_with_the_crd(
-    own_bed: ControlPlane, host: FakeHost, tmp_path: Path
+    changed_bed: ControlPlane, host: FakeHost, tmp_path: Path
 ) -> None:
     """Promise 11: an older CRD hides one field, not the node; it heals with the next report."""
-    own_bed.api.install_crd(changed_states(lambda schema: schema["status"]["properties"].pop("hardwareClass")))
-    node = NodeUnderTest(own_bed, host, "node-a", tmp_path)
+    changed_bed.api.install_crd(changed_states(lambda schema: schema["status"]["properties"].pop("hardwareClass")))
+    node = NodeUnderTest(changed_bed, host, "node-a", tmp_path)
     node.start()
     try:
         node.push(offload=wish(OFFLOAD))
         assert "hardwareClass" not in node.until(is_ready)
 
         for crd in definitions():
-            own_bed.api.install_crd(crd)
+            changed_bed.api.install_crd(crd)
 
         node.until(lambda status: bool(status.get("hardwareClass")))
+    finally:
+        node.kill()
+
+
+def without_reasons(schema: Json) -> None:
+    settings = schema["spec"]["properties"]["groups"]["properties"]["offload"]["properties"]["settings"]
+    del settings["properties"]["reasons"]
+    rules = settings["x-kubernetes-validations"]
+    settings["x-kubernetes-validations"] = [rule for rule in rules if "reasons" not in rule["rule"]]
+
+
+def test_an_engine_stays_off_under_a_crd_that_dropped_what_restricts_it(
+    changed_bed: ControlPlane, host: FakeHost, tmp_path: Path
+) -> None:
+    """Promise 3: without its reasons the wish would be for every reason; with the CRD of this release it is applied."""
+    changed_bed.api.install_crd(changed_states(without_reasons))
+    node = NodeUnderTest(changed_bed, host, "node-c", tmp_path)
+    groups = {"offload": wish({**OFFLOAD, "reasons": ["damon"]})}
+    cut = {"spec": {"revision": spec_revision({"groups": groups}), "groups": groups}}
+    node.push()
+    changed_bed.api.merge_patch(node.path, cut, query={"fieldValidation": "Ignore"})  # as the operator does
+    node.start()
+    try:
+        status = node.until(lambda status: group_state(status) == "Pending")
+        assert status["groups"]["offload"]["reason"] == "VersionSkew"
+        assert not host.snapshot().offloading
+
+        for crd in definitions():
+            changed_bed.api.install_crd(crd)
+        node.push(**groups)
+
+        node.until(is_ready)
+        assert host.snapshot().offloading
     finally:
         node.kill()
 
@@ -410,11 +434,11 @@ def later_release(schema: Json) -> None:
 
 
 def test_words_of_a_later_release_are_shown_and_the_rest_is_applied(
-    own_bed: ControlPlane, host: FakeHost, tmp_path: Path
+    changed_bed: ControlPlane, host: FakeHost, tmp_path: Path
 ) -> None:
     """Promise 14: what this agent does not know is not guessed, and keeps nothing else from being applied."""
-    own_bed.api.install_crd(changed_states(later_release))
-    node = NodeUnderTest(own_bed, host, "node-b", tmp_path)
+    changed_bed.api.install_crd(changed_states(later_release))
+    node = NodeUnderTest(changed_bed, host, "node-b", tmp_path)
     node.start()
     try:
         before = host.snapshot()

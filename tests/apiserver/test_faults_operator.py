@@ -28,7 +28,6 @@ from tests.apiserver.operator_process import (
     forget_leader,
     groups,
     install_crds,
-    install_rights,
     join,
     make_node,
     make_policy,
@@ -38,7 +37,6 @@ from tests.apiserver.operator_process import (
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.host import FakeHost
 from tests.testbed.api import Api, Json, condition, poll
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.faultproxy import (
     Answer,
@@ -562,33 +560,92 @@ def older_states() -> Json:
     return crd
 
 
+@pytest.mark.usefixtures("operator")
 def test_a_crd_that_is_too_old_is_shown_and_its_upgrade_is_noticed(
-    binaries: Binaries, tmp_path: Path, unique_name: UniqueName
+    changed_bed: ControlPlane, unique_name: UniqueName
 ) -> None:
     """Promise 11: a node that cannot be told everything is pending for VersionSkew, and heals by itself."""
-    with ControlPlane(binaries) as bed, FaultProxy.before(bed) as proxy:
-        install_rights(bed.api)
-        install_crds(bed.api)
-        bed.api.install_crd(older_states())
-        kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT, server=proxy.url)
-        names = [unique_name("node") for _ in range(3)]
-        label = unique_name("label")
-        with OperatorProcess(kubeconfig, tmp_path / "log", *FAST_LISTS) as operator:
-            operator.wait_line("ready:")
-            for name in names:
-                join_labelled(bed.api, name, label)
-            make_policy(bed.api, label, label, onDelete="Keep", drift="Report")
-            for name in names:
-                state = until_enabled(bed.api, name)
-                assert "drift" not in groups(state)["demotion"]
-                report(bed.api, state, "Ready")
-            bed.api.watch_until(
-                f"{POLICIES}/{label}",
-                lambda obj: condition(obj, "Ready").get("reason") == "VersionSkew" and buckets(obj) == {"pending": 3},
-            )
+    api = changed_bed.api
+    api.install_crd(older_states())
+    names = [unique_name("node") for _ in range(3)]
+    label = unique_name("label")
+    for name in names:
+        join_labelled(api, name, label)
+    make_policy(api, label, label, onDelete="Keep", drift="Report")
+    for name in names:
+        state = until_enabled(api, name)
+        assert "drift" not in groups(state)["demotion"]
+        report(api, state, "Ready")
+    api.watch_until(
+        f"{POLICIES}/{label}",
+        lambda obj: condition(obj, "Ready").get("reason") == "VersionSkew" and buckets(obj) == {"pending": 3},
+    )
 
-            install_crds(bed.api)
+    install_crds(api)
 
-            for name in names:
-                bed.api.watch_until(f"{STATES}/{name}", lambda obj: "drift" in groups(obj)["demotion"])
-            bed.api.watch_until(f"{POLICIES}/{label}", lambda obj: condition(obj, "Ready")["reason"] != "VersionSkew")
+    for name in names:
+        api.watch_until(f"{STATES}/{name}", lambda obj: "drift" in groups(obj)["demotion"])
+    api.watch_until(f"{POLICIES}/{label}", lambda obj: condition(obj, "Ready")["reason"] != "VersionSkew")
+
+
+def later_states() -> Json:
+    """Return the CRD of node states as a later release may have it: one more status field, one more reason."""
+    (crd,) = documents(CRD_FOLDER / "nodemigrationstates.yaml")
+    status = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]
+    status["fromTheFuture"] = {"type": "integer"}
+    status["groups"]["properties"]["demotion"]["properties"]["reason"]["enum"].append("FromTheFuture")
+    return crd
+
+
+def test_the_report_of_a_later_agent_is_read_but_for_what_only_it_knows(
+    changed_bed: ControlPlane, operator: OperatorProcess, api: Api, unique_name: UniqueName
+) -> None:
+    """Promise 11: a field of later is no news, and a word of later leaves the node as it was last understood."""
+    changed_bed.api.install_crd(later_states())
+    name = unique_name("node")
+    join(api, name)
+    make_policy(api, name, name, onDelete="Keep")
+
+    report(api, until_enabled(api, name), "Ready", fromTheFuture=7)
+    api.watch_until(f"{POLICIES}/{name}", lambda policy: buckets(policy) == {"ready": 1})
+    word = {"groups": {"demotion": {"state": "Failed", "reason": "FromTheFuture"}}}
+    api.merge_patch(f"{STATES}/{name}", {"status": word}, subresource="status")
+    operator.wait_line("object cannot be read; it is left as it was known")
+
+    other = unique_name("node")
+    join(api, other)
+    make_policy(api, other, other, onDelete="Keep")
+    report(api, until_enabled(api, other), "Ready")
+    api.watch_until(f"{POLICIES}/{other}", lambda policy: buckets(policy) == {"ready": 1})
+    assert buckets(api.get(f"{POLICIES}/{name}")) == {"ready": 1}
+    assert operator.process.poll() is None
+
+
+@pytest.mark.usefixtures("operator")
+def test_the_report_of_an_older_agent_is_read_and_proves_nothing_that_it_does_not_say(
+    api: Api, unique_name: UniqueName
+) -> None:
+    """Promise 8: an agent that knows no soaking, no windows and no verification leaves its node unproven."""
+    names, label = [unique_name("node") for _ in range(2)], unique_name("label")
+    for name in names:
+        join_labelled(api, name, label)
+    one_by_one = {"canary": {"nodes": 1, "soakSeconds": 1}, "maxUnproven": 1}
+    make_policy(api, label, label, onDelete="Keep", rollout=one_by_one)
+    pushed = poll(lambda: next((one for name in names if groups(one := api.get(f"{STATES}/{name}"))), None), "a canary")
+    assert pushed
+    first = pushed["metadata"]["name"]
+    (second,) = {*names} - {first}
+
+    report(api, pushed, "Ready", soaked=False)
+
+    shown = api.watch_until(f"{POLICIES}/{label}", lambda policy: reasons_of(policy) == {first: "Soaking"})
+    assert buckets(shown) == {"pending": 2}
+    assert groups(api.get(f"{STATES}/{second}")) == {}
+    report(api, pushed, "Ready")  # as after its upgrade
+    api.watch_until(f"{STATES}/{second}", lambda state: bool(groups(state)))
+
+
+def reasons_of(policy: Json) -> dict[str, str]:
+    """Return why nodes are pending that have been pushed."""
+    worst = policy.get("status", {}).get("worstNodes", [])
+    return {row["node"]: row["reason"] for row in worst if row["reason"] != "AwaitingRollout"}

@@ -45,10 +45,14 @@ from tests.apiserver.operator_process import (
     make_policy,
     object_path,
 )
+from tests.apiserver.shared_bed import EVERY_VERSION
 from tests.testbed.api import CRDS, Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
 
 UniqueName = Callable[[str], str]
+
+pytestmark = EVERY_VERSION
+
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 REVIEWS: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
 ACCESS_REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -78,6 +82,15 @@ def fenced(bed: ControlPlane) -> None:
         return False
 
     poll(refuses, "the fence refusing a token without a node")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def stolen(bed: ControlPlane, fenced: None) -> Node:  # noqa: ARG001
+    """An agent that has written its status, and whose Pod was deleted when this module began."""
+    node = make_node_state(bed, "stolen")
+    write_status(node.agent, node.path)
+    bed.api.delete(f"{PODS}/{AGENT_ACCOUNT}-{node.name}", query={"gracePeriodSeconds": "0"})
+    return node
 
 
 @pytest.fixture
@@ -235,21 +248,6 @@ def test_a_token_that_names_two_nodes_writes_nothing(bed: ControlPlane, own: Nod
 
     assert one.returncode == 0, one.stderr
     assert "the agent's token does not name exactly one node" in two.stderr
-
-
-def test_the_token_of_a_deleted_pod_is_worth_nothing(own: Node, bed: ControlPlane) -> None:
-    """Promise 9: a stolen token ends with its Pod, within the ten seconds that the API server remembers it."""
-    write_status(own.agent, own.path)
-    bed.api.delete(f"{PODS}/{AGENT_ACCOUNT}-{own.name}", query={"gracePeriodSeconds": "0"})
-
-    def is_unknown() -> bool:
-        try:
-            own.agent.get(own.path)
-        except ApiError as error:
-            return error.status == 401
-        return False
-
-    assert poll(is_unknown, "the token being unknown")
 
 
 # What else an agent might try: first with its own rights, then with all rights
@@ -617,3 +615,19 @@ def test_who_requires_no_fence_is_not_held_up_by_a_missing_one(
         pushed = bed.api.watch_until(f"{STATES}/{node}", lambda state: bool(groups(state)))
 
     assert groups(pushed)["demotion"]["settings"] == {"enabled": True}
+
+
+# Last, so that the ten seconds have passed in which the API server remembers a token
+
+
+def test_the_token_of_a_deleted_pod_is_worth_nothing(stolen: Node) -> None:
+    """Promise 9: a stolen token ends with its Pod, within the ten seconds that the API server remembers it."""
+
+    def is_unknown() -> bool:
+        try:
+            stolen.agent.get(stolen.path)
+        except ApiError as error:
+            return error.status == 401
+        return False
+
+    assert poll(is_unknown, "the token being unknown")

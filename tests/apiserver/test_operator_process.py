@@ -39,7 +39,6 @@ from tests.apiserver.operator_process import (
 from tests.fakekernel.config import DmaEngine, HostConfig
 from tests.fakekernel.host import FakeHost
 from tests.testbed.api import ApiError, condition
-from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 
 UniqueName = Callable[[str], str]
@@ -236,45 +235,41 @@ def test_without_a_server_at_the_start_it_waits_and_gets_well(
 
 
 def test_without_rights_and_crds_it_says_so_and_gets_well(
-    binaries: Binaries, tmp_path: Path, unique_name: UniqueName
+    bare_bed: ControlPlane, tmp_path: Path, unique_name: UniqueName
 ) -> None:
-    node, name = unique_name("node"), unique_name("policy")
-    with ControlPlane(binaries) as bed:
-        install_rights(bed.api, without="ClusterRoleBinding")
-        kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
-        with OperatorProcess(kubeconfig, tmp_path / "log") as operator:
-            operator.wait_line("deploy/rbac.yaml")
-            install_rights(bed.api)
-            operator.wait_line("kubectl apply --server-side -f crds/")
-            install_crds(bed.api)
-            operator.wait_line("ready:")
+    bed, node, name = bare_bed, unique_name("node"), unique_name("policy")
+    install_rights(bed.api, without="ClusterRoleBinding")
+    kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
+    with OperatorProcess(kubeconfig, tmp_path / "log") as operator:
+        operator.wait_line("deploy/rbac.yaml")
+        install_rights(bed.api)
+        operator.wait_line("kubectl apply --server-side -f crds/")
+        install_crds(bed.api)
+        operator.wait_line("ready:")
 
-            join(bed.api, node)
-            make_policy(bed.api, name, node)
-            bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
-            assert len(operator.lines("WARNING")) <= 6  # each of three kinds: no right, then no CRD
+        join(bed.api, node)
+        make_policy(bed.api, name, node)
+        bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
+        assert len(operator.lines("WARNING")) <= 6  # each of three kinds: no right, then no CRD
 
 
 def test_a_crd_that_is_removed_and_comes_back_is_survived(
-    binaries: Binaries, tmp_path: Path, unique_name: UniqueName
+    bed: ControlPlane, tmp_path: Path, unique_name: UniqueName
 ) -> None:
     node, name = unique_name("node"), unique_name("policy")
     crd = f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{POLICIES.rpartition('/')[2]}.numamigration.dev"
-    with ControlPlane(binaries) as bed:
-        install_rights(bed.api)
+    kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
+    with OperatorProcess(kubeconfig, tmp_path / "log", "--policy-resync-seconds", "1") as operator:
+        operator.wait_line("ready:")
+        bed.api.delete(crd)
+        bed.api.wait_gone(crd)
+        operator.wait_line("cannot read objects")
         install_crds(bed.api)
-        kubeconfig = bed.kubeconfig_for(account(bed), name=ACCOUNT)
-        with OperatorProcess(kubeconfig, tmp_path / "log", "--policy-resync-seconds", "1") as operator:
-            operator.wait_line("ready:")
-            bed.api.delete(crd)
-            bed.api.wait_gone(crd)
-            operator.wait_line("cannot read objects")
-            install_crds(bed.api)
 
-            join(bed.api, node)
-            make_policy(bed.api, name, node)
-            bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
-            assert operator.stop() == 0
+        join(bed.api, node)
+        make_policy(bed.api, name, node)
+        bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
+        assert operator.stop() == 0
 
 
 # --- rights -------------------------------------------------------------------------------------------------------

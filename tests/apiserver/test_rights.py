@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the accounts of deploy/rbac.yaml may do, as the API server says it, against the table in docs/security.md."""
+"""What the accounts of the chart may do, as the API server says it, against the table in docs/security.md."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Final, NamedTuple
 import pytest
 
 from numamigration_api.fence import AGENT_ACCOUNT, FENCE_NAME
+from tests.apiserver.hook_rights import grant_hooks
 from tests.apiserver.operator_process import ACCOUNT, NAMESPACE, ROOT, documents
 from tests.testbed.api import Json
+from tests.testbed.chart import EVERYTHING, Helm, hooks_of
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.tables import read_table
 
@@ -18,6 +20,9 @@ REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
 ELSEWHERE: Final = "kube-system"
 """Stands for every namespace that no Role of ours names; what is allowed there is allowed in the whole cluster."""
 NAMESPACES: Final = {NAMESPACE: NAMESPACE, "default": "default", ELSEWHERE: "everywhere"}
+UNINSTALL: Final = "numamigration-uninstall"
+ACCOUNTS: Final = (ACCOUNT, AGENT_ACCOUNT, "numamigration-crds", "numamigration-selftest", UNINSTALL)
+"""All that the chart makes; the last three are those of its hooks."""
 NOBODY: Final = "bystander"
 """An account that nobody gave a role: what it may, every account may."""
 
@@ -77,6 +82,16 @@ def bystander(bed: ControlPlane) -> None:
     bed.node_bound_token(NAMESPACE, NOBODY, "somewhere")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def hook_accounts(bed: ControlPlane, helm: Helm) -> None:
+    grant_all_hooks(bed, helm)
+
+
+def grant_all_hooks(bed: ControlPlane, helm: Helm, values: Json | None = None) -> list[str]:
+    """Give every hook of the chart what it gets with these values."""
+    return list(grant_hooks(bed.api, [one for one in helm.template(values) if hooks_of(one)]))
+
+
 def all_rights(bed: ControlPlane, account: str) -> set[Right]:
     """Return what an account may do; what it may everywhere is not said again for a namespace."""
     everywhere = set(rights(bed, account, ELSEWHERE))
@@ -90,13 +105,30 @@ def all_rights(bed: ControlPlane, account: str) -> set[Right]:
     return everywhere | inside
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+@pytest.mark.parametrize("account", ACCOUNTS)
 def test_an_account_may_do_what_the_document_says_and_nothing_else(bed: ControlPlane, account: str) -> None:
     """Promise 9."""
+    assert documented(account)
     assert sorted(all_rights(bed, account)) == sorted(documented(account) | all_rights(bed, NOBODY))
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+def test_the_uninstall_job_may_delete_crds_only_where_they_are_not_kept(bed: ControlPlane, helm: Helm) -> None:
+    kept, more = documented(UNINSTALL), documented(f"{UNINSTALL} with crds.keep=false")
+    grant_all_hooks(bed, helm, {"crds": {"keep": False}})
+    try:
+        assert {right.verb for right in more} == {"get", "delete"}
+        assert sorted(all_rights(bed, UNINSTALL)) == sorted(kept | more | all_rights(bed, NOBODY))
+    finally:
+        grant_all_hooks(bed, helm)
+
+
+def test_every_account_of_the_chart_is_in_the_document(helm: Helm) -> None:
+    found = {one["metadata"]["name"] for one in helm.template(EVERYTHING) if one["kind"] == "ServiceAccount"}
+
+    assert found == set(ACCOUNTS)
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
 def test_no_account_writes_nodes_reads_secrets_or_has_a_wildcard(bed: ControlPlane, account: str) -> None:
     found = all_rights(bed, account)
 
@@ -111,11 +143,11 @@ def test_agents_tell_no_events(bed: ControlPlane) -> None:
     assert not [right for right in all_rights(bed, AGENT_ACCOUNT) if right.resource == "events"]
 
 
-def test_neither_account_may_change_the_fence(bed: ControlPlane) -> None:
+def test_no_account_may_change_the_fence(bed: ControlPlane) -> None:
     """Promise 9."""
     found = {
         (right.name, right.verb)
-        for account in (ACCOUNT, AGENT_ACCOUNT)
+        for account in ACCOUNTS
         for right in all_rights(bed, account)
         if right.group == "admissionregistration.k8s.io"
     }
@@ -123,15 +155,16 @@ def test_neither_account_may_change_the_fence(bed: ControlPlane) -> None:
     assert found == {(FENCE_NAME, "get")}
 
 
-@pytest.mark.parametrize("account", [ACCOUNT, AGENT_ACCOUNT])
+@pytest.mark.parametrize("account", ACCOUNTS)
 def test_outside_of_resources_an_account_only_reads_what_every_account_may(bed: ControlPlane, account: str) -> None:
     found = {verb for rule in review(bed, account, NAMESPACE)["nonResourceRules"] for verb in rule["verbs"]}
 
     assert found == {"get"}
 
 
-def test_no_rule_that_is_shipped_has_a_wildcard() -> None:
-    rules = [rule for document in documents(ROOT / "deploy" / "rbac.yaml") for rule in document.get("rules", [])]
+def test_no_rule_that_is_shipped_has_a_wildcard(helm: Helm) -> None:
+    shipped = [*documents(ROOT / "deploy" / "rbac.yaml"), *helm.template(EVERYTHING)]
+    rules = [rule for document in shipped if "Role" in document["kind"] for rule in document.get("rules", [])]
 
     assert rules
     assert not [rule for rule in rules for values in rule.values() if "*" in values]

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +29,7 @@ from tests.apiserver.operator_process import (
 from tests.apiserver.test_crds_command import POLICY_CRD, STATE_CRD
 from tests.testbed.api import Api, Json, condition
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.warm import Program
 
 ACCOUNT: Final = "numamigration-uninstall"
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
@@ -54,7 +54,7 @@ RULES: Final = [
 ]
 FOREIGN: Final = "test.example.com/held"
 
-Start = Callable[..., "subprocess.Popen[str]"]
+Start = Callable[..., Program]
 
 
 @pytest.fixture(scope="module")
@@ -64,7 +64,7 @@ def kubeconfig(bed: ControlPlane) -> Path:
 
 @pytest.fixture
 def start(kubeconfig: Path) -> Start:
-    def run(*arguments: str) -> subprocess.Popen[str]:
+    def run(*arguments: str) -> Program:
         return start_command(kubeconfig, "uninstall", "--namespace", NAMESPACE, *arguments)
 
     return run

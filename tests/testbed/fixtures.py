@@ -19,7 +19,7 @@ import pytest
 import yaml
 
 from tests.testbed.api import Api, Json
-from tests.testbed.binaries import Binaries, find_binaries
+from tests.testbed.binaries import Binaries, find_binaries, find_oldest
 from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.early import Early
@@ -30,17 +30,25 @@ from tests.testbed.progress import Progress
 CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
 
 BINARIES: Final = Early("binaries", find_binaries)
+OLDEST: Final = Early("oldest_binaries", find_oldest)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Find or build the servers when a collected test needs them."""
     BINARIES.collected(session)
+    OLDEST.collected(session)
 
 
 @pytest.fixture(scope="session")
 def binaries(pytestconfig: pytest.Config) -> Binaries:
     """Programs of the test bed, for tests that start a control plane of their own."""
     return BINARIES.get(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def oldest_binaries(binaries: Binaries, pytestconfig: pytest.Config) -> Binaries:
+    """The same with the oldest kube-apiserver that the project supports."""
+    return binaries._replace(kube_apiserver=OLDEST.get(pytestconfig))
 
 
 @pytest.fixture(scope="session")

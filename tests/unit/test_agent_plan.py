@@ -21,7 +21,7 @@ from numamigration_agent.kernel.sysfs import Absent, Denied
 from numamigration_agent.plan import in_safe_order, make_plan, plan_policy
 from numamigration_agent.rows import KnobWrite
 from numamigration_agent.situation import Refusal, Veto
-from numamigration_agent.wishes import parse_spec
+from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, GroupState, MigrationReason, Outcome, Reason
@@ -662,6 +662,38 @@ def test_a_knob_that_cannot_be_read_is_told_by_its_errno(number: int, reason: Re
     assert plan.changes == ()
 
 
+# --- a spec of which something is missing
+
+
+def cut_spec(offload: dict[str, Any], **more: Any) -> Spec:
+    """Return a spec of the operator's that lost the reasons on its way."""
+    groups = {"offload": wish(offload), **more}
+    revision = spec_revision({"groups": groups})
+    del groups["offload"]["settings"]["reasons"]
+    return parse_spec({"spec": {"groups": groups, "revision": revision}})
+
+
+def test_an_engine_is_not_turned_on_where_what_restricts_it_may_be_missing() -> None:
+    """Promise 3: a CRD that is too old drops the reasons, and without them every reason is allowed."""
+    spec = cut_spec({**OFFLOAD, "reasons": ["damon"]}, demotion=wish({"enabled": True}))
+
+    plan = make_plan(facts_of(HostConfig()), spec, Known(Baselines("boot")))
+
+    offload, demotion = plan.groups
+    assert (offload.state, offload.reason) == (GroupState.PENDING, Reason.VERSION_SKEW)
+    assert demotion.has_work
+    assert [change.unit for change in plan.changes] == ["demotion"]
+
+
+def test_an_engine_is_turned_off_whatever_is_missing() -> None:
+    """Promise 17."""
+    spec = cut_spec({"engine": "Off", "reasons": ["damon"]})
+
+    (change,) = make_plan(facts_of(HostConfig(), {OFFLOADING: "1"}), spec, Known(Baselines("boot"))).changes
+
+    assert [(write.knob.field, write.target) for write in change.writes] == [("offload.engine", "0")]
+
+
 # --- open units
 
 
@@ -719,15 +751,15 @@ def test_an_open_unit_waits_for_a_spec_and_keeps_no_other_unit_waiting() -> None
     groups = {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}
 
     assert make_plan(facts, parse_spec({"spec": {}}), Known(TURN_ON)).changes == ()
-    plan = make_plan(facts, parse_spec({"spec": {"revision": "0" * 16, "groups": groups}}), Known(TURN_ON))
+    whole = {"revision": spec_revision({"groups": groups}), "groups": groups}
+    plan = make_plan(facts, parse_spec({"spec": whole}), Known(TURN_ON))
     assert [(change.unit, change.ends) for change in plan.changes] == [("offload", True), ("demotion", False)]
 
 
 def test_only_a_change_of_several_knobs_has_to_be_remembered() -> None:
     """Promise 4: what an agent leaves half done is known to the next one."""
-    spec = parse_spec(
-        {"spec": {"revision": "0" * 16, "groups": {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}}}
-    )
+    groups = {"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})}
+    spec = parse_spec({"spec": {"revision": spec_revision({"groups": groups}), "groups": groups}})
 
     several, one = make_plan(facts_of(HostConfig()), spec, Known(Baselines("boot"))).changes
 
