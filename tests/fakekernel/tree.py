@@ -79,7 +79,9 @@ class Tree:
         """Return the names in a folder, sorted."""
         if not isinstance(self._entries[folder], Folder):
             raise KernelError(ENOTDIR)
-        return sorted(PurePosixPath(path).name for path in self._entries if parent(path) == folder and path != folder)
+        start = f"{folder.rstrip('/')}/"
+        inside = (path[len(start) :] for path in self._entries if path.startswith(start))
+        return sorted(name for name in inside if name and "/" not in name)
 
     def add_folder(self, path: str) -> None:
         while path not in self._entries:
@@ -144,6 +146,9 @@ class Tree:
 
     def resolve(self, path: str, *, follow: bool = True) -> str:
         """Return the path without links and dots; ENOENT, ENOTDIR and ELOOP as the kernel."""
+        entry = self._entries.get(path)
+        if entry is not None and not (follow and isinstance(entry, Link)):
+            return path  # what stands in the tree has no links and dots on its way
         done, rest, links = "/", _parts(path), 0
         while rest:
             name = rest.pop(0)

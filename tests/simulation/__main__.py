@@ -10,6 +10,7 @@ Exit codes: 0 nothing found; 1 something, or too few pairs of fault and step wer
 from __future__ import annotations
 
 import argparse
+import gc
 import itertools
 import multiprocessing
 import os
@@ -96,7 +97,10 @@ def run_batch(schedules: list[Schedule]) -> list[Outcome]:
 def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Progress) -> Tally:
     """Run schedules until there are no more, or until the time is over."""
     tally, begun = Tally(), time.monotonic()
-    with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
+    context = multiprocessing.get_context("fork")
+    with ProcessPoolExecutor(
+        jobs, context, gc.freeze
+    ) as pool:  # what was imported is no garbage: look only at the rest
         open_: set[Future[list[Outcome]]] = set()
         while True:
             late = time.monotonic() - begun >= seconds

@@ -92,9 +92,7 @@ class Stream:
         self._last = 0.0
 
     def tell(self, change: Change) -> None:
-        """Take an event of the collection, if it is one of this watch."""
-        if not fits(change.name, change.labels, self.request.query):
-            return
+        """Take an event that it watches."""
         self.send(change.line)
         weather = self._network.weather_of(self.request.client)
         if weather.duplicates:
@@ -300,8 +298,10 @@ class Network:
         self._streams = [one for one in self._streams if one.request.client != client]
 
     def _tell(self, change: Change) -> None:
-        for stream in [one for one in self._streams if one.collection == change.collection]:
-            stream.tell(change)
+        collection, name, labels = change.collection, change.name, change.labels
+        for stream in [one for one in self._streams if one.collection == collection]:
+            if fits(name, labels, stream.request.query):
+                stream.tell(change)
 
 
 class _Exchange:

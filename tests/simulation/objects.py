@@ -53,13 +53,14 @@ def leaves(document: Mapping[str, Any]) -> Leaves:
 
 def _collect(document: Mapping[str, Any], prefix: Path, found: Leaves) -> None:
     for name, value in document.items():
-        path = (*prefix, name)
-        if isinstance(value, dict):
+        path, kind = (*prefix, name), type(value)
+        if kind is dict:
             if value and path not in ATOMIC and not _is_raw(document, path):
                 _collect(value, path, found)
                 continue
-        elif isinstance(value, list) and path in KEYED:
-            found.update(((*path, key_of(path, item)), item) for item in value)
+        elif kind is list and path in KEYED:
+            for item in value:
+                found[(*path, key_of(path, item))] = item
             continue
         found[path] = value
 
@@ -124,9 +125,9 @@ def drop(document: Json, path: Path) -> Json:
 def find(document: Any, path: Path) -> Any:
     """Return what is at a path, or None."""
     for name in path:
-        if not isinstance(document, dict) or name not in document:
+        if type(document) is not dict:  # what JSON has is a dict itself; asked a million times a minute
             return None
-        document = document[name]
+        document = document.get(name)
     return document
 
 

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -312,8 +314,29 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
 
 def run(schedule: Schedule) -> Outcome:
     """Run a schedule to rest, or to the first thing that is not as it shall be."""
-    logging.disable(logging.CRITICAL)
     begun = time.process_time()
+    with _undisturbed():
+        outcome = _run(schedule)
+    return outcome._replace(cpu=time.process_time() - begun)
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Say nothing, and look for garbage once: a cluster is one large cycle that goes as a whole, and little else does.
+
+    The collector looked through all of it again and again: a fifth of the processor time.
+    """
+    logging.disable(logging.CRITICAL)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+        gc.collect()
+        logging.disable(logging.NOTSET)
+
+
+def _run(schedule: Schedule) -> Outcome:
     world = World(schedule.seed, schedule.nodes)
     finding = None
     try:
@@ -329,12 +352,11 @@ def run(schedule: Schedule) -> Outcome:
         finding = Finding(schedule, world.clock.now, problem, trace)
     finally:
         world.close()
-        logging.disable(logging.NOTSET)
     return Outcome(
         steps=world.clock.steps,
         faults=world.coverage.faults,
         seconds=world.clock.now,
-        cpu=time.process_time() - begun,
+        cpu=0.0,
         met=frozenset(world.coverage.met),
         finding=finding,
     )

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 from typing import Final, NamedTuple
 
@@ -74,12 +75,18 @@ class Request(NamedTuple):
     @property
     def collection(self) -> str:
         """Of the object or list that is asked for."""
-        return next((one for one in COLLECTIONS if self.path == one or self.path.startswith(f"{one}/")), "")
+        return collection_of(self.path)
 
     @property
     def writes(self) -> bool:
         """Whether it changes something."""
         return self.method != "GET"
+
+
+@lru_cache(maxsize=4096)
+def collection_of(path: str) -> str:
+    """Return the path of the list that an object is of, or the path itself; empty for what is not kept here."""
+    return next((one for one in COLLECTIONS if path == one or path.startswith(f"{one}/")), "")
 
 
 class Written(NamedTuple):
@@ -401,9 +408,10 @@ class SimServer:
         owners: dict[tuple[str, str], frozenset[Path]],
         writer: tuple[str, str] | None,
     ) -> bytes:
+        now = timestamp(self.host.wall())
         if before is not None and after == before.body:
             before.owners = owners
-            before.times |= {} if writer is None else {writer: before.times.get(writer, timestamp(self.host.wall()))}
+            before.times |= {} if writer is None else {writer: before.times.get(writer, now)}
             before.raw = b""
             return before.encoded()
         for rule in RULES.get(collection, ()):
@@ -411,8 +419,8 @@ class SimServer:
                 raise Refusal(422, f'"{name}" is invalid: <nil>: Invalid value: {message}')
         times = dict(before.times) if before is not None else {}
         if writer is not None:
-            times[writer] = timestamp(self.host.wall())
-        after = self._with_system_fields(collection, name, before, after)
+            times[writer] = now
+        after = self._with_system_fields(collection, name, before, after, now)
         if before is not None and "deletionTimestamp" in after["metadata"] and not after["metadata"].get("finalizers"):
             self._remove(request, collection, name, Stored(after, owners, times))
             return msgspec.json.encode(after)
@@ -422,11 +430,11 @@ class SimServer:
         )
         return stored.encoded()
 
-    def _with_system_fields(self, collection: str, name: str, before: Stored | None, after: Json) -> Json:
+    def _with_system_fields(self, collection: str, name: str, before: Stored | None, after: Json, now: str) -> Json:
         self._version += 1
         fields: Json = {"name": name, "resourceVersion": str(self._version)}
         if before is None:
-            fields |= {"uid": self._next_uid(), "creationTimestamp": timestamp(self.host.wall())}
+            fields |= {"uid": self._next_uid(), "creationTimestamp": now}
         if collection in WITH_STATUS:
             generation = before.body["metadata"]["generation"] if before else 0
             edited = before is None or before.body.get("spec") != after.get("spec")
@@ -473,8 +481,8 @@ def error_line(status: int, message: str) -> bytes:
 
 def fits(name: str, labels: frozenset[str], query: Mapping[str, str]) -> bool:
     """Whether an object is one that a list or watch asks for: by its name, or by a label that it must have."""
-    field_, label = query.get("fieldSelector", ""), query.get("labelSelector", "")
-    return field_ in {"", f"metadata.name={name}"} and (not label or label in labels)
+    field_, label = query.get("fieldSelector"), query.get("labelSelector")
+    return (not field_ or field_ == f"metadata.name={name}") and (not label or label in labels)
 
 
 def _check_preconditions(body: Json, asked: Json) -> None:

@@ -8,6 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, Final
 
+_canonical: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
 REVISION_DIGITS: Final = 16  # 64 bits: two of 10^5 revisions collide with probability below 10^-9
 
 
@@ -18,7 +19,7 @@ def canonical_json(value: Any) -> bytes:
         TypeError: a value that JSON does not have.
         ValueError: NaN or infinity.
     """
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return _canonical.encode(value).encode()
 
 
 def revision_hash(value: Mapping[str, Any]) -> str:

@@ -16,7 +16,7 @@ def timestamp(moment: datetime) -> str:
     Raises:
         ValueError: `moment` has no time zone.
     """
-    return _in_utc(moment).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return _in_utc(moment).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
 
 
 def micro_timestamp(moment: datetime) -> str:
@@ -25,7 +25,7 @@ def micro_timestamp(moment: datetime) -> str:
     Raises:
         ValueError: `moment` has no time zone.
     """
-    return _in_utc(moment).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return _in_utc(moment).isoformat(timespec="microseconds").removesuffix("+00:00") + "Z"
 
 
 def _in_utc(moment: datetime) -> datetime:

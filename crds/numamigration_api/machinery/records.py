@@ -65,6 +65,7 @@ def replace(record: T, /, **changes: Any) -> T:
 def _methods(title: str, names: tuple[str, ...], defaults: dict[str, Any], positional: int) -> dict[str, Any]:
     made = {name: default.default_factory for name, default in defaults.items() if isinstance(default, _Field)}
     plain = {name: default for name, default in defaults.items() if name not in made}
+    last = tuple(plain[name] for name in _trailing(names, plain))
 
     store = object.__setattr__
 
@@ -78,7 +79,10 @@ def _methods(title: str, names: tuple[str, ...], defaults: dict[str, Any], posit
         return tuple(values[name] for name in names)
 
     def __init__(self: Any, /, *args: Any, **kwargs: Any) -> None:  # noqa: N807
-        if kwargs or len(args) != positional or not positional:
+        missing = len(names) - len(args)
+        if not kwargs and positional and 0 < missing <= len(last):
+            args += last[-missing:]
+        elif kwargs or missing or not positional:
             args = complete(args, kwargs)
         for name, value in zip(names, args, strict=True):
             store(self, name, value)
@@ -90,6 +94,12 @@ def _methods(title: str, names: tuple[str, ...], defaults: dict[str, Any], posit
         return _values(self) == _values(other) if other.__class__ is self.__class__ else NotImplemented
 
     return {"__init__": __init__, "__repr__": __repr__, "__eq__": __eq__, "__hash__": None}
+
+
+def _trailing(names: tuple[str, ...], plain: dict[str, Any]) -> tuple[str, ...]:
+    """Return the last fields that have a plain default, up to the end."""
+    needed = [number for number, name in enumerate(names) if name not in plain]
+    return names[needed[-1] + 1 :] if needed else names
 
 
 def _names(record: Any) -> tuple[str, ...]:

@@ -35,7 +35,7 @@ from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
 from numamigration_operator.core.objects import Meta, PolicyObject, PolicyStatusView, RolloutView, Statistics, is_older
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
-from numamigration_operator.core.resolve import PolicyFacts, policy_facts
+from numamigration_operator.core.resolve import PolicyFacts, is_armed, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
 
 COLLECT_SECONDS: Final = 0.25  # one edit moves many nodes; a person still sees it at once
@@ -145,20 +145,19 @@ class PolicyRecord:
     def take(self, policy: PolicyObject, now: float) -> bool:
         """Take in a newer object; return whether nodes have to be decided anew."""
         before, self._object = self._object, policy
-        was, self.facts = self.facts, policy_facts(policy)
+        was, meta = self.facts, policy.metadata
+        changed = before.spec != policy.spec or (was.generation, was.armed, was.deleting) != (
+            meta.generation,
+            is_armed(policy),
+            meta.deletion_timestamp is not None,
+        )
+        if changed:  # most events are of our own statuses
+            self.facts = policy_facts(policy)
         self._take_status(policy.status)
         if self._open_finalizer == self.has_finalizer:
             self._open_finalizer = None
         if self.facts.deleting and not was.deleting:
             self.ended_at = now
-        changed = (
-            before.spec != policy.spec
-            or was.generation != self.facts.generation
-            or was.armed != self.facts.armed
-            or was.deleting != self.facts.deleting
-        )
-        if not changed:
-            self.facts = was
         self.rollout.take_policy(self.facts)
         self.touched = self.touched or changed
         return changed

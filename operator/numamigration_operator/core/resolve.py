@@ -102,6 +102,11 @@ class Resolution(NamedTuple):
 NOTHING_WISHED = Resolution((), {}, {}, {}, ())
 
 
+def is_armed(policy: PolicyObject) -> bool:
+    """Whether a policy may push: its finalizer is seen, or it restores nothing at its end."""
+    return policy.spec.on_delete is Release.KEEP or RESTORE_FINALIZER in policy.metadata.finalizers
+
+
 def policy_facts(policy: PolicyObject) -> PolicyFacts:
     """Return what decisions need of a policy."""
     meta, spec = policy.metadata, policy.spec
@@ -116,7 +121,7 @@ def policy_facts(policy: PolicyObject) -> PolicyFacts:
         mode=spec.mode,
         release=spec.on_delete,
         strict=spec.unsupported is UnsupportedPolicy.STRICT,
-        armed=spec.on_delete is Release.KEEP or RESTORE_FINALIZER in meta.finalizers,
+        armed=is_armed(policy),
         deleting=meta.deletion_timestamp is not None,
         source=source,
         revision=revision_id(content),
