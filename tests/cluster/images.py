@@ -29,8 +29,8 @@ from typing import Final
 from scripts.build_images import ROOT, build_command, image_name, version
 from tests.cluster.bases import BASE, BUILDER, IMAGES, make_base
 from tests.cluster.needs import find_program
-from tests.kernel.store import key, made_once
 from tests.testbed.binaries import cache_folder, run_step
+from tests.testbed.cache import key, made_once
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.golang import go_arch
 from tests.testbed.progress import Progress
