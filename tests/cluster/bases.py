@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,13 +41,13 @@ PATH_INSIDE: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/b
 DOCKERFILE: Final = f"FROM scratch\nCOPY root/ /\nENV PATH={PATH_INSIDE}\n"
 
 
-def make_base(name: str, folder: Path, buildah: str, environ: Mapping[str, str] = os.environ) -> None:
+def make_base(name: str, folder: Path, buildah: Sequence[str], environ: Mapping[str, str] = os.environ) -> None:
     """Make one of the images in buildah's store.
 
     Args:
         name: BASE or BUILDER.
         folder: for files on the way, empty.
-        buildah: path of the program.
+        buildah: the command, without arguments.
         environ: of it, which may name the store.
 
     Raises:
@@ -64,8 +64,7 @@ def make_base(name: str, folder: Path, buildah: str, environ: Mapping[str, str] 
     (folder / "Dockerfile").write_text(DOCKERFILE)
     (folder / ".dockerignore").write_text("packages\n")
     options = ("--quiet", "--timestamp=0", "--isolation=chroot")
-    # In a mount namespace of its own: what buildah mounts for its store goes with it, also when it is killed.
-    _run("unshare", "--mount", buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
+    _run(*buildah, "build", *options, f"--tag={name}", str(folder), environ=environ)
 
 
 def _merge_usr(root: Path) -> None:

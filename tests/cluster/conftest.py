@@ -23,12 +23,17 @@ TEST_SECONDS_MAX: Final = 300
 
 PARTS: Final = Early("parts", prepare)
 
+LONGEST: Final = ("test_install", "test_install_yaml", "test_install_narrow", "test_bed", "test_images")
+"""Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Give those in this folder more time."""
+    """Give those in this folder more time, and put what takes long first."""
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
+    rank = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
@@ -54,7 +59,7 @@ def parts(pytestconfig: pytest.Config) -> Parts:
 
 @pytest.fixture(scope="session")
 def cluster(parts: Parts) -> Iterator[Cluster]:
-    """The cluster of the whole run."""
+    """The cluster of the whole run, or of one of the processes in which it runs."""
     with Cluster(parts) as running:
         yield running
 

@@ -3,7 +3,8 @@
 
 * buildah builds them from the Dockerfile, in a store of its own below the cache folder; nothing of the machine's own
   images is read or changed.
-* It works in a mount namespace of its own each time: what it mounts for its store goes with it, also when it is killed.
+* It works in a mount namespace of its own each time: what it mounts for its store goes with it, also when it is killed,
+  and so does what it writes beside any store (/var/lib/containers/cache, /run/containers, /etc/cni).
 * The images stand on base images of ours (``bases``): no registry has to be within reach.
 * What a build needs of this machine (certificates, pip's configuration) is mounted into it and stays out of the
   image.
@@ -29,8 +30,8 @@ from typing import Final
 from scripts.build_images import ROOT, build_command, image_name, version
 from tests.cluster.bases import BASE, BUILDER, IMAGES, make_base
 from tests.cluster.needs import find_program
-from tests.kernel.store import key, made_once
 from tests.testbed.binaries import cache_folder, run_step
+from tests.testbed.cache import key, made_once
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.golang import go_arch
 from tests.testbed.progress import Progress
@@ -49,7 +50,18 @@ NAMES: Final = {"operator": OPERATOR_IMAGE, "agent": AGENT_IMAGE}
 
 NOT_IN_IMAGES: Final = re.compile(r"__pycache__|\.pyc$")
 
-APART: Final = ("unshare", "--mount")
+OWN_PLACES: Final = """\
+exec 9<"$1"
+mount -t tmpfs tmpfs /run
+mkdir /run/etc /run/etc-work /run/lib /run/lib-work
+mount -t overlay overlay -o lowerdir=/etc,upperdir=/run/etc,workdir=/run/etc-work /etc
+mount -t overlay overlay -o lowerdir=/var/lib,upperdir=/run/lib,workdir=/run/lib-work /var/lib
+mkdir -p "$1"
+mount --no-canonicalize --bind /proc/self/fd/9 "$1"
+shift
+exec "$@" 9<&-
+"""
+"""The first argument is a folder that stays the machine's: a cache may well be in one of these."""
 
 IMAGE_MAKING_MIB: Final = 1500
 
@@ -86,7 +98,7 @@ def _project_image(target: str, sources: str, progress: Progress) -> Path:
             if not run_buildah("images", "--quiet", "--filter", f"reference={name}"):
                 with tempfile.TemporaryDirectory() as folder:
                     progress.note(f"making {name}, once")
-                    make_base(name, Path(folder), str(find_program("buildah")), _store_environment())
+                    make_base(name, Path(folder), buildah_command(), _store_environment())
         build(target, NAMES[target], progress)
         run_buildah("push", "--quiet", NAMES[target], f"docker-archive:{half_done}:{NAMES[target]}")
         _remove_oldest(image_folder(), ARCHIVES_KEPT_MAX - 1)
@@ -125,13 +137,14 @@ def build(target: str, name: str, progress: Progress, *more: str) -> None:
     """
     mounts = [f"--volume={name}:{name}:ro" for name in MACHINE_FILES if Path(name).exists()]
     options = ["--isolation=chroot", "--pull=never", *mounts, *more]
-    program, log = str(find_program("buildah")), image_folder() / f"{target}.log"
+    *apart, program = buildah_command()
+    log = image_folder() / f"{target}.log"
     command = build_command(
         program, target, arch=go_arch(), base=BASE, builder=BUILDER, tag=name, options=options, epoch=EPOCH
     )
     run_step(
         f"building the {target}'s image",
-        [*APART, *command],
+        [*apart, *command],
         log,
         progress,
         hint="once for each state of the sources, usually under 1 min",
@@ -147,11 +160,23 @@ def run_buildah(*arguments: str) -> str:
     Raises:
         MissingNeedError: it failed, or there is none.
     """
-    command = [*APART, str(find_program("buildah")), *arguments]
-    done = subprocess.run(command, env=_store_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [*buildah_command(), *arguments], env=_store_environment(), capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise MissingNeedError(f"buildah {arguments[0]} failed: {done.stderr.strip()}")
     return done.stdout.strip()
+
+
+def buildah_command() -> list[str]:
+    """Return how buildah is started, without its arguments.
+
+    Raises:
+        MissingNeedError: there is none.
+    """
+    folder = image_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    return ["unshare", "--mount", "sh", "-ec", OWN_PLACES, "sh", str(folder), str(find_program("buildah"))]
 
 
 def _store_environment() -> dict[str, str]:

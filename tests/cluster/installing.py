@@ -15,12 +15,15 @@ from tests.testbed.commands import ROOT
 from tests.testbed.pages import script
 
 PAGE: Final = ROOT / "docs" / "install.md"
+SETTINGS: Final = "Settings of this page"
+"""Heading of the variables that the commands of a way use."""
 AT_ONCE: Final = "--set agent.settings.startJitterSecondsMax=0"
 """Else an agent waits up to half a minute before its first request."""
 DEBUG: Final = "--set agent.settings.logLevel=debug --set operator.settings.logLevel=debug"
 """So that an upgrade replaces every Pod."""
 
 GROUP: Final = "/apis/numamigration.dev/v1alpha1"
+CRDS: Final = ("migrationpolicies.numamigration.dev", "nodemigrationstates.numamigration.dev")
 POLICY: Final = f"{GROUP}/migrationpolicies/database-offload"
 STATE: Final = f"{GROUP}/nodemigrationstates/{NODE}"
 OURS: Final = ("--namespace", NAMESPACE, "--selector", "app.kubernetes.io/component in (agent,operator)")
@@ -41,8 +44,12 @@ SPEC: Final[Json] = {
 
 
 def follow(cluster: Cluster, way: str, *steps: str) -> str:
-    """Run what the page says below some headings of one way, and return what it prints."""
-    text = "".join(script(PAGE, way, step) for step in ("Settings of this page", *steps))
+    """Run what the page says below some headings of one way, and return what it prints; all of it without `steps`.
+
+    Who calls this with what is looked at by tests/unit/test_install_page.py: a command that nobody runs fails it.
+    """
+    chosen = [(way, step) for step in (SETTINGS, *steps)] if steps else [(way,)]
+    text = "".join(script(PAGE, *sections) for sections in chosen)
     for command, flags in {"helm install": AT_ONCE, "helm upgrade": DEBUG}.items():
         text = text.replace(command, f"{command} {flags}")
     return cluster.shell(text)
@@ -77,6 +84,12 @@ def turn_off(cluster: Cluster) -> None:
 
 
 def remove_all(cluster: Cluster) -> None:
-    """Remove whatever a test that failed has left."""
+    """Remove whatever a test that failed has left, and what an uninstall keeps."""
     cluster.helm("uninstall", RELEASE, "--namespace", NAMESPACE, "--no-hooks", "--ignore-not-found", "--wait")
+    if cluster.api.get_if_exists(f"/apis/apiextensions.k8s.io/v1/customresourcedefinitions/{CRDS[0]}"):
+        for policy in cluster.api.list_items(f"{GROUP}/migrationpolicies"):
+            cluster.api.merge_patch(
+                f"{GROUP}/migrationpolicies/{policy['metadata']['name']}", {"metadata": {"finalizers": None}}
+            )
+    cluster.kubectl("delete", "crds", *CRDS, "--ignore-not-found", "--timeout=90s")
     cluster.kubectl("delete", "namespace", NAMESPACE, "--ignore-not-found", "--timeout=90s")

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-from tests.kernel.needs import search_path
+from tests.testbed.commands import search_path
 from tests.testbed.errors import MissingNeedError
 
 PROGRAMS: Final = ("runc", "buildah", "nsenter", "unshare", "ip", "busybox", "fusermount3")

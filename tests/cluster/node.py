@@ -206,6 +206,11 @@ class Node:
 
     # --- what tests do -------------------------------------------------------------------------------------------
 
+    @property
+    def seccomp_folder(self) -> Path:
+        """Where the kubelet looks for profiles of the type Localhost; an administrator makes it."""
+        return self._kubelet_folder / "seccomp"
+
     def run(self, *command: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a program of the machine where Pods' hostPaths come from: there /sys is the fake kernel's.
 
@@ -229,6 +234,15 @@ class Node:
             yield
         finally:
             self._remount_knobs("ro")
+
+    @contextmanager
+    def without(self, folder: str) -> Iterator[None]:
+        """Let the kubelet, which looks whether hostPaths are there, find nothing in a folder."""
+        subprocess.run(self._enter("mount", "-t", "tmpfs", "tmpfs", folder), check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(self._enter("umount", folder), check=True)
 
     def images(self) -> set[str]:
         """Return the names of the images that containerd has."""
@@ -287,13 +301,17 @@ class Node:
         options = {
             "config": config,
             "kubeconfig": kubeconfig,
-            "root-dir": self.folder / "kubelet",
+            "root-dir": self._kubelet_folder,
             "cert-dir": self.folder / "kubelet-pki",
             "hostname-override": self.name,
             "node-ip": ADDRESS,
             "v": 2,
         }
         self._start("kubelet", [self._binaries.kubelet, *(f"--{name}={value}" for name, value in options.items())])
+
+    @property
+    def _kubelet_folder(self) -> Path:
+        return self.folder / "kubelet"
 
     def _start(self, name: str, command: Sequence[str | Path]) -> None:
         found = [str(self._binaries.shim.parent), os.environ["PATH"], "/usr/sbin", "/sbin"]

@@ -24,6 +24,7 @@ pytestmark = pytest.mark.timeout(1500)  # a cold build downloads some 60 MB, and
 BYTES_MAX: Final = {"agent": 1_000_000, "operator": 130_000_000}
 """What the agent adds to its base, and all of the operator's image."""
 TARGETS: Final = ("agent", "operator")
+STORES: Final = tuple(map(Path, ("/etc/cni", "/run/containers", "/var/lib/containers")))
 
 
 class Image:
@@ -190,6 +191,24 @@ def test_an_image_says_what_it_is(images: dict[str, Image], target: str) -> None
     assert labels[f"{prefix}.version"] == version()
     assert labels[f"{prefix}.licenses"] == "Apache-2.0"
     assert re.fullmatch("[0-9a-f]{40}", labels[f"{prefix}.revision"])
+
+
+def test_building_leaves_the_machines_own_stores_alone(tmp_path: Path) -> None:
+    """Buildah writes beside the store that it is told, too."""
+    before = state_of_stores()
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY Dockerfile /\n")
+
+    run_buildah("build", "--isolation=chroot", "--tag=localhost/one-file", str(tmp_path))
+    run_buildah("push", "localhost/one-file", f"docker-archive:{tmp_path / 'archive'}")
+    run_buildah("rmi", "localhost/one-file")
+
+    assert state_of_stores() == before
+
+
+def state_of_stores() -> dict[str, int]:
+    """Return when each file of container tools of this machine was written."""
+    paths = [path for place in STORES for path in (place, *place.rglob("*"))]
+    return {str(path): path.lstat().st_mtime_ns for path in paths if path.exists()}
 
 
 def test_two_builds_of_the_same_sources_give_the_same_layers(images: dict[str, Image]) -> None:

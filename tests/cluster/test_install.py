@@ -57,8 +57,10 @@ def test_a_policy_reaches_the_kernel_files_of_the_node_with_its_label(installed:
     before = knobs(installed)
 
     apply_policy(installed)
+    said = follow(installed, "GitOps")
     installed.api.watch_until(POLICY, is_through, timeout=90)
 
+    assert "migrationpolicy.numamigration.dev/database-offload condition met" in said
     assert (before, knobs(installed)) == (OFF, ON)
     assert Path(DEMOTION).read_text() == machines
 

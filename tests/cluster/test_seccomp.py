@@ -95,6 +95,6 @@ def test_a_refused_agent_says_what_lets_it_pass(cluster: Cluster, namespace: str
 
     assert json.loads(said) == [
         EPERM,
-        "mbind: not permitted here; a seccomp profile lets it pass with CAP_SYS_NICE",
+        "mbind: refused by the seccomp profile; set the chart's agent.seccompProfile to Unconfined or Localhost",
         [],
     ]

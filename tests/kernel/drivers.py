@@ -18,6 +18,7 @@ from typing import Final
 from tests.kernel import store
 from tests.kernel.needs import find_program, untranslated
 from tests.kernel.packages import Kernel
+from tests.testbed import cache
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
@@ -42,7 +43,7 @@ def build(
     if not files:
         raise MissingNeedError(f"{sources} has no sources of kernel modules")
     made_of = [part for name, content in files.items() for part in (name, content)]
-    target = store.folder(environ) / f"modules-{kernel.release}-{store.key(str(kernel.build), *made_of)}"
+    target = store.folder(environ) / f"modules-{kernel.release}-{cache.key(str(kernel.build), *made_of)}"
 
     def make(half_done: Path) -> None:
         work = half_done.with_name(f"{half_done.name}.build")
@@ -52,7 +53,7 @@ def build(
         finally:
             shutil.rmtree(work, ignore_errors=True)
 
-    return store.made_once(target, make, needed_mib=BUILD_MIB, progress=progress)
+    return cache.made_once(target, make, needed_mib=BUILD_MIB, progress=progress)
 
 
 def source_files(folder: Path) -> dict[str, bytes]:

@@ -24,6 +24,7 @@ from typing import Final
 from tests.kernel import store
 from tests.kernel.needs import answer_of, find_program, require_root, untranslated
 from tests.kernel.packages import Kernel
+from tests.testbed import cache
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
@@ -80,13 +81,13 @@ def initramfs(
     program = busybox.read_bytes()
     if DYNAMIC_LOADER in program:
         raise MissingNeedError(f"{busybox} wants shared libraries, which an initramfs lacks: install busybox-static")
-    made_of = store.key(kernel.release, INITRAMFS_INIT, program, *(path.read_bytes() for path in modules))
+    made_of = cache.key(kernel.release, INITRAMFS_INIT, program, *(path.read_bytes() for path in modules))
     target = store.folder(environ) / f"initramfs-{kernel.release}-{made_of}.gz"
 
     def make(half_done: Path) -> None:
         half_done.write_bytes(pack(initramfs_content(busybox, modules), environ))
 
-    return store.made_once(target, make, needed_mib=50, progress=progress)
+    return cache.made_once(target, make, needed_mib=50, progress=progress)
 
 
 def module_files(tree: Path, release: str, environ: Mapping[str, str], names: Sequence[str] = DRIVERS) -> list[Path]:
@@ -203,12 +204,12 @@ def root_disk(progress: Progress, environ: Mapping[str, str] = os.environ, *, ui
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    return store.made_once(target, make, needed_mib=DISK_MAKING_MIB, progress=progress)
+    return cache.made_once(target, make, needed_mib=DISK_MAKING_MIB, progress=progress)
 
 
 def disk_path(environ: Mapping[str, str]) -> Path:
     """Return where the root disk is kept."""
-    return store.folder(environ) / f"root-{SUITE}-{store.key(SUITE, GUEST_INIT, *PACKAGES, *NEEDLESS)}.img"
+    return store.folder(environ) / f"root-{SUITE}-{cache.key(SUITE, GUEST_INIT, *PACKAGES, *NEEDLESS)}.img"
 
 
 def mirror(targets: str) -> str:

@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Final
 
+from tests.testbed.commands import search_path
 from tests.testbed.errors import MissingNeedError
 
 QEMU: Final = "qemu-system-x86_64"
@@ -31,19 +30,9 @@ PACKAGE_OF: Final = {
 }
 """Program to Debian package; ``scripts/setup kernel`` installs those that a Debian lacks."""
 
-ADMIN_FOLDERS: Final = "/usr/sbin:/sbin"
-"""Not on everyone's PATH, and mke2fs, depmod and debootstrap are there."""
-
-MIB: Final = 1 << 20
-
 STDERR_CHARACTERS: Final = 500
 ANSWER_SECONDS_MAX: Final = 60
 """For apt's own index, dpkg and depmod; they take a second or two."""
-
-
-def search_path(environ: Mapping[str, str]) -> str:
-    """Return where programs are looked for."""
-    return f"{environ.get('PATH', os.defpath)}:{ADMIN_FOLDERS}"
 
 
 def find_program(name: str, environ: Mapping[str, str]) -> str:
@@ -101,19 +90,6 @@ def require_memory(needed_mib: int, meminfo: str) -> None:
     available = _mib(meminfo.splitlines(), "MemAvailable:")
     if available is not None and available < needed_mib:
         raise MissingNeedError(f"too little memory: the guest needs {needed_mib} MiB, available are {available} MiB")
-
-
-def require_room(folder: Path, needed_mib: int, free_mib: int) -> None:
-    """Refuse when a folder's file system has less room than what shall be put there."""
-    if free_mib < needed_mib:
-        raise MissingNeedError(
-            f"disk full: {folder} needs {needed_mib} MiB, free are {free_mib} MiB; make room or set XDG_CACHE_HOME"
-        )
-
-
-def free_mib(folder: Path) -> int:
-    """Return the room on a folder's file system."""
-    return shutil.disk_usage(folder).free // MIB
 
 
 def _mib(lines: Iterable[str], key: str) -> int | None:

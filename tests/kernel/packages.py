@@ -23,6 +23,7 @@ from typing import Final, NamedTuple
 
 from tests.kernel import store
 from tests.kernel.needs import answer_of, untranslated
+from tests.testbed import cache
 from tests.testbed.binaries import run_step
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
@@ -134,7 +135,7 @@ def _unpacked(wanted: KernelPackages, progress: Progress, environ: Mapping[str, 
         _download(wanted, folder, progress, environ)
         _unpack(wanted, folder, environ)
 
-    store.made_once(tree, make, needed_mib=UNPACKED_MIB, progress=progress)
+    cache.made_once(tree, make, needed_mib=UNPACKED_MIB, progress=progress)
     build = tree / "usr/src" / f"linux-headers-{wanted.release}"
     return Kernel(wanted.release, tree / "boot" / f"vmlinuz-{wanted.release}", tree, build)
 

@@ -14,8 +14,9 @@ from tests.kernel import drivers, image, packages
 from tests.kernel.choice import Choice
 from tests.kernel.guest import Guest
 from tests.kernel.machine import GUEST_MIB, QEMU_MIB, Parts
-from tests.kernel.needs import QEMU, find_program, free_mib, require_memory, require_room
+from tests.kernel.needs import QEMU, find_program, require_memory
 from tests.kernel.packages import Kernel
+from tests.testbed.cache import free_mib, require_room
 from tests.testbed.commands import ROOT
 from tests.testbed.progress import Progress
 

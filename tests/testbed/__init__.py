@@ -4,6 +4,7 @@
 Map:
 
 * ``binaries``: finds or builds the servers (``gomods/`` pins what is built).
+* ``cache``: what is made once is whole, and named by what it was made from.
 * ``processes``: one started server, its log, and its certain end.
 * ``pki``: certificates and keys, made at every start.
 * ``controlplane``: the servers together, their kubeconfigs and tokens.

@@ -6,11 +6,12 @@ Exit codes: what the work returns; 1 it failed as it may (`failures`); 2 the mac
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -19,6 +20,8 @@ from tests.testbed.errors import BedError, MissingNeedError
 from tests.testbed.progress import Progress
 
 ROOT: Final = Path(__file__).resolve().parents[2]
+ADMIN_FOLDERS: Final = "/usr/sbin:/sbin"
+"""Not on everyone's PATH, and mke2fs, depmod, ip and runc are there."""
 ALIVE_SECONDS: Final = 1.0
 """How often a bed that is used by hand looks whether its servers still run."""
 
@@ -62,6 +65,11 @@ def stay_up(announce: Callable[[], object], check_alive: Callable[[], None], pro
     except KeyboardInterrupt:
         progress.note("stopping")
     return 0
+
+
+def search_path(environ: Mapping[str, str]) -> str:
+    """Return where programs are looked for."""
+    return f"{environ.get('PATH', os.defpath)}:{ADMIN_FOLDERS}"
 
 
 def commit() -> str:

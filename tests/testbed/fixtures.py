@@ -4,8 +4,8 @@
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
 
-The servers are built after collection and before the first test (``early``). Nothing is built when no collected test
-needs it.
+Servers and Helm are found or built after collection and before the first test (``early``). Nothing is built when no
+collected test needs it.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from tests.testbed.binaries import Binaries, find_binaries, find_oldest
 from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.early import Early
-from tests.testbed.errors import BedError
 from tests.testbed.helm import find_helm
-from tests.testbed.progress import Progress
 
 CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
 
 BINARIES: Final = Early("binaries", find_binaries)
 OLDEST: Final = Early("oldest_binaries", find_oldest)
+HELM: Final = Early("helm", find_helm)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find or build the servers when a collected test needs them."""
+    """Find or build the servers, and Helm, when a collected test needs them."""
     BINARIES.collected(session)
     OLDEST.collected(session)
+    HELM.collected(session)
 
 
 @pytest.fixture(scope="session")
@@ -85,9 +85,6 @@ def unique_name() -> Callable[[str], str]:
 
 
 @pytest.fixture(scope="session")
-def helm(tmp_path_factory: pytest.TempPathFactory) -> Helm:
+def helm(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Helm that sees no cluster."""
-    try:
-        return Helm(find_helm(Progress()), tmp_path_factory.mktemp("helm"))
-    except BedError as error:
-        pytest.fail(str(error), pytrace=False)
+    return Helm(HELM.get(pytestconfig), tmp_path_factory.mktemp("helm"))

@@ -12,7 +12,7 @@ import pytest
 
 from tests.kernel import drivers, image, store
 from tests.kernel.choice import Choice, read_choice
-from tests.kernel.needs import PACKAGE_OF, QEMU, find_program, require_memory, require_room, require_root
+from tests.kernel.needs import PACKAGE_OF, QEMU, find_program, require_memory, require_root
 from tests.kernel.packages import (
     META,
     Kernel,
@@ -24,6 +24,8 @@ from tests.kernel.packages import (
     parse_meta,
 )
 from tests.kernel.prepare import prepare
+from tests.testbed import cache
+from tests.testbed.cache import require_room
 from tests.testbed.errors import MissingNeedError
 from tests.testbed.progress import Progress
 
@@ -75,7 +77,7 @@ class Machine:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
-    monkeypatch.setattr("tests.kernel.needs.ADMIN_FOLDERS", "/nowhere")
+    monkeypatch.setattr("tests.testbed.commands.ADMIN_FOLDERS", "/nowhere")
     return Machine(tmp_path)
 
 
@@ -146,7 +148,7 @@ def test_a_root_disk_that_is_there_needs_no_root(machine: Machine) -> None:
 
 
 def make_once(target: Path, make: Callable[[Path], None]) -> Path:
-    return store.made_once(target, make, needed_mib=0, progress=Progress(StringIO()))
+    return cache.made_once(target, make, needed_mib=0, progress=Progress(StringIO()))
 
 
 def test_what_is_in_the_cache_is_not_made_again(tmp_path: Path) -> None:
@@ -181,8 +183,8 @@ def test_a_disk_that_gets_full_on_the_way_is_told_as_such(tmp_path: Path) -> Non
 
 
 def test_parts_that_only_read_the_same_have_different_names() -> None:
-    assert store.key("ab", "c") != store.key("a", "bc")
-    assert store.key("ab", "c") == store.key("ab", b"c")
+    assert cache.key("ab", "c") != cache.key("a", "bc")
+    assert cache.key("ab", "c") == cache.key("ab", b"c")
 
 
 # --- Debian's kernel -----------------------------------------------------------------------------------------------

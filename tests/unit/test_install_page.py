@@ -1,24 +1,29 @@
 # SPDX-License-Identifier: Apache-2.0
-"""docs/install.md: its commands can be run one by one, and name only what exists."""
+"""docs/install.md: each of its commands is run by a test of tests/cluster, and names only what exists."""
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 import yaml
 
+from numamigration_api.vocabulary import PolicyCondition
+from tests.cluster.installing import SETTINGS
 from tests.testbed.api import Json
-from tests.testbed.chart import CHART, Helm
+from tests.testbed.chart import CHART, NAMESPACE, RELEASE, Helm
 from tests.testbed.commands import ROOT
 from tests.testbed.pages import Command, commands, script
 
 PAGE: Final = ROOT / "docs" / "install.md"
 FOUND: Final = commands(PAGE)
 WAYS: Final = ("Helm", "Plain YAML")
+LANGUAGES: Final = {"sh", "yaml"}
 
 
 def test_each_way_installs_and_uninstalls() -> None:
@@ -26,6 +31,38 @@ def test_each_way_installs_and_uninstalls() -> None:
 
     assert {("Helm", step) for step in ("Install", "Upgrade", "Roll back", "Uninstall")} <= sections
     assert {("Plain YAML", step) for step in ("Install or upgrade", "Roll back", "Uninstall")} <= sections
+
+
+def test_every_command_is_run_by_a_test() -> None:
+    """Commands of another language, or below a heading that no test follows, would be run by none."""
+    followed = set(_followed())
+    run = followed | {(way, SETTINGS) for way, *steps in followed if steps}
+
+    assert [command for command in FOUND if command.section not in run] == []
+    assert set(re.findall(r"^```(.+)", PAGE.read_text(), re.MULTILINE)) == LANGUAGES
+
+
+def _followed() -> Iterator[tuple[str, ...]]:
+    """Yield what the tests of the cluster follow on the page: a way with a step, or a way without any."""
+    for path in sorted((ROOT / "tests" / "cluster").glob("test_*.py")):
+        module = ast.parse(path.read_text())
+        constants = {
+            target.id: statement.value.value
+            for statement in module.body
+            if isinstance(statement, ast.Assign) and isinstance(statement.value, ast.Constant)
+            for target in statement.targets
+            if isinstance(target, ast.Name)
+        }
+        for node in ast.walk(module):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "follow":
+                way, *steps = (_text(argument, constants) for argument in node.args[1:])
+                yield from ((way, step) for step in steps)
+                if not steps:
+                    yield (way,)
+
+
+def _text(argument: ast.expr, constants: dict[str, Any]) -> str:
+    return str(constants[argument.id] if isinstance(argument, ast.Name) else ast.literal_eval(argument))
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -91,3 +128,50 @@ def test_a_rollback_by_plain_yaml_leaves_the_crds_out() -> None:
     unlabelled = {one["kind"] for one in documents if "app.kubernetes.io/name" not in one["metadata"]["labels"]}
 
     assert unlabelled == {"CustomResourceDefinition"}
+
+
+# --- GitOps ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def manifests() -> dict[str, Json]:
+    """What is written for GitOps tools, by kind; the ConfigMap's part has none."""
+    blocks = re.findall(r"^```yaml\n(.*?)^```", PAGE.read_text().partition("## GitOps")[2], re.MULTILINE | re.DOTALL)
+    documents: list[Json] = [one for block in blocks for one in yaml.load_all(block, Loader=StrictLoader)]
+    return {one.get("kind", ""): one for one in documents}
+
+
+class StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is there twice, of which YAML parsers take one without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"line {node.start_mark.line}: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def test_the_tools_install_this_chart_where_the_other_ways_do(manifests: dict[str, Json]) -> None:
+    flux, argo = manifests["HelmRelease"], manifests["Application"]
+
+    assert (flux["metadata"]["name"], flux["metadata"]["namespace"]) == (RELEASE, NAMESPACE)
+    assert (argo["metadata"]["name"], argo["spec"]["destination"]["namespace"]) == (RELEASE, NAMESPACE)
+    assert {ROOT / flux["spec"]["chart"]["spec"]["chart"], ROOT / argo["spec"]["source"]["path"]} == {CHART}
+
+
+def test_the_namespace_that_argo_cd_makes_has_the_label_that_the_charts_own_has(
+    manifests: dict[str, Json], helm: Helm
+) -> None:
+    rendered = helm.template({"namespace": {"create": True}})
+    ours = next(one for one in rendered if one["kind"] == "Namespace")
+
+    wanted = manifests["Application"]["spec"]["syncPolicy"]["managedNamespaceMetadata"]["labels"]
+    assert wanted.items() <= ours["metadata"]["labels"].items()
+
+
+def test_argo_cd_is_told_the_health_of_our_kind_from_its_own_conditions(manifests: dict[str, Json]) -> None:
+    crd: Json = yaml.safe_load((ROOT / "crds" / "migrationpolicies.yaml").read_text())
+    ((key, rule),) = manifests[""]["data"].items()
+
+    assert key == f"resource.customizations.health.{crd['spec']['group']}_{crd['spec']['names']['kind']}"
+    assert set(re.findall(r'type == "(\w+)"', rule)) <= set(PolicyCondition)
+    assert rule.count("function") + rule.count(" then") + rule.count(" do") == len(re.findall(r"\bend\b", rule))
