@@ -30,6 +30,7 @@ from numamigration_agent.cluster import (
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_api.machinery.listwatch import ListPage, Watch
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND
+from numamigration_operator.cluster.client import hang_up
 
 BUFFER_BYTES: Final = 1 << 14
 """Of each connection; longer lines come in pieces."""
@@ -108,7 +109,10 @@ class Client:
         """
         silence = aiohttp.ClientTimeout(total=None, sock_read=step.timeout_seconds + WATCH_GRACE_SECONDS)
         async with self._watches.get(COLLECTION, params=watch_query(step, name), timeout=silence) as answer:
-            yield _lines(answer.content) if answer.status == 200 else await _whole(answer)
+            try:
+                yield _lines(answer.content) if answer.status == 200 else await _whole(answer)
+            finally:
+                hang_up(answer)
 
     async def _exchange(
         self, method: str, path: str, query: Mapping[str, str], headers: Mapping[str, str], body: bytes | None

@@ -15,10 +15,10 @@ import itertools
 import multiprocessing
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -97,21 +97,26 @@ def run_batch(schedules: list[Schedule]) -> list[Outcome]:
 def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Progress) -> Tally:
     """Run schedules until there are no more, or until the time is over."""
     tally, begun = Tally(), time.monotonic()
-    context = multiprocessing.get_context("fork")
-    with ProcessPoolExecutor(
-        jobs, context, gc.freeze
-    ) as pool:  # what was imported is no garbage: look only at the rest
-        open_: set[Future[list[Outcome]]] = set()
-        while True:
-            late = time.monotonic() - begun >= seconds
-            while not late and len(open_) < jobs + 1 and (batch := list(islice(schedules, BATCH))):
-                open_.add(pool.submit(run_batch, batch))
-            if not open_:
-                return tally
-            done, open_ = wait(open_, return_when=FIRST_COMPLETED)
-            for outcome in (outcome for future in done for outcome in future.result()):
-                _take(outcome, tally, progress)
-            progress.tick(_line(tally, time.monotonic() - begun))
+    room, over = threading.Semaphore(jobs + 1), threading.Event()
+
+    def batches() -> Iterator[list[Schedule]]:
+        while room.acquire() and not over.is_set() and (batch := list(islice(schedules, BATCH))):
+            yield batch
+
+    # A process for each batch: it ends sooner than its clusters, a few MB each, would be looked through for garbage.
+    with multiprocessing.get_context("fork").Pool(jobs, gc.disable, maxtasksperchild=1) as pool:
+        try:
+            for outcomes in pool.imap_unordered(run_batch, batches()):
+                for outcome in outcomes:
+                    _take(outcome, tally, progress)
+                progress.tick(_line(tally, time.monotonic() - begun))
+                if time.monotonic() - begun >= seconds:
+                    over.set()
+                room.release()
+        finally:
+            over.set()
+            room.release()  # the pool waits for whoever asks for batches
+    return tally
 
 
 def _take(outcome: Outcome, tally: Tally, progress: Progress) -> None:

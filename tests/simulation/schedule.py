@@ -3,12 +3,10 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -20,7 +18,7 @@ from tests.simulation.steps import REQUEST_STEPS
 from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
 
 NODES_MIN, NODES_MAX = 8, 11
-MOVES_PER_SCHEDULE: Final = 24
+MOVES_PER_SCHEDULE: Final = 20
 """Of a fresh schedule; the last scene may bring some more."""
 STEPS_MIN: Final = 150
 FAULTS_MIN: Final = 4
@@ -315,24 +313,10 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
 def run(schedule: Schedule) -> Outcome:
     """Run a schedule to rest, or to the first thing that is not as it shall be."""
     begun = time.process_time()
-    with _undisturbed():
-        outcome = _run(schedule)
-    return outcome._replace(cpu=time.process_time() - begun)
-
-
-@contextmanager
-def _undisturbed() -> Iterator[None]:
-    """Say nothing, and look for garbage once: a cluster is one large cycle that goes as a whole, and little else does.
-
-    The collector looked through all of it again and again: a fifth of the processor time.
-    """
     logging.disable(logging.CRITICAL)
-    gc.disable()
     try:
-        yield
+        return _run(schedule)._replace(cpu=time.process_time() - begun)
     finally:
-        gc.enable()
-        gc.collect()
         logging.disable(logging.NOTSET)
 
 

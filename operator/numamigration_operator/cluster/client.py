@@ -253,6 +253,8 @@ class Client:
                 yield _lines(answer.content)
             except (aiohttp.ClientError, TimeoutError) as error:
                 raise NoAnswerError(_describe(error)) from error
+            finally:
+                hang_up(answer)
 
     @contextlib.contextmanager
     def _reachability(self) -> Any:
@@ -312,6 +314,17 @@ class Client:
 async def _read(answer: aiohttp.ClientResponse) -> Response:
     body = await answer.read()
     return Response(answer.status, body, parse_retry_after(answer.headers.get("Retry-After")))
+
+
+def hang_up(answer: aiohttp.ClientResponse) -> None:
+    """Close the connection of an answer that nobody reads to its end, as a watch's.
+
+    Without TLS's goodbye: that waits for the server's (30 s, asyncio's ssl_shutdown_timeout), no session waits for that, and
+    so it would outlive the event loop.
+    """
+    connection = answer.connection
+    if connection is not None and connection.transport is not None:
+        connection.transport.abort()
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
