@@ -256,8 +256,17 @@ def test_probes_ask_where_the_process_listens(plain: Objects, key: tuple[str, st
     address = next(entry["value"] for entry in only["env"] if entry["name"].endswith("HEALTH_ADDRESS"))
 
     assert address == f"0.0.0.0:{only['ports'][0]['containerPort']}"
+    assert only["startupProbe"]["httpGet"] == only["livenessProbe"]["httpGet"]
     assert only["livenessProbe"]["httpGet"] == {"path": "/healthz", "port": only["ports"][0]["name"]}
     assert only["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": only["ports"][0]["name"]}
+
+
+@pytest.mark.parametrize("key", [OPERATOR, AGENT], ids=lambda key: key[0])
+def test_a_slow_start_is_no_reason_to_be_ended(plain: Objects, key: tuple[str, str]) -> None:
+    """A tenth of a busy core: interpreter and imports take their time."""
+    probe = container(plain[key])["startupProbe"]
+
+    assert probe["failureThreshold"] * probe["periodSeconds"] == 120
 
 
 def test_a_digest_decides_which_image_runs(everything: Objects, plain: Objects) -> None:
