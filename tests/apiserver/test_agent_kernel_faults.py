@@ -29,6 +29,8 @@ from tests.testbed.api import Json, poll
 from tests.testbed.controlplane import ControlPlane
 from tests.unit.agent_rig import OFFLOAD, wish
 
+pytestmark = pytest.mark.uncounted
+
 PARAMETERS: Final = "/sys/module/dcbm/parameters"
 OFFLOADING: Final = f"{PARAMETERS}/offloading"
 STALLS: Final = DmaEngine("ptdma", channels=4, hangs=True, terminate_seconds=10)

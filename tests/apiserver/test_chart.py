@@ -27,7 +27,7 @@ LEVEL: Final = "pod-security.kubernetes.io/enforce"
 OPERATOR_ROLE: Final = "/apis/rbac.authorization.k8s.io/v1/clusterroles/numamigration-operator"
 UniqueName = Callable[[str], str]
 
-pytestmark = EVERY_VERSION
+pytestmark = [*EVERY_VERSION, pytest.mark.uncounted]
 
 
 class Monitor(NamedTuple):

@@ -43,7 +43,7 @@ ONLY_NEWS: Final = ("--report-interval-seconds-min=600", "--report-interval-seco
 """No report but for a change, so that writes can be counted."""
 
 UniqueName = Callable[[str], str]
-pytestmark = pytest.mark.usefixtures("crds")
+pytestmark = [pytest.mark.usefixtures("crds"), pytest.mark.uncounted]
 
 
 @pytest.fixture

@@ -54,6 +54,8 @@ from tests.testbed.faultproxy import (
 )
 from tests.testbed.fixtures import CRD_FOLDER
 
+pytestmark = pytest.mark.uncounted
+
 STATE_WRITE: Final = Match("PATCH", "/nodemigrationstates/")
 APPLIER: Final = Match("PATCH", "^/apis/(numamigration.dev|apps)/")  # not the Lease
 POLICY_LIST: Final = Match("GET", r"/migrationpolicies\?limit", watch=False)

@@ -51,7 +51,7 @@ from tests.testbed.controlplane import ControlPlane
 
 UniqueName = Callable[[str], str]
 
-pytestmark = EVERY_VERSION
+pytestmark = [*EVERY_VERSION, pytest.mark.uncounted]
 
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
 REVIEWS: Final = "/apis/authentication.k8s.io/v1/selfsubjectreviews"

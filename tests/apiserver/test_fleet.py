@@ -7,6 +7,8 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
+import pytest
+
 from numamigration_api.machinery.canonical import spec_revision
 from numamigration_api.vocabulary import Reason
 from tests.apiserver.operator_process import NODES, STATES
@@ -16,6 +18,8 @@ from tests.fleet.fleet import Fleet
 from tests.testbed.api import Json
 from tests.testbed.controlplane import ControlPlane
 from tests.unit.agent_rig import wish
+
+pytestmark = pytest.mark.uncounted
 
 PACE: Final = Pace(statistics_window=1, start_jitter=0)
 ZONES: Final = ("zone-a", "zone-b")

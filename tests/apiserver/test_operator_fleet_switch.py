@@ -27,6 +27,8 @@ from tests.apiserver.operator_process import (
 from tests.testbed.api import Json, condition
 from tests.testbed.controlplane import ControlPlane
 
+pytestmark = pytest.mark.uncounted
+
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
 DMA: Final = {"engine": "DMA", "channels": 4}
 READER: Final = f"{RBAC}/namespaces/{NAMESPACE}/roles/{ACCOUNT}"

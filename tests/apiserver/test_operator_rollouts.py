@@ -31,6 +31,8 @@ from tests.testbed.api import Api, ApiError, Json, condition, poll
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.recorder import Version
 
+pytestmark = pytest.mark.uncounted
+
 REVISIONS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/controllerrevisions"
 EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
 POLICY_UID: Final = "numamigration.dev/policy-uid"

@@ -16,6 +16,8 @@ from tests.testbed.chart import EVERYTHING, Helm, hooks_of
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.tables import read_table
 
+pytestmark = pytest.mark.uncounted
+
 REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
 ELSEWHERE: Final = "kube-system"
 """Stands for every namespace that no Role of ours names; what is allowed there is allowed in the whole cluster."""
