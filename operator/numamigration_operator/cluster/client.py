@@ -319,8 +319,8 @@ async def _read(answer: aiohttp.ClientResponse) -> Response:
 def hang_up(answer: aiohttp.ClientResponse) -> None:
     """Close the connection of an answer that nobody reads to its end, as a watch's.
 
-    Without TLS's goodbye: that waits for the server's (30 s, asyncio's ssl_shutdown_timeout), no session waits for that, and
-    so it would outlive the event loop.
+    Without TLS's goodbye: that waits for the server's (30 s, asyncio's ssl_shutdown_timeout), no session waits for
+    that, and so it would outlive the event loop.
     """
     connection = answer.connection
     if connection is not None and connection.transport is not None:
