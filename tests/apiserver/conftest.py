@@ -13,27 +13,28 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 from tests.apiserver.operator_process import ACCOUNT, OperatorProcess, account, end_starters
 from tests.apiserver.shared_bed import VERSIONS, SharedBed
 from tests.testbed.api import CRDS, Api
 from tests.testbed.controlplane import ControlPlane
 
+ON_EVERY_VERSION: Final = ("test_fence", "test_chart", "test_contract")
 LONGEST: Final = (
+    *ON_EVERY_VERSION,
     "test_faults_operator",
     "test_agent_kernel_faults",
     "test_operator_process",
     "test_uninstall_command",
     "test_crds_command",
     "test_faults_agent",
-    "test_fence",
     "test_operator_rollouts",
     "test_faults_rollout",
     "test_control_plane",
-    "test_chart",
     "test_operator_leadership",
     "test_chart_commands",
-    "test_contract",
 )
 """Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
 
@@ -42,6 +43,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long first."""
     rank = {name: number for number, name in enumerate(LONGEST)}
     items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+
+
+class ByFileAndVersion(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types
+    """One process for all that asks for the oldest Kubernetes too: even an idle API server costs processor time."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file: str = super()._split_scope(nodeid)
+        return "every version" if Path(file).stem in ON_EVERY_VERSION else file
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> ByFileAndVersion | None:
+    return ByFileAndVersion(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_sessionfinish() -> None:
