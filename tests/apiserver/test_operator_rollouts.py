@@ -141,11 +141,11 @@ class Fleet:
     def history(self) -> Iterator[Moment]:
         return moments(self.versions())
 
-    def check_budget(self) -> None:
-        """Check what promise 8 says, at every moment there was."""
+    def check_budget(self, *, used: bool = True) -> None:
+        """Check what promise 8 says, at every moment there was, and unless told otherwise that all of it was used."""
         history = History({self.name: BUDGET})
         assert list(history.findings(self.versions())) == []
-        assert history.most[self.name] == BUDGET, "the budget was not used"
+        assert history.most[self.name] == BUDGET or not used, "the budget was not used"
 
 
 def told(state: Json) -> str:
@@ -247,7 +247,8 @@ def test_an_operator_that_is_killed_in_the_middle_of_a_rollout_leaves_a_budget_t
     with OperatorProcess(kubeconfig, tmp_path / "second"):
         fleet.until(is_through)
 
-        fleet.check_budget()
+        # Where the kill falls decides how many nodes were left for waves of the second one.
+        fleet.check_budget(used=False)
         bed.api.merge_patch(fleet.path, {"spec": {"onDelete": "Keep"}})
         bed.api.watch_until(fleet.path, lambda policy: "finalizers" not in policy["metadata"])
         bed.api.delete(fleet.path)
