@@ -24,6 +24,8 @@ from tests.testbed.controlplane import ControlPlane
 ON_EVERY_VERSION: Final = ("test_fence", "test_chart", "test_contract")
 LONGEST: Final = (
     *ON_EVERY_VERSION,
+    "test_faults_rollout",
+    "test_control_plane",
     "test_faults_operator",
     "test_agent_kernel_faults",
     "test_operator_process",
@@ -31,8 +33,6 @@ LONGEST: Final = (
     "test_crds_command",
     "test_faults_agent",
     "test_operator_rollouts",
-    "test_faults_rollout",
-    "test_control_plane",
     "test_operator_leadership",
     "test_chart_commands",
 )
