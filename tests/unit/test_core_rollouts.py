@@ -511,6 +511,30 @@ def test_a_new_node_joins_what_is_proven_while_something_newer_is_tried() -> Non
     assert world.offload("new") == 2
 
 
+@pytest.mark.parametrize("how", ["relabelled", "switched off"])
+def test_a_node_that_goes_and_comes_back_at_once_is_reserved_anew_before_its_next_push(how: str) -> None:
+    """Promise 8: a reservation is good for one push, also while the stored ledger still has the name."""
+    world = Rollout(nodes=4)
+    for name in list(world.nodes):
+        world.add_node(name, app="database")
+    world.add_policy(policy("p", rollout=rollout(unproven=1), nodeSelector={"matchLabels": {"app": "database"}}))
+    world.carry_out(world.specs(7))
+    (canary,) = world.having(4)
+
+    if how == "relabelled":
+        world.add_node(canary)
+        world.step()
+        world.add_node(canary, app="database")
+    else:
+        world.turn(FleetSwitch.RESTORE)
+        world.step()
+        world.turn(FleetSwitch.RUN)
+    again = world.step()
+
+    assert world.stand["reserved"] == [canary]
+    assert [write.key for write in again.writes if write.key.kind is WriteKind.STATE_SPEC] == []
+
+
 def test_whoever_was_reserved_to_join_what_is_proven_is_no_canary_of_something_newer() -> None:
     """Promise 8: what waits for nobody of it comes at once, and then the node does not join any more."""
     world = Rollout(nodes=4)

@@ -265,7 +265,7 @@ class PolicyRollout:
         """Return whether a node may be pushed now."""
         if not self.fresh or self.ledger.revision != self.facts.revision or name not in self._reserved:
             return False
-        if self.course.current is None:  # there would be no way back to it
+        if self.course.current is None or name in self._pushed:  # there would be no way back to it; it had its push
             return False
         if self._is_outdated:
             return False
