@@ -20,6 +20,7 @@ from tests.apiserver.operator_process import ACCOUNT, OperatorProcess, account, 
 from tests.apiserver.shared_bed import VERSIONS, SharedBed
 from tests.testbed.api import CRDS, Api
 from tests.testbed.controlplane import ControlPlane
+from tests.testbed.order import begin_with
 
 ON_EVERY_VERSION: Final = ("test_fence", "test_chart", "test_contract")
 LONGEST: Final = (
@@ -36,13 +37,12 @@ LONGEST: Final = (
     "test_operator_leadership",
     "test_chart_commands",
 )
-"""Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
+"""Files that take long, in the order in which processes begin with them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put what takes long first."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+    begin_with(LONGEST, items)
 
 
 class ByFileAndVersion(LoadFileScheduling):  # type: ignore[misc]  # xdist has no types

@@ -17,6 +17,7 @@ import pytest
 from tests.cluster.bed import Cluster
 from tests.cluster.prepare import Parts, prepare
 from tests.testbed.early import Early
+from tests.testbed.order import begin_with
 
 TEST_SECONDS_MAX: Final = 300
 """The first test's includes the start of the cluster, and others run beside it."""
@@ -24,7 +25,7 @@ TEST_SECONDS_MAX: Final = 300
 PARTS: Final = Early("parts", prepare)
 
 LONGEST: Final = ("test_install", "test_install_yaml", "test_install_narrow", "test_bed", "test_images")
-"""Files that take long, in the order in which processes begin with them: none of them shall be the last one alone."""
+"""Files that take long, in the order in which processes begin with them."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -32,8 +33,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.timeout(TEST_SECONDS_MAX))
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.stem, len(LONGEST)))
+    begin_with(LONGEST, items)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -312,15 +312,8 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
 
 def run(schedule: Schedule) -> Outcome:
     """Run a schedule to rest, or to the first thing that is not as it shall be."""
-    begun = time.process_time()
     logging.disable(logging.CRITICAL)
-    try:
-        return _run(schedule)._replace(cpu=time.process_time() - begun)
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-def _run(schedule: Schedule) -> Outcome:
+    begun = time.process_time()
     world = World(schedule.seed, schedule.nodes)
     finding = None
     try:
@@ -336,11 +329,12 @@ def _run(schedule: Schedule) -> Outcome:
         finding = Finding(schedule, world.clock.now, problem, trace)
     finally:
         world.close()
+        logging.disable(logging.NOTSET)
     return Outcome(
         steps=world.clock.steps,
         faults=world.coverage.faults,
         seconds=world.clock.now,
-        cpu=0.0,
+        cpu=time.process_time() - begun,
         met=frozenset(world.coverage.met),
         finding=finding,
     )
