@@ -12,6 +12,7 @@ the baselines that are not needed any more are forgotten.
 * Each knob is looked at right before it is written: the plan may be as old as an answer of the API server. One that no
   longer holds what was captured for it was changed meanwhile: it is not written, and its baseline is captured anew.
 * A driver that was loaded anew since the plan was made is not written: its values of before are others (0019).
+* A unit that finds no longer what it was planned from has not failed, unless it happens again: it is planned anew.
 * A write that is refused changes nothing, so only knobs that took a write are undone.
 * Offload that was turned off stays off, whatever fails after it: off is the safe direction. A value of before that is
   never written does not come back either.
@@ -33,7 +34,7 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.groups import TrialWindow
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import ENGINE_OFF, Knob
-from numamigration_agent.kernel.sysfs import Absent, Denied, Present, Reading, explain_errno
+from numamigration_agent.kernel.sysfs import STALE, Absent, Denied, Present, Reading, explain_errno
 from numamigration_agent.mounts import mount_of
 from numamigration_agent.plan import UNITS, UnitChange, stays
 from numamigration_agent.rows import ERRNO_REASONS, KnobWrite
@@ -56,14 +57,15 @@ class ReportBaselines:
 
 @dataclass(frozen=True, slots=True)
 class ReadKnob:
-    """Read a knob; answer with ``read``."""
+    """Read a knob; answer with ``read``. Of a driver that has another life by now: Denied, STALE."""
 
     knob: Knob
+    life: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class WriteKnob:
-    """Write a knob once, unless its driver has another life by now; answer with ``wrote``."""
+    """Write a knob once; answer with ``wrote``. Of a driver that has another life by now: STALE, unwritten."""
 
     knob: Knob
     value: Value
@@ -106,13 +108,14 @@ class KnobRun:
         before: what it held when it was looked at.
         touched: the kernel took a write.
         outdated: it no longer held what was captured as its baseline.
+        overtaken: what it was planned from has passed: it is outdated, or the driver was unloaded or loaded anew.
         failure: why it does not hold its target.
     """
 
     def __init__(self, write: KnobWrite, captured: Value | None = None) -> None:
         self.knob, self.target, self._life = write
         self.before: Value | None = None
-        self.touched = self.outdated = False
+        self.touched = self.outdated = self.overtaken = False
         self._captured = captured
         self.failure: Failure | None = None
         self._stage = Stage.LOOK
@@ -133,7 +136,7 @@ class KnobRun:
         """Return the next request; None when it is over."""
         match self._stage:
             case Stage.LOOK | Stage.READ_BACK:
-                return ReadKnob(self.knob)
+                return ReadKnob(self.knob, self._life)
             case Stage.WRITE:
                 return WriteKnob(self.knob, self.target, self._life)
             case Stage.OVER:
@@ -145,9 +148,11 @@ class KnobRun:
         """Take the answer to ReadKnob."""
         value = self.knob.codec.parse(reading.text) if isinstance(reading, Present) else None
         if value is None:
+            went = isinstance(reading, Absent) and self._life is not None
+            self.overtaken = went or reading == Denied(STALE)
             self._fail(unreadable(self.knob, reading))
         elif self._stage is Stage.LOOK and self._captured not in {None, value}:
-            self.outdated = True
+            self.outdated = self.overtaken = True
             self._fail(baseline_outdated(self.knob, value))
         elif self._stage is Stage.LOOK:
             self.before = value
@@ -163,6 +168,7 @@ class KnobRun:
             self.touched = True
             self._stage = Stage.READ_BACK
         else:
+            self.overtaken = number == STALE
             self._fail(rejected(self.knob, self.target, number))
 
     def _fail(self, failure: Failure) -> None:
@@ -177,7 +183,7 @@ class TrialRun:
         failure: why it has not passed.
     """
 
-    touched = outdated = False
+    touched = outdated = overtaken = False
 
     def __init__(self, window: TrialWindow) -> None:
         self.window = window
@@ -227,6 +233,11 @@ class UnitRun:
     def half_done(self) -> bool:
         """Whether an undo failed, so that the unit is neither in force nor as it was before."""
         return any(run.failure for run in self._undo or ())
+
+    @property
+    def overtaken(self) -> bool:
+        """Whether it failed for nothing but that the node has changed since it was planned, and left nothing behind."""
+        return not self.half_done and any(run.overtaken for run in self._runs)
 
     @property
     def forgettable(self) -> frozenset[str]:
@@ -293,7 +304,9 @@ class UnitRun:
     def _look_for_failure(self, run: KnobRun | TrialRun) -> None:
         if run.failure is None:
             return
-        if self._undo is None:
+        if self._undo is not None and run.overtaken:
+            run.failure = None  # what was to be undone went with its driver
+        elif self._undo is None:
             self.failure = run.failure
             self._undo = self._turn_off(after=run) + [
                 KnobRun(done.undo(done.before))

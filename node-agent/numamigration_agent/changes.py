@@ -45,6 +45,7 @@ class Changes:
         self.on_file: Mapping[str, Value] = {}
         self.retries = Retries(rng)
         self._fresh: frozenset[str] = frozenset()
+        self._overtaken: frozenset[str] = frozenset()
 
     def __repr__(self) -> str:
         return f"<Changes {self.current}{'; turning off' if self.turning_off else ''}>"
@@ -161,11 +162,17 @@ class Changes:
         for unit in change.units:
             if unit.failure is None:
                 corrected |= self._succeeded(unit)
-            elif turned_off or not outdated:
+            elif (turned_off or not outdated) and not self._is_planned_anew(unit):
                 self.retries.failed(unit.change.unit, unit.failure, now, turns_off=turned_off)
+        self._overtaken -= {unit.change.unit for unit in change.units if not unit.overtaken}
+        self._overtaken |= {unit.change.unit for unit in change.units if unit.overtaken}
         if corrected:
             log.warning("drift corrected", extra={"fields": ",".join(sorted(corrected))})
         return corrected
+
+    def _is_planned_anew(self, unit: UnitRun) -> bool:
+        """Whether it has not failed but was overtaken; twice in a row, and it would be writers who fight."""
+        return unit.overtaken and unit.change.unit not in self._overtaken
 
     def _succeeded(self, unit: UnitRun) -> frozenset[str]:
         name = unit.change.unit

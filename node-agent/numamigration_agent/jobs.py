@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from errno import ENODEV
 from queue import SimpleQueue
 from typing import Final, assert_never
 
@@ -25,7 +24,7 @@ from numamigration_agent.kernel.engines import DMA_CLASS_DIR
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
 from numamigration_agent.kernel.signs import Channels, Signs, read_signs
-from numamigration_agent.kernel.sysfs import Present, Reading, Sysfs
+from numamigration_agent.kernel.sysfs import STALE, Denied, Present, Reading, Sysfs
 from numamigration_agent.memory import Memory, MemoryFile, Remembered
 from numamigration_agent.record import RecordFile
 from numamigration_agent.verify import Verdict
@@ -158,7 +157,7 @@ Answer = Begun | KernelFacts | Counted | Signs | Moved | Saved | Reading | Wrote
 def describe(job: Job) -> str:
     """Say what a job waits for."""
     match job:
-        case ReadKnob(knob):
+        case ReadKnob(knob, _):
             return f"reading {knob.path}"
         case WriteKnob(knob, _, _):
             return f"writing {knob.path}"
@@ -193,13 +192,16 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             return _move(job, sysfs, move)
         case SaveBaselines() | SaveVerdict() | SaveMemory():
             return _save(job, file)
-        case ReadKnob(knob):
-            return sysfs.read(knob.path)
+        case ReadKnob(knob, life):
+            return sysfs.read(knob.path) if _lives(sysfs, knob, life) else Denied(STALE)
         case WriteKnob(knob, value, life):
-            same = life is None or sysfs.life(knob.folder) == life
-            return Wrote(sysfs.write(knob, value) if same else ENODEV)
+            return Wrote(sysfs.write(knob, value) if _lives(sysfs, knob, life) else STALE)
         case _:
             assert_never(job)
+
+
+def _lives(sysfs: Sysfs, knob: Knob, life: int | None) -> bool:
+    return life is None or sysfs.life(knob.folder) == life
 
 
 def _begin(sysfs: Sysfs, file: BaselineFile) -> Begun:

@@ -15,7 +15,7 @@ from numamigration_agent.baseline import Baselines
 from numamigration_agent.kernel.codecs import ReasonMask, Size, UInt, Value, Words, reasons_value
 from numamigration_agent.kernel.dialects import CHANNELS_FIELD, REASONS_FIELD, Knob
 from numamigration_agent.kernel.probe import KernelFacts
-from numamigration_agent.kernel.sysfs import Absent, Denied, explain_errno
+from numamigration_agent.kernel.sysfs import STALE, Absent, Denied, explain_errno
 from numamigration_agent.situation import Situation, in_words
 from numamigration_api.machinery.quantities import size_bytes
 from numamigration_api.machinery.records import dataclass, replace
@@ -28,6 +28,7 @@ ERRNO_REASONS: Final = {
     errno.EINVAL: Reason.INVALID_VALUE,
     errno.ERANGE: Reason.INVALID_VALUE,
     errno.ENODEV: Reason.NOT_LOADED,  # its driver is being unloaded; what else it may mean stands with the knob
+    STALE: Reason.NOT_LOADED,
 }
 """What an errno of a knob's file means; any other one is a KernelError."""
 

@@ -554,7 +554,8 @@ class Oracle:
         self._asked_since_rest = self._asked_since_rest[-1:]
         wish, before = self._wished_alone("offload"), self._at_rest
         status = (self.world.object or {}).get("status") or {}
-        if wish is None or before is None or self._disturbed:
+        forgotten = self._crashed and self._lost_since_rest  # what an agent left half done stands in the file alone
+        if wish is None or before is None or self._disturbed or forgotten:
             return
         result = (status.get("groups") or {}).get("offload", {})
         if result.get("state") == "Failed" and self._failed_since_rest and result.get("reason") != "UndoFailed":
@@ -590,6 +591,10 @@ class Oracle:
             if result.get("reason") == "BaselineNotSaved":
                 require(self.is_spoiled, 11, f"{group}: {result}, and nobody spoiled the file")
                 continue
+            if result.get("reason") == "VersionSkew":
+                edited = world.object["spec"].get("isEdited")
+                require(edited and wish["mode"] == "Apply", 11, f"{group}: {result}, and nobody edited the spec")
+                continue  # waits for the operator to put it right (docs/decisions/0034)
             states = self._states(group, wish)
             require(result.get("state") in states, 11, f"{group} is {result}, not one of {sorted(states)}: {wish}")
             if result["state"] == "Ready":

@@ -210,9 +210,9 @@ class Rig:
                 return
         raise AssertionError(f"ticks without end: {self.agent}")
 
-    def release(self) -> None:
+    def release(self, then_holds: type[Job] | None = None) -> None:
         """Perform what was held back."""
-        self.holds = None
+        self.holds = then_holds
         held, self.held = self.held, []
         for lane, job in held:
             self._perform(lane, job)

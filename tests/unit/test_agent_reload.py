@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from numamigration_agent.baseline import FILE_NAME
-from numamigration_agent.change import WriteKnob
+from numamigration_agent.change import ReadKnob, SaveBaselines, WriteKnob
+from numamigration_agent.jobs import Job
 from numamigration_api.vocabulary import Dialect
 from tests.fakekernel.config import HostConfig
 from tests.unit.agent_rig import OFFLOAD, Rig, wish
@@ -78,6 +79,62 @@ def test_a_load_between_plan_and_write_makes_no_value_of_ours_a_value_of_before(
     assert rig.status["offload"] == "DMA, 4 channels"
     rig.wish(RESTORE)
     assert (channels(rig), rig.status["offload"]) == (1, "Off")
+
+
+def failed_reports(rig: Rig) -> list[str]:
+    groups = (group for report in rig.reports for group in report.get("groups", {}).values())
+    return [group["message"] for group in groups if group["state"] == "Failed"]
+
+
+@pytest.mark.parametrize("held", [SaveBaselines, ReadKnob, WriteKnob])
+@pytest.mark.parametrize("brought", ["1", "2", "4"])
+def test_a_load_in_the_middle_of_a_change_is_no_failure_of_the_node(
+    tmp_path: Path, held: type[Job], brought: str
+) -> None:
+    """Promise 11: a rollout would stop or go back for it, although all that is needed is another plan."""
+    rig = Rig(tmp_path, holds=held)
+    rig.wish({"offload": wish(OFFLOAD)})
+    assert [type(job) for _, job in rig.held] == [held]
+
+    rig.kernel.unload()
+    rig.kernel.load({"nr_dma_chan": brought})
+    rig.release()
+    rig.pass_time(2 * LOOK)
+
+    assert failed_reports(rig) == []
+    assert (channels(rig), rig.status["offload"]) == (4, "DMA, 4 channels")
+    assert rig.knob("offload.channels")["baseline"] == brought
+
+
+@pytest.mark.parametrize("held", [ReadKnob, WriteKnob])
+def test_a_load_after_some_of_the_writes_leaves_nothing_to_undo(tmp_path: Path, held: type[Job]) -> None:
+    """Promise 4: what was written went with its driver."""
+    rig = Rig(tmp_path, holds=held)
+    rig.wish({"offload": wish(OFFLOAD)})
+    while channels(rig) != 4:
+        rig.release(then_holds=held)
+
+    rig.kernel.unload()
+    rig.kernel.load()
+    rig.release()
+    rig.pass_time(2 * LOOK)
+
+    assert failed_reports(rig) == []
+    assert (channels(rig), rig.status["offload"]) == (4, "DMA, 4 channels")
+
+
+def test_a_driver_that_is_loaded_again_and_again_in_the_middle_of_changes_is_said(tmp_path: Path) -> None:
+    """Promise 11: once is an accident; this node never comes to rest, and somebody has to know."""
+    rig = Rig(tmp_path, holds=WriteKnob)
+    rig.wish({"offload": wish(OFFLOAD)})
+
+    for _ in range(2):
+        rig.kernel.unload()
+        rig.kernel.load()
+        rig.release(then_holds=WriteKnob)
+
+    assert "its driver was unloaded or loaded anew meanwhile" in rig.group()["message"]
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "NotLoaded")
 
 
 def test_a_change_that_was_left_open_in_a_former_life_is_not_undone_in_this_one(tmp_path: Path) -> None:

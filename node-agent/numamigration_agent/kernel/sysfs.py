@@ -38,10 +38,16 @@ READ_BYTES_MAX: Final = 1 << 20  # /proc/vmstat has a few KiB, /proc/config.gz b
 LINE_BYTES_MAX: Final = 4096  # a page, and so all that sysfs shows on most machines; what we know of is far shorter
 NOT_A_FILE: Final = errno.EMEDIUMTYPE
 """Stands for "no regular file"; no kernel file answers it."""
+STALE: Final = errno.ESTALE
+"""Stands for "of another load of its driver than was meant"; no kernel file answers it."""
 
 _CHUNK_BYTES: Final = 1 << 16
 _ABSENT_ERRNOS: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENODEV, errno.ENXIO})
-_EXPLANATIONS: Final = {NOT_A_FILE: "is no regular file", errno.ELOOP: "is or leads through a symbolic link"}
+_EXPLANATIONS: Final = {
+    NOT_A_FILE: "is no regular file",
+    STALE: "its driver was unloaded or loaded anew meanwhile",
+    errno.ELOOP: "is or leads through a symbolic link",
+}
 _PLAIN: Final = os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY
 _STEP: Final = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _UNPRINTABLE: Final = re.compile(r"[^ -~]")
