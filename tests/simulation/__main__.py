@@ -116,6 +116,9 @@ def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Prog
         finally:
             over.set()
             room.release()  # the pool waits for whoever asks for batches
+        # Asked to end, not killed: one that is just being forked forgets a signal, and would be waited for without end.
+        pool.close()
+        pool.join()
     return tally
 
 

@@ -253,19 +253,53 @@ def test_a_leader_that_cannot_renew_stops_before_another_may_begin(store: LeaseS
 
 
 def test_the_lease_is_held_from_before_the_write_was_sent(store: LeaseStore) -> None:
-    """Promise 8: an answer may be late by any time; the others count from when the server stored the write."""
+    """Promise 8: the others count from when the server stored the write, and its answer may be late."""
     process = Process(store)
     process.run()
     step = process.holder.next(process.now + RETRY, WALL)
     assert isinstance(step, Save)
     answer = store.handle(step)
 
-    process.freeze(RETRY + RENEW - 1)
+    process.freeze(RENEW - 1)
     process.holder.answered(step, *answer, process.now)
+    process.freeze(RETRY)
     assert process.holds
 
     process.freeze(1)
     assert not process.holds
+
+
+def test_a_renewal_that_is_answered_when_the_lease_is_over_does_not_bring_it_back(store: LeaseStore) -> None:
+    """A process may be stopped in between; what it was to send when it went on was dropped, and nothing sends it."""
+    process = Process(store)
+    process.run()
+    process.freeze(RETRY)
+    step = process.holder.next(process.now, WALL)
+    assert isinstance(step, Save)
+    answer = store.handle(step)
+
+    process.freeze(RENEW - RETRY)
+    assert not process.holds
+
+    process.holder.answered(step, *answer, process.now)
+    assert not process.holds
+    assert "could not be renewed for 10 s" in process.lost
+
+
+def test_a_lease_that_was_renewed_too_late_is_given_back(store: LeaseStore) -> None:
+    """The process ends, and nobody needs to wait for it."""
+    process = Process(store)
+    process.run()
+    process.freeze(RETRY)
+    step = process.holder.next(process.now, WALL)
+    assert isinstance(step, Save)
+    answer = store.handle(step)
+    process.freeze(RENEW - RETRY)
+    process.holder.answered(step, *answer, process.now)
+
+    give_back(process)
+
+    assert store.spec["holderIdentity"] == ""
 
 
 def test_a_process_that_was_stopped_beyond_its_lease_holds_nothing_when_it_goes_on(store: LeaseStore) -> None:

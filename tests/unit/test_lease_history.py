@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever is delayed, stopped, lost or deleted, in any order: no two processes believe to hold the Lease at once."""
+"""Whatever is delayed, stopped, lost or deleted, in any order: no two processes believe to hold the Lease at once.
+
+And whoever has held it and does not any more never holds it again.
+"""
 
 from __future__ import annotations
 
@@ -34,6 +37,8 @@ class Life:
     answer: tuple[int, LeaseObject | None] | None = None
     has_seen_a_lease: bool = False
     ending: bool = False
+    has_held: bool = False
+    was_refused: bool = False
 
 
 @dataclass
@@ -131,6 +136,7 @@ class TwoHolders(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         """A process that does nothing meanwhile is one that was stopped."""
         self.now += seconds
+        self.nobody_holds_it_twice()  # also when an answer is heard next
 
     @rule(which=PROCESSES, seconds=st.integers(1, 40))
     def one_process_runs_smoothly(self, which: int, seconds: int) -> None:
@@ -157,6 +163,15 @@ class TwoHolders(RuleBasedStateMachine):
     def at_most_one_believes_to_hold_it(self) -> None:
         believers = [life.holder for life in self.lives if life.holder.holds(self.clock(life))]
         assert len(believers) <= 1, believers
+
+    @invariant()
+    def nobody_holds_it_twice(self) -> None:
+        """Whoever may not send drops what it was to send, since the process ends."""
+        for life in self.lives:
+            holds = life.holder.holds(self.clock(life))
+            assert not (holds and life.was_refused), life.holder
+            life.was_refused = life.was_refused or (life.has_held and not holds)
+            life.has_held = life.has_held or holds
 
 
 TestTwoHolders = TwoHolders.TestCase

@@ -8,6 +8,9 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from multiprocessing import active_children
+from multiprocessing.pool import Pool
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,6 +24,7 @@ from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, FENCE_MESSAGE, POLICY_UID_LABEL
 from numamigration_operator.cluster.client import Response
+from tests.simulation import __main__ as command
 from tests.simulation.__main__ import Tally, kept_schedules
 from tests.simulation.clock import Clock, Process
 from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
@@ -33,6 +37,7 @@ from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_sched
 from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, REVISIONS, STATES, Request, SimServer
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
 from tests.testbed.commands import ROOT
+from tests.testbed.progress import Progress
 
 JSON_PATCH = "application/json-patch+json"
 FALSE_PROOF = r"proven on .* by \[\], while \['later'\] soak"
@@ -437,11 +442,31 @@ def test_real_agents_bring_a_cluster_to_rest_and_their_seed_always_makes_the_sam
     assert without_cost(outcome) == without_cost(run_seed(seed))
 
 
+ENOUGH = Outcome(steps=500, faults=9, seconds=1.0, cpu=1.0, met=frozenset(), finding=None)
+
+
+def test_processes_end_by_themselves_once_all_schedules_are_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is killed while it is forked may not hear of it, and the run then never ends."""
+    left: list[BaseProcess] = []
+    terminate = Pool.terminate
+
+    def note(pool: Pool) -> None:
+        left.extend(active_children())
+        terminate(pool)
+
+    monkeypatch.setattr(Pool, "terminate", note)
+    monkeypatch.setattr(command, "run_schedule", lambda _schedule: ENOUGH)
+
+    tally = command.run(map(make_schedule, range(command.BATCH)), 4, float("inf"), Progress())
+
+    assert tally.schedules == command.BATCH
+    assert not left
+
+
 def test_a_schedule_with_too_few_faults_is_not_counted_among_those_that_were_asked_for() -> None:
-    enough = Outcome(steps=500, faults=9, seconds=1.0, cpu=1.0, met=frozenset(), finding=None)
     tally = Tally()
 
-    for outcome in (enough, enough._replace(faults=3), enough._replace(steps=149)):
+    for outcome in (ENOUGH, ENOUGH._replace(faults=3), ENOUGH._replace(steps=149)):
         tally.take(outcome)
 
     assert (tally.schedules, tally.small) == (1, 2)

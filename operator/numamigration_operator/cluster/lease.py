@@ -15,7 +15,8 @@ A driver asks ``next(now, wall)`` what to do, does it, and tells the machine how
   what is missing or absurd is waited out, never taken early.
 * The leader's epoch, the fencing token, stands in an annotation and never falls: `claim` takes one more than the
   greatest that was ever seen, here or by the caller.
-* A lost Lease is lost for good: the process ends, and a new one starts with nothing in its queues.
+* A lost Lease is lost for good, also when the answer to a renewal comes after its time: the process ends, and a new one
+  starts with nothing in its queues.
 
 Sources: k8s.io/client-go tools/leaderelection; k8s.io/api coordination/v1 and its validation; docs/decisions/0009.
 """
@@ -291,6 +292,8 @@ class LeaseHolder:
         self._wait_until = now + self._retry()
 
     def _stored(self, save: Save, lease: LeaseObject, now: float) -> None:
+        # Too late, as after a stop: whoever asked meanwhile was told no, and has dropped what it was to send.
+        self._lost = self.lost(now)
         self._take(lease)
         if save.spec.holder_identity != self.identity:  # given back
             return
