@@ -162,7 +162,7 @@ def test_the_one_file_installs_everything_and_again_changes_nothing(cluster: Con
 
     assert versions(cluster, path) == before
     kubectl(cluster, "delete", "--wait=false", "--filename", path)
-    cluster.api.wait_gone(POLICY_CRD)
+    cluster.api.wait_crd_gone(POLICY_CRD)
 
 
 def versions(cluster: ControlPlane, path: str) -> list[str]:
@@ -265,7 +265,7 @@ def crd_of_another_release(cluster: ControlPlane) -> Iterator[None]:
     cluster.api.install_crd(crd)
     yield
     cluster.api.delete(POLICY_CRD)
-    cluster.api.wait_gone(POLICY_CRD)
+    cluster.api.wait_crd_gone(POLICY_CRD)
 
 
 @pytest.mark.usefixtures("crd_of_another_release")

@@ -53,7 +53,7 @@ def command(bed: ControlPlane, helm: Helm) -> Iterator[Command]:
 def test_the_install_job_may_do_what_it_does(bed: ControlPlane, command: Command) -> None:
     for path in (POLICY_CRD, STATE_CRD):
         bed.api.delete(path)
-        bed.api.wait_gone(path)
+        bed.api.wait_crd_gone(path)
 
     code, said = command("pre-install")
 

@@ -67,7 +67,7 @@ def version(bed: ControlPlane, path: str) -> str:
 def replace(bed: ControlPlane, path: str, crd: Json) -> None:
     """Let a CRD of this name stand there instead."""
     bed.api.delete(path)
-    bed.api.wait_gone(path)
+    bed.api.wait_crd_gone(path)
     bed.api.create(CRDS, crd)
     bed.api.watch_until(path, is_established)
 
@@ -75,7 +75,7 @@ def replace(bed: ControlPlane, path: str, crd: Json) -> None:
 def test_into_an_empty_cluster_they_are_created_and_served_when_it_ends(bed: ControlPlane, crds: Command) -> None:
     for path in (POLICY_CRD, STATE_CRD):
         bed.api.delete(path)
-        bed.api.wait_gone(path)
+        bed.api.wait_crd_gone(path)
 
     code, said = crds("apply")
 
@@ -152,7 +152,7 @@ def test_names_that_another_crd_has_taken_are_said(bed: ControlPlane, crds: Comm
     taker["metadata"]["name"] = "others.numamigration.dev"
     taker["spec"]["names"] |= {"plural": "others", "kind": "Other", "listKind": "OtherList", "shortNames": ["o"]}
     bed.api.delete(POLICY_CRD)
-    bed.api.wait_gone(POLICY_CRD)
+    bed.api.wait_crd_gone(POLICY_CRD)
     bed.api.create(CRDS, taker)
     bed.api.watch_until(f"{CRDS}/others.numamigration.dev", is_established)
 

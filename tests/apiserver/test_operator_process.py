@@ -262,7 +262,7 @@ def test_a_crd_that_is_removed_and_comes_back_is_survived(
     with OperatorProcess(kubeconfig, tmp_path / "log", "--policy-resync-seconds", "1") as operator:
         operator.wait_line("ready:")
         bed.api.delete(crd)
-        bed.api.wait_gone(crd)
+        bed.api.wait_crd_gone(crd)
         operator.wait_line("cannot read objects")
         install_crds(bed.api)
 

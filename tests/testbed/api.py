@@ -200,22 +200,42 @@ class Api:
             if version["served"]:
                 self._wait_served(f"/apis/{spec['group']}/{version['name']}", spec["names"]["plural"])
 
+    def wait_crd_gone(self, path: str) -> None:
+        """Return when there is no CustomResourceDefinition at `path`; its resource may have no objects that stay.
+
+        The server lists them before it lets go. It cannot while their watch cache is cold, as for a moment after any
+        other kind has come or gone, and then waits twice as long each time. So we list too, which keeps it warm.
+
+        Sources: apiextensions-apiserver pkg/controller/finalizer/crd_finalizer.go; feature gate
+        ResilientWatchCacheInitialization.
+        """
+
+        def gone() -> bool:
+            crd = self.get_if_exists(path)
+            for version in crd["spec"]["versions"] if crd else ():
+                self._is_listed(f"/apis/{crd['spec']['group']}/{version['name']}/{crd['spec']['names']['plural']}")
+            return not crd
+
+        poll(gone, f"{path} gone")
+
     def _wait_served(self, group_version: str, plural: str) -> None:
-        # Established only means that the names are accepted: discovery, handler (404 until then) and watch cache
-        # (429 "storage is (re)initializing") follow, without an event.
+        # Established only means that the names are accepted: discovery, handler and watch cache follow, without event.
         def served() -> bool:
             resources = self.get_if_exists(group_version).get("resources", [])
-            if not any(resource["name"] == plural for resource in resources):
-                return False
-            try:
-                self.list_items(f"{group_version}/{plural}", query={"limit": "1"})
-            except ApiError as error:
-                if error.status not in {404, 429}:
-                    raise
-                return False
-            return True
+            named = any(resource["name"] == plural for resource in resources)
+            return named and self._is_listed(f"{group_version}/{plural}")
 
         poll(served, f"{group_version}/{plural} being served")
+
+    def _is_listed(self, collection: str) -> bool:
+        """Tell whether there is a handler (404 until then) and a watch cache (429 "storage is (re)initializing")."""
+        try:
+            self.list_items(collection, query={"limit": "1"})
+        except ApiError as error:
+            if error.status not in {404, 429}:
+                raise
+            return False
+        return True
 
     def _states(self, path: str, deadline: float) -> Generator[Json]:
         collection, _, name = path.rpartition("/")
