@@ -231,6 +231,19 @@ def test_what_a_policy_was_to_take_over_is_restored_although_that_one_ends_with_
     assert (ending["source"]["policy"], ending["mode"]) == ("p", "Restore")
 
 
+def test_what_a_policy_was_to_take_over_is_restored_although_an_edit_of_that_one_leaves_it_to_nobody() -> None:
+    """Promise 7: the write that takes over is late, and both policies go on with other groups."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    assert len(_taken_over(made)) == 1
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    made.edit_policy("q", settings={"balancing": TIERING})
+
+    (write,) = made.specs()
+
+    ending = json.loads(write.body)["spec"]["groups"]["offload"]
+    assert (ending["source"]["policy"], ending["mode"]) == ("p", "Restore")
+
+
 def test_what_a_policy_has_taken_over_ends_with_its_keep_also_while_an_edit_is_on_its_way() -> None:
     """Promise 6: what the watch has shown since is what is there."""
     made = world(policy(onDelete="Restore"), nodes=1)
