@@ -657,6 +657,22 @@ def test_a_failed_canary_halts_the_rollout() -> None:
     assert world.condition("p", "Stalled")["reason"] == "RolloutHalted"
 
 
+def test_where_a_node_has_failed_with_what_an_edit_leaves_of_a_policy_no_other_one_gets_it() -> None:
+    """Promise 8: it is a canary of the new revision that has failed, before that revision is stored."""
+    world = Rollout(nodes=4)
+    world.begin(settings=channels(4) | {"demotion": {"enabled": True}}, rollout=rollout(onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    assert world.stand["phase"] == "Halted"
+
+    world.edit_policy("p", settings=channels(4))
+    world.pass_time()
+    world.pass_time()
+
+    assert world.having(4) == [canary]
+    assert (world.stand["phase"], world.stand["generation"]) == ("Halted", 2)
+
+
 @pytest.mark.parametrize(("number", "joined"), [(4, None), (2, 4)], ids=["only onDelete differs", "settings differ"])
 def test_after_a_halt_a_new_node_gets_nothing_of_what_failed(number: int, joined: int | None) -> None:
     """Promise 8: not either as an older revision, which went well, and asks the same of its groups."""

@@ -439,8 +439,11 @@ class PolicyRollout:
         return stand.is_waiting(name) and name not in self._pushed and self.book.joins(name) is self.joins(name)
 
     def _untold_failure(self, matched: int) -> Failure | None:
-        """Return why the revision has failed, while nothing says so where it lasts."""
-        if self.course.has_failed or self.course.current is None:
+        """Return why the revision has failed, while nothing says so where it lasts.
+
+        It may have failed before it is stored: an edit can leave a node that failed all that it has.
+        """
+        if self.course.has_failed:
             return None
         return judge(self.book, self.facts.rollout, matched, self.course.is_proven)
 
