@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -319,6 +320,17 @@ class Canaries:
         self.bench.apply(f"{STATES}/{name}", state({"groups": {"demotion": wish}}, name=name))
         self.bench.ask("PATCH", f"{STATES}/{name}/status", {"status": told}, MERGE)
 
+    def take_back(self, name: str) -> None:
+        """Let a report arrive that was sent before the node had soaked."""
+        self.bench.ask("PATCH", f"{STATES}/{name}/status", {"status": {"groups": None}}, MERGE)
+
+    def take_out(self, name: str) -> None:
+        """Let a person take a group out; the agent says so, and it is put back."""
+        groups = self.bench.object(f"{STATES}/{name}")["spec"]["groups"]
+        self.bench.ask("PATCH", f"{STATES}/{name}", {"spec": {"groups": None}}, MERGE)
+        self.take_back(name)
+        self.bench.ask("PATCH", f"{STATES}/{name}", {"spec": {"groups": groups}}, MERGE)
+
     def tell_proven(self) -> None:
         verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven"}
         marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)}
@@ -347,6 +359,34 @@ def test_a_cell_that_is_proven_long_after_its_canary_went_is_found() -> None:
     canaries.bench.clock.run(canaries.bench.clock.now + KNOWN_SECONDS + 1)
 
     with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
+        canaries.tell_proven()
+
+
+UNSAID = pytest.mark.parametrize("unsay", [Canaries.take_back, Canaries.take_out], ids=["late report", "by hand"])
+
+
+@UNSAID
+def test_a_cell_is_proven_by_a_canary_that_had_soaked_while_the_verdict_was_on_its_way(
+    unsay: Callable[[Canaries, str], None],
+) -> None:
+    canaries = Canaries()
+
+    unsay(canaries, "canary")
+    canaries.tell_proven()
+
+    assert canaries.bench.object(f"{REVISIONS}/p-1")["revision"] == 1
+
+
+@UNSAID
+def test_a_cell_that_is_proven_long_after_its_canary_had_soaked_is_found(
+    unsay: Callable[[Canaries, str], None],
+) -> None:
+    """By then the operator knows that it soaks anew."""
+    canaries = Canaries()
+    unsay(canaries, "canary")
+    canaries.bench.clock.run(canaries.bench.clock.now + KNOWN_SECONDS + 1)
+
+    with pytest.raises(BrokenPromiseError, match=r"by \[\], while \['canary', 'later'\] soak"):
         canaries.tell_proven()
 
 
