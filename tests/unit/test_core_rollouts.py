@@ -10,7 +10,7 @@ import pytest
 
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Reason
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
@@ -671,6 +671,33 @@ def test_where_a_node_has_failed_with_what_an_edit_leaves_of_a_policy_no_other_o
 
     assert world.having(4) == [canary]
     assert (world.stand["phase"], world.stand["generation"]) == ("Halted", 2)
+
+
+def test_a_revision_is_created_and_then_written_onto_what_was_seen_of_it() -> None:
+    """Promise 8: revisions have no fence, and the first write of one may arrive after a verdict."""
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+
+    first, verdict = (one for one in world.written if one.key.kind is WriteKind.REVISION)
+
+    assert (first.patch, verdict.patch) == (Patch.CREATE, Patch.APPLY)
+    versions = (json.loads(one.body)["metadata"].get("resourceVersion") for one in (first, verdict))
+    assert list(versions) == [None, "1"]
+
+
+def test_a_verdict_that_another_write_has_overtaken_is_written_onto_that_one() -> None:
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(onFailure="Halt"))
+    (canary,), (name,) = world.having(4), world.revisions
+    world.revisions[name]["metadata"]["resourceVersion"] = "8"
+
+    world.answer(failed=(canary,))
+
+    assert world.revisions[name]["metadata"]["resourceVersion"] == "9"
+    assert world.stand["phase"] == "Halted"
+    assert world.having(4) == [canary]
 
 
 @pytest.mark.parametrize(("number", "joined"), [(4, None), (2, 4)], ids=["only onDelete differs", "settings differ"])
