@@ -138,6 +138,7 @@ class Oracle:
     latest: dict[tuple[str, str], float] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     lease_epoch: int = 0
+    leased_at: dict[int, float] = field(default_factory=dict)
     renewed: dict[str, float] = field(default_factory=dict)
     leading_since: dict[str, float] = field(default_factory=dict)
     leader_of: dict[int, str] = field(default_factory=dict)
@@ -193,7 +194,9 @@ class Oracle:
         """Its epoch never falls.
 
         Who leads creates it again with its own epoch if it is gone. Somebody may have led in between, if that lease was
-        deleted too between two renewals: then what that one has written fences whoever led before.
+        deleted too between two renewals: then what that one has written fences whoever led before. Anybody else creates
+        it with the greatest epoch that it has seen, if any, which is not that of who led only lately; before it claims
+        its own, it lists what all leaders have written.
         """
         again = written.before is None and written.identity in self.renewed
         self._check_holder(written)
@@ -201,9 +204,11 @@ class Oracle:
             find(one, ("metadata", "annotations", EPOCH_ANNOTATION)) for one in (written.before, written.after)
         )
         if written.client in self.operators and text is not None:
-            floor = int(before or 0) if before or again else self.lease_epoch
+            known = (epoch for epoch, at in self.leased_at.items() if written.sent_at > at + KNOWN_SECONDS)
+            floor = int(before or 0) if before or again else max(known, default=0)
             _check(int(text) >= floor, f"fence: the lease's epoch falls from {floor} to {text}")
             self.lease_epoch = max(self.lease_epoch, int(text))
+            self.leased_at.setdefault(int(text), written.at)
 
     def _check_holder(self, written: Written) -> None:
         """Nobody takes a lease that another one may still hold."""

@@ -20,7 +20,13 @@ from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import MAINLINE_KNOBS
 from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
-from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, FENCE_MESSAGE, POLICY_UID_LABEL
+from numamigration_api.vocabulary import (
+    CELL_ANNOTATION_PREFIX,
+    EPOCH_ANNOTATION,
+    FENCE_MESSAGE,
+    LEASE_NAME,
+    POLICY_UID_LABEL,
+)
 from numamigration_operator.cluster.client import Response
 from tests.simulation.__main__ import Tally, kept_schedules
 from tests.simulation.clock import Clock, Process
@@ -31,7 +37,18 @@ from tests.simulation.network import Network
 from tests.simulation.objects import InvalidPatchError, json_patch, revision_of
 from tests.simulation.oracle import KNOWN_SECONDS, BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
-from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, REVISIONS, STATES, Request, SimServer
+from tests.simulation.server import (
+    APPLY,
+    LEASES,
+    MERGE,
+    NODES,
+    PAGE_ITEMS_MAX,
+    POLICIES,
+    REVISIONS,
+    STATES,
+    Request,
+    SimServer,
+)
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
 from tests.testbed.commands import ROOT
 
@@ -396,6 +413,45 @@ def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_fou
 
     with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
         canaries.tell_proven()
+
+
+class Leases:
+    """A Lease, and an oracle that sees its writes by two operators."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        operators = frozenset({"one", "other"})
+        self.bench.server.observers.append(Oracle(self.bench.server, operators, lambda _: None, {}).wrote)
+
+    def create(self, operator: str, epoch: int) -> None:
+        metadata = {"name": LEASE_NAME, "annotations": {EPOCH_ANNOTATION: str(epoch)}}
+        body = json.dumps({"metadata": metadata, "spec": {"holderIdentity": f"{operator}_0"}}).encode()
+        self.bench.server.handle(Request(operator, "POST", LEASES, {}, body, APPLY, self.bench.clock.now))
+
+    def delete(self, seconds: float) -> None:
+        """Let a person delete it, and so much time pass."""
+        self.bench.ask("DELETE", f"{LEASES}/{LEASE_NAME}")
+        self.bench.clock.run(self.bench.clock.now + seconds)
+
+
+def test_a_lease_that_was_deleted_comes_back_without_an_epoch_that_stood_there_only_lately() -> None:
+    leases = Leases()
+    leases.create("one", epoch=2)
+
+    leases.delete(30.0)
+    leases.create("other", epoch=1)
+
+    assert leases.bench.object(f"{LEASES}/{LEASE_NAME}")["metadata"]["annotations"] == {EPOCH_ANNOTATION: "1"}
+
+
+def test_a_lease_that_comes_back_below_an_epoch_that_everybody_knew_is_found() -> None:
+    leases = Leases()
+    leases.create("one", epoch=2)
+
+    leases.delete(KNOWN_SECONDS + 1)
+
+    with pytest.raises(BrokenPromiseError, match="epoch falls from 2 to 1"):
+        leases.create("other", epoch=1)
 
 
 class Watched:
