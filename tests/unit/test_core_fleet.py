@@ -188,6 +188,24 @@ def test_a_group_that_somebody_took_out_by_hand_is_put_back_before_anything_else
     assert made.states["n0"]["spec"] == before | {"writeSequence": made.states["n0"]["spec"]["writeSequence"]}
 
 
+def test_what_is_on_its_way_stays_known_when_a_node_is_tried_again() -> None:
+    """Promise 7: it may be there by then, while the watch still shows what somebody has taken out by hand."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.states["n0"]["spec"] = made.states["n0"]["spec"] | {"groups": {}}
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+    assert len(made.specs()) == 1
+    made.edit_policy("p", settings={"offload": OFFLOAD, "demotion": {"enabled": True}})
+    (push,) = made.specs()
+
+    made.fleet.policies_listed([made.policy("p")], made.now)
+
+    (again,) = made.specs()
+    asked = [json.loads(one.body)["spec"]["groups"] for one in (push, again)]
+    assert asked[1].keys() == {"offload", "demotion"}
+    assert asked[1] == asked[0]
+
+
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     made = world(policy(), nodes=1)
     shown = []
