@@ -157,6 +157,19 @@ def test_canaries_are_spread_over_zones() -> None:
     assert {world.nodes[name].metadata.labels[ZONE] for name in world.having(4)} == {"z0", "z1", "z2"}
 
 
+@pytest.mark.parametrize("number", [5, 6, 7, 8])
+def test_a_node_that_uses_up_the_budget_is_the_canary_whatever_its_zone(number: int) -> None:
+    """It takes no new room, and nobody else has any: without it the rollout would stand still for ever."""
+    world = Rollout(nodes=4, zones=4)
+    world.begin(rollout=rollout(unproven=1))
+    (canary,) = world.having(4)
+
+    world.edit_policy("p", settings=channels(number))
+    world.answer(failed=(canary,))
+
+    assert world.having(number) == [canary]
+
+
 def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
     """Promise 8."""
     world = Rollout(nodes=8)
