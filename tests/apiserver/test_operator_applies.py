@@ -7,6 +7,7 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, NamedTuple
 
@@ -424,12 +425,15 @@ def test_a_reservation_of_a_deposed_leader_changes_nothing(
 # --- contents of policies -----------------------------------------------------------------------------------------
 
 
-def revision_write(name: str, *, annotations: Json, enabled: bool = True, revision: int = 1) -> Write:
+def revision_write(
+    name: str, *, annotations: Json, enabled: bool = True, revision: int = 1, version: str | None = None
+) -> Write:
     body = {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",
         "metadata": {
             "name": name,
+            "resourceVersion": version,
             "labels": {"numamigration.dev/policy-uid": OTHER_UID},
             "annotations": annotations,
             "ownerReferences": [{"apiVersion": API_VERSION, "kind": "MigrationPolicy", "name": "p", "uid": OTHER_UID}],
@@ -438,6 +442,10 @@ def revision_write(name: str, *, annotations: Json, enabled: bool = True, revisi
         "revision": revision,
     }
     return Write(WriteKey(WriteKind.REVISION, name), json.dumps(body).encode())
+
+
+def creation(name: str) -> Write:
+    return replace(revision_write(name, annotations={}), patch=Patch.CREATE)
 
 
 def deletion(name: str, uid: str) -> Write:
@@ -458,6 +466,22 @@ def test_a_controller_revision_is_stored_and_its_verdicts_and_number_replaced(
     assert shown["revision"] == 2
     assert shown["data"] == {"settings": {"demotion": {"enabled": True}}}
     assert told.stored == [(WriteKey(WriteKind.REVISION, name), shown)]
+
+
+def test_a_controller_revision_is_created_once_and_written_onto_what_was_seen(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName
+) -> None:
+    """Promise 8: no write that is late takes a verdict back."""
+    name, mark = unique_name("revision"), {"cell.numamigration.dev/a": "x"}
+    assert drive(control_plane, creation(name)).counts == {Verdict.DONE: 1}
+    seen = api.get(f"{REVISIONS}/{name}")["metadata"]["resourceVersion"]
+    assert drive(control_plane, revision_write(name, annotations=mark, version=seen)).counts == {Verdict.DONE: 1}
+
+    for late in (creation(name), revision_write(name, annotations={}, version=seen)):
+        told = drive(control_plane, late)
+        assert (told.counts, told.failures) == ({Verdict.DECIDE_ANEW: 1}, [late.key])
+
+    assert api.get(f"{REVISIONS}/{name}")["metadata"]["annotations"] == mark
 
 
 def test_the_content_of_a_controller_revision_never_changes(

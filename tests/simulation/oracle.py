@@ -105,6 +105,7 @@ class Oracle:
     since: dict[tuple[str, str], tuple[float, bool]] = field(default_factory=dict)
     asked: dict[tuple[str, str], int] = field(default_factory=dict)
     settled_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    unsaid: dict[str, list[tuple[float, Json]]] = field(default_factory=lambda: defaultdict(list))
     beside: dict[tuple[str, str], int] = field(default_factory=dict)
     broken_at: dict[str, float] = field(default_factory=dict)
     heard: dict[str, float] = field(default_factory=dict)
@@ -137,6 +138,7 @@ class Oracle:
     latest: dict[tuple[str, str], float] = field(default_factory=dict)
     epochs: dict[str, int] = field(default_factory=dict)
     lease_epoch: int = 0
+    leased_at: dict[int, float] = field(default_factory=dict)
     renewed: dict[str, float] = field(default_factory=dict)
     leading_since: dict[str, float] = field(default_factory=dict)
     leader_of: dict[int, str] = field(default_factory=dict)
@@ -192,7 +194,9 @@ class Oracle:
         """Its epoch never falls.
 
         Who leads creates it again with its own epoch if it is gone. Somebody may have led in between, if that lease was
-        deleted too between two renewals: then what that one has written fences whoever led before.
+        deleted too between two renewals: then what that one has written fences whoever led before. Anybody else creates
+        it with the greatest epoch that it has seen, if any, which is not that of who led only lately; before it claims
+        its own, it lists what all leaders have written.
         """
         again = written.before is None and written.identity in self.renewed
         self._check_holder(written)
@@ -200,9 +204,11 @@ class Oracle:
             find(one, ("metadata", "annotations", EPOCH_ANNOTATION)) for one in (written.before, written.after)
         )
         if written.client in self.operators and text is not None:
-            floor = int(before or 0) if before or again else self.lease_epoch
+            known = (epoch for epoch, at in self.leased_at.items() if written.sent_at > at + KNOWN_SECONDS)
+            floor = int(before or 0) if before or again else max(known, default=0)
             _check(int(text) >= floor, f"fence: the lease's epoch falls from {floor} to {text}")
             self.lease_epoch = max(self.lease_epoch, int(text))
+            self.leased_at.setdefault(int(text), written.at)
 
     def _check_holder(self, written: Written) -> None:
         """Nobody takes a lease that another one may still hold."""
@@ -487,6 +493,12 @@ class Oracle:
         for uid in now:
             self.since.setdefault((uid, node), (at, pushed))
 
+    def _note_unsaid(self, written: Written) -> None:
+        """Note what had soaked before a person took it out, or a report of before that had been late arrived."""
+        before, after = written.before, written.after
+        if before is not None and after is not None and not _soaked(before) <= _soaked(after):
+            self.unsaid[written.name].append((written.at, before))
+
     def _unsettled(self, written: Written) -> Iterator[str]:
         """Yield the uids of policies that have something on a node that has not soaked, or has no answer yet."""
         before, after = written.before, written.after
@@ -677,18 +689,21 @@ class Oracle:
 
         Where others win some of its groups, the part that is left is all that it has there, and proves the cell. So
         does a canary that went after it had soaked, for whoever may have decided before that was known: the verdict
-        waits for its turn behind another one of the same object.
+        waits for its turn behind another one of the same object. For the same writers one has soaked of which a person,
+        or a late report of its agent, has taken that back.
         """
         uid = policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
         have, partly, resolved = set(), self._went_well(written, uid, cell, wanted), set()
         nodes = self.server.all(NODES)
         for node, state in self.server.all(STATES).items():
-            if node not in nodes or cell_of(state) != cell or not self._has_some(state, wanted):
+            if node not in nodes or cell_of(state) != cell:
                 continue
-            soaked = not any(source == uid for source, _ in unproven(state))
-            if not self._has_all(state, wanted):  # what it has may be of the revision before
-                if soaked and self._has_what_it_won(state, wanted, written.at):
+            had = self._had_soaked(written, node, wanted)
+            soaked = had or not any(source == uid for source, _ in unproven(state))
+            some = self._has_some(state, wanted)
+            if not some or not self._has_all(state, wanted):  # what it has may be of the revision before
+                if had or (some and soaked and self._has_what_it_won(state, wanted, written.at)):
                     partly.add(node)
                 continue
             if soaked:
@@ -701,6 +716,11 @@ class Oracle:
             ):
                 have.add(node)
         return resolved, partly, have
+
+    def _had_soaked(self, written: Written, node: str, wanted: frozenset[Content]) -> bool:
+        """Whether a node had all of a content, soaked, until a moment of which the writer need not know."""
+        lately = (state for at, state in self.unsaid.get(node, ()) if not self._knows(written, at))
+        return any(wanted <= _soaked(state) for state in lately)
 
     def _went_well(self, written: Written, uid: str, cell: Cell, wanted: frozenset[Content]) -> set[str]:
         """Return the nodes of a cell that went after a content had soaked there, which the writer need not know."""
@@ -773,6 +793,7 @@ class Oracle:
         before, after = written.before, written.after
         if written.client not in self.operators:
             self._state_of_others(written)
+            self._note_unsaid(written)
         self._note_unproven(written)
         if after is None:
             return
@@ -1060,6 +1081,16 @@ def _resumed(state: Json) -> Json:
         return state
     spec = state["spec"]
     return state | {"spec": spec | {"groups": spec["groups"] | {"offload": wish | {"mode": "Apply"}}}}
+
+
+def _soaked(state: Json) -> set[Content]:
+    """Return what is in force on a node and is awaited no more."""
+    wishes = ((group, _wish(state, group)) for group in GROUPS)
+    return {
+        content_of_wish(group, wish)
+        for group, wish in wishes
+        if wish is not None and wish["mode"] == "Apply" and (is_safe(group, wish) or is_settled(state, group, wish))
+    }
 
 
 def _has_failed(state: Json) -> bool:

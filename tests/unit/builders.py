@@ -322,7 +322,7 @@ class World:
                     known = self.policies[write.key.name]["metadata"]["finalizers"]
                     self._store_finalizers(write.key.name, [*known, *document["metadata"]["finalizers"]])
                 case WriteKind.REVISION:
-                    self._store_revision(document)
+                    self._store_revision(write, document)
                 case WriteKind.REVISION_DELETION:
                     del self.revisions[write.key.name]
                     self.fleet.revision_gone(write.key.name, self.now)
@@ -340,9 +340,14 @@ class World:
         known["status"] = document["status"]
         self.show_policy(key.name)
 
-    def _store_revision(self, document: dict[str, Any]) -> None:
-        name = document["metadata"]["name"]
-        document["metadata"]["uid"] = f"revision-{name}"
+    def _store_revision(self, write: Write, document: dict[str, Any]) -> None:
+        name, version = document["metadata"]["name"], document["metadata"].get("resourceVersion")
+        known = self.revisions.get(name)
+        if version != (known and known["metadata"]["resourceVersion"]):
+            self.show_revision(name)  # until a watch has shown it, the same would be decided again and again
+            self.fleet.write_failed(write.key)
+            return
+        document["metadata"] |= {"uid": f"revision-{name}", "resourceVersion": str(int(version or 0) + 1)}
         self.revisions[name] = document
         self.show_revision(name)
 

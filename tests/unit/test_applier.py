@@ -109,6 +109,18 @@ def test_a_write_is_sent_as_it_says() -> None:
     assert send.query == {"fieldManager": "numamigration-finalizer", "fieldValidation": "Warn"}
 
 
+def test_what_is_new_is_created_and_nothing_there_is_replaced() -> None:
+    """Promise 8: a ControllerRevision has verdicts by the time that its first write arrives late."""
+    machine = applier()
+    machine.submit([Write(REVISION, b"{}", patch=Patch.CREATE)], 0.0)
+
+    send = sent(machine)
+
+    assert (send.method, send.path("home")) == ("POST", "/apis/apps/v1/namespaces/home/controllerrevisions")
+    assert send.query == {"fieldManager": "numamigration-operator", "fieldValidation": "Strict"}
+    assert answer(machine, send, 409, "already exists") is Verdict.DECIDE_ANEW
+
+
 def test_a_deletion_is_sent_as_one() -> None:
     machine = applier()
     machine.submit([DELETION], 0.0)

@@ -188,6 +188,24 @@ def test_a_group_that_somebody_took_out_by_hand_is_put_back_before_anything_else
     assert made.states["n0"]["spec"] == before | {"writeSequence": made.states["n0"]["spec"]["writeSequence"]}
 
 
+def test_what_is_on_its_way_stays_known_when_a_node_is_tried_again() -> None:
+    """Promise 7: it may be there by then, while the watch still shows what somebody has taken out by hand."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.states["n0"]["spec"] = made.states["n0"]["spec"] | {"groups": {}}
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+    assert len(made.specs()) == 1
+    made.edit_policy("p", settings={"offload": OFFLOAD, "demotion": {"enabled": True}})
+    (push,) = made.specs()
+
+    made.fleet.policies_listed([made.policy("p")], made.now)
+
+    (again,) = made.specs()
+    asked = [json.loads(one.body)["spec"]["groups"] for one in (push, again)]
+    assert asked[1].keys() == {"offload", "demotion"}
+    assert asked[1] == asked[0]
+
+
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     made = world(policy(), nodes=1)
     shown = []
@@ -224,6 +242,19 @@ def test_what_a_policy_was_to_take_over_is_restored_although_that_one_ends_with_
     assert json.loads(push.body)["spec"]["groups"]["offload"]["source"]["policy"] == "q"
     made.fleet.policy_gone("uid-q", made.now)
     made.fleet.policy_gone("uid-p", made.now)
+
+    (write,) = made.specs()
+
+    ending = json.loads(write.body)["spec"]["groups"]["offload"]
+    assert (ending["source"]["policy"], ending["mode"]) == ("p", "Restore")
+
+
+def test_what_a_policy_was_to_take_over_is_restored_although_an_edit_of_that_one_leaves_it_to_nobody() -> None:
+    """Promise 7: the write that takes over is late, and both policies go on with other groups."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    assert len(_taken_over(made)) == 1
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    made.edit_policy("q", settings={"balancing": TIERING})
 
     (write,) = made.specs()
 

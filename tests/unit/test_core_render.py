@@ -85,6 +85,16 @@ def test_a_wish_that_ended_with_keep_before_it_came_leaves_the_restore_of_what_i
     assert rendered(now=open_wish, rivals=rendered(policy(onDelete="Keep"))) == Spec()
 
 
+def test_what_was_to_be_replaced_is_restored_also_where_its_policies_go_on_without_the_group() -> None:
+    """Promise 7: that a policy selects the node still does not say that it wishes this there."""
+    open_wish, others = rendered(policy("q", onDelete="Keep")), {"balancing": TIERING}
+    edited = policy("q", onDelete="Keep", settings=others), policy(onDelete="Restore", meta=ARMED, settings=others)
+
+    after = rendered(*edited, now=open_wish, rivals=RESTORABLE, turn=awaiting)
+
+    assert offload(after) == offload(RESTORABLE) | {"mode": "Restore"}
+
+
 def test_what_was_to_be_replaced_is_held_until_it_is_known_what_is_there() -> None:
     """Promise 8: given back, it would be a push of its own; dropped, it would never be restored."""
     wins, open_wish = policy(onDelete="Restore", meta=ARMED), rendered(policy("q", onDelete="Keep"))

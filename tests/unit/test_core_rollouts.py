@@ -10,7 +10,7 @@ import pytest
 
 from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Reason
-from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from tests.unit.builders import OFFLOAD, World, keys, policy
 
@@ -155,6 +155,19 @@ def test_canaries_are_spread_over_zones() -> None:
     world.begin(rollout=rollout(nodes=3))
 
     assert {world.nodes[name].metadata.labels[ZONE] for name in world.having(4)} == {"z0", "z1", "z2"}
+
+
+@pytest.mark.parametrize("number", [5, 6, 7, 8])
+def test_a_node_that_uses_up_the_budget_is_the_canary_whatever_its_zone(number: int) -> None:
+    """It takes no new room, and nobody else has any: without it the rollout would stand still for ever."""
+    world = Rollout(nodes=4, zones=4)
+    world.begin(rollout=rollout(unproven=1))
+    (canary,) = world.having(4)
+
+    world.edit_policy("p", settings=channels(number))
+    world.answer(failed=(canary,))
+
+    assert world.having(number) == [canary]
 
 
 def test_all_canaries_of_a_cell_have_to_soak_before_the_next_wave() -> None:
@@ -655,6 +668,49 @@ def test_a_failed_canary_halts_the_rollout() -> None:
     assert world.stand["phase"] == "Halted"
     assert canary in world.stand["message"]
     assert world.condition("p", "Stalled")["reason"] == "RolloutHalted"
+
+
+def test_where_a_node_has_failed_with_what_an_edit_leaves_of_a_policy_no_other_one_gets_it() -> None:
+    """Promise 8: it is a canary of the new revision that has failed, before that revision is stored."""
+    world = Rollout(nodes=4)
+    world.begin(settings=channels(4) | {"demotion": {"enabled": True}}, rollout=rollout(onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+    assert world.stand["phase"] == "Halted"
+
+    world.edit_policy("p", settings=channels(4))
+    world.pass_time()
+    world.pass_time()
+
+    assert world.having(4) == [canary]
+    assert (world.stand["phase"], world.stand["generation"]) == ("Halted", 2)
+
+
+def test_a_revision_is_created_and_then_written_onto_what_was_seen_of_it() -> None:
+    """Promise 8: revisions have no fence, and the first write of one may arrive after a verdict."""
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(onFailure="Halt"))
+    (canary,) = world.having(4)
+    world.answer(failed=(canary,))
+
+    first, verdict = (one for one in world.written if one.key.kind is WriteKind.REVISION)
+
+    assert (first.patch, verdict.patch) == (Patch.CREATE, Patch.APPLY)
+    versions = (json.loads(one.body)["metadata"].get("resourceVersion") for one in (first, verdict))
+    assert list(versions) == [None, "1"]
+
+
+def test_a_verdict_that_another_write_has_overtaken_is_written_onto_that_one() -> None:
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(onFailure="Halt"))
+    (canary,), (name,) = world.having(4), world.revisions
+    world.revisions[name]["metadata"]["resourceVersion"] = "8"
+
+    world.answer(failed=(canary,))
+
+    assert world.revisions[name]["metadata"]["resourceVersion"] == "9"
+    assert world.stand["phase"] == "Halted"
+    assert world.having(4) == [canary]
 
 
 @pytest.mark.parametrize(("number", "joined"), [(4, None), (2, 4)], ids=["only onDelete differs", "settings differ"])

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections.abc import Callable
 from multiprocessing import active_children
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
@@ -22,7 +23,13 @@ from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import MAINLINE_KNOBS
 from numamigration_agent.lanes import Lane
 from numamigration_api.machinery.canonical import wish_revision
-from numamigration_api.vocabulary import CELL_ANNOTATION_PREFIX, FENCE_MESSAGE, POLICY_UID_LABEL
+from numamigration_api.vocabulary import (
+    CELL_ANNOTATION_PREFIX,
+    EPOCH_ANNOTATION,
+    FENCE_MESSAGE,
+    LEASE_NAME,
+    POLICY_UID_LABEL,
+)
 from numamigration_operator.cluster.client import Response
 from tests.simulation import __main__ as command
 from tests.simulation.__main__ import Tally, kept_schedules
@@ -34,7 +41,18 @@ from tests.simulation.network import Network
 from tests.simulation.objects import InvalidPatchError, json_patch, revision_of
 from tests.simulation.oracle import KNOWN_SECONDS, BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
-from tests.simulation.server import APPLY, MERGE, NODES, PAGE_ITEMS_MAX, POLICIES, REVISIONS, STATES, Request, SimServer
+from tests.simulation.server import (
+    APPLY,
+    LEASES,
+    MERGE,
+    NODES,
+    PAGE_ITEMS_MAX,
+    POLICIES,
+    REVISIONS,
+    STATES,
+    Request,
+    SimServer,
+)
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
 from tests.testbed.commands import ROOT
 from tests.testbed.progress import Progress
@@ -324,6 +342,17 @@ class Canaries:
         self.bench.apply(f"{STATES}/{name}", state({"groups": {"demotion": wish}}, name=name))
         self.bench.ask("PATCH", f"{STATES}/{name}/status", {"status": told}, MERGE)
 
+    def take_back(self, name: str) -> None:
+        """Let a report arrive that was sent before the node had soaked."""
+        self.bench.ask("PATCH", f"{STATES}/{name}/status", {"status": {"groups": None}}, MERGE)
+
+    def take_out(self, name: str) -> None:
+        """Let a person take a group out; the agent says so, and it is put back."""
+        groups = self.bench.object(f"{STATES}/{name}")["spec"]["groups"]
+        self.bench.ask("PATCH", f"{STATES}/{name}", {"spec": {"groups": None}}, MERGE)
+        self.take_back(name)
+        self.bench.ask("PATCH", f"{STATES}/{name}", {"spec": {"groups": groups}}, MERGE)
+
     def tell_proven(self) -> None:
         verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven"}
         marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)}
@@ -355,12 +384,79 @@ def test_a_cell_that_is_proven_long_after_its_canary_went_is_found() -> None:
         canaries.tell_proven()
 
 
+UNSAID = pytest.mark.parametrize("unsay", [Canaries.take_back, Canaries.take_out], ids=["late report", "by hand"])
+
+
+@UNSAID
+def test_a_cell_is_proven_by_a_canary_that_had_soaked_while_the_verdict_was_on_its_way(
+    unsay: Callable[[Canaries, str], None],
+) -> None:
+    canaries = Canaries()
+
+    unsay(canaries, "canary")
+    canaries.tell_proven()
+
+    assert canaries.bench.object(f"{REVISIONS}/p-1")["revision"] == 1
+
+
+@UNSAID
+def test_a_cell_that_is_proven_long_after_its_canary_had_soaked_is_found(
+    unsay: Callable[[Canaries, str], None],
+) -> None:
+    """By then the operator knows that it soaks anew."""
+    canaries = Canaries()
+    unsay(canaries, "canary")
+    canaries.bench.clock.run(canaries.bench.clock.now + KNOWN_SECONDS + 1)
+
+    with pytest.raises(BrokenPromiseError, match=r"by \[\], while \['canary', 'later'\] soak"):
+        canaries.tell_proven()
+
+
 def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_found() -> None:
     canaries = Canaries(soaked="nobody")
     canaries.bench.ask("DELETE", f"{STATES}/canary")
 
     with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
         canaries.tell_proven()
+
+
+class Leases:
+    """A Lease, and an oracle that sees its writes by two operators."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        operators = frozenset({"one", "other"})
+        self.bench.server.observers.append(Oracle(self.bench.server, operators, lambda _: None, {}).wrote)
+
+    def create(self, operator: str, epoch: int) -> None:
+        metadata = {"name": LEASE_NAME, "annotations": {EPOCH_ANNOTATION: str(epoch)}}
+        body = json.dumps({"metadata": metadata, "spec": {"holderIdentity": f"{operator}_0"}}).encode()
+        self.bench.server.handle(Request(operator, "POST", LEASES, {}, body, APPLY, self.bench.clock.now))
+
+    def delete(self, seconds: float) -> None:
+        """Let a person delete it, and so much time pass."""
+        self.bench.ask("DELETE", f"{LEASES}/{LEASE_NAME}")
+        self.bench.clock.run(self.bench.clock.now + seconds)
+
+
+def test_a_lease_that_was_deleted_comes_back_without_an_epoch_that_stood_there_only_lately() -> None:
+    leases = Leases()
+    leases.create("one", epoch=2)
+
+    leases.delete(30.0)
+    leases.create("other", epoch=1)
+
+    assert leases.bench.object(f"{LEASES}/{LEASE_NAME}")["metadata"]["annotations"] == {EPOCH_ANNOTATION: "1"}
+
+
+def test_a_lease_that_comes_back_below_an_epoch_that_everybody_knew_is_found() -> None:
+    leases = Leases()
+    leases.create("one", epoch=2)
+
+    leases.delete(KNOWN_SECONDS + 1)
+
+    with pytest.raises(BrokenPromiseError, match="epoch falls from 2 to 1"):
+        leases.create("other", epoch=1)
 
 
 class Watched:

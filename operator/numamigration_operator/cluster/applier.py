@@ -108,12 +108,18 @@ class Send:
     @property
     def method(self) -> str:
         """HTTP method of the request."""
-        return "DELETE" if self.patch is Patch.DELETE else "PATCH"
+        return {Patch.DELETE: "DELETE", Patch.CREATE: "POST"}.get(self.patch, "PATCH")
 
     def path(self, home: str) -> str:
-        """Return the path of the object or its subresource; `home` is the operator's namespace."""
+        """Return the path of the object or its subresource, or of what it is created in.
+
+        Args:
+            home: the operator's namespace.
+        """
         key = self.write.key
-        return TARGETS[key.kind].path.format(home=home, name=key.name)
+        path = TARGETS[key.kind].path
+        path = path.removesuffix("/{name}") if self.patch is Patch.CREATE else path
+        return path.format(home=home, name=key.name)
 
     @property
     def query(self) -> dict[str, str]:
@@ -124,6 +130,8 @@ class Send:
         query = {"fieldManager": TARGETS[key.kind].manager.format(digits=key.name.removeprefix(HOLD_KEY_PREFIX))}
         if self.patch is Patch.APPLY:
             return {**query, "force": "true", "fieldValidation": "Strict"}
+        if self.patch is Patch.CREATE:
+            return {**query, "fieldValidation": "Strict"}
         return {**query, "fieldValidation": "Warn"}
 
 

@@ -28,6 +28,8 @@ class Patch(StrEnum):
 
     APPLY = "application/apply-patch+yaml"
     """Server-side apply: the body is all that this field manager wants to be there."""
+    CREATE = "application/yaml"
+    """No patch: the object is new, or stays as it is. JSON is YAML, and the other name is the deletion's."""
     MERGE = "application/merge-patch+json"
     JSON = "application/json-patch+json"
     """With `test` operations: for what must go also where another field manager owns it too."""

@@ -263,18 +263,22 @@ class Fleet:
         elif record.name in self._resisting:
             del self._resisting[record.name]
             for name in self._resisting:
-                self._write_again(self._nodes[name])
+                self._try_again(self._nodes[name])
 
     def _write_one_again(self) -> None:
         name = next(iter(self._resisting), None)
         if name is not None:
             self._resisting[name] = self._resisting.pop(name)  # at the end: the next time it is another one's turn
-            self._write_again(self._nodes[name])
+            self._try_again(self._nodes[name])
+
+    def _try_again(self, record: NodeRecord) -> None:
+        """Let a node be written once more, whole, with what is on its way: that may be there, and not be seen yet."""
+        record.try_again = True
+        self._mark(record)
 
     def _write_again(self, record: NodeRecord) -> None:
         record.forget_open_write()
-        record.try_again = True
-        self._mark(record)
+        self._try_again(record)
 
     def _record(self, name: str) -> NodeRecord:
         record = self._nodes.get(name)
@@ -353,8 +357,7 @@ class Fleet:
             for name in policy.rollout.ledger.carried:
                 record = self._nodes.get(name)
                 if record is not None and not is_fenced(record, self._epoch):
-                    record.try_again = True  # what is on its way, another policy's push too, is written with it
-                    self._mark(record)
+                    self._try_again(record)
             self._close_all(policy)
             self._mark_all_of(policy)
         self._relisting = None

@@ -240,7 +240,7 @@ class PolicyRollout:
         """Take in a stored revision; return whether nodes have to be decided anew."""
         before = self.revisions.get(revision.name)
         self.revisions[revision.name] = revision
-        if self._open_revisions.get(revision.name) == revision._replace(uid=""):
+        if self._open_revisions.get(revision.name) == revision.asked:
             del self._open_revisions[revision.name]
         self._moved()
         return before is None or before.cells != revision.cells
@@ -299,9 +299,9 @@ class PolicyRollout:
             return
         self._judged_at = looked_at
         wanted = self._wanted_revision(matched, wall, why)
-        if wanted is not None and self._known(wanted.name) != wanted._replace(uid=""):
-            self._open_revisions[wanted.name] = wanted._replace(uid="")
-            yield revision_write(self.facts.name, self.facts.uid, wanted)
+        if wanted is not None and self._known(wanted.name) != wanted.asked:
+            self._open_revisions[wanted.name] = wanted.asked
+            yield revision_write(self.facts.name, self.facts.uid, wanted, self.revisions.get(wanted.name))
         needed = frozenset({self.facts.revision, self.ledger.revision})
         for one in expendable(self.revisions.values(), needed):
             del self.revisions[one.name]
@@ -310,7 +310,7 @@ class PolicyRollout:
 
     def _known(self, name: str) -> Revision | None:
         stored = self.revisions.get(name)
-        return self._open_revisions.get(name) or (stored and stored._replace(uid=""))
+        return self._open_revisions.get(name) or (stored and stored.asked)
 
     def _wanted_revision(self, matched: int, wall: datetime, why: Callable[[str], str]) -> Revision | None:
         """Return the policy's revision as it shall be stored; None when nothing is pushed by this policy."""
@@ -439,8 +439,11 @@ class PolicyRollout:
         return stand.is_waiting(name) and name not in self._pushed and self.book.joins(name) is self.joins(name)
 
     def _untold_failure(self, matched: int) -> Failure | None:
-        """Return why the revision has failed, while nothing says so where it lasts."""
-        if self.course.has_failed or self.course.current is None:
+        """Return why the revision has failed, while nothing says so where it lasts.
+
+        It may have failed before it is stored: an edit can leave a node that failed all that it has.
+        """
+        if self.course.has_failed:
             return None
         return judge(self.book, self.facts.rollout, matched, self.course.is_proven)
 

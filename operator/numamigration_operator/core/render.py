@@ -66,10 +66,10 @@ def render(
     for group in SettingsGroup:
         winner, wish = resolution.winners.get(group), now.wish(group)
         rival = rivals.wish(group)
-        if rival is not None and wish is not None and _is_over(wish, sources) and _keeps(wish):
+        if rival is not None and wish is not None and _is_over(wish, winner, sources) and _keeps(wish):
             wish = wish if _keeps(rival) else _left(rival, sources)
         after = wish if winner is None else _wish(winner, group, wish, _wary(turn(winner), rival))
-        if after is wish and wish is not None and (winner is None or _is_over(wish, sources)):
+        if after is wish and wish is not None and _is_over(wish, winner, sources):
             after = _end(wish, done=group in restored)
         if after is not None:
             groups.append((group, after))
@@ -87,8 +87,9 @@ def _wary(turn: Turn, rival: Wish | None) -> Turn:
     return turn if rival is None else turn._replace(stopped=True)
 
 
-def _is_over(wish: Wish, sources: Collection[str]) -> bool:
-    return wish.source.uid not in sources or wish.mode is GroupMode.RESTORE
+def _is_over(wish: Wish, winner: PolicyFacts | None, sources: Collection[str]) -> bool:
+    """Nobody wishes the group, although its policy may go on here with others; or that one is gone, or gave it up."""
+    return winner is None or wish.source.uid not in sources or wish.mode is GroupMode.RESTORE
 
 
 def _wish(winner: PolicyFacts, group: SettingsGroup, now: Wish | None, turn: Turn) -> Wish | None:

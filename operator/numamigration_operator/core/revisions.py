@@ -6,6 +6,8 @@
 * It is stored before the first node is pushed, or there would be nothing to go back to.
 * What became of it in a cell (dialect, hardware class) is an annotation on it; so history, and the way back, need no
   store of our own, and survive a restored backup.
+* ControllerRevisions have no fence, so a write creates, or goes only onto what it was decided from: one that is late
+  takes no verdict back that somebody has written since.
 * A content that comes back gets a new number and keeps its name, as with DaemonSets: its data may not change.
 
 Source: k8s.io/api apps/v1 ControllerRevision; kubernetes pkg/apis/apps/validation (data is immutable);
@@ -96,6 +98,7 @@ class Revision(NamedTuple):
         name: of the ControllerRevision.
         content: canonical JSON.
         cells: what became of it.
+        version: resource version of the ControllerRevision.
     """
 
     id: str
@@ -104,6 +107,12 @@ class Revision(NamedTuple):
     uid: str
     content: bytes
     cells: Mapping[Cell, CellRecord]
+    version: str = ""
+
+    @property
+    def asked(self) -> Revision:
+        """What a write asks for, wherever it is stored."""
+        return self._replace(uid="", version="")
 
     def is_proven(self, cell: Cell) -> bool:
         """Return whether it went well in a cell."""
@@ -179,7 +188,8 @@ def read_revision(seen: RevisionObject) -> Revision | None:
         wishes_of(content, SourceView(policy="", uid=""))
     except msgspec.ValidationError:
         return None
-    return Revision(revision_id(content), seen.revision, seen.metadata.name, seen.metadata.uid, content, cells)
+    meta = seen.metadata
+    return Revision(revision_id(content), seen.revision, meta.name, meta.uid, content, cells, meta.resource_version)
 
 
 def name_of(policy: str, policy_uid: str, revision: str) -> str:
@@ -188,8 +198,8 @@ def name_of(policy: str, policy_uid: str, revision: str) -> str:
     return f"{policy[:NAME_CHARACTERS_MAX]}-{digits}"
 
 
-def revision_write(policy: str, policy_uid: str, revision: Revision) -> Write:
-    """Return the apply of a revision's object."""
+def revision_write(policy: str, policy_uid: str, revision: Revision, stored: Revision | None) -> Write:
+    """Return the write of a revision's object, onto the one that is stored; None: onto none."""
     owner = {"apiVersion": API_VERSION, "kind": POLICY_KIND, "name": policy, "uid": policy_uid}
     annotations = {cell.key: msgspec.json.encode(record).decode() for cell, record in sorted(revision.cells.items())}
     body = {
@@ -197,6 +207,7 @@ def revision_write(policy: str, policy_uid: str, revision: Revision) -> Write:
         "kind": "ControllerRevision",
         "metadata": {
             "name": revision.name,
+            **({"resourceVersion": stored.version} if stored is not None else {}),
             "labels": {POLICY_UID_LABEL: policy_uid},
             "ownerReferences": [owner],
             **({"annotations": annotations} if annotations else {}),
@@ -204,7 +215,8 @@ def revision_write(policy: str, policy_uid: str, revision: Revision) -> Write:
         "data": msgspec.Raw(revision.content),
         "revision": revision.number,
     }
-    return Write(WriteKey(WriteKind.REVISION, revision.name), msgspec.json.encode(body))
+    patch = Patch.CREATE if stored is None else Patch.APPLY
+    return Write(WriteKey(WriteKind.REVISION, revision.name), msgspec.json.encode(body), patch=patch)
 
 
 def deletion_write(revision: Revision) -> Write:

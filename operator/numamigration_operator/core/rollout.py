@@ -288,12 +288,15 @@ def _ordered(names: Iterable[str], turn: Turn) -> list[str]:
 
 
 def _spread(names: dict[str, str], turn: Turn, number: int) -> list[str]:
-    """Return `number` nodes from as many zones as there are."""
+    """Return `number` nodes from as many zones as there are; of all zones those that count already come first.
+
+    Where they use up the budget nobody else can be a canary, and a failed one of the revision before counts for ever.
+    """
     zones: defaultdict[str, list[str]] = defaultdict(list)
     for name in _ordered(names, turn):
         zones[names[name]].append(name)
     by_round = (
-        (place, _position(turn.revision, zone), name)
+        (name not in turn.counted, place, _position(turn.revision, zone), name)
         for zone, members in zones.items()
         for place, name in enumerate(members)
     )
