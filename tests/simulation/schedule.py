@@ -18,7 +18,7 @@ from tests.simulation.steps import REQUEST_STEPS
 from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
 
 NODES_MIN, NODES_MAX = 8, 11
-MOVES_PER_SCHEDULE: Final = 24
+MOVES_PER_SCHEDULE: Final = 20
 """Of a fresh schedule; the last scene may bring some more."""
 STEPS_MIN: Final = 150
 FAULTS_MIN: Final = 4

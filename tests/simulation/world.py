@@ -40,10 +40,10 @@ from tests.simulation.steps import Coverage, asked_for
 from tests.twin.machine import temporary_folder
 
 OPERATORS: Final = ("operator-0", "operator-1")
-SETTLE_SECONDS: Final = 150.0
-"""From the end of trouble to the first check: a lease, the longest back-off, a restore deadline."""
-SETTLE_TIMES: Final = 10
-"""So often it may take as long again: a silent node's deadline, eleven nodes one by one, each with its soak."""
+SETTLE_SECONDS: Final = 75.0
+"""From the end of trouble to the first check: a lease, the longest back-off, and what was late has arrived."""
+SETTLE_TIMES: Final = 21
+"""So often it may take as long again: a restore deadline, a silent node's, nodes one by one, each with its soak."""
 WAY_OFF_SECONDS: Final = 100.0  # a watch, a write of each node, a report of each agent
 CLOCK_SECONDS: Final = 20.0  # wrong by so much, a leader that starts may take nodes for silent ones
 KUBELET_SECONDS: Final = 40.0  # of silence, until the node controller says Unknown
