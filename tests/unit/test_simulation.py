@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import active_children
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
@@ -54,6 +56,7 @@ from tests.simulation.server import (
     SimServer,
 )
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
+from tests.testbed.api import poll
 from tests.testbed.commands import ROOT
 from tests.testbed.progress import Progress
 
@@ -604,6 +607,35 @@ def test_processes_end_by_themselves_once_all_schedules_are_run(monkeypatch: pyt
 
     assert tally.schedules == command.BATCH
     assert not left
+
+
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        pytest.param(signal.SIGINT, os.killpg, id="Ctrl-C at a terminal, which all processes get"),
+        pytest.param(signal.SIGTERM, os.killpg, id="all processes are asked to end"),
+        pytest.param(signal.SIGTERM, os.kill, id="only the first one is asked to end"),
+    ],
+)
+def test_a_run_that_is_interrupted_ends_soon_and_without_a_traceback(
+    number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    program = [sys.executable, "-m", "tests.simulation", "--first", "1", "--seeds", "100000", "--jobs", "2"]
+    with subprocess.Popen(program, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline().startswith("first seed 1")
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        poll(lambda: len(children.read_text().split()) == 2, "processes of the pool")
+
+        send(run.pid, number)
+
+        try:
+            said = run.communicate(timeout=30)[1]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 130
+    assert "Traceback" not in said
 
 
 def test_a_schedule_with_too_few_faults_is_not_counted_among_those_that_were_asked_for() -> None:
