@@ -14,13 +14,15 @@ import gc
 import itertools
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Final
 
@@ -49,6 +51,10 @@ SMALL_SHARE_MAX: Final = 0.01
 BATCH: Final = 20
 KIND_LENGTH: Final = 60
 WIDTH: Final = 80
+
+_FORK: Final = multiprocessing.get_context("fork")
+_OVER: Final = _FORK.Event()
+"""No more schedules are begun; all processes of a run have it."""
 
 
 @dataclass(slots=True)
@@ -90,36 +96,52 @@ def kept_schedules() -> Iterator[Schedule]:
 
 
 def run_batch(schedules: list[Schedule]) -> list[Outcome]:
-    """Run some schedules; for another process."""
-    return [run_schedule(schedule) for schedule in schedules]
+    """Run some schedules, until the run is over; for another process."""
+    return [run_schedule(schedule) for schedule in takewhile(lambda _: not _OVER.is_set(), schedules)]
 
 
 def run(schedules: Iterator[Schedule], jobs: int, seconds: float, progress: Progress) -> Tally:
-    """Run schedules until there are no more, or until the time is over."""
+    """Run schedules until there are no more, or until the time is over.
+
+    A signal to all processes of a terminal is this one's to answer: the pool would wait without end for one that ended
+    in the middle of a batch, or that was just being forked and forgot that it was to end. Those are born with signals
+    blocked, by threads that have them blocked, and end by themselves once the run is over.
+    """
     tally, begun = Tally(), time.monotonic()
-    room, over = threading.Semaphore(jobs + 1), threading.Event()
+    room = threading.Semaphore(jobs + 1)
+    _OVER.clear()
 
     def batches() -> Iterator[list[Schedule]]:
-        while room.acquire() and not over.is_set() and (batch := list(islice(schedules, BATCH))):
+        while room.acquire() and not _OVER.is_set() and (batch := list(islice(schedules, BATCH))):
             yield batch
 
     # A process for each batch: it ends sooner than its clusters, a few MB each, would be looked through for garbage.
-    with multiprocessing.get_context("fork").Pool(jobs, gc.disable, maxtasksperchild=1) as pool:
+    with _signals(signal.SIG_BLOCK), _FORK.Pool(jobs, gc.disable, maxtasksperchild=1) as pool:
         try:
-            for outcomes in pool.imap_unordered(run_batch, batches()):
-                for outcome in outcomes:
-                    _take(outcome, tally, progress)
-                progress.tick(_line(tally, time.monotonic() - begun))
-                if time.monotonic() - begun >= seconds:
-                    over.set()
-                room.release()
+            with _signals(signal.SIG_UNBLOCK):
+                for outcomes in pool.imap_unordered(run_batch, batches()):
+                    for outcome in outcomes:
+                        _take(outcome, tally, progress)
+                    progress.tick(_line(tally, time.monotonic() - begun))
+                    if time.monotonic() - begun >= seconds:
+                        _OVER.set()
+                    room.release()
         finally:
-            over.set()
+            _OVER.set()
             room.release()  # the pool waits for whoever asks for batches
-        # Asked to end, not killed: one that is just being forked forgets a signal, and would be waited for without end.
-        pool.close()
-        pool.join()
+            pool.close()
+            pool.join()
     return tally
+
+
+@contextmanager
+def _signals(how: int) -> Iterator[None]:
+    """Block or unblock for a while what interrupts a run."""
+    before = signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _take(outcome: Outcome, tally: Tally, progress: Progress) -> None:

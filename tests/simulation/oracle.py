@@ -294,19 +294,21 @@ class Oracle:
         A body is as old as when it was sent first. One that waited behind others of its place, which were lost or
         refused, may have been decided as early as those were, and they may be what it brings back: so it counts from
         the first of them on, and is not judged itself. So it counts too where the one before was stored, and only its
-        answer was late or lost: the body behind it may be half a minute old when it is sent.
+        answer was late or lost: the body behind it may be half a minute old when it is sent. Nor is that body judged:
+        what was decided meanwhile, and replaced before it could be sent, is seen by nobody. Where the body takes it
+        back, its sums are all that is seen of a decision about something else.
         """
         request = written.request
         assert request is not None
         place = request.client, request.life, request.path
         at, body = self.told.get(place, (self.leading_since[written.identity], b""))
         bodies = self.sent_bodies[place]
-        fresh = {one: sent.waits for one, sent in bodies.items() if one != body}
-        if alone and fresh.keys() == {request.body}:
+        fresh = {one: sent for one, sent in bodies.items() if one != body}
+        if alone and fresh.keys() == {request.body} and fresh[request.body].at == fresh[request.body].waits:
             waited = written.sent_at - max(at, self.leading_since[written.identity])
             message = f"promise 12: {written.name}'s statistics alone {waited:.0f} s after a start or the last write"
             _check(waited >= STATISTICS_SECONDS - HELD_BACK_SECONDS, message)
-        self.told[place] = min(fresh.values(), default=written.sent_at), request.body
+        self.told[place] = min((sent.waits for sent in fresh.values()), default=written.sent_at), request.body
         for one in fresh.keys() - {request.body} | {body}:
             bodies.pop(one, None)
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import active_children
 from multiprocessing.pool import Pool
 from multiprocessing.process import BaseProcess
@@ -37,7 +39,7 @@ from tests.simulation.clock import Clock, Process
 from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
 from tests.simulation.kernels import KINDS
 from tests.simulation.machines import RealMachine
-from tests.simulation.network import Network
+from tests.simulation.network import REQUEST_SECONDS_MAX, Network
 from tests.simulation.objects import InvalidPatchError, json_patch, revision_of
 from tests.simulation.oracle import KNOWN_SECONDS, BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
@@ -54,6 +56,7 @@ from tests.simulation.server import (
     SimServer,
 )
 from tests.simulation.world import REAL_AT, REAL_EVERY, has_real_agents
+from tests.testbed.api import poll
 from tests.testbed.commands import ROOT
 from tests.testbed.progress import Progress
 
@@ -459,6 +462,53 @@ def test_a_lease_that_comes_back_below_an_epoch_that_everybody_knew_is_found() -
         leases.create("other", epoch=1)
 
 
+class Statuses:
+    """A policy, and an operator that leads for the whole test and writes its status over a network."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        server = self.bench.server
+        self.network = Network(server, Random(1), lambda _: (), lambda _fault, _request: None)
+        server.observers.append(Oracle(server, frozenset({"one"}), lambda _: None, self.network.sent).wrote)
+        self.process = Process(self.bench.clock)
+        self.process.begin()
+        spec = {"nodeSelector": {}, "priority": 1, "mode": "Apply", "settings": {}, "onDelete": "Keep"}
+        self.bench.apply(f"{POLICIES}/p", {"metadata": {"name": "p"}, "spec": spec})
+
+    def write(self, folios: int) -> None:
+        """Renew the lease and send a status, and let half a minute pass."""
+        now = self.bench.clock.now
+        holder = {"holderIdentity": "one_0", "renewTime": str(now)}
+        lease = {"metadata": {"name": LEASE_NAME, "annotations": {EPOCH_ANNOTATION: "1"}}, "spec": holder}
+        status = {"summary": "1/1 ready", "rollout": {"leaderEpoch": 1}, "statistics": {"foliosMigrated": folios}}
+        policy = {"metadata": {"name": "p"}, "status": status}
+        for path, body in (f"{LEASES}/{LEASE_NAME}", lease), (f"{POLICIES}/p/status", policy):
+            data, query = json.dumps(body).encode(), {"fieldManager": "operator"}
+            request = Request("one", "PATCH", path, query, data, APPLY, self.bench.clock.now)
+            self.network.send(self.process, request, lambda _: None)
+            self.bench.clock.run(now + 1.0)
+        self.bench.clock.run(now + REQUEST_SECONDS_MAX + 1.0)
+
+
+def test_statistics_alone_within_a_minute_of_another_write_are_found() -> None:
+    statuses = Statuses()
+    statuses.write(folios=1)
+
+    with pytest.raises(BrokenPromiseError, match="statistics alone 31 s after"):
+        statuses.write(folios=2)
+
+
+def test_statistics_may_be_all_that_is_seen_of_what_was_decided_behind_a_write_without_an_answer() -> None:
+    """What the status said otherwise was taken back before it could be sent: one write of a place is open at a time."""
+    statuses = Statuses()
+    statuses.network.weather_of("one").requests.extend(["", "lost answer"])  # of the lease, and of the status
+    statuses.write(folios=1)
+
+    statuses.write(folios=2)
+
+    assert statuses.bench.object(f"{POLICIES}/p")["status"]["statistics"] == {"foliosMigrated": 2}
+
+
 class Watched:
     """A machine with the real agent's kernel, whose wishes and reports a test makes up."""
 
@@ -557,6 +607,35 @@ def test_processes_end_by_themselves_once_all_schedules_are_run(monkeypatch: pyt
 
     assert tally.schedules == command.BATCH
     assert not left
+
+
+@pytest.mark.parametrize(
+    ("number", "send"),
+    [
+        pytest.param(signal.SIGINT, os.killpg, id="Ctrl-C at a terminal, which all processes get"),
+        pytest.param(signal.SIGTERM, os.killpg, id="all processes are asked to end"),
+        pytest.param(signal.SIGTERM, os.kill, id="only the first one is asked to end"),
+    ],
+)
+def test_a_run_that_is_interrupted_ends_soon_and_without_a_traceback(
+    number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    program = [sys.executable, "-m", "tests.simulation", "--first", "1", "--seeds", "100000", "--jobs", "2"]
+    with subprocess.Popen(program, cwd=ROOT, stderr=subprocess.PIPE, text=True, start_new_session=True) as run:
+        assert run.stderr is not None
+        assert run.stderr.readline().startswith("first seed 1")
+        children = Path(f"/proc/{run.pid}/task/{run.pid}/children")
+        poll(lambda: len(children.read_text().split()) == 2, "processes of the pool")
+
+        send(run.pid, number)
+
+        try:
+            said = run.communicate(timeout=30)[1]
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(run.pid, signal.SIGKILL)
+    assert run.returncode == 130
+    assert "Traceback" not in said
 
 
 def test_a_schedule_with_too_few_faults_is_not_counted_among_those_that_were_asked_for() -> None:
