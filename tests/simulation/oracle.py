@@ -496,9 +496,15 @@ class Oracle:
             self.since.setdefault((uid, node), (at, pushed))
 
     def _note_unsaid(self, written: Written) -> None:
-        """Note what had soaked before a person took it out, or a report of before that had been late arrived."""
+        """Note what had soaked before a person took it out, a report of before arrived late, or another policy won."""
         before, after = written.before, written.after
-        if before is not None and after is not None and not _soaked(before) <= _soaked(after):
+        if before is None or after is None:
+            return
+        lost = _soaked(before) - _soaked(after)
+        if written.client in self.operators:
+            now = ((one, _wish(after, one.group)) for one in lost)
+            lost = {one for one, wish in now if wish is not None and wish["source"]["uid"] != one.uid}
+        if lost:
             self.unsaid[written.name].append((written.at, before))
 
     def _unsettled(self, written: Written) -> Iterator[str]:
@@ -674,12 +680,16 @@ class Oracle:
         _check(not failed, message)
 
     def _check_proven(self, written: Written, uid: str, cell: tuple[str, str], contents: frozenset[Content]) -> None:
-        """A cell is proven once all of its canaries have soaked: none that was pushed is still awaited."""
+        """A cell is proven once all of its canaries have soaked: none that was pushed is still awaited.
+
+        What a successor pushed while the verdict was on its way was none of them.
+        """
         policy = next((one for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid), None)
         lately = (one for view in self._lately(written.at) for one in view.policies.values())
         if policy is None or any(one["spec"] != policy["spec"] for one in lately if one["metadata"]["uid"] == uid):
             return
-        resolved, partly, have = self._taken(written, policy, cell, contents)
+        resolved, partly, taken = self._taken(written, policy, cell, contents)
+        have = {node for node in taken if self.since.get((uid, node), (0.0, True))[0] <= written.sent_at}
         canaries = policy["spec"]["rollout"]["canary"]["nodes"]
         message = f"promise 8: {written.name} is proven on {cell} by {sorted(resolved)}, while {sorted(have)} soak"
         _check(not have or len(resolved | partly) >= canaries, message)
@@ -701,11 +711,11 @@ class Oracle:
         for node, state in self.server.all(STATES).items():
             if node not in nodes or cell_of(state) != cell:
                 continue
-            had = self._had_soaked(written, node, wanted)
+            had = self._had_soaked(written, node, uid, wanted)
             soaked = had or not any(source == uid for source, _ in unproven(state))
             some = self._has_some(state, wanted)
             if not some or not self._has_all(state, wanted):  # what it has may be of the revision before
-                if had or (some and soaked and self._has_what_it_won(state, wanted, written.at)):
+                if had or (soaked and self._has_what_it_won(state, wanted, written.at)):
                     partly.add(node)
                 continue
             if soaked:
@@ -719,10 +729,17 @@ class Oracle:
                 have.add(node)
         return resolved, partly, have
 
-    def _had_soaked(self, written: Written, node: str, wanted: frozenset[Content]) -> bool:
-        """Whether a node had all of a content, soaked, until a moment of which the writer need not know."""
+    def _had_soaked(self, written: Written, node: str, uid: str, wanted: frozenset[Content]) -> bool:
+        """Whether a node had what a policy has won of a content, soaked, until the writer need not know of a change."""
         lately = (state for at, state in self.unsaid.get(node, ()) if not self._knows(written, at))
-        return any(wanted <= _soaked(state) for state in lately)
+        return any(
+            wanted <= _soaked(state)
+            or (
+                not any(source == uid for source, _ in unproven(state))
+                and self._has_what_it_won(state, wanted, written.at)
+            )
+            for state in lately
+        )
 
     def _went_well(self, written: Written, uid: str, cell: Cell, wanted: frozenset[Content]) -> set[str]:
         """Return the nodes of a cell that went after a content had soaked there, which the writer need not know."""
@@ -741,7 +758,7 @@ class Oracle:
     def _has_what_it_won(self, state: Json, wanted: frozenset[Content], now: float) -> bool:
         name = state["metadata"]["name"]
         won = (frozenset(one for one in wanted if self._wins(view, name, one)) for view in self._lately(now))
-        return any(mine and self._has_all(state, mine) for mine in won)
+        return self._has_some(state, wanted) and any(mine and self._has_all(state, mine) for mine in won)
 
     def _knows_of(self, written: Written, policy: Json) -> bool:
         """Whether the writer must know what a policy asks for: its ledger says so, or nobody edited it lately."""
@@ -795,7 +812,7 @@ class Oracle:
         before, after = written.before, written.after
         if written.client not in self.operators:
             self._state_of_others(written)
-            self._note_unsaid(written)
+        self._note_unsaid(written)
         self._note_unproven(written)
         if after is None:
             return
