@@ -294,8 +294,8 @@ class NodeRecord:
     def open_write(self, spec: Spec, revision: str, writer: Writer) -> None:
         """Take in that `spec` is on its way, as `writer` has decided.
 
-        Over what another leader wrote it goes only onto what was seen: of that one something may be on its way too, and
-        what it turns on would be dropped unseen, without a restore. Once our epoch stands there, the fence refuses that.
+        Over what another leader wrote it goes only onto what was seen: something of that one may be on its way too, and
+        what that turns on would be dropped unseen, without a restore. Where our epoch stands, the fence refuses it.
         """
         self.try_again, self.onto = False, "" if self.leader_epoch == writer.epoch else self.version
         self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
