@@ -166,6 +166,37 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
     assert told.stored == [(WriteKey(WriteKind.STATE_SPEC, name), after)]
 
 
+@pytest.mark.parametrize("patch", [Patch.APPLY, Patch.JSON], ids=["apply", "replacement"])
+def test_a_spec_over_a_node_state_that_changed_since_is_refused_and_decided_anew(
+    control_plane: ControlPlane, api: Api, unique_name: UniqueName, patch: Patch
+) -> None:
+    """Promise 7: a push of a predecessor that came late is not replaced unseen."""
+    name = unique_name("node")
+    key = WriteKey(WriteKind.STATE_SPEC, name)
+    drive(control_plane, state_write(name, revision="0" * 16, leaderEpoch=1, writeSequence=1))
+    seen = api.get(f"{STATES}/{name}")["metadata"]
+    uid, writer = seen["uid"], Writer(2, 1)
+
+    def onto(version: str) -> Write:
+        if patch is Patch.JSON:
+            body = spec_replacement(state_uid=uid, version=version, spec=Spec(), writer=writer)
+        else:
+            body = spec_document(
+                node=name, node_uid=OTHER_UID, state_uid=uid, version=version, spec=Spec(), writer=writer
+            )
+        return Write(key, body, patch=patch)
+
+    drive(control_plane, state_write(name, revision="1" * 16, leaderEpoch=1, writeSequence=2))
+    late = api.get(f"{STATES}/{name}")
+
+    told = drive(control_plane, onto(seen["resourceVersion"]), answers=1)
+
+    assert (told.counts, told.failures) == ({Verdict.DECIDE_ANEW: 1}, [key])
+    assert api.get(f"{STATES}/{name}") == late
+    assert drive(control_plane, onto(late["metadata"]["resourceVersion"])).counts == {Verdict.DONE: 1}
+    assert api.get(f"{STATES}/{name}")["spec"]["leaderEpoch"] == 2
+
+
 @pytest.mark.parametrize("recreated", [False, True], ids=["gone", "created anew"])
 def test_a_push_for_a_node_state_that_was_deleted_is_decided_anew(
     control_plane: ControlPlane, api: Api, unique_name: UniqueName, recreated: bool

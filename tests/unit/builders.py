@@ -182,6 +182,7 @@ class World:
             | self._cell(name)
             | status
         )
+        self.states[name]["metadata"]["resourceVersion"] = self._next()
         self.show_state(name)
 
     def _cell(self, name: str) -> dict[str, Any]:
@@ -315,7 +316,7 @@ class World:
                 continue
             match write.key.kind:
                 case WriteKind.STATE_SPEC:
-                    self._store_state(document)
+                    self._apply_state(write.key, document)
                 case WriteKind.POLICY_STATUS:
                     self._store_status(write.key, document)
                 case WriteKind.POLICY_FINALIZER:
@@ -351,6 +352,21 @@ class World:
         self.revisions[name] = document
         self.show_revision(name)
 
+    def _apply_state(self, key: WriteKey, document: dict[str, Any]) -> None:
+        asked = document["metadata"].get("resourceVersion")
+        if asked not in {None, self.states.get(key.name, {}).get("metadata", {}).get("resourceVersion")}:
+            self.show_state(key.name)  # until a watch has shown it, the same would be decided again and again
+            self.fleet.write_failed(key)
+            return
+        self._store_state(document)
+
+    def store_late(self, write: Write) -> None:
+        """A push that somebody else sent is stored, and no watch has shown it yet."""
+        state, document = self.states[write.key.name], json.loads(write.body)
+        state["metadata"]["generation"] += 1
+        state["metadata"]["resourceVersion"] = self._next()
+        state["spec"] = document["spec"]
+
     def _store_state(self, document: dict[str, Any]) -> None:
         name = document["metadata"]["name"]
         fresh: dict[str, Any] = {
@@ -360,6 +376,7 @@ class World:
         known = self.states.setdefault(name, fresh)
         if known.get("spec") != document["spec"]:
             known["metadata"]["generation"] += 1
+        known["metadata"]["resourceVersion"] = self._next()
         known["spec"] = document["spec"]
         known["metadata"]["ownerReferences"] = document["metadata"]["ownerReferences"]
         self.show_state(name)
@@ -377,9 +394,9 @@ class World:
         if key.kind is WriteKind.POLICY_FINALIZER:
             self._patch_finalizers(key, steps)
             return
-        test, add = steps
+        *tests, add = steps
         known = self.states.get(key.name, {}).get("metadata", {})
-        if test["value"] != known.get("uid"):
+        if any(test["value"] != known.get(test["path"].removeprefix("/metadata/")) for test in tests):
             self.fleet.write_failed(key)
             return
         self._store_state({"metadata": known, "spec": add["value"]})

@@ -41,6 +41,7 @@ def driver(
     server: Server,
     *,
     leads: bool = True,
+    failed: list[WriteKey] | None = None,
     fenced: list[str] | None = None,
     stored: list[tuple[Write, bytes]] | None = None,
 ) -> ApplyDriver:
@@ -49,7 +50,7 @@ def driver(
         Applier(Limits(), Random(0)),
         home="home",
         on_stored=lambda *told: (stored if stored is not None else []).append(told),
-        on_failure=lambda *_: None,
+        on_failure=(failed if failed is not None else []).append,
         on_skew=lambda *_: None,
         on_fenced=(fenced if fenced is not None else []).append,
         may_send=lambda: leads,
@@ -91,6 +92,26 @@ def test_a_fenced_write_is_told_with_the_object_and_the_servers_words() -> None:
         return fenced
 
     assert asyncio.run(inner()) == [f"node-a: {FENCE_MESSAGE}"]
+
+
+@pytest.mark.parametrize("newer", [(), (Write(WRITE.key, b'{"newer": 1}'),)], ids=["alone", "a newer one follows"])
+def test_a_refused_write_is_told_unless_a_newer_one_for_its_place_follows(newer: tuple[Write, ...]) -> None:
+    """Promise 7: the newer one would be taken for failed too, and be sent all the same, with what nobody counts on."""
+
+    async def inner() -> list[WriteKey]:
+        server, failed = Server(Response(409, b"{}")), list[WriteKey]()
+        made = driver(server, failed=failed)
+        made.submit([WRITE])
+        task = asyncio.create_task(made.run())
+        await server.asked.wait()
+        made.submit(newer)
+        server.may_answer.set()
+        await turns()
+        task.cancel()
+        await asyncio.wait([task])
+        return failed
+
+    assert asyncio.run(inner()) == ([] if newer else [WRITE.key])
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from numamigration_api.machinery.canonical import wish_revision
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, Reason
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
-from tests.unit.builders import OFFLOAD, World, keys, policy
+from tests.unit.builders import OFFLOAD, TIERING, World, keys, policy
 
 SOAK = 60
 HOUR = 3600.0
@@ -1048,6 +1048,93 @@ def test_a_carried_node_is_written_once_more_with_what_is_on_its_way() -> None:
     again = [write.body for write in world.decide().writes if write.key.kind is WriteKind.STATE_SPEC]
 
     assert [list(json.loads(body)["spec"]["groups"]) for body in again] == [["balancing"]]
+
+
+def test_what_a_predecessor_pushes_late_is_not_replaced_before_it_is_seen() -> None:
+    """Promise 7: the node is to be closed as it was seen, and what came meanwhile would go without a restore."""
+    world = Rollout(nodes=1)
+    world.add_policy(policy("p", rollout=rollout(unproven=1), onDelete="Restore"))
+    (late,) = world.specs(10)
+    world.restart(epoch=2)
+    (closing,) = world.specs(10)
+    assert "groups" not in json.loads(closing.body)["spec"]
+    world.store_late(late)
+
+    world.carry_out([closing])
+
+    assert world.having(4) == ["n00"]
+    world.step(10)
+    assert world.states["n00"]["spec"]["leaderEpoch"] == 2
+    assert world.having(4) == ["n00"]
+
+
+def test_a_replacement_of_what_a_predecessor_wrote_goes_onto_what_was_seen() -> None:
+    """Promise 7."""
+    world = Rollout(nodes=1)
+    world.begin(onDelete="Restore")
+    world.states["n00"]["spec"]["groups"]["balancing"] = world.groups("n00")["offload"] | {"settings": TIERING}
+    world.states["n00"]["metadata"]["generation"] += 1
+    world.restart(epoch=2)
+
+    (write,) = world.specs(10)
+
+    assert write.patch is Patch.JSON
+    version = {"op": "test", "path": "/metadata/resourceVersion", "value": world.state("n00").metadata.resource_version}
+    assert version in json.loads(write.body)
+
+
+def test_a_push_over_what_a_predecessor_wrote_follows_what_is_shown() -> None:
+    """Promise 17: after a takeover a way off may wait for its turn while agents report, and was refused for each."""
+    world = Rollout(nodes=1)
+    world.begin()
+    world.soak()
+    world.restart(epoch=2)
+    world.turn(FleetSwitch.OFF)
+    (first,) = world.specs()
+    world.report("n00")
+
+    (again,) = world.specs()
+
+    bodies = [json.loads(write.body) for write in (first, again)]
+    versions = [body["metadata"]["resourceVersion"] for body in bodies]
+    assert versions == [versions[0], world.state("n00").metadata.resource_version]
+    assert versions[0] != versions[1]
+    assert bodies[0]["spec"]["groups"] == bodies[1]["spec"]["groups"]
+    world.carry_out([again])
+    assert world.states["n00"]["spec"]["leaderEpoch"] == 2
+
+
+def test_of_two_pushes_over_what_a_predecessor_wrote_the_second_is_not_refused_for_the_first() -> None:
+    world = Rollout(nodes=1)
+    world.begin()
+    world.soak()
+    world.restart(epoch=2)
+    world.turn(FleetSwitch.OFF)
+    (first,) = world.specs()
+    world.turn(FleetSwitch.RESTORE)
+    (second,) = world.specs()
+    assert "resourceVersion" in json.loads(second.body)["metadata"]
+
+    world.carry_out([first])
+
+    (again,) = world.specs()
+    assert "resourceVersion" not in json.loads(again.body)["metadata"]
+    assert json.loads(again.body)["spec"]["groups"] == json.loads(second.body)["spec"]["groups"]
+    world.carry_out([again])
+    assert world.specs() == []
+
+
+def test_a_push_over_what_this_leader_wrote_waits_for_no_report() -> None:
+    """Promise 17: the fence and its sequence refuse all else, and no report of an agent is to hold it up."""
+    world = Rollout(nodes=1)
+    world.begin()
+    world.soak()
+    world.turn(FleetSwitch.OFF)
+    (push,) = world.specs()
+    world.report("n00")
+
+    assert "resourceVersion" not in json.loads(push.body)["metadata"]
+    assert world.specs() == []
 
 
 def test_a_restart_in_mid_rollout_goes_on_without_a_new_canary() -> None:

@@ -253,6 +253,11 @@ class Applier:
         """Requests that are not answered yet."""
         return self._open
 
+    def follows(self, key: WriteKey) -> bool:
+        """Return whether a write for a place is still to be sent."""
+        place = self._places.get(key)
+        return place is not None and place.waiting is not None
+
     # --- in ------------------------------------------------------------------------------------------------------
 
     def submit(self, writes: Iterable[Write], now: float) -> None:

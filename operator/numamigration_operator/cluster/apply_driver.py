@@ -52,7 +52,7 @@ class ApplyDriver:
     Args:
         home: the operator's namespace, where its own objects are.
         on_stored: told of each write that was stored as it is, with the answer: the object as it is now.
-        on_failure: told of each write that will not be stored as it was decided.
+        on_failure: told of each write that will not be stored as it was decided, if no newer one follows.
         on_skew: told of writes of which a field was dropped, with the server's message: of every node state, and now
             and then of policies.
         on_fenced: told that a newer leader exists, with the server's message.
@@ -151,7 +151,8 @@ class ApplyDriver:
             self._on_skew(send.write, message)
         if verdict is Verdict.FENCED:
             self._on_fenced(f"{key.name}: {message}")
-        if verdict in _FAILED:
+        # Where a newer write follows, that one is what is on its way, and will be told of by its own answer.
+        if verdict in _FAILED and not self._applier.follows(key):
             self._on_failure(key)
 
     def _is_fresh(self, verdict: Verdict, kind: WriteKind) -> bool:

@@ -66,10 +66,12 @@ class NodeRecord:
         selected: the operator gives this Node a node state.
         matched: uids of the policies that select it.
         state_uid: of the node state; None while there is none.
+        version: resource version of the node state as it was shown last; empty while there is none.
         shown: revision of the node state's spec; None when its content is not what its revision says.
         open_revisions: decided and not shown yet, the latest last.
         open_specs: what has these revisions.
         open_writers: who decided them.
+        onto: the version that the latest of them may replace; empty: any.
         sequence: of the decision that is shown; None where the CRD has no room for it.
         reported: the wishes that the report is about, as far as they stood unchanged ever since, but for how they will
             end; None while that is not known, as after a start in mid-change.
@@ -106,6 +108,7 @@ class NodeRecord:
         "leader_epoch",
         "matched",
         "name",
+        "onto",
         "open_revisions",
         "open_specs",
         "open_writers",
@@ -129,6 +132,7 @@ class NodeRecord:
         "summed_for",
         "try_again",
         "uid",
+        "version",
         "zone",
     )
 
@@ -160,6 +164,7 @@ class NodeRecord:
         was just being restored, would otherwise be left in the kernel for ever.
         """
         self.state_uid: str | None = None
+        self.version = ""
         self.generation = 0
         self.spec = self.base
         self.shown: str | None = None
@@ -182,6 +187,7 @@ class NodeRecord:
         self.open_specs = ()
         self.open_revisions: tuple[str, ...] = ()
         self.open_writers: tuple[Writer, ...] = ()
+        self.onto = ""
 
     @property
     def labels(self) -> Mapping[str, str]:
@@ -222,6 +228,11 @@ class NodeRecord:
         return bool(self.open_revisions)
 
     @property
+    def is_overtaken(self) -> bool:
+        """The open write goes onto a version that stands there no more, so it will be refused."""
+        return self.onto not in {"", self.version}
+
+    @property
     def said(self) -> Said | None:
         """What its agent says of what it was asked for; None when it never spoke."""
         return self.report.said if self.report is not None else None
@@ -241,7 +252,7 @@ class NodeRecord:
             return False
         if not known.tells_the_same(status) or not self._owned_alike(state):
             return False
-        self.report = known._replace(statistics=status.statistics)
+        self.version, self.report = meta.resource_version, known._replace(statistics=status.statistics)
         if status.reported_at != self.reported_at:
             self.reported_at, self.silent_since = status.reported_at, now
         return True
@@ -263,7 +274,7 @@ class NodeRecord:
         moved = not known or meta.generation != self.generation
         if moved:
             self._take_spec(state, pools)
-        self.state_uid, self.generation = meta.uid, meta.generation
+        self.state_uid, self.version, self.generation = meta.uid, meta.resource_version, meta.generation
         self.owners = tuple([owner.uid for owner in meta.owner_references])
         self._close_open_write(foreign_counts=moved)
         if state.status.reported_at != self.reported_at:
@@ -281,8 +292,12 @@ class NodeRecord:
             self.reported = self.spec if current or not known else self.reported
 
     def open_write(self, spec: Spec, revision: str, writer: Writer) -> None:
-        """Take in that `spec` is on its way, as `writer` has decided."""
-        self.try_again = False
+        """Take in that `spec` is on its way, as `writer` has decided.
+
+        Over what another leader wrote it goes only onto what was seen: something of that one may be on its way too, and
+        what that turns on would be dropped unseen, without a restore. Where our epoch stands, the fence refuses it.
+        """
+        self.try_again, self.onto = False, "" if self.leader_epoch == writer.epoch else self.version
         self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
         self.open_writers = (*self.open_writers, writer)[-OPEN_REVISIONS_MAX:]
@@ -292,7 +307,7 @@ class NodeRecord:
         if self.try_again:
             return self.selected or self.state_uid is not None
         if self.open_revisions:
-            return self.open_revisions[-1] != revision and not self.cannot_be_created
+            return (self.open_revisions[-1] != revision or self.is_overtaken) and not self.cannot_be_created
         if self.state_uid is None:
             return self.selected
         if self.skew and self.resisted == revision:

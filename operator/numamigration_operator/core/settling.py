@@ -130,10 +130,15 @@ class Settling:
         key, safe = WriteKey(WriteKind.STATE_SPEC, record.name), is_safe(record.spec, wanted)
         if record.state_uid is not None and record.uid in record.owners and resisted:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
-            body = spec_replacement(state_uid=record.state_uid, spec=wanted, writer=self.writer)
+            body = spec_replacement(state_uid=record.state_uid, version=record.onto, spec=wanted, writer=self.writer)
             return Write(key, body, safe=safe, patch=Patch.JSON, asks=f"{record.state_uid} {revision}")
         body = spec_document(
-            node=record.name, node_uid=record.uid, state_uid=record.state_uid, spec=wanted, writer=self.writer
+            node=record.name,
+            node_uid=record.uid,
+            state_uid=record.state_uid,
+            version=record.onto,
+            spec=wanted,
+            writer=self.writer,
         )
         return Write(key, body, safe=safe, asks=f"{record.uid} {record.state_uid} {revision}")
 

@@ -180,13 +180,17 @@ class Writer(NamedTuple):
         return self._replace(sequence=self.sequence + 1)
 
 
-def spec_document(*, node: str, node_uid: str, state_uid: str | None, spec: Spec, writer: Writer) -> bytes:
+def spec_document(
+    *, node: str, node_uid: str, state_uid: str | None, spec: Spec, writer: Writer, version: str = ""
+) -> bytes:
     """Return the apply document of a node state's spec, owned by its Node.
 
     With the uid of the node state that it is for, it never creates one: what is late does not bring a deleted one back,
-    where no earlier spec stands that would refuse it.
+    where no earlier spec stands that would refuse it. With a version it replaces no other one.
     """
     identity = {"name": node} if state_uid is None else {"name": node, "uid": state_uid}
+    if version:
+        identity["resourceVersion"] = version
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
     return msgspec.json.encode(
         {
@@ -198,11 +202,13 @@ def spec_document(*, node: str, node_uid: str, state_uid: str | None, spec: Spec
     )
 
 
-def spec_replacement(*, state_uid: str, spec: Spec, writer: Writer) -> bytes:
-    """Return a JSON patch that leaves nothing of what stood in a node state's spec."""
+def spec_replacement(*, state_uid: str, spec: Spec, writer: Writer, version: str = "") -> bytes:
+    """Return a JSON patch that leaves nothing of what stood in a node state's spec; of one version, if one is given."""
+    seen = [{"op": "test", "path": "/metadata/resourceVersion", "value": version}] if version else []
     return msgspec.json.encode(
         [
             {"op": "test", "path": "/metadata/uid", "value": state_uid},
+            *seen,
             {"op": "add", "path": "/spec", "value": _spec_part(spec, writer)},
         ]
     )
