@@ -205,6 +205,7 @@ class RealMachine:
         """Judge what has changed in the kernel."""
         new = self._read()
         for group in [group for group in new if new[group] != self.values[group]]:
+            self._told.update(key for key in self._asked if key[0] == group and self._lacks(*key) <= 0)  # or will be
             before, self.values[group], self._changed_at[group] = self.values[group], new[group], self._now()
             if group == "offload" and new[group] != "Off" and self.corrupt:
                 raise BrokenPromiseError(f"promise 15: {self._node} turns an engine on that it knows to be corrupt")
@@ -257,12 +258,13 @@ class RealMachine:
         if (group, revision) in self._told:
             return
         self._told.add((group, revision))
+        if (lacks := self._lacks(group, revision)) > 0:
+            raise BrokenPromiseError(f"promise 8: {self._node} tells {group} as soaked {lacks:.1f} s too early")
+
+    def _lacks(self, group: str, revision: str) -> float:
+        """Return how many seconds the kernel has yet to stand still until a wish has soaked."""
         since, seconds = self._asked.get((group, revision), (self._now(), math.inf))
-        waited = self._now() - max(self._changed_at[group], since)
-        if waited < seconds:
-            raise BrokenPromiseError(
-                f"promise 8: {self._node} tells {group} as soaked after {waited:.1f} of {seconds:g} s"
-            )
+        return max(self._changed_at[group], since) + seconds - self._now()
 
 
 def _wish(state: Mapping[str, Any] | None, group: str) -> Json | None:

@@ -206,6 +206,23 @@ def test_what_is_on_its_way_stays_known_when_a_node_is_tried_again() -> None:
     assert asked[1] == asked[0]
 
 
+def test_after_a_write_that_failed_the_next_one_goes_onto_what_was_seen() -> None:
+    """Promise 7: a push before it may be there, while a slow watch still shows what that one has replaced."""
+    made = world(policy(), nodes=1)
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    (push,) = made.specs()
+    seen = made.state("n0").metadata.resource_version
+
+    made.fleet.write_failed(push.key)
+
+    (again,) = made.specs()
+    assert ["resourceVersion" in json.loads(write.body)["metadata"] for write in (push, again)] == [False, True]
+    assert json.loads(again.body)["metadata"]["resourceVersion"] == seen
+    made.report("n0")
+    (last,) = made.specs()
+    assert "resourceVersion" not in json.loads(last.body)["metadata"]
+
+
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     made = world(policy(), nodes=1)
     shown = []

@@ -278,6 +278,7 @@ class Fleet:
 
     def _write_again(self, record: NodeRecord) -> None:
         record.forget_open_write()
+        record.doubted = True
         self._try_again(record)
 
     def _record(self, name: str) -> NodeRecord:

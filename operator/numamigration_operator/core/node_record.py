@@ -79,6 +79,7 @@ class NodeRecord:
         silent_since: monotonic seconds of the agent's last report; without one, of when that was seen first.
         shared: another manager owns groups of the spec too: an apply that leaves them out leaves them there.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
+        doubted: a write of it failed, and nothing newer was shown since: something else may stand there.
         try_again: to be written although nothing new was decided: the CRD may be a newer one by now, or what was sent
             before may still arrive.
         cell: where it belongs; None while its agent has not told.
@@ -101,6 +102,7 @@ class NodeRecord:
         "cell",
         "contributions",
         "counted",
+        "doubted",
         "generation",
         "holds",
         "is_failed",
@@ -179,7 +181,7 @@ class NodeRecord:
         self.cell: Cell | None = None
         self.silent_since = 0.0
         self.skew = ""
-        self.try_again = False
+        self.try_again = self.doubted = False
         self.forget_open_write()
 
     def forget_open_write(self) -> None:
@@ -252,7 +254,8 @@ class NodeRecord:
             return False
         if not known.tells_the_same(status) or not self._owned_alike(state):
             return False
-        self.version, self.report = meta.resource_version, known._replace(statistics=status.statistics)
+        self._take_version(meta.resource_version)
+        self.report = known._replace(statistics=status.statistics)
         if status.reported_at != self.reported_at:
             self.reported_at, self.silent_since = status.reported_at, now
         return True
@@ -274,7 +277,8 @@ class NodeRecord:
         moved = not known or meta.generation != self.generation
         if moved:
             self._take_spec(state, pools)
-        self.state_uid, self.version, self.generation = meta.uid, meta.resource_version, meta.generation
+        self._take_version(meta.resource_version)
+        self.state_uid, self.generation = meta.uid, meta.generation
         self.owners = tuple([owner.uid for owner in meta.owner_references])
         self._close_open_write(foreign_counts=moved)
         if state.status.reported_at != self.reported_at:
@@ -291,13 +295,19 @@ class NodeRecord:
             current = self.report.observed_generation == self.generation
             self.reported = self.spec if current or not known else self.reported
 
+    def _take_version(self, version: str) -> None:
+        self.doubted = self.doubted and version == self.version
+        self.version = version
+
     def open_write(self, spec: Spec, revision: str, writer: Writer) -> None:
         """Take in that `spec` is on its way, as `writer` has decided.
 
         Over what another leader wrote it goes only onto what was seen: something of that one may be on its way too, and
         what that turns on would be dropped unseen, without a restore. Where our epoch stands, the fence refuses it.
+        After a write that failed, one before it may stand there unseen, for the watch is slow; so it is the same then.
         """
-        self.try_again, self.onto = False, "" if self.leader_epoch == writer.epoch else self.version
+        certain = self.leader_epoch == writer.epoch and not self.doubted
+        self.try_again, self.onto = False, "" if certain else self.version
         self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
         self.open_writers = (*self.open_writers, writer)[-OPEN_REVISIONS_MAX:]
