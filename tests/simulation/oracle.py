@@ -614,11 +614,15 @@ class Oracle:
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
     def _has_current(self, written: Written, policy: Json) -> bool:
-        """Whether a node gets what a policy asks for now, and no older revision, which may have some of the same."""
+        """Whether a node gets what a policy asks for now, and no older revision, which may have some of the same.
+
+        Such a one restores the rest.
+        """
         uid = policy["metadata"]["uid"]
         asked = contents_of(uid, policy["spec"])
         wishes = ((one, _wish(written.after, one)) for one in GROUPS)
-        mine = {content_of_wish(one, wish) for one, wish in wishes if wish and wish["source"]["uid"] == uid}
+        stays = ((one, wish) for one, wish in wishes if wish is not None and wish["mode"] != "Restore")
+        mine = {content_of_wish(one, wish) for one, wish in stays if wish["source"]["uid"] == uid}
         won = (winner(self.views[-1], written.name, one.group) for one in asked - mine)
         return mine <= asked and not any(one is not None and one["metadata"]["uid"] == uid for one in won)
 
