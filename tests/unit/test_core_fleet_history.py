@@ -53,7 +53,9 @@ LOOKS_AT_REST_MAX = 60
 def spec_of(write: Write) -> dict[str, Any]:
     """Return the spec that a write of a node state brings, applied or put in place of what is there."""
     document = json.loads(write.body)
-    spec: dict[str, Any] = document[1]["value"] if isinstance(document, list) else document["spec"]
+    if isinstance(document, list):
+        document = {"spec": next(step["value"] for step in document if step["path"] == "/spec")}
+    spec: dict[str, Any] = document["spec"]
     return spec
 
 

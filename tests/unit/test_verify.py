@@ -16,7 +16,18 @@ import pytest
 pytestmark = pytest.mark.uncounted
 
 ROOT = Path(__file__).parents[2]
-ROOMS = ("charts", "deploy", "crds", "operator", "node-agent", "docs", "scripts", "tests", "pyproject.toml")
+ROOMS = (
+    ".gitignore",
+    "charts",
+    "deploy",
+    "crds",
+    "operator",
+    "node-agent",
+    "docs",
+    "scripts",
+    "tests",
+    "pyproject.toml",
+)
 PYTHON = (sys.executable, "-m")
 LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
@@ -45,9 +56,14 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def passes(tree: Path) -> Callable[[tuple[str, ...]], bool]:
-    """Return a function that says whether a check passes on the tree that nobody edited; it asks once."""
-    return cache(lambda command: verdict(tree, command).returncode == 0)
+def complaints(tree: Path) -> Callable[[tuple[str, ...]], str]:
+    """Return a function that says what a check finds wrong with the tree that nobody edited; it asks once."""
+
+    def ask(command: tuple[str, ...]) -> str:
+        result = verdict(tree, command)
+        return result.stdout + result.stderr if result.returncode else ""
+
+    return cache(ask)
 
 
 def verdict(tree: Path, command: tuple[str, ...]) -> subprocess.CompletedProcess[str]:
@@ -198,9 +214,9 @@ WRONG_EDITS = [
 
 @pytest.mark.parametrize(("command", "edit", "said"), WRONG_EDITS)
 def test_a_wrong_edit_fails_its_check_and_is_named(
-    tree: Path, passes: Callable[[tuple[str, ...]], bool], command: tuple[str, ...], edit: Edit, said: str
+    tree: Path, complaints: Callable[[tuple[str, ...]], str], command: tuple[str, ...], edit: Edit, said: str
 ) -> None:
-    assert passes(command)
+    assert complaints(command) == ""
 
     with edited(tree, edit):
         found = verdict(tree, command)
