@@ -223,6 +223,21 @@ def test_after_a_write_that_failed_the_next_one_goes_onto_what_was_seen() -> Non
     assert "resourceVersion" not in json.loads(last.body)["metadata"]
 
 
+def test_a_write_that_is_stored_after_one_that_failed_leaves_no_doubt() -> None:
+    """The next one would be refused for it, as long as the watch has not shown it, and be decided once more."""
+    made = world(policy(), nodes=1)
+    made.edit_policy("p", settings={"demotion": {"enabled": True}})
+    (push,) = made.specs()
+    made.fleet.write_failed(push.key)
+    (again,) = made.specs()
+
+    made.fleet.write_stored(again.key, made.state("n0").metadata.generation + 1)
+
+    made.edit_policy("p", settings={"demotion": {"enabled": False}})
+    (other,) = made.specs()
+    assert ["resourceVersion" in json.loads(write.body)["metadata"] for write in (again, other)] == [True, False]
+
+
 def test_an_event_of_an_earlier_write_does_not_repeat_the_later_one() -> None:
     made = world(policy(), nodes=1)
     shown = []

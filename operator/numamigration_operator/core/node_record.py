@@ -335,6 +335,7 @@ class NodeRecord:
         Returns whether nothing is on its way any more. An answer about a later generation than the shown one says
         nothing: the watch will tell.
         """
+        self.doubted = False  # after one that failed, none is stored but onto what was seen
         if self.generation != generation or not self.open_revisions:
             return False
         if self.skew and self.open_spec is not None and self.resisted == self.open_revisions[-1]:
