@@ -1,0 +1,442 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a fleet: a table of names and functions, in the order in which they are played.
+
+Each scenario finds a fleet at rest under one policy for all nodes, with one operator that is not paced, and leaves it
+so. ``install`` brings that about and is always played; ``delete`` ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
+
+from benchmarks.fleet.bed import MAIN, OPERATOR, POOLS, UNPACED, WAIT_SECONDS_MAX, FleetBed, Start, pool
+from benchmarks.fleet.report import Cost, Push, Report
+from benchmarks.fleet.states import Spec, Wanted
+from benchmarks.observer import Json
+from benchmarks.schema import Unit
+from numamigration_api.machinery.canonical import spec_revision
+from tests.demo.stage import POLICIES
+from tests.testbed.api import ApiError, poll
+
+TURNS: Final = 3
+"""Of product and bare loop, each twice in a row: six runs of each."""
+RUNS: Final = 2
+STARTS: Final = 6
+"""The first one warms up and counts for nothing."""
+QUIET_SECONDS: Final = 3.0
+"""After a start, in which nothing may be written; longer than decisions and open requests take."""
+FLIPPED: Final = (0, 1)
+"""Pools whose label is flipped: a tenth."""
+LOST: Final = range(6)
+"""Pools whose agents vanish: 30 %."""
+BALANCING: Final = "balancing"
+RATE: Final = "promoteRateLimitMBps"
+FLIP: Final = "flip"
+KILL_SHARE: Final = 0.3
+"""Of the nodes are written when the leader is killed."""
+EDITED: Final = 7
+"""Of twenty policies, the one that is edited."""
+
+
+class Scenario(NamedTuple):
+    """One row of the table: what it is, for people, and what plays it."""
+
+    what: str
+    play: Callable[[FleetBed, Report], None]
+
+
+# --- what nodes shall have
+
+
+def settings(rate: int) -> Json:
+    """Return what the policy for all nodes asks for."""
+    return {"offload": {"engine": "DMA", "channels": 4}, BALANCING: balancing(rate)}
+
+
+def balancing(rate: int) -> Json:
+    """Return the group that edits are about."""
+    return {"mode": "Tiering", RATE: rate}
+
+
+def has_rate(rate: int) -> Wanted:
+    """Return whether a spec asks for this rate."""
+
+    def wanted(spec: Spec) -> bool:
+        group = spec.groups.get(BALANCING)
+        return group is not None and group.settings.get(RATE) == rate
+
+    return wanted
+
+
+def is_off(spec: Spec) -> bool:
+    """Tell whether a spec turns offload off."""
+    group = spec.groups.get("offload")
+    return group is not None and group.settings.get("engine") == "Off"
+
+
+def is_on(spec: Spec) -> bool:
+    """Tell whether a spec turns offload on."""
+    group = spec.groups.get("offload")
+    return group is not None and group.settings.get("engine") == "DMA"
+
+
+def is_released(spec: Spec) -> bool:
+    """Tell whether a spec asks for nothing any more but what was before."""
+    return all(group.mode == "Restore" for group in spec.groups.values())
+
+
+def has_group(name: str, **values: Any) -> Wanted:
+    """Return whether a spec has a group with these values."""
+
+    def wanted(spec: Spec) -> bool:
+        group = spec.groups.get(name)
+        return group is not None and values.items() <= group.settings.items()
+
+    return wanted
+
+
+# --- scenarios
+
+
+def install(bed: FleetBed, report: Report) -> None:
+    """The operator meets nodes whose agents wait, and one policy for all of them."""
+    rate, costs = bed.rate, list[Cost]()
+    begun = time.monotonic()
+    bed.await_watches()
+    report.add("agents started until all watch", Unit.SECONDS, [time.monotonic() - begun])
+    bed.make_policy(MAIN, {"nodeSelector": {}, "settings": settings(rate)})
+    with bed.measured(costs):
+        push = bed.push(has_rate(rate), bed.nodes, lambda: bed.start_operator().leading)
+        lag = bed.status_lag(MAIN, bed.nodes)
+    last = report.pushes("lease to written", [push])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.cost(costs)
+    report.headline = f"all written {last.median:.1f} s after the lease, answered {push.answered[-1]:.1f} s"
+
+
+def edit(bed: FleetBed, report: Report) -> None:
+    """Product and bare loop in turn, with the same agents answering."""
+    ours, bare = list[Push](), list[Push]()
+    costs, bare_costs, lags = list[Cost](), list[Cost](), list[float]()
+    for _ in range(TURNS):
+        for _ in range(RUNS):
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * TURNS * RUNS} pushes")
+            with bed.measured(costs):
+                ours.append(_edit(bed))
+                lags.append(bed.status_lag(MAIN, bed.nodes))
+        bed.stop_operator()
+        there = bed.rate
+        # There and back: the operator finds what it left behind, and has nothing to write.
+        for rate in (bed.next_rate(), there):
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * TURNS * RUNS} pushes")
+            with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
+                bare.append(bed.push(has_rate(rate), bed.nodes, begin))
+        bed.start_operator()
+    last = report.pushes("edit to written", ours, bare=bare)
+    report.pushes("bare: edit to written", bare)
+    report.add("policy status lag", Unit.SECONDS, lags)
+    report.cost(costs)
+    report.cost(bare_costs, ", bare")
+    report.headline = f"last of {bed.nodes} written {last.median:.2f} s, {last.ratio:.2f} x a bare apply loop"
+
+
+def _edit(bed: FleetBed) -> Push:
+    rate = bed.next_rate()
+    return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+
+
+def _with_rate(rate: int) -> Callable[[Json], None]:
+    def change(spec: Json) -> None:
+        spec["groups"][BALANCING]["settings"][RATE] = rate
+        spec["revision"] = spec_revision(spec)
+
+    return change
+
+
+def paced(bed: FleetBed, report: Report) -> None:
+    """One edit with the operator's own pace."""
+    costs = list[Cost]()
+    bed.stop_operator()
+    bed.start_operator({})
+    with bed.measured(costs):
+        push = _edit(bed)
+        lag = bed.status_lag(MAIN, bed.nodes)
+    bed.stop_operator()
+    bed.start_operator()
+    last = report.pushes("edit to written", [push])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.cost(costs)
+    report.headline = f"last of {bed.nodes} written {last.median:.1f} s, at 50 a second"
+
+
+def twenty(bed: FleetBed, report: Report) -> None:
+    """Twenty policies more, each for its own twentieth of the nodes; one is edited."""
+    names, costs = [pool(number) for number in range(POOLS)], list[Cost]()
+    rate = bed.next_rate()
+
+    def make() -> None:
+        for name in names:
+            spec = {"nodeSelector": {"matchLabels": {"pool": name}}, "settings": {BALANCING: balancing(rate)}}
+            bed.make_policy(name, {"priority": 200, **spec})
+
+    made = bed.push(has_rate(rate), bed.nodes, make)
+    one, edited = bed.next_rate(), len(bed.members([EDITED]))
+    bed.await_ready(names[EDITED], edited)
+    with bed.measured(costs):
+        push = bed.push(has_rate(one), edited, lambda: bed.edit(names[EDITED], {BALANCING: balancing(one)}))
+        lag = bed.status_lag(names[EDITED], edited)
+    others = bed.states.changes - edited
+    back = _edit_back(bed)
+
+    def delete() -> None:
+        for name in names:
+            bed.api.delete(f"{POLICIES}/{name}")
+
+    bed.push(back, bed.nodes, delete)
+    for name in names:
+        bed.api.wait_gone(f"{POLICIES}/{name}")
+    last = report.pushes(f"edit to written, {edited} nodes", [push])
+    report.pushes("twenty policies made to written", [made])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.add("specs written of other nodes", Unit.COUNT, [others])
+    report.cost(costs)
+    report.headline = f"{edited} nodes written {last.median:.2f} s, {others} others"
+
+
+def _edit_back(bed: FleetBed) -> Wanted:
+    """Return what nodes have that have only the policy for all of them."""
+    settings = bed.api.get(f"{POLICIES}/{MAIN}")["spec"]["settings"]
+    rate: int = settings[BALANCING][RATE]
+    return has_rate(rate)
+
+
+def labels(bed: FleetBed, report: Report) -> None:
+    """A tenth of the nodes comes under another policy, by their label."""
+    names, rate, costs = bed.members(FLIPPED), bed.next_rate(), list[Cost]()
+    before = _edit_back(bed)
+    selector = {"matchLabels": {FLIP: "on"}}
+    bed.make_policy(FLIP, {"priority": 300, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
+    bed.policies.wait("the policy's status", lambda policy: _is_of(policy, FLIP))
+    with bed.bare_push(_labels(names, {FLIP: "on"}), "bench") as begin, bed.measured(costs):
+        push = bed.push(has_rate(rate), len(names), begin)
+    with bed.bare_push(_labels(names, {}), "bench") as begin:
+        back = bed.push(before, bed.nodes, begin)
+    bed.api.delete(f"{POLICIES}/{FLIP}")
+    bed.api.wait_gone(f"{POLICIES}/{FLIP}")
+    last = report.pushes(f"first label to written, {len(names)} nodes", [push])
+    report.pushes("labels back to written", [back])
+    report.cost(costs)
+    report.headline = f"{len(names)} nodes relabelled and written in {last.median:.2f} s"
+
+
+def _is_of(policy: Json, name: str) -> bool:
+    return bool(policy["metadata"]["name"] == name and policy.get("status", {}).get("observedGeneration"))
+
+
+def _labels(names: Sequence[str], labels: Json) -> dict[str, Json]:
+    return {
+        f"/api/v1/nodes/{name}": {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
+        for name in names
+    }
+
+
+def steady(bed: FleetBed, report: Report) -> None:
+    """Nothing is asked for; kernels migrate, agents report."""
+    costs = list[Cost]()
+    bed.states.expect(has_rate(-1))
+    with bed.measured(costs):
+        end = time.monotonic() + bed.steady_seconds
+        while (left := end - time.monotonic()) > 0:
+            bed.progress.tick(f"steady: {left:.0f} s to go")
+            bed.check()
+            time.sleep(min(left, 5.0))
+    [cost] = costs
+    writes = cost.writes / cost.seconds
+    cpu = 100 * cost.cpu[OPERATOR] / cost.seconds
+    report.add("writes", Unit.PER_SECOND, [writes])
+    report.add("operator CPU", Unit.CORE_PERCENT, [cpu])
+    report.add("specs written", Unit.COUNT, [bed.states.changes])
+    report.cost(costs)
+    rss = cost.peak[OPERATOR] / 2**20
+    report.headline = f"{writes:.1f} writes/s, operator {cpu:.2f} % of a core, {rss:.0f} MiB"
+
+
+def restart(bed: FleetBed, report: Report) -> None:
+    """The operator ends and starts; beside it a process that only reads the same objects."""
+    starts, bare, costs, to_ready = list[Start](), list[float](), list[Cost](), list[float]()
+    for number in range(STARTS):
+        bed.progress.tick(f"restart: {number} of {STARTS}")
+        bed.stop_operator()
+        done = bed.bare_list()
+        with bed.measured(costs):
+            start = bed.start_operator()
+            time.sleep(QUIET_SECONDS)
+        if number:
+            starts.append(start)
+            bare.append(done.ended - done.begun)
+    to_ready = [start.ready - start.leading for start in starts]
+    found = report.add("lease to ready", Unit.SECONDS, to_ready, bare=("bare: paged lists", bare))
+    report.add("bare: paged lists", Unit.SECONDS, bare)
+    report.add("process start to ready", Unit.SECONDS, [start.ready - start.begun for start in starts])
+    writes = sum(cost.writes for cost in costs)
+    report.add("writes of all starts", Unit.COUNT, [writes])
+    report.cost(costs[1:])
+    report.headline = f"ready {found.median:.2f} s after the lease, {found.ratio:.2f} x bare lists; {writes} writes"
+
+
+def failover(bed: FleetBed, report: Report) -> None:
+    """The leader is killed in the middle of a push; another operator stands by."""
+    costs, rate = list[Cost](), bed.next_rate()
+    standby = bed.launch(UNPACED)
+    bed.await_line(standby, "standing by")
+    with bed.measured(costs):
+        bed.states.expect(has_rate(rate))
+        bed.edit(MAIN, {BALANCING: balancing(rate)})
+        bed.await_push(max(1, int(KILL_SHARE * bed.nodes)), answers=False)
+        killed = bed.kill_operator()
+        written = len(bed.states.written)
+        start = bed.await_leader(killed)
+        bed.await_push(bed.nodes)
+    last = max(bed.states.written.values())
+    report.add("killed to lease", Unit.SECONDS, [start.leading - killed])
+    report.add("lease to ready", Unit.SECONDS, [start.ready - start.leading])
+    report.add("ready to last node written", Unit.SECONDS, [max(0.0, last - start.ready)])
+    report.add("nodes written when it was killed", Unit.COUNT, [written])
+    report.cost(costs)
+    report.headline = f"leads {start.leading - killed:.1f} s after the kill, last written {last - killed:.1f} s"
+    bed.status_lag(MAIN, bed.nodes)
+
+
+def api_server(bed: FleetBed, report: Report) -> None:
+    """The API server restarts; there is an edit as soon as it takes one."""
+    costs, rate, operators = list[Cost](), bed.next_rate(), 0
+    bed.states.expect(has_rate(rate))
+    begun = time.monotonic()
+    bed.plane.stop_apiserver()
+    stopped = time.monotonic()
+    bed.plane.start_apiserver()
+    ready = time.monotonic()
+    with bed.measured(costs, after_restart=True):
+        _until_taken(lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+        edited = time.monotonic()
+        while len(bed.states.answered) < bed.nodes:
+            operators += bed.revive_operator()
+            bed.progress.tick(f"api-server: {len(bed.states.answered)} of {bed.nodes} nodes have answered")
+            bed.check()
+            time.sleep(0.05)
+    bed.await_watches()
+    push = bed.pushed(ready)
+    report.pushes("ready to written", [push])
+    report.add("stop", Unit.SECONDS, [stopped - begun])
+    report.add("start until ready", Unit.SECONDS, [ready - stopped])
+    report.add("ready until an edit was taken", Unit.SECONDS, [edited - ready])
+    report.add("operators that had to be started anew", Unit.COUNT, [operators])
+    report.cost(costs)
+    report.headline = f"ready after {ready - begun:.1f} s, an edit then everywhere {push.last:.1f} s"
+    bed.status_lag(MAIN, bed.nodes)
+
+
+def _until_taken(act: Callable[[], None]) -> None:
+    def taken() -> bool:
+        try:
+            act()
+        except (ApiError, OSError):
+            return False
+        return True
+
+    poll(taken, "an edit being taken", timeout=WAIT_SECONDS_MAX)
+
+
+def vanish(bed: FleetBed, report: Report) -> None:
+    """Agents of 30 % of the nodes end; there is an edit; they all come back at once."""
+    names, costs, rate = set(bed.members(LOST)), list[Cost](), bed.next_rate()
+    bed.tell("silent", LOST)
+    left = bed.nodes - len(names)
+    bed.states.expect(has_rate(rate))
+    begun = time.monotonic()
+    bed.edit(MAIN, {BALANCING: balancing(rate)})
+    bed.states.await_answered(left, WAIT_SECONDS_MAX, bed.check)
+    written = len(bed.states.written)
+    with bed.measured(costs):
+        back = time.monotonic()
+        bed.tell("start", LOST)
+        told = time.monotonic()
+        bed.await_push(bed.nodes)
+        lag = bed.status_lag(MAIN, bed.nodes)
+    answered = sorted(bed.states.answered[name] - back for name in names)
+    report.add("edit to last answer of those that stay", Unit.SECONDS, [_last(bed, names) - begun])
+    report.add("nodes written while they were away", Unit.COUNT, [written])
+    report.add("back to last answer", Unit.SECONDS, [answered[-1]])
+    report.add("back to half of the answers", Unit.SECONDS, [answered[len(answered) // 2]])
+    report.add("time to start them", Unit.SECONDS, [told - back])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.cost(costs)
+    report.headline = f"{len(names)} agents back: all have answered {answered[-1]:.1f} s later"
+
+
+def _last(bed: FleetBed, without: set[str]) -> float:
+    return max(at for name, at in bed.states.answered.items() if name not in without)
+
+
+def switch_off(bed: FleetBed, report: Report) -> None:
+    """The fleet switch goes to off, and back."""
+    costs = list[Cost]()
+    with bed.measured(costs):
+        push = bed.push(is_off, bed.nodes, lambda: bed.switch("off"))
+    left = bed.offloading()
+    back = bed.push(is_on, bed.nodes, lambda: bed.switch("run"))
+    report.pushes("switch to written", [push])
+    report.pushes("switch back to written", [back])
+    report.add("nodes that still offload", Unit.COUNT, [left])
+    report.cost(costs)
+    report.headline = f"off on the last node's kernel {push.answered[-1]:.1f} s after the switch; {left} left"
+
+
+def delete(bed: FleetBed, report: Report) -> None:
+    """The policy is deleted, and every node gets back what it had before."""
+    costs = list[Cost]()
+    with bed.measured(costs):
+        begun = time.monotonic()
+        push = bed.push(is_released, bed.nodes, lambda: _delete_main(bed))
+        bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=WAIT_SECONDS_MAX)
+        gone = time.monotonic() - begun
+    left = bed.offloading()
+    report.pushes("deletion to written", [push])
+    report.add("deletion to policy gone", Unit.SECONDS, [gone])
+    report.add("nodes that still offload", Unit.COUNT, [left])
+    report.cost(costs)
+    report.headline = f"restored everywhere {push.answered[-1]:.1f} s later, gone {gone:.1f} s; {left} offload"
+
+
+def _delete_main(bed: FleetBed) -> None:
+    bed.api.delete(f"{POLICIES}/{MAIN}")
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "install": Scenario("first install, all nodes at once", install),
+    "edit": Scenario("edit of the policy, unpaced, beside a bare apply loop", edit),
+    "paced": Scenario("edit of the policy at the operator's own pace", paced),
+    "twenty": Scenario("one of twenty policies edited", twenty),
+    "labels": Scenario("label flips on 10 % of the nodes", labels),
+    "steady": Scenario("nothing asked for, statistics moving", steady),
+    "restart": Scenario("restart of the operator, beside bare paged lists", restart),
+    "failover": Scenario("leader killed in the middle of a push", failover),
+    "api-server": Scenario("restart of the API server", api_server),
+    "vanish": Scenario("30 % of the agents vanish and come back at once", vanish),
+    "switch-off": Scenario("fleet switch to off", switch_off),
+    "delete": Scenario("deletion with restore", delete),
+}
+
+
+def chosen(words: str) -> list[str]:
+    """Return the scenarios of a list with commas, in the order of the table; an empty one means all.
+
+    Raises:
+        ValueError: a name that is not in the table.
+    """
+    names = {word.strip() for word in words.split(",") if word.strip()}
+    if unknown := sorted(names - SCENARIOS.keys()):
+        raise ValueError(f"no scenario {', '.join(unknown)}; these are: {', '.join(SCENARIOS)}")
+    return [name for name in SCENARIOS if name in names or not names]
