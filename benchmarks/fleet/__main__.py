@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``make bench-fleet NODES=5000 SCENARIOS=install,edit``; STEADY_SECONDS is how long nothing is asked for.
+"""``make bench-fleet NODES=5000 SCENARIOS=install,edit RUNS=6``; STEADY_SECONDS is how long nothing is asked for.
 
 Exit codes: 0 measured, whatever was found; 1 it could not be measured; 2 the machine lacks something, or wrong usage;
 130 interrupted.
@@ -17,9 +17,9 @@ import aiohttp
 import msgspec
 
 from benchmarks import schema
-from benchmarks.fleet.bed import CONDITIONS, POOLS, FleetBed, lack
+from benchmarks.fleet.bed import CONDITIONS, POOLS, Extent, FleetBed, lack
 from benchmarks.fleet.report import COLUMNS, Report
-from benchmarks.fleet.scenarios import SCENARIOS, chosen
+from benchmarks.fleet.scenarios import IN_A_ROW, SCENARIOS, chosen
 from benchmarks.run import compile_product
 from benchmarks.schema import FleetResult, Machine, NotRun, Row
 from tests.fleet.control import CommandError
@@ -30,17 +30,17 @@ from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress, elapsed
 
 INSTALL: Final = "install"
+RUNS, RUNS_OF_MANY, NODES_FEW = 6, 2, 1000
 FAILURES: Final = (ApiError, CommandError, OSError)
 
 
-def play(
-    binaries: Binaries, nodes: int, names: Sequence[str], steady_seconds: float, progress: Progress
-) -> FleetResult:
+def play(binaries: Binaries, extent: Extent, names: Sequence[str], progress: Progress) -> FleetResult:
     """Play scenarios on one bed, until one cannot be; return what was found."""
+    nodes = extent.nodes
     machine, versions = Machine.here(), {"msgspec": msgspec.__version__, "aiohttp": aiohttp.__version__}
     rows, failed, reason = list[Row](), "", lack(nodes)
     if not reason:
-        with FleetBed(binaries, nodes, steady_seconds, progress) as bed:
+        with FleetBed(binaries, extent, progress) as bed:
             versions |= bed.versions()
             for failed in [INSTALL, *(name for name in names if name != INSTALL)]:
                 if reason := _play(bed, failed, rows):
@@ -64,15 +64,24 @@ def _play(bed: FleetBed, name: str, rows: list[Row]) -> str:
     return ""
 
 
+def default_runs(nodes: int) -> int:
+    """Return how often an edit is measured so that all scenarios together take some twenty minutes at most."""
+    return RUNS if nodes <= NODES_FEW else RUNS_OF_MANY
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Measure, write the result; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.fleet", description=__doc__)
     parser.add_argument("--nodes", type=int, default=1000)
     parser.add_argument("--scenarios", default="", help=f"with commas, of {', '.join(SCENARIOS)}; empty means all")
+    parser.add_argument("--runs", type=int, default=0, help="of the edit; 0 means 6, above 1,000 nodes 2")
     parser.add_argument("--steady-seconds", type=float, default=180.0)
     options = parser.parse_args(arguments)
     if options.nodes < POOLS:
         parser.error(f"--nodes must be at least {POOLS}")
+    if options.runs % IN_A_ROW:
+        parser.error(f"--runs must be a multiple of {IN_A_ROW}")
+    extent = Extent(options.nodes, options.runs or default_runs(options.nodes), options.steady_seconds)
     try:
         names = chosen(options.scenarios)
     except ValueError as error:
@@ -81,7 +90,7 @@ def main(arguments: list[str] | None = None) -> int:
     compile_product()
 
     def measure() -> int:
-        found = play(find_binaries(progress), options.nodes, names, options.steady_seconds, progress)
+        found = play(find_binaries(progress), extent, names, progress)
         path = schema.write(found)
         progress.note(f"{len(found.results)} numbers in {path.relative_to(schema.RESULTS.parents[1])}")
         for missing in found.not_run:

@@ -33,10 +33,10 @@ from numamigration_api.vocabulary import (
     STATE_KIND,
     STATE_PLURAL,
 )
-from tests.apiserver.operator_process import LEASES
+from tests.apiserver.operator_process import LEASES, NODES, is_through
 from tests.demo.stage import DEFAULTS, NAMESPACE, POLICIES, STATES, Stage
 from tests.fakekernel.config import HostConfig
-from tests.fleet.cast import BUSY, Part
+from tests.fleet.cast import BUSY, ZONE, Part
 from tests.fleet.control import ask
 from tests.testbed import processes
 from tests.testbed.api import poll
@@ -55,24 +55,44 @@ CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-contr
 UNPACED: Final = {"apply-rate-per-second": "5000", "apply-burst": "10000"}
 WIDTH: Final = 8
 """The operator's default of apply_requests_open_max."""
-WAIT_SECONDS_MAX: Final = 900.0
+WAIT_SECONDS: Final = 60.0
+NODE_SECONDS: Final = 0.2
+"""Of each wait at most, and on top for each node: a loaded machine takes a quarter of that."""
 STOP_SECONDS_MAX: Final = 10.0
+LOOK_SECONDS: Final = 0.25
+"""Between two looks at what is not measured."""
 FILES_SPARE: Final = 500
 """File descriptors of the API server beside one for each agent's watch."""
 BASE_BYTES: Final = 3 << 30
 NODE_BYTES: Final = 1 << 20
 """Of API server and agents, for each node; measured at 1,000 nodes, rounded up."""
 MAIN: Final = "fleet"
-AT_ONCE: Final = {"canary": {"soakSeconds": 0}, "maxUnproven": "100%"}
+BENCH_MANAGER: Final = "bench"
+AT_ONCE: Final[Json] = {"canary": {"soakSeconds": 0}, "maxUnproven": "100%"}
+IN_WAVES: Final[Json] = {"canary": {"soakSeconds": 0}, "maxUnproven": "10%"}
+"""The defaults, but for the soak: its 300 s after each doubling are known without a benchmark."""
 OPERATOR, API_SERVER, ETCD, AGENTS = "operator", "API server", "etcd", "agents"
 CONDITIONS: Final = (
     "Real etcd (no fsync) and kube-apiserver; all processes on one machine.",
     "Agents: the agent's own engine on a fake kernel of dialect V6, one watch each, writes by a pool of connections.",
     f"Agents look for drift every {DRIFT_CHECK_SECONDS} s and report every 300-600 s; other settings are the defaults.",
     "Unpaced is apply_rate_per_second 5000 and apply_burst 10000, paced the defaults 50 and 100.",
-    f"{WIDTH} open requests in both, and in the bare push; no soak, maxUnproven 100 %.",
+    f"{WIDTH} open requests in both, and in the bare push. No soak anywhere; maxUnproven 100 %, but 10 % where paced.",
     "Agents have the administrator's token; operator and bare loops have the operator's.",
 )
+
+
+class Extent(NamedTuple):
+    """How much is done.
+
+    Attributes:
+        runs: of the edit, and of the bare push beside it; even, for they take turns two by two.
+        steady_seconds: in which nothing is asked for.
+    """
+
+    nodes: int
+    runs: int
+    steady_seconds: float
 
 
 class Start(NamedTuple):
@@ -117,15 +137,18 @@ class FleetBed:
     """Everything that runs, from ``__enter__`` to ``__exit__``: agents at first, which wait for their node states.
 
     Attributes:
+        extent: how much is done.
         nodes: how many.
         states: tells of node states.
+        patience: seconds that anything may take.
         rate: what all nodes shall have now; ``next_rate`` makes another one.
     """
 
-    def __init__(self, binaries: Binaries, nodes: int, steady_seconds: float, progress: Progress) -> None:
-        self._binaries, self.nodes, self.progress = binaries, nodes, progress
-        self.steady_seconds = steady_seconds
-        self.parts = parts(nodes)
+    def __init__(self, binaries: Binaries, extent: Extent, progress: Progress) -> None:
+        self._binaries, self.nodes, self.progress = binaries, extent.nodes, progress
+        self.extent = extent
+        self.patience = WAIT_SECONDS + self.nodes * NODE_SECONDS
+        self.parts = parts(self.nodes)
         self.operators: list[processes.Server] = []
         self._fleets: dict[Path, tuple[processes.Server, list[Part]]] = {}
         self._ended_cpu = defaultdict[str, float](float)
@@ -175,15 +198,16 @@ class FleetBed:
 
         def watching() -> bool:
             self.check()
-            count = self.watches()
+            others = 1 + len(self.operators)
+            count = self.watches() - others
             self.progress.tick(f"agents that watch: {count} of {self.nodes}")
-            time.sleep(1.0)
+            time.sleep(LOOK_SECONDS)
             return count >= self.nodes
 
-        poll(watching, "a watch of every agent", timeout=WAIT_SECONDS_MAX)
+        poll(watching, "a watch of every agent", timeout=self.patience)
 
     def watches(self) -> int:
-        """Return how many watches of node states are open."""
+        """Return how many watches of node states are open, with ours and the operators'."""
         return meters.open_watches(self._metrics(), STATE_PLURAL)
 
     def tell(self, word: str, pools: Sequence[int]) -> None:
@@ -194,10 +218,11 @@ class FleetBed:
                 if part.prefix in chosen:
                     ask(socket, f"{word} {part.prefix}-*")
 
-    def members(self, pools: Sequence[int]) -> list[str]:
-        """Return the names of some pools' nodes."""
+    def members(self, pools: Sequence[int], zone: str = "") -> list[str]:
+        """Return the names of some pools' nodes, of one zone or of all."""
         chosen = {pool(number) for number in pools}
-        return [part.member(n).name for part in self.parts if part.prefix in chosen for n in range(part.count)]
+        found = (part.member(n) for part in self.parts if part.prefix in chosen for n in range(part.count))
+        return [member.name for member in found if zone in {"", member.labels[ZONE]}]
 
     def offloading(self) -> int:
         """Return on how many nodes the kernel says that offload is on."""
@@ -227,8 +252,8 @@ class FleetBed:
 
     def await_leader(self, begun: float) -> Start:
         """Return when an operator leads that did not lead before, and knows everything."""
-        taken = self._leases.wait("an operator that leads", self._is_taken, WAIT_SECONDS_MAX)
-        ready = self._leases.wait("an operator that is ready", self._is_claimed, WAIT_SECONDS_MAX)
+        taken = self._leases.wait("an operator that leads", self._is_taken, self.patience)
+        ready = self._leases.wait("an operator that is ready", self._is_claimed, self.patience)
         return Start(begun, taken.at, ready.at)
 
     def _is_taken(self, lease: Json) -> bool:
@@ -289,15 +314,15 @@ class FleetBed:
         self.rate += 1
         return self.rate
 
-    def edit(self, name: str, settings: Json) -> None:
-        """Change settings of a policy."""
-        self.api.merge_patch(f"{POLICIES}/{name}", {"spec": {"settings": settings}})
+    def edit(self, name: str, settings: Json, **more: Json) -> None:
+        """Change settings of a policy, and more of its spec."""
+        self.api.merge_patch(f"{POLICIES}/{name}", {"spec": {"settings": settings, **more}})
 
     def switch(self, word: str) -> None:
         """Set the fleet switch."""
         metadata = {"name": CONTROL.rpartition("/")[2]}
         document = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"fleet": word}}
-        self.api.apply(CONTROL, document, "bench", force=True)
+        self.api.apply(CONTROL, document, BENCH_MANAGER, force=True)
 
     # --- what comes of it
 
@@ -318,9 +343,9 @@ class FleetBed:
 
     def await_push(self, count: int, *, answers: bool = True) -> None:
         """Return when so many nodes are as expected."""
-        self.states.await_written(count, WAIT_SECONDS_MAX, self.check)
+        self.states.await_written(count, self.patience, self.check)
         if answers:
-            self.states.await_answered(count, WAIT_SECONDS_MAX, self.check)
+            self.states.await_answered(count, self.patience, self.check)
 
     def pushed(self, begun: float) -> Push:
         """Return what has come, in seconds since a moment."""
@@ -337,7 +362,16 @@ class FleetBed:
             current = status.get("observedGeneration") == generation and policy["metadata"]["name"] == name
             return bool(current and counts.get("ready", 0) == count)
 
-        return self.policies.wait(f"{name}: {count} nodes ready", ready, WAIT_SECONDS_MAX).at
+        return self.policies.wait(f"{name}: {count} nodes ready", ready, self.patience).at
+
+    def settle(self) -> None:
+        """Return when every rollout is over and its ledger empty: a new leader would write who stands in it again."""
+
+        def settled() -> bool:
+            time.sleep(LOOK_SECONDS)
+            return all(map(is_through, self.api.list_items(POLICIES)))
+
+        poll(settled, "the end of every rollout", timeout=self.patience)
 
     def status_lag(self, name: str, count: int) -> float:
         """Return how long after the last agent's answer a policy said so."""
@@ -356,9 +390,22 @@ class FleetBed:
         return found
 
     @contextmanager
-    def bare_push(self, documents: dict[str, Json], manager: str = OPERATOR_MANAGER) -> Iterator[Callable[[], float]]:
-        """Give what lets a plain process apply documents, and returns when it began."""
-        work = bare.Push(str(self._operator_kubeconfig), manager, WIDTH, documents)
+    def bare_push(self, documents: dict[str, Json]) -> Iterator[Callable[[], float]]:
+        """Give what lets a plain process apply documents as the operator, and returns when it began."""
+        with self._push(self._operator_kubeconfig, OPERATOR_MANAGER, documents) as begin:
+            yield begin
+
+    @contextmanager
+    def label(self, names: Sequence[str], labels: Mapping[str, str]) -> Iterator[Callable[[], float]]:
+        """Give what gives Nodes these labels and no others of ours, likewise."""
+        head = {"apiVersion": "v1", "kind": "Node"}
+        documents = {f"{NODES}/{name}": {**head, "metadata": {"name": name, "labels": labels}} for name in names}
+        with self._push(self.plane.kubeconfig, BENCH_MANAGER, documents) as begin:
+            yield begin
+
+    @contextmanager
+    def _push(self, kubeconfig: Path, manager: str, documents: dict[str, Json]) -> Iterator[Callable[[], float]]:
+        work = bare.Push(str(kubeconfig), manager, WIDTH, documents)
         with self._bare("push", work) as begin:
             yield lambda: begin().begun
 

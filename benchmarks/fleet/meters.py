@@ -16,8 +16,12 @@ REQUESTS: Final = "apiserver_request_total"
 WATCH_EVENTS: Final = "apiserver_watch_events_total"
 WATCH_BYTES: Final = "apiserver_watch_events_sizes_sum"
 ANSWER_BYTES: Final = "apiserver_response_sizes_sum"
+REQUEST_BYTES: Final = "apiserver_request_body_size_bytes_sum"
 OPEN_REQUESTS: Final = "apiserver_longrunning_requests"
 STORE_BYTES: Final = "etcd_mvcc_db_total_size_in_bytes"
+
+
+_SUMS: Final = (WATCH_EVENTS, WATCH_BYTES, ANSWER_BYTES, REQUEST_BYTES)
 
 
 class Request(NamedTuple):
@@ -33,13 +37,15 @@ class Counters(NamedTuple):
 
     Attributes:
         watch_bytes: of events, before compression.
-        answer_bytes: of all other answers that it measures: reads.
+        answer_bytes: of the answers that it measures, which are those to reads.
+        request_bytes: of bodies.
     """
 
     requests: Mapping[Request, int]
     watch_events: int
     watch_bytes: int
     answer_bytes: int
+    request_bytes: int
 
     def since(self, before: Counters) -> Counters:
         """Return what came on top; kinds of which nothing came are left out."""
@@ -50,10 +56,11 @@ class Counters(NamedTuple):
             self.watch_events - before.watch_events,
             self.watch_bytes - before.watch_bytes,
             self.answer_bytes - before.answer_bytes,
+            self.request_bytes - before.request_bytes,
         )
 
 
-NOTHING: Final = Counters({}, 0, 0, 0)
+NOTHING: Final = Counters({}, 0, 0, 0, 0)
 
 
 def read_counters(text: str) -> Counters:
@@ -62,7 +69,7 @@ def read_counters(text: str) -> Counters:
     for labels, value in series(text, REQUESTS):
         resource = "/".join(filter(None, (labels.get("resource", ""), labels.get("subresource", ""))))
         requests[Request(labels.get("verb", ""), resource, labels.get("code", ""))] += int(value)
-    return Counters(requests, *(int(total(text, name)) for name in (WATCH_EVENTS, WATCH_BYTES, ANSWER_BYTES)))
+    return Counters(requests, *(int(total(text, name)) for name in _SUMS))
 
 
 def open_watches(text: str, resource: str) -> int:

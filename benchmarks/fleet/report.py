@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from benchmarks.fleet.meters import Counters
@@ -12,7 +12,13 @@ from benchmarks.schema import Row, Unit, percentile, row
 NAME_COLUMNS: Final = 13
 COLUMNS: Final = 80
 WRITES: Final = frozenset({"APPLY", "PATCH", "POST", "PUT", "DELETE"})
-LEASES: Final = "leases"
+OPERATOR_WRITES: Final = frozenset(
+    {"nodemigrationstates", "migrationpolicies", "migrationpolicies/status", "controllerrevisions", "configmaps"}
+)
+AGENT_WRITES: Final = frozenset({"nodemigrationstates/status"})
+"""Resources that only the operator writes while nobody edits, and only the agents."""
+SHOWN: Final = OPERATOR_WRITES | AGENT_WRITES | {"nodes", "leases", "events"}
+"""What the API server reads of itself is left out, and what the test bed asks."""
 PERCENTS: Final = (50, 99)
 
 
@@ -50,16 +56,10 @@ class Cost(NamedTuple):
     store: int
     largest: int
 
-    @property
-    def writes(self) -> int:
-        """Requests that write, but for the Lease's."""
+    def writes(self, resources: Collection[str]) -> int:
+        """Return how many requests wrote one of these."""
         found = self.counters.requests.items()
-        return sum(count for request, count in found if request.verb in WRITES and request.resource != LEASES)
-
-    def requests(self, verb: str, resource: str) -> int:
-        """Requests of a kind, whatever was answered."""
-        found = self.counters.requests.items()
-        return sum(count for request, count in found if (request.verb, request.resource) == (verb, resource))
+        return sum(count for request, count in found if request.verb in WRITES and request.resource in resources)
 
 
 class Report:
@@ -93,13 +93,14 @@ class Report:
 
     def cost(self, costs: Sequence[Cost], who: str = "") -> None:
         """Take what runs of one kind took; `who` ends each metric's name."""
-        kinds = sorted({request for cost in costs for request in cost.counters.requests})
+        kinds = sorted({request for cost in costs for request in cost.counters.requests if request.resource in SHOWN})
         for kind in kinds:
             name = f"requests {kind.verb} {kind.resource} {kind.code}{who}"
             self.add(name, Unit.COUNT, [cost.counters.requests.get(kind, 0) for cost in costs])
         self.add(f"watch events{who}", Unit.COUNT, [cost.counters.watch_events for cost in costs])
         self.add(f"watch events, size{who}", Unit.MEGABYTES, [cost.counters.watch_bytes / 1e6 for cost in costs])
-        self.add(f"answers, size{who}", Unit.MEGABYTES, [cost.counters.answer_bytes / 1e6 for cost in costs])
+        self.add(f"request bodies, size{who}", Unit.MEGABYTES, [cost.counters.request_bytes / 1e6 for cost in costs])
+        self.add(f"answers to reads, size{who}", Unit.MEGABYTES, [cost.counters.answer_bytes / 1e6 for cost in costs])
         for name in costs[0].cpu:
             self.add(f"CPU, {name}{who}", Unit.CPU_SECONDS, [cost.cpu[name] for cost in costs])
         for name in costs[0].peak:

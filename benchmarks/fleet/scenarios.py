@@ -8,21 +8,21 @@ so. ``install`` brings that about and is always played; ``delete`` ends it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from benchmarks.fleet.bed import MAIN, OPERATOR, POOLS, UNPACED, WAIT_SECONDS_MAX, FleetBed, Start, pool
-from benchmarks.fleet.report import Cost, Push, Report
+from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, POOLS, UNPACED, FleetBed, Start, pool
+from benchmarks.fleet.report import AGENT_WRITES, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.states import Spec, Wanted
 from benchmarks.observer import Json
 from benchmarks.schema import Unit
 from numamigration_api.machinery.canonical import spec_revision
 from tests.demo.stage import POLICIES
+from tests.fleet.cast import ZONE
 from tests.testbed.api import ApiError, poll
 
-TURNS: Final = 3
-"""Of product and bare loop, each twice in a row: six runs of each."""
-RUNS: Final = 2
+IN_A_ROW: Final = 2
+"""Pushes of one kind before it is the other's turn: a bare push there, and one back."""
 STARTS: Final = 6
 """The first one warms up and counts for nothing."""
 QUIET_SECONDS: Final = 3.0
@@ -36,6 +36,7 @@ RATE: Final = "promoteRateLimitMBps"
 FLIP: Final = "flip"
 KILL_SHARE: Final = 0.3
 """Of the nodes are written when the leader is killed."""
+ZONE_A: Final = "zone-a"
 EDITED: Final = 7
 """Of twenty policies, the one that is edited."""
 
@@ -120,17 +121,18 @@ def edit(bed: FleetBed, report: Report) -> None:
     """Product and bare loop in turn, with the same agents answering."""
     ours, bare = list[Push](), list[Push]()
     costs, bare_costs, lags = list[Cost](), list[Cost](), list[float]()
-    for _ in range(TURNS):
-        for _ in range(RUNS):
-            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * TURNS * RUNS} pushes")
+    for _ in range(bed.extent.runs // IN_A_ROW):
+        for _ in range(IN_A_ROW):
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
             with bed.measured(costs):
                 ours.append(_edit(bed))
                 lags.append(bed.status_lag(MAIN, bed.nodes))
+        bed.settle()
         bed.stop_operator()
         there = bed.rate
         # There and back: the operator finds what it left behind, and has nothing to write.
         for rate in (bed.next_rate(), there):
-            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * TURNS * RUNS} pushes")
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
             with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
                 bare.append(bed.push(has_rate(rate), bed.nodes, begin))
         bed.start_operator()
@@ -142,9 +144,9 @@ def edit(bed: FleetBed, report: Report) -> None:
     report.headline = f"last of {bed.nodes} written {last.median:.2f} s, {last.ratio:.2f} x a bare apply loop"
 
 
-def _edit(bed: FleetBed) -> Push:
+def _edit(bed: FleetBed, **more: Json) -> Push:
     rate = bed.next_rate()
-    return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+    return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}, **more))
 
 
 def _with_rate(rate: int) -> Callable[[Json], None]:
@@ -158,13 +160,17 @@ def _with_rate(rate: int) -> Callable[[Json], None]:
 def paced(bed: FleetBed, report: Report) -> None:
     """One edit with the operator's own pace."""
     costs = list[Cost]()
+    bed.settle()
     bed.stop_operator()
     bed.start_operator({})
     with bed.measured(costs):
-        push = _edit(bed)
+        push = _edit(bed, rollout=IN_WAVES)
         lag = bed.status_lag(MAIN, bed.nodes)
+    bed.settle()
     bed.stop_operator()
     bed.start_operator()
+    bed.edit(MAIN, {}, rollout=AT_ONCE)
+    bed.settle()
     last = report.pushes("edit to written", [push])
     report.add("policy status lag", Unit.SECONDS, [lag])
     report.cost(costs)
@@ -172,37 +178,35 @@ def paced(bed: FleetBed, report: Report) -> None:
 
 
 def twenty(bed: FleetBed, report: Report) -> None:
-    """Twenty policies more, each for its own twentieth of the nodes; one is edited."""
-    names, costs = [pool(number) for number in range(POOLS)], list[Cost]()
-    rate = bed.next_rate()
+    """Twenty policies more, each for a third of its own pool; one is edited."""
+    names, costs, before = [pool(number) for number in range(POOLS)], list[Cost](), _edit_back(bed)
+    theirs, edited = len(bed.members(range(POOLS), ZONE_A)), len(bed.members([EDITED], ZONE_A))
+    rate, one = bed.next_rate(), bed.next_rate()
 
     def make() -> None:
         for name in names:
-            spec = {"nodeSelector": {"matchLabels": {"pool": name}}, "settings": {BALANCING: balancing(rate)}}
-            bed.make_policy(name, {"priority": 200, **spec})
-
-    made = bed.push(has_rate(rate), bed.nodes, make)
-    one, edited = bed.next_rate(), len(bed.members([EDITED]))
-    bed.await_ready(names[EDITED], edited)
-    with bed.measured(costs):
-        push = bed.push(has_rate(one), edited, lambda: bed.edit(names[EDITED], {BALANCING: balancing(one)}))
-        lag = bed.status_lag(names[EDITED], edited)
-    others = bed.states.changes - edited
-    back = _edit_back(bed)
+            selector = {"matchLabels": {"pool": name, ZONE: ZONE_A}}
+            bed.make_policy(name, {"priority": 200, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
 
     def delete() -> None:
         for name in names:
             bed.api.delete(f"{POLICIES}/{name}")
 
-    bed.push(back, bed.nodes, delete)
+    made = bed.push(has_rate(rate), theirs, make)
+    bed.settle()
+    with bed.measured(costs):
+        push = bed.push(has_rate(one), edited, lambda: bed.edit(names[EDITED], {BALANCING: balancing(one)}))
+        lag = bed.status_lag(names[EDITED], edited)
+    others = bed.states.changes - edited
+    bed.push(before, theirs, delete)
     for name in names:
-        bed.api.wait_gone(f"{POLICIES}/{name}")
+        bed.api.wait_gone(f"{POLICIES}/{name}", timeout=bed.patience)
     last = report.pushes(f"edit to written, {edited} nodes", [push])
-    report.pushes("twenty policies made to written", [made])
+    report.pushes(f"twenty policies made to written, {theirs} nodes", [made])
     report.add("policy status lag", Unit.SECONDS, [lag])
     report.add("specs written of other nodes", Unit.COUNT, [others])
     report.cost(costs)
-    report.headline = f"{edited} nodes written {last.median:.2f} s, {others} others"
+    report.headline = f"{edited} of {theirs} nodes written {last.median:.2f} s, {others} others"
 
 
 def _edit_back(bed: FleetBed) -> Wanted:
@@ -218,11 +222,11 @@ def labels(bed: FleetBed, report: Report) -> None:
     before = _edit_back(bed)
     selector = {"matchLabels": {FLIP: "on"}}
     bed.make_policy(FLIP, {"priority": 300, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
-    bed.policies.wait("the policy's status", lambda policy: _is_of(policy, FLIP))
-    with bed.bare_push(_labels(names, {FLIP: "on"}), "bench") as begin, bed.measured(costs):
+    bed.policies.wait("the policy's status", lambda policy: _is_of(policy, FLIP), bed.patience)
+    with bed.label(names, {FLIP: "on"}) as begin, bed.measured(costs):
         push = bed.push(has_rate(rate), len(names), begin)
-    with bed.bare_push(_labels(names, {}), "bench") as begin:
-        back = bed.push(before, bed.nodes, begin)
+    with bed.label(names, {}) as begin:
+        back = bed.push(before, len(names), begin)
     bed.api.delete(f"{POLICIES}/{FLIP}")
     bed.api.wait_gone(f"{POLICIES}/{FLIP}")
     last = report.pushes(f"first label to written, {len(names)} nodes", [push])
@@ -235,25 +239,19 @@ def _is_of(policy: Json, name: str) -> bool:
     return bool(policy["metadata"]["name"] == name and policy.get("status", {}).get("observedGeneration"))
 
 
-def _labels(names: Sequence[str], labels: Json) -> dict[str, Json]:
-    return {
-        f"/api/v1/nodes/{name}": {"apiVersion": "v1", "kind": "Node", "metadata": {"name": name, "labels": labels}}
-        for name in names
-    }
-
-
 def steady(bed: FleetBed, report: Report) -> None:
     """Nothing is asked for; kernels migrate, agents report."""
     costs = list[Cost]()
+    bed.settle()
     bed.states.expect(has_rate(-1))
     with bed.measured(costs):
-        end = time.monotonic() + bed.steady_seconds
+        end = time.monotonic() + bed.extent.steady_seconds
         while (left := end - time.monotonic()) > 0:
             bed.progress.tick(f"steady: {left:.0f} s to go")
             bed.check()
             time.sleep(min(left, 5.0))
     [cost] = costs
-    writes = cost.writes / cost.seconds
+    writes = cost.writes(OPERATOR_WRITES | AGENT_WRITES) / cost.seconds
     cpu = 100 * cost.cpu[OPERATOR] / cost.seconds
     report.add("writes", Unit.PER_SECOND, [writes])
     report.add("operator CPU", Unit.CORE_PERCENT, [cpu])
@@ -265,6 +263,7 @@ def steady(bed: FleetBed, report: Report) -> None:
 
 def restart(bed: FleetBed, report: Report) -> None:
     """The operator ends and starts; beside it a process that only reads the same objects."""
+    bed.settle()
     starts, bare, costs, to_ready = list[Start](), list[float](), list[Cost](), list[float]()
     for number in range(STARTS):
         bed.progress.tick(f"restart: {number} of {STARTS}")
@@ -280,7 +279,7 @@ def restart(bed: FleetBed, report: Report) -> None:
     found = report.add("lease to ready", Unit.SECONDS, to_ready, bare=("bare: paged lists", bare))
     report.add("bare: paged lists", Unit.SECONDS, bare)
     report.add("process start to ready", Unit.SECONDS, [start.ready - start.begun for start in starts])
-    writes = sum(cost.writes for cost in costs)
+    writes = sum(cost.writes(OPERATOR_WRITES) for cost in costs)
     report.add("writes of all starts", Unit.COUNT, [writes])
     report.cost(costs[1:])
     report.headline = f"ready {found.median:.2f} s after the lease, {found.ratio:.2f} x bare lists; {writes} writes"
@@ -319,13 +318,16 @@ def api_server(bed: FleetBed, report: Report) -> None:
     bed.plane.start_apiserver()
     ready = time.monotonic()
     with bed.measured(costs, after_restart=True):
-        _until_taken(lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+        _until_taken(bed, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
         edited = time.monotonic()
-        while len(bed.states.answered) < bed.nodes:
+
+        def answered() -> bool:
+            nonlocal operators
             operators += bed.revive_operator()
-            bed.progress.tick(f"api-server: {len(bed.states.answered)} of {bed.nodes} nodes have answered")
             bed.check()
-            time.sleep(0.05)
+            return len(bed.states.answered) == bed.nodes
+
+        poll(answered, "an answer of every agent", timeout=bed.patience)
     bed.await_watches()
     push = bed.pushed(ready)
     report.pushes("ready to written", [push])
@@ -338,7 +340,7 @@ def api_server(bed: FleetBed, report: Report) -> None:
     bed.status_lag(MAIN, bed.nodes)
 
 
-def _until_taken(act: Callable[[], None]) -> None:
+def _until_taken(bed: FleetBed, act: Callable[[], None]) -> None:
     def taken() -> bool:
         try:
             act()
@@ -346,7 +348,7 @@ def _until_taken(act: Callable[[], None]) -> None:
             return False
         return True
 
-    poll(taken, "an edit being taken", timeout=WAIT_SECONDS_MAX)
+    poll(taken, "an edit being taken", timeout=bed.patience)
 
 
 def vanish(bed: FleetBed, report: Report) -> None:
@@ -357,7 +359,7 @@ def vanish(bed: FleetBed, report: Report) -> None:
     bed.states.expect(has_rate(rate))
     begun = time.monotonic()
     bed.edit(MAIN, {BALANCING: balancing(rate)})
-    bed.states.await_answered(left, WAIT_SECONDS_MAX, bed.check)
+    bed.states.await_answered(left, bed.patience, bed.check)
     written = len(bed.states.written)
     with bed.measured(costs):
         back = time.monotonic()
@@ -400,7 +402,7 @@ def delete(bed: FleetBed, report: Report) -> None:
     with bed.measured(costs):
         begun = time.monotonic()
         push = bed.push(is_released, bed.nodes, lambda: _delete_main(bed))
-        bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=WAIT_SECONDS_MAX)
+        bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=bed.patience)
         gone = time.monotonic() - begun
     left = bed.offloading()
     report.pushes("deletion to written", [push])

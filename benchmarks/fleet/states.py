@@ -101,11 +101,13 @@ class StateLog(Follower):
         self.written: dict[str, float] = {}
         self.answered: dict[str, float] = {}
         self.changes = self.largest = 0
+        self._others: set[str] = set()
 
     def expect(self, wanted: Wanted) -> None:
-        """Begin anew: from now on specs are awaited that are so."""
+        """Begin anew: from now on specs are awaited that are so; nodes whose spec is so already do not count."""
         with self._news:
             self._forget(wanted)
+            self._others = {name for name, state in self.states.items() if wanted(state.spec)}
 
     def await_written(self, count: int, seconds: float, check: Callable[[], object]) -> None:
         """Return when so many nodes are written.
@@ -145,7 +147,7 @@ class StateLog(Follower):
                 return
             self.states[name] = state
             self.changes += before is not None and before.spec != state.spec
-            if self._wanted(state.spec):
+            if name not in self._others and self._wanted(state.spec):
                 self.written.setdefault(name, at)
                 if state.is_answered:
                     self.answered.setdefault(name, at)
