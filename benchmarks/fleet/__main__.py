@@ -17,7 +17,7 @@ import aiohttp
 import msgspec
 
 from benchmarks import schema
-from benchmarks.fleet.bed import CONDITIONS, POOLS, Extent, FleetBed, lack
+from benchmarks.fleet.bed import CONDITIONS, POOLS, Extent, FleetBed, Room, lack
 from benchmarks.fleet.report import COLUMNS, Report
 from benchmarks.fleet.scenarios import IN_A_ROW, SCENARIOS, chosen
 from benchmarks.run import compile_product
@@ -38,7 +38,7 @@ def play(binaries: Binaries, extent: Extent, names: Sequence[str], progress: Pro
     """Play scenarios on one bed, until one cannot be; return what was found."""
     nodes = extent.nodes
     machine, versions = Machine.here(), {"msgspec": msgspec.__version__, "aiohttp": aiohttp.__version__}
-    rows, failed, reason = list[Row](), "", lack(nodes)
+    rows, failed, reason = list[Row](), "", lack(nodes, Room.here())
     if not reason:
         with FleetBed(binaries, extent, progress) as bed:
             versions |= bed.versions()

@@ -103,21 +103,30 @@ class Start(NamedTuple):
     ready: float
 
 
-def lack(nodes: int) -> str:
-    """Return why this machine cannot hold so many nodes; empty when it can. Raises the soft limit of open files."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))
-    if nodes + FILES_SPARE > hard:
-        return f"the API server needs {nodes + FILES_SPARE} open files, and {hard} are allowed"
-    needed, free = BASE_BYTES + nodes * NODE_BYTES, _available_bytes()
-    if needed > free:
-        return f"it needs {needed / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} GiB are free"
+class Room(NamedTuple):
+    """What a machine has for a fleet: open files of one process, and bytes of memory."""
+
+    files: int
+    memory: int
+
+    @classmethod
+    def here(cls) -> Self:
+        """Return what this one has; raises the soft limit of open files to the hard one."""
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
+        files = sys.maxsize if hard == resource.RLIM_INFINITY else hard
+        return cls(files, 1024 * int(fields["MemAvailable"].split()[0]))
+
+
+def lack(nodes: int, room: Room) -> str:
+    """Return why a machine cannot hold so many nodes; empty when it can."""
+    files, memory = nodes + FILES_SPARE, BASE_BYTES + nodes * NODE_BYTES
+    if files > room.files:
+        return f"the API server needs {files} open files, and {room.files} are allowed"
+    if memory > room.memory:
+        return f"it needs {memory / 2**30:.1f} GiB of memory, and {room.memory / 2**30:.1f} GiB are free"
     return ""
-
-
-def _available_bytes() -> int:
-    fields = dict(line.split(":", 1) for line in Path("/proc/meminfo").read_text().splitlines())
-    return 1024 * int(fields["MemAvailable"].split()[0])
 
 
 def parts(nodes: int) -> list[Part]:
