@@ -75,7 +75,8 @@ OPERATOR, API_SERVER, ETCD, AGENTS = "operator", "API server", "etcd", "agents"
 CONDITIONS: Final = (
     "Real etcd (no fsync) and kube-apiserver; all processes on one machine.",
     "Agents: the agent's own engine on a fake kernel of dialect V6, one watch each, writes by a pool of connections.",
-    f"Agents look for drift every {DRIFT_CHECK_SECONDS} s and report every 300-600 s; other settings are the defaults.",
+    f"Agents look for drift every {DRIFT_CHECK_SECONDS} s, report every 300-600 s and wait up to 10 s at their start.",
+    "Moments are those of one watch of all node states, which shares the machine with everything else.",
     "Unpaced is apply_rate_per_second 5000 and apply_burst 10000, paced the defaults 50 and 100.",
     f"{WIDTH} open requests in both, and in the bare push. No soak anywhere; maxUnproven 100 %, but 10 % where paced.",
     "Agents have the administrator's token; operator and bare loops have the operator's.",

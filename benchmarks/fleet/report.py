@@ -92,7 +92,7 @@ class Report:
         return last
 
     def cost(self, costs: Sequence[Cost], who: str = "") -> None:
-        """Take what runs of one kind took; `who` ends each metric's name."""
+        """Take what runs of one kind took; `who` ends each metric's name. Processes that did not run are left out."""
         kinds = sorted({request for cost in costs for request in cost.counters.requests if request.resource in SHOWN})
         for kind in kinds:
             name = f"requests {kind.verb} {kind.resource} {kind.code}{who}"
@@ -101,9 +101,8 @@ class Report:
         self.add(f"watch events, size{who}", Unit.MEGABYTES, [cost.counters.watch_bytes / 1e6 for cost in costs])
         self.add(f"request bodies, size{who}", Unit.MEGABYTES, [cost.counters.request_bytes / 1e6 for cost in costs])
         self.add(f"answers to reads, size{who}", Unit.MEGABYTES, [cost.counters.answer_bytes / 1e6 for cost in costs])
-        for name in costs[0].cpu:
+        for name in (name for name in costs[0].cpu if any(cost.cpu[name] for cost in costs)):
             self.add(f"CPU, {name}{who}", Unit.CPU_SECONDS, [cost.cpu[name] for cost in costs])
-        for name in costs[0].peak:
             self.add(f"peak RSS, {name}{who}", Unit.MEBIBYTES, [cost.peak[name] / 2**20 for cost in costs])
         self.add(f"etcd database{who}", Unit.MEBIBYTES, [cost.store / 2**20 for cost in costs])
         self.add(f"largest node state{who}", Unit.KILOBYTES, [cost.largest / 1e3 for cost in costs])
