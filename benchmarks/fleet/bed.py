@@ -61,6 +61,8 @@ NODE_SECONDS: Final = 0.2
 STOP_SECONDS_MAX: Final = 10.0
 LOOK_SECONDS: Final = 0.25
 """Between two looks at what is not measured."""
+METRICS_SECONDS: Final = 1.0
+"""Likewise, at metrics of the API server, which have megabytes."""
 FILES_SPARE: Final = 500
 """File descriptors of the API server beside one for each agent's watch."""
 BASE_BYTES: Final = 3 << 30
@@ -211,7 +213,7 @@ class FleetBed:
             others = 1 + len(self.operators)
             count = self.watches() - others
             self.progress.tick(f"agents that watch: {count} of {self.nodes}")
-            time.sleep(LOOK_SECONDS)
+            time.sleep(METRICS_SECONDS)
             return count >= self.nodes
 
         poll(watching, "a watch of every agent", timeout=self.patience)
