@@ -7,6 +7,7 @@
   allows: ratios hold on a busy machine, seconds do not.
 * Moments are those at which a watch of this process tells; nothing is polled that an event tells.
 
-``scenarios`` is the table of what is done, ``bed`` what it is done to, ``states`` who tells when a node was written,
-``meters`` what it cost, ``bare`` the bare loops, ``report`` the numbers.
+``scenarios`` is the table of what is done and ``bed`` what it is done to, with ``agents`` and ``operators``; ``extent``
+says how large; ``states`` tells when a node was written, ``meters`` what was counted; ``bare`` are the bare loops, and
+``report`` makes numbers of it all.
 """

@@ -17,7 +17,8 @@ import aiohttp
 import msgspec
 
 from benchmarks import schema
-from benchmarks.fleet.bed import CONDITIONS, POOLS, Extent, FleetBed, Room, lack
+from benchmarks.fleet.bed import CONDITIONS, FleetBed
+from benchmarks.fleet.extent import POOLS, Extent, Room, default_runs, lack
 from benchmarks.fleet.report import COLUMNS, Report
 from benchmarks.fleet.scenarios import IN_A_ROW, SCENARIOS, chosen
 from benchmarks.run import compile_product
@@ -30,7 +31,6 @@ from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress, elapsed
 
 INSTALL: Final = "install"
-RUNS, RUNS_OF_MANY, NODES_FEW = 6, 2, 1000
 FAILURES: Final = (ApiError, CommandError, OSError)
 
 
@@ -62,11 +62,6 @@ def _play(bed: FleetBed, name: str, rows: list[Row]) -> str:
     took = f" ({elapsed(time.monotonic() - begun)})"
     bed.progress.note(f"{report.line[: COLUMNS - len(took)]}{took}")
     return ""
-
-
-def default_runs(nodes: int) -> int:
-    """Return how often an edit is measured so that all scenarios together take some twenty minutes at most."""
-    return RUNS if nodes <= NODES_FEW else RUNS_OF_MANY
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -12,9 +12,11 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +27,7 @@ from msgspec import Struct
 from numamigration_api.machinery.listwatch import LIST_LIMIT
 from numamigration_operator.cluster.informer import NODES, STATES, Page, Resource
 from tests.fleet.client import Access, Client
+from tests.testbed.errors import BedError
 
 READY: Final = "ready"
 
@@ -111,6 +114,35 @@ def _begin() -> tuple[float, float]:
     sys.stdout.flush()
     sys.stdin.readline()
     return time.monotonic(), time.process_time()
+
+
+@contextmanager
+def started(loop: str, work: Push | Lists, file: Path) -> Iterator[Callable[[], Done]]:
+    """Give what lets a loop of its own process, which has made everything, begin; it returns when it is over.
+
+    Args:
+        loop: push or list.
+        work: what it does.
+        file: through which it is told.
+    """
+    file.write_bytes(msgspec.json.encode(work))
+    command = [sys.executable, "-m", "benchmarks.fleet.bare", loop, str(file)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        stdin, stdout = process.stdin, process.stdout
+        if stdout.readline().strip() != READY:
+            raise BedError(f"the bare {loop} did not start")
+
+        def begin() -> Done:
+            stdin.write("\n")
+            stdin.flush()
+            line = stdout.readline()
+            if not line:
+                raise BedError(f"the bare {loop} ended without an answer")
+            return msgspec.json.decode(line, type=Done)
+
+        yield begin
 
 
 def main() -> None:

@@ -11,7 +11,9 @@ import time
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, POOLS, UNPACED, FleetBed, Start, pool
+from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, FleetBed
+from benchmarks.fleet.extent import POOLS, pool
+from benchmarks.fleet.operators import UNPACED, Start
 from benchmarks.fleet.report import AGENT_WRITES, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.states import Spec, Wanted
 from benchmarks.observer import Json
@@ -109,7 +111,7 @@ def install(bed: FleetBed, report: Report) -> None:
     report.add("agents started until all watch", Unit.SECONDS, [time.monotonic() - begun])
     bed.make_policy(MAIN, {"nodeSelector": {}, "settings": settings(rate)})
     with bed.measured(costs):
-        push = bed.push(has_rate(rate), bed.nodes, lambda: bed.start_operator().leading)
+        push = bed.push(has_rate(rate), bed.nodes, lambda: bed.operators.start().leading)
         lag = bed.status_lag(MAIN, bed.nodes)
     last = report.pushes("lease to written", [push])
     report.add("policy status lag", Unit.SECONDS, [lag])
@@ -128,14 +130,14 @@ def edit(bed: FleetBed, report: Report) -> None:
                 ours.append(_edit(bed))
                 lags.append(bed.status_lag(MAIN, bed.nodes))
         bed.settle()
-        bed.stop_operator()
+        bed.operators.stop()
         there = bed.rate
         # There and back: the operator finds what it left behind, and has nothing to write.
         for rate in (bed.next_rate(), there):
             bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
             with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
                 bare.append(bed.push(has_rate(rate), bed.nodes, begin))
-        bed.start_operator()
+        bed.operators.start()
     last = report.pushes("edit to written", ours, bare=bare)
     report.pushes("bare: edit to written", bare)
     report.add("policy status lag", Unit.SECONDS, lags)
@@ -161,14 +163,14 @@ def paced(bed: FleetBed, report: Report) -> None:
     """One edit with the operator's own pace."""
     costs = list[Cost]()
     bed.settle()
-    bed.stop_operator()
-    bed.start_operator({})
+    bed.operators.stop()
+    bed.operators.start({})
     with bed.measured(costs):
         push = _edit(bed, rollout=IN_WAVES)
         lag = bed.status_lag(MAIN, bed.nodes)
     bed.settle()
-    bed.stop_operator()
-    bed.start_operator()
+    bed.operators.stop()
+    bed.operators.start()
     bed.edit(MAIN, {}, rollout=AT_ONCE)
     bed.settle()
     last = report.pushes("edit to written", [push])
@@ -180,7 +182,7 @@ def paced(bed: FleetBed, report: Report) -> None:
 def twenty(bed: FleetBed, report: Report) -> None:
     """Twenty policies more, each for a third of its own pool; one is edited."""
     names, costs, before = [pool(number) for number in range(POOLS)], list[Cost](), _edit_back(bed)
-    theirs, edited = len(bed.members(range(POOLS), ZONE_A)), len(bed.members([EDITED], ZONE_A))
+    theirs, edited = len(bed.agents.members(range(POOLS), ZONE_A)), len(bed.agents.members([EDITED], ZONE_A))
     rate, one = bed.next_rate(), bed.next_rate()
 
     def make() -> None:
@@ -218,7 +220,7 @@ def _edit_back(bed: FleetBed) -> Wanted:
 
 def labels(bed: FleetBed, report: Report) -> None:
     """A tenth of the nodes comes under another policy, by their label."""
-    names, rate, costs = bed.members(FLIPPED), bed.next_rate(), list[Cost]()
+    names, rate, costs = bed.agents.members(FLIPPED), bed.next_rate(), list[Cost]()
     before = _edit_back(bed)
     selector = {"matchLabels": {FLIP: "on"}}
     bed.make_policy(FLIP, {"priority": 300, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
@@ -267,10 +269,10 @@ def restart(bed: FleetBed, report: Report) -> None:
     starts, bare, costs, to_ready = list[Start](), list[float](), list[Cost](), list[float]()
     for number in range(STARTS):
         bed.progress.tick(f"restart: {number} of {STARTS}")
-        bed.stop_operator()
+        bed.operators.stop()
         done = bed.bare_list()
         with bed.measured(costs):
-            start = bed.start_operator()
+            start = bed.operators.start()
             time.sleep(QUIET_SECONDS)
         if number:
             starts.append(start)
@@ -288,15 +290,15 @@ def restart(bed: FleetBed, report: Report) -> None:
 def failover(bed: FleetBed, report: Report) -> None:
     """The leader is killed in the middle of a push; another operator stands by."""
     costs, rate = list[Cost](), bed.next_rate()
-    standby = bed.launch(UNPACED)
-    bed.await_line(standby, "standing by")
+    standby = bed.operators.launch(UNPACED)
+    bed.operators.await_line(standby, "standing by")
     with bed.measured(costs):
         bed.states.expect(has_rate(rate))
         bed.edit(MAIN, {BALANCING: balancing(rate)})
         bed.await_push(max(1, int(KILL_SHARE * bed.nodes)), answers=False)
-        killed = bed.kill_operator()
+        killed = bed.operators.kill()
         written = len(bed.states.written)
-        start = bed.await_leader(killed)
+        start = bed.operators.await_leader(killed)
         bed.await_push(bed.nodes)
     last = max(bed.states.written.values())
     report.add("killed to lease", Unit.SECONDS, [start.leading - killed])
@@ -323,7 +325,7 @@ def api_server(bed: FleetBed, report: Report) -> None:
 
         def answered() -> bool:
             nonlocal operators
-            operators += bed.revive_operator()
+            operators += bed.operators.revive()
             bed.check()
             return len(bed.states.answered) == bed.nodes
 
@@ -353,8 +355,8 @@ def _until_taken(bed: FleetBed, act: Callable[[], None]) -> None:
 
 def vanish(bed: FleetBed, report: Report) -> None:
     """Agents of 30 % of the nodes end; there is an edit; they all come back at once."""
-    names, costs, rate = set(bed.members(LOST)), list[Cost](), bed.next_rate()
-    bed.tell("silent", LOST)
+    names, costs, rate = set(bed.agents.members(LOST)), list[Cost](), bed.next_rate()
+    bed.agents.tell("silent", LOST)
     left = bed.nodes - len(names)
     bed.states.expect(has_rate(rate))
     begun = time.monotonic()
@@ -363,7 +365,7 @@ def vanish(bed: FleetBed, report: Report) -> None:
     written = len(bed.states.written)
     with bed.measured(costs):
         back = time.monotonic()
-        bed.tell("start", LOST)
+        bed.agents.tell("start", LOST)
         told = time.monotonic()
         bed.await_push(bed.nodes)
         lag = bed.status_lag(MAIN, bed.nodes)
@@ -387,7 +389,7 @@ def switch_off(bed: FleetBed, report: Report) -> None:
     costs = list[Cost]()
     with bed.measured(costs):
         push = bed.push(is_off, bed.nodes, lambda: bed.switch("off"))
-    left = bed.offloading()
+    left = bed.agents.offloading()
     back = bed.push(is_on, bed.nodes, lambda: bed.switch("run"))
     report.pushes("switch to written", [push])
     report.pushes("switch back to written", [back])
@@ -404,7 +406,7 @@ def delete(bed: FleetBed, report: Report) -> None:
         push = bed.push(is_released, bed.nodes, lambda: _delete_main(bed))
         bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=bed.patience)
         gone = time.monotonic() - begun
-    left = bed.offloading()
+    left = bed.agents.offloading()
     report.pushes("deletion to written", [push])
     report.add("deletion to policy gone", Unit.SECONDS, [gone])
     report.add("nodes that still offload", Unit.COUNT, [left])

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import schema
-from benchmarks.fleet.__main__ import default_runs
-from benchmarks.fleet.bed import POOLS, Room, lack, parts
+from benchmarks.fleet.extent import POOLS, Room, default_runs, lack, parts
 from benchmarks.fleet.meters import NOTHING, Counters, Request, open_watches, read_counters, series
 from benchmarks.fleet.report import COLUMNS, NAME_COLUMNS, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.scenarios import FLIPPED, IN_A_ROW, LOST, SCENARIOS, chosen, has_rate, is_off, is_released
