@@ -31,6 +31,8 @@ from tests.testbed.errors import BedError
 from tests.testbed.progress import Progress, elapsed
 
 INSTALL: Final = "install"
+INTERRUPTED: Final = "somebody ended the run"
+"""What was found until then is kept."""
 FAILURES: Final = (ApiError, CommandError, OSError)
 
 
@@ -58,6 +60,8 @@ def _play(bed: FleetBed, name: str, rows: list[Row]) -> str:
     except (BedError, *FAILURES) as error:
         bed.progress.note(f"{name}: {error}")
         return f"{name} ended with {type(error).__name__}"
+    except KeyboardInterrupt:
+        return INTERRUPTED
     rows += report.rows
     took = f" ({elapsed(time.monotonic() - begun)})"
     bed.progress.note(f"{report.line[: COLUMNS - len(took)]}{took}")
@@ -90,6 +94,8 @@ def main(arguments: list[str] | None = None) -> int:
         progress.note(f"{len(found.results)} numbers in {path.relative_to(schema.RESULTS.parents[1])}")
         for missing in found.not_run:
             progress.note(f"not run: {missing.scenario}: {missing.reason}")
+        if any(missing.reason == INTERRUPTED for missing in found.not_run):
+            return 130
         return 1 if found.not_run and not found.results else 0
 
     return run_command(measure, failures=FAILURES, say=progress.note)

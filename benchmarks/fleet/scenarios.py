@@ -143,7 +143,7 @@ def edit(bed: FleetBed, report: Report) -> None:
     report.add("policy status lag", Unit.SECONDS, lags)
     report.cost(costs)
     report.cost(bare_costs, ", bare")
-    report.headline = f"last of {bed.nodes} written {last.median:.2f} s, {last.ratio:.2f} x a bare apply loop"
+    report.headline = f"last of {bed.nodes} written {last.median:.1f} s, {last.ratio:.2f} x bare applies"
 
 
 def _edit(bed: FleetBed, **more: Json) -> Push:
