@@ -101,16 +101,17 @@ class FleetBed:
 
     # --- whether all is well
 
-    def await_watches(self) -> None:
-        """Return when every agent watches."""
+    def await_watches(self, wanted: int | None = None, *, at_most: bool = False) -> None:
+        """Return when so many agents watch, which is all unless told otherwise; or when no more than that do."""
+        aim = self.nodes if wanted is None else wanted
 
         def watching() -> bool:
             self.check()
             others = 1 + len(self.operators.pids)
             count = self.watches() - others
-            self.progress.tick(f"agents that watch: {count} of {self.nodes}")
+            self.progress.tick(f"agents that watch: {count} of {aim}")
             time.sleep(METRICS_SECONDS)
-            return count >= self.nodes
+            return count <= aim if at_most else count >= aim
 
         poll(watching, "a watch of every agent", timeout=self.patience)
 

@@ -17,7 +17,7 @@ from benchmarks.fleet.operators import UNPACED, Start
 from benchmarks.fleet.report import AGENT_WRITES, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.states import Spec, Wanted
 from benchmarks.observer import Json
-from benchmarks.schema import Unit
+from benchmarks.schema import Unit, percentile
 from numamigration_api.machinery.canonical import spec_revision
 from tests.demo.stage import POLICIES
 from tests.fleet.cast import ZONE
@@ -354,34 +354,22 @@ def _until_taken(bed: FleetBed, act: Callable[[], None]) -> None:
 
 
 def vanish(bed: FleetBed, report: Report) -> None:
-    """Agents of 30 % of the nodes end; there is an edit; they all come back at once."""
-    names, costs, rate = set(bed.agents.members(LOST)), list[Cost](), bed.next_rate()
+    """Agents of 30 % of the nodes end, and all come back at once; each reports once it knows its spec."""
+    names, costs = bed.agents.members(LOST), list[Cost]()
     bed.agents.tell("silent", LOST)
-    left = bed.nodes - len(names)
-    bed.states.expect(has_rate(rate))
-    begun = time.monotonic()
-    bed.edit(MAIN, {BALANCING: balancing(rate)})
-    bed.states.await_answered(left, bed.patience, bed.check)
-    written = len(bed.states.written)
+    bed.await_watches(bed.nodes - len(names), at_most=True)
+    bed.states.listen(names)
     with bed.measured(costs):
         back = time.monotonic()
         bed.agents.tell("start", LOST)
         told = time.monotonic()
-        bed.await_push(bed.nodes)
-        lag = bed.status_lag(MAIN, bed.nodes)
-    answered = sorted(bed.states.answered[name] - back for name in names)
-    report.add("edit to last answer of those that stay", Unit.SECONDS, [_last(bed, names) - begun])
-    report.add("nodes written while they were away", Unit.COUNT, [written])
-    report.add("back to last answer", Unit.SECONDS, [answered[-1]])
-    report.add("back to half of the answers", Unit.SECONDS, [answered[len(answered) // 2]])
-    report.add("time to start them", Unit.SECONDS, [told - back])
-    report.add("policy status lag", Unit.SECONDS, [lag])
+        bed.states.await_heard(bed.patience, bed.check)
+    heard = sorted(at - back for at in bed.states.heard.values())
+    for name, percent in (("half of the reports", 50), ("last report", 100)):
+        report.add(f"back to {name}", Unit.SECONDS, [percentile(heard, percent)])
+    report.add("back to last agent started", Unit.SECONDS, [told - back])
     report.cost(costs)
-    report.headline = f"{len(names)} agents back: all have answered {answered[-1]:.1f} s later"
-
-
-def _last(bed: FleetBed, without: set[str]) -> float:
-    return max(at for name, at in bed.states.answered.items() if name not in without)
+    report.headline = f"{len(names)} agents back: all have reported {heard[-1]:.1f} s later"
 
 
 def switch_off(bed: FleetBed, report: Report) -> None:

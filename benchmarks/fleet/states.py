@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -86,6 +86,7 @@ class StateLog(Follower):
         states: as they are now.
         written: when a node's spec was first seen as expected; since `expect` was called.
         answered: when its agent's answer to such a spec was first seen.
+        heard: when a node of those that `listen` named was first heard of since then.
         changes: how often a spec was written otherwise than it was, since then.
         largest: the most bytes that an event of one node state had, since then.
     """
@@ -95,6 +96,8 @@ class StateLog(Follower):
         self._news = threading.Condition()
         self.states: dict[str, State] = {}
         self._forget(lambda _: False)
+        self._listened: frozenset[str] = frozenset()
+        self.heard: dict[str, float] = {}
 
     def _forget(self, wanted: Wanted) -> None:
         self._wanted = wanted
@@ -108,6 +111,15 @@ class StateLog(Follower):
         with self._news:
             self._forget(wanted)
             self._others = {name for name, state in self.states.items() if wanted(state.spec)}
+
+    def listen(self, names: Iterable[str]) -> None:
+        """From now on note when these nodes are first heard of, whatever of."""
+        with self._news:
+            self._listened, self.heard = frozenset(names), {}
+
+    def await_heard(self, seconds: float, check: Callable[[], object]) -> None:
+        """Return when all of them were heard of; otherwise as `await_written`."""
+        self._await("heard of", lambda: len(self.heard), len(self._listened), seconds, check)
 
     def await_written(self, count: int, seconds: float, check: Callable[[], object]) -> None:
         """Return when so many nodes are written.
@@ -146,6 +158,8 @@ class StateLog(Follower):
             if event.type == DELETED:
                 return
             self.states[name] = state
+            if name in self._listened:
+                self.heard.setdefault(name, at)
             self.changes += before is not None and before.spec != state.spec
             if name not in self._others and self._wanted(state.spec):
                 self.written.setdefault(name, at)
