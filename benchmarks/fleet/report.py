@@ -105,7 +105,8 @@ class Report:
             self.add(f"CPU, {name}{who}", Unit.CPU_SECONDS, [cost.cpu[name] for cost in costs])
             self.add(f"peak RSS, {name}{who}", Unit.MEBIBYTES, [cost.peak[name] / 2**20 for cost in costs])
         self.add(f"etcd database{who}", Unit.MEBIBYTES, [cost.store / 2**20 for cost in costs])
-        self.add(f"largest node state{who}", Unit.KILOBYTES, [cost.largest / 1e3 for cost in costs])
+        if largest := [cost.largest / 1e3 for cost in costs if cost.largest]:
+            self.add(f"largest node state{who}", Unit.KILOBYTES, largest)
 
     @property
     def line(self) -> str:
