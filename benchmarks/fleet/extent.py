@@ -18,7 +18,7 @@ FILES_SPARE: Final = 500
 """File descriptors of the API server beside one for each agent's watch."""
 BASE_BYTES: Final = 3 << 30
 NODE_BYTES: Final = 1 << 20
-"""Of API server and agents, for each node; measured at 1,000 nodes, rounded up."""
+"""Of API server, etcd and agents, for each node; what they have at 5,000 nodes, with room."""
 RUNS, RUNS_OF_MANY, NODES_FEW = 6, 2, 1000
 
 
