@@ -151,6 +151,10 @@ bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan 
 bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,000 nodes (three minutes)
 	@$(BIN)/python -m benchmarks.core
 
+.PHONY: bench-fleet
+bench-fleet: setup-fuse ## What NODES=1000 nodes cost; SCENARIOS=install,edit RUNS=6 STEADY_SECONDS=180 choose (20 minutes)
+	@$(BIN)/python -m benchmarks.fleet --nodes $(or $(NODES),1000) --scenarios "$(SCENARIOS)" --runs $(or $(RUNS),0) --steady-seconds $(or $(STEADY_SECONDS),180)
+
 .PHONY: bench-table
 bench-table: setup ## Put benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table

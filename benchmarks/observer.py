@@ -8,6 +8,7 @@ Sources: inotify(7); Kubernetes API concepts, "Efficient detection of changes".
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import http.client
 import json
@@ -31,6 +32,8 @@ IN_MODIFY: Final = 0x2
 """<linux/inotify.h>: told when write(2) has succeeded, so after the handler of the file has taken the value."""
 EVENT_BYTES: Final = 4096
 WAIT_SECONDS_MAX: Final = 30.0
+RETRY_SECONDS: Final = 0.05
+"""Between two tries to watch again; a server that starts answers within so much of its first answer."""
 
 Json = dict[str, Any]
 
@@ -67,15 +70,21 @@ def watch_lines(
         yield from lines
 
 
-class Observer:
-    """Watches a collection from ``__enter__`` to ``__exit__``; events wait until somebody asks for them."""
+class Follower:
+    """Watches a collection on a thread, from ``__enter__`` to ``__exit__``; what an event means, a subclass says.
 
-    def __init__(self, plane: ControlPlane, collection: str) -> None:
-        self._collection = collection
+    Args:
+        plane: whose API server.
+        collection: path.
+        again: begin anew when the watch is cut, as by a restart of the API server; the present objects come again.
+    """
+
+    def __init__(self, plane: ControlPlane, collection: str, *, again: bool = False) -> None:
+        self._plane, self._collection, self._again = plane, collection, again
         self._headers = {"Authorization": f"Bearer {plane.admin_token}"}
         self._connection = connect(plane.server, str(plane.ca))
-        self._seen: queue.SimpleQueue[Seen] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name=f"observer {collection}", daemon=True)
+        self._ending = False
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -84,9 +93,37 @@ class Observer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._ending = True
         # Ends the read that the thread is in; closing alone would not.
-        self._connection.sock.shutdown(socket.SHUT_RDWR)
+        with contextlib.suppress(OSError, AttributeError):  # it is cut already
+            self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+
+    def _take(self, at: float, line: bytes) -> None:
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        self._follow()
+        while self._again and not self._ending:
+            time.sleep(RETRY_SECONDS)
+            with contextlib.suppress(OSError):
+                self._connection = connect(self._plane.server, str(self._plane.ca))
+                self._follow()
+
+    def _follow(self) -> None:
+        try:
+            for line in watch_lines(self._connection, self._collection, self._headers, {}):
+                self._take(time.monotonic(), line)
+        except (OSError, http.client.HTTPException, ValueError):
+            return  # cut; who still waits is told by the time-out
+
+
+class Observer(Follower):
+    """Watches a collection; events wait until somebody asks for them."""
+
+    def __init__(self, plane: ControlPlane, collection: str, *, again: bool = False) -> None:
+        super().__init__(plane, collection, again=again)
+        self._seen: queue.SimpleQueue[Seen] = queue.SimpleQueue()
 
     def wait(self, what: str, predicate: Callable[[Json], bool], seconds: float = WAIT_SECONDS_MAX) -> Seen:
         """Return the next event whose object satisfies `predicate`; earlier ones are dropped.
@@ -104,13 +141,8 @@ class Observer:
                 return seen
         raise WaitTimeoutError(f"{what}: not after {seconds:g} s")
 
-    def _run(self) -> None:
-        try:
-            for line in watch_lines(self._connection, self._collection, self._headers, {}):
-                at = time.monotonic()
-                self._seen.put(Seen(at, json.loads(line)["object"]))
-        except (OSError, http.client.HTTPException, ValueError):
-            return  # closed; who still waits is told by the time-out
+    def _take(self, at: float, line: bytes) -> None:
+        self._seen.put(Seen(at, json.loads(line)["object"]))
 
 
 class StoreObserver:

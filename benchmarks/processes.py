@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a running process costs, read from the kernel.
 
-Sources: Documentation/ABI/testing/procfs-smaps_rollup; clock_getcpuclockid(3).
+Sources: Documentation/ABI/testing/procfs-smaps_rollup; Documentation/filesystems/proc.rst; clock_getcpuclockid(3).
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from typing import Final, NamedTuple
 
 CPUCLOCK_SCHED: Final = 2
 """<linux/posix-timers.h>: the scheduler's count, in nanoseconds and not in ticks."""
+
+RESET_PEAK: Final = "5"
+"""Documentation/filesystems/proc.rst, clear_refs: VmHWM becomes VmRSS."""
 
 
 class Memory(NamedTuple):
@@ -34,6 +37,17 @@ def memory(pid: int) -> Memory:
     kilobytes = {fields[0].rstrip(":"): int(fields[1]) for fields in lines}
     uss = kilobytes["Private_Clean"] + kilobytes["Private_Dirty"]
     return Memory(*(1024 * count for count in (kilobytes["Rss"], kilobytes["Pss"], uss)))
+
+
+def reset_peak(pid: int) -> None:
+    """Let `peak_rss` begin anew with what is resident now; may be asked of our own user's processes."""
+    Path(f"/proc/{pid}/clear_refs").write_text(RESET_PEAK)
+
+
+def peak_rss(pid: int) -> int:
+    """Return the most bytes that were resident at a time."""
+    fields = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    return 1024 * int(fields["VmHWM"].split()[0])
 
 
 def cpu_seconds(pid: int) -> float:

@@ -31,9 +31,7 @@ def run(benchmark: Callable[[Binaries, Progress], schema.Result]) -> int:
 def run_alone(benchmark: Callable[[Progress], schema.Result]) -> int:
     """Run one benchmark that needs no server; return the exit code."""
     progress = Progress()
-    for package in PRODUCT:
-        # As an image has it; else a start would be measured with the compiler in it, in time and in memory.
-        compileall.compile_dir(ROOT / package, quiet=1)
+    compile_product()
 
     def measure() -> int:
         found = benchmark(progress)
@@ -42,6 +40,12 @@ def run_alone(benchmark: Callable[[Progress], schema.Result]) -> int:
         return 0
 
     return run_command(measure, failures=(ApiError, FakeHostError, OSError), say=progress.note)
+
+
+def compile_product() -> None:
+    """Compile all byte code, as an image has it; else a start would be measured with the compiler in it."""
+    for package in PRODUCT:
+        compileall.compile_dir(ROOT / package, quiet=1)
 
 
 def text(result: schema.Result) -> str:

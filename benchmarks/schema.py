@@ -14,7 +14,7 @@ import platform
 import re
 import statistics
 import subprocess
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,8 @@ import msgspec
 from msgspec import Struct
 
 RESULTS: Final = Path(__file__).with_name("results")
+FLEET_PREFIX: Final = "fleet-"
+"""Of result files; the number of nodes follows."""
 DIGITS: Final = 4  # significant ones; no measurement here is finer
 
 
@@ -37,6 +39,12 @@ class Unit(StrEnum):
     MICROSECONDS = "µs"
     CORE_PERCENT = "% of a core"
     RATIO = "x"
+    SECONDS = "s"
+    CPU_SECONDS = "CPU s"
+    KILOBYTES = "kB"
+    """10^3 bytes."""
+    COUNT = "1"
+    PER_SECOND = "1/s"
 
 
 class Statistic(StrEnum):
@@ -108,11 +116,11 @@ class Machine(Struct, frozen=True):
         )
 
 
-class Result(Struct, frozen=True):
-    """One run of one benchmark.
+class Run(Struct, frozen=True):
+    """One run of one benchmark, whatever it measures.
 
     Attributes:
-        date: RFC 3339, of the start.
+        date: RFC 3339, of the end.
         revision: of the tree; ends in ``-dirty`` when it had uncommitted changes.
         conditions: what a reader has to know to run or judge it, a sentence each.
     """
@@ -123,7 +131,58 @@ class Result(Struct, frozen=True):
     revision: str
     machine: Machine
     conditions: tuple[str, ...]
+
+
+class Result(Run, frozen=True):
+    """One run of a benchmark that holds single numbers against targets."""
+
     measurements: tuple[Measurement, ...]
+
+
+class Row(Struct, frozen=True, omit_defaults=True):
+    """One number of one scenario of a fleet; ``row`` makes it from samples.
+
+    Attributes:
+        scenario: of the table ``benchmarks.fleet.scenarios.SCENARIOS``.
+        metric: what was measured.
+        runs: how many samples.
+        beside: the bare loop of the same run that it is compared with; empty when there is none.
+        ratio: its median by the bare loop's.
+        samples: in their order; left out where one run has one.
+    """
+
+    scenario: str
+    nodes: int
+    metric: str
+    unit: Unit
+    minimum: float
+    median: float
+    maximum: float
+    runs: int
+    beside: str = ""
+    ratio: float | None = None
+    samples: tuple[float, ...] = ()
+
+
+class NotRun(Struct, frozen=True):
+    """A scenario without numbers, and why."""
+
+    scenario: str
+    nodes: int
+    reason: str
+
+
+class FleetResult(Run, frozen=True):
+    """One run of the fleet benchmark.
+
+    Attributes:
+        versions: of the servers and libraries that numbers depend on.
+    """
+
+    nodes: int
+    versions: dict[str, str]
+    results: tuple[Row, ...]
+    not_run: tuple[NotRun, ...] = ()
 
 
 def measured(
@@ -159,6 +218,45 @@ def measured(
     )
 
 
+def row(
+    scenario: str,
+    nodes: int,
+    metric: str,
+    unit: Unit,
+    samples: Iterable[float],
+    *,
+    bare: tuple[str, Iterable[float]] | None = None,
+) -> Row:
+    """Summarize samples of one scenario.
+
+    Args:
+        scenario: whose.
+        nodes: how many the fleet has.
+        metric: what was measured.
+        unit: of the samples.
+        samples: at least one.
+        bare: the bare loop's metric and samples, of the same unit.
+
+    Raises:
+        ValueError: no sample, or one that is no number.
+    """
+    found = measured(metric, unit, samples)
+    beside = None if bare is None else measured(bare[0], unit, bare[1])
+    return Row(
+        scenario=scenario,
+        nodes=nodes,
+        metric=metric,
+        unit=unit,
+        minimum=found.best,
+        median=found.median,
+        maximum=found.worst,
+        runs=len(found.samples),
+        beside="" if beside is None else beside.name,
+        ratio=None if beside is None else _rounded(found.median / beside.median),
+        samples=found.samples if len(found.samples) > 1 else (),
+    )
+
+
 def percentile(samples: Sequence[float], percent: int) -> float:
     """Return the smallest sample that at least `percent` of a hundred do not exceed (nearest rank)."""
     ordered = sorted(samples)
@@ -169,18 +267,24 @@ def result(
     name: str, command: str, machine: Machine, conditions: Iterable[str], measurements: Iterable[Measurement]
 ) -> Result:
     """Put a run together: this tree, this moment."""
-    return Result(
-        name=name,
-        command=command,
-        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-        revision=_revision(),
-        machine=machine,
-        conditions=tuple(conditions),
-        measurements=tuple(measurements),
-    )
+    return Result(*_head(name, command, machine, conditions), measurements=tuple(measurements))
 
 
-def write(found: Result, folder: Path = RESULTS) -> Path:
+def fleet_result(
+    nodes: int,
+    found: Iterable[Row],
+    not_run: Iterable[NotRun],
+    *,
+    machine: Machine,
+    conditions: Iterable[str],
+    versions: Mapping[str, str],
+) -> FleetResult:
+    """Put a run of the fleet benchmark together: this tree, this moment."""
+    head = _head(f"{FLEET_PREFIX}{nodes}", f"make bench-fleet NODES={nodes}", machine, conditions)
+    return FleetResult(*head, nodes=nodes, versions=dict(versions), results=tuple(found), not_run=tuple(not_run))
+
+
+def write(found: Run, folder: Path = RESULTS) -> Path:
     """Write a result; return its file."""
     path = folder / f"{found.name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
@@ -188,12 +292,30 @@ def write(found: Result, folder: Path = RESULTS) -> Path:
 
 
 def read_all(folder: Path = RESULTS) -> list[Result]:
-    """Return all results, by name.
+    """Return all results but those of fleets, by name.
 
     Raises:
         msgspec.ValidationError: a file of another form.
     """
-    return [msgspec.json.decode(path.read_bytes(), type=Result) for path in sorted(folder.glob("*.json"))]
+    paths = sorted(set(folder.glob("*.json")) - set(folder.glob(f"{FLEET_PREFIX}*.json")))
+    return [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths]
+
+
+def read_fleets(folder: Path = RESULTS) -> list[FleetResult]:
+    """Return all results of fleets, the smallest first.
+
+    Raises:
+        msgspec.ValidationError: a file of another form.
+    """
+    found = [msgspec.json.decode(path.read_bytes(), type=FleetResult) for path in folder.glob(f"{FLEET_PREFIX}*.json")]
+    return sorted(found, key=lambda fleet: fleet.nodes)
+
+
+def _head(
+    name: str, command: str, machine: Machine, conditions: Iterable[str]
+) -> tuple[str, str, str, str, Machine, tuple[str, ...]]:
+    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return name, command, date, _revision(), machine, tuple(conditions)
 
 
 def _rounded(number: float) -> float:

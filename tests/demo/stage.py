@@ -12,7 +12,7 @@ import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 from typing import Final, NamedTuple, Self
 
 import yaml
@@ -142,11 +142,11 @@ class Stage:
         self.servers.append(server)
         return server
 
-    def operator_command(self) -> list[str]:
-        """Return how to start the operator."""
+    def operator_command(self, settings: Mapping[str, str] = MappingProxyType({})) -> list[str]:
+        """Return how to start the operator; `settings` by flag, beside the pace's."""
         token = self.control_plane.service_account_token(NAMESPACE, "numamigration-operator")
         kubeconfig = self.control_plane.kubeconfig_for(token, name="operator")
-        return _command("numamigration_operator", {"kubeconfig": str(kubeconfig), **self._pace.operator})
+        return _command("numamigration_operator", {"kubeconfig": str(kubeconfig), **self._pace.operator, **settings})
 
     def agent_command(self, node: str, root: Path | None = None) -> list[str]:
         """Return how to start a node's agent; `root` stands in for the root of its fake kernel."""

@@ -1,0 +1,434 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to a fleet: a table of names and functions, in the order in which they are played.
+
+Each scenario finds a fleet at rest under one policy for all nodes, with one operator that is not paced, and leaves it
+so. ``install`` brings that about and is always played; ``delete`` ends it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Final, NamedTuple
+
+from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, FleetBed
+from benchmarks.fleet.extent import POOLS, pool
+from benchmarks.fleet.operators import UNPACED, Start
+from benchmarks.fleet.report import AGENT_WRITES, OPERATOR_WRITES, Cost, Push, Report
+from benchmarks.fleet.states import Spec, Wanted
+from benchmarks.observer import Json
+from benchmarks.schema import Unit, percentile
+from numamigration_api.machinery.canonical import spec_revision
+from tests.demo.stage import POLICIES
+from tests.fleet.cast import ZONE
+from tests.testbed.api import ApiError, poll
+
+IN_A_ROW: Final = 2
+"""Pushes of one kind before it is the other's turn: a bare push there, and one back."""
+STARTS: Final = 6
+"""The first one warms up and counts for nothing."""
+QUIET_SECONDS: Final = 3.0
+"""After a start, in which nothing may be written; longer than decisions and open requests take."""
+FLIPPED: Final = (0, 1)
+"""Pools whose label is flipped: a tenth."""
+LOST: Final = range(6)
+"""Pools whose agents vanish: 30 %."""
+BALANCING: Final = "balancing"
+RATE: Final = "promoteRateLimitMBps"
+FLIP: Final = "flip"
+KILL_SHARE: Final = 0.3
+"""Of the nodes are written when the leader is killed."""
+ZONE_A: Final = "zone-a"
+EDITED: Final = 7
+"""Of twenty policies, the one that is edited."""
+
+
+class Scenario(NamedTuple):
+    """One row of the table: what it is, for people, and what plays it."""
+
+    what: str
+    play: Callable[[FleetBed, Report], None]
+
+
+# --- what nodes shall have
+
+
+def settings(rate: int) -> Json:
+    """Return what the policy for all nodes asks for."""
+    return {"offload": {"engine": "DMA", "channels": 4}, BALANCING: balancing(rate)}
+
+
+def balancing(rate: int) -> Json:
+    """Return the group that edits are about."""
+    return {"mode": "Tiering", RATE: rate}
+
+
+def has_rate(rate: int) -> Wanted:
+    """Return whether a spec asks for this rate."""
+
+    def wanted(spec: Spec) -> bool:
+        group = spec.groups.get(BALANCING)
+        return group is not None and group.settings.get(RATE) == rate
+
+    return wanted
+
+
+def is_off(spec: Spec) -> bool:
+    """Tell whether a spec turns offload off."""
+    group = spec.groups.get("offload")
+    return group is not None and group.settings.get("engine") == "Off"
+
+
+def is_on(spec: Spec) -> bool:
+    """Tell whether a spec turns offload on."""
+    group = spec.groups.get("offload")
+    return group is not None and group.settings.get("engine") == "DMA"
+
+
+def is_released(spec: Spec) -> bool:
+    """Tell whether a spec asks for nothing any more but what was before."""
+    return all(group.mode == "Restore" for group in spec.groups.values())
+
+
+def has_group(name: str, **values: Any) -> Wanted:
+    """Return whether a spec has a group with these values."""
+
+    def wanted(spec: Spec) -> bool:
+        group = spec.groups.get(name)
+        return group is not None and values.items() <= group.settings.items()
+
+    return wanted
+
+
+# --- scenarios
+
+
+def install(bed: FleetBed, report: Report) -> None:
+    """The operator meets nodes whose agents wait, and one policy for all of them."""
+    rate, costs = bed.rate, list[Cost]()
+    begun = time.monotonic()
+    bed.await_watches()
+    report.add("agents started until all watch", Unit.SECONDS, [time.monotonic() - begun])
+    bed.make_policy(MAIN, {"nodeSelector": {}, "settings": settings(rate)})
+    with bed.measured(costs):
+        push = bed.push(has_rate(rate), bed.nodes, lambda: bed.operators.start().leading)
+        lag = bed.status_lag(MAIN, bed.nodes)
+    last = report.pushes("lease to written", [push])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.cost(costs)
+    report.headline = f"all written {last.median:.1f} s after the lease, answered {push.answered[-1]:.1f} s"
+
+
+def edit(bed: FleetBed, report: Report) -> None:
+    """Product and bare loop in turn, with the same agents answering."""
+    ours, bare = list[Push](), list[Push]()
+    costs, bare_costs, lags = list[Cost](), list[Cost](), list[float]()
+    for _ in range(bed.extent.runs // IN_A_ROW):
+        for _ in range(IN_A_ROW):
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
+            with bed.measured(costs):
+                ours.append(_edit(bed))
+                lags.append(bed.status_lag(MAIN, bed.nodes))
+        bed.settle()
+        bed.operators.stop()
+        there = bed.rate
+        # There and back: the operator finds what it left behind, and has nothing to write.
+        for rate in (bed.next_rate(), there):
+            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
+            with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
+                bare.append(bed.push(has_rate(rate), bed.nodes, begin))
+        bed.operators.start()
+    last = report.pushes("edit to written", ours, bare=bare)
+    report.pushes("bare: edit to written", bare)
+    report.add("policy status lag", Unit.SECONDS, lags)
+    report.cost(costs)
+    report.cost(bare_costs, ", bare")
+    report.headline = f"last of {bed.nodes} written {last.median:.1f} s, {last.ratio:.2f} x bare applies"
+
+
+def _edit(bed: FleetBed, **more: Json) -> Push:
+    rate = bed.next_rate()
+    return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}, **more))
+
+
+def _with_rate(rate: int) -> Callable[[Json], None]:
+    def change(spec: Json) -> None:
+        spec["groups"][BALANCING]["settings"][RATE] = rate
+        spec["revision"] = spec_revision(spec)
+
+    return change
+
+
+def paced(bed: FleetBed, report: Report) -> None:
+    """One edit with the operator's own pace."""
+    costs = list[Cost]()
+    bed.settle()
+    bed.operators.stop()
+    bed.operators.start({})
+    with bed.measured(costs):
+        push = _edit(bed, rollout=IN_WAVES)
+        lag = bed.status_lag(MAIN, bed.nodes)
+    bed.settle()
+    bed.operators.stop()
+    bed.operators.start()
+    bed.edit(MAIN, {}, rollout=AT_ONCE)
+    bed.settle()
+    last = report.pushes("edit to written", [push])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.cost(costs)
+    report.headline = f"last of {bed.nodes} written {last.median:.1f} s, at 50 a second"
+
+
+def twenty(bed: FleetBed, report: Report) -> None:
+    """Twenty policies more, each for a third of its own pool; one is edited."""
+    names, costs, before = [pool(number) for number in range(POOLS)], list[Cost](), _edit_back(bed)
+    theirs, edited = len(bed.agents.members(range(POOLS), ZONE_A)), len(bed.agents.members([EDITED], ZONE_A))
+    rate, one = bed.next_rate(), bed.next_rate()
+
+    def make() -> None:
+        for name in names:
+            selector = {"matchLabels": {"pool": name, ZONE: ZONE_A}}
+            bed.make_policy(name, {"priority": 200, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
+
+    def delete() -> None:
+        for name in names:
+            bed.api.delete(f"{POLICIES}/{name}")
+
+    made = bed.push(has_rate(rate), theirs, make)
+    bed.settle()
+    with bed.measured(costs):
+        push = bed.push(has_rate(one), edited, lambda: bed.edit(names[EDITED], {BALANCING: balancing(one)}))
+        lag = bed.status_lag(names[EDITED], edited)
+    others = bed.states.changes - edited
+    bed.push(before, theirs, delete)
+    for name in names:
+        bed.api.wait_gone(f"{POLICIES}/{name}", timeout=bed.patience)
+    last = report.pushes(f"edit to written, {edited} nodes", [push])
+    report.pushes(f"twenty policies made to written, {theirs} nodes", [made])
+    report.add("policy status lag", Unit.SECONDS, [lag])
+    report.add("specs written of other nodes", Unit.COUNT, [others])
+    report.cost(costs)
+    report.headline = f"{edited} of {theirs} nodes written {last.median:.2f} s, {others} others"
+
+
+def _edit_back(bed: FleetBed) -> Wanted:
+    """Return what nodes have that have only the policy for all of them."""
+    settings = bed.api.get(f"{POLICIES}/{MAIN}")["spec"]["settings"]
+    rate: int = settings[BALANCING][RATE]
+    return has_rate(rate)
+
+
+def labels(bed: FleetBed, report: Report) -> None:
+    """A tenth of the nodes comes under another policy, by their label."""
+    names, rate, costs = bed.agents.members(FLIPPED), bed.next_rate(), list[Cost]()
+    before = _edit_back(bed)
+    selector = {"matchLabels": {FLIP: "on"}}
+    bed.make_policy(FLIP, {"priority": 300, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
+    bed.policies.wait("the policy's status", lambda policy: _is_of(policy, FLIP), bed.patience)
+    with bed.label(names, {FLIP: "on"}) as begin, bed.measured(costs):
+        push = bed.push(has_rate(rate), len(names), begin)
+    with bed.label(names, {}) as begin:
+        back = bed.push(before, len(names), begin)
+    bed.api.delete(f"{POLICIES}/{FLIP}")
+    bed.api.wait_gone(f"{POLICIES}/{FLIP}")
+    last = report.pushes(f"first label to written, {len(names)} nodes", [push])
+    report.pushes("labels back to written", [back])
+    report.cost(costs)
+    report.headline = f"{len(names)} nodes relabelled and written in {last.median:.2f} s"
+
+
+def _is_of(policy: Json, name: str) -> bool:
+    return bool(policy["metadata"]["name"] == name and policy.get("status", {}).get("observedGeneration"))
+
+
+def steady(bed: FleetBed, report: Report) -> None:
+    """Nothing is asked for; kernels migrate, agents report."""
+    costs = list[Cost]()
+    bed.settle()
+    bed.states.expect(has_rate(-1))
+    with bed.measured(costs):
+        end = time.monotonic() + bed.extent.steady_seconds
+        while (left := end - time.monotonic()) > 0:
+            bed.progress.tick(f"steady: {left:.0f} s to go")
+            bed.check()
+            time.sleep(min(left, 5.0))
+    [cost] = costs
+    writes = cost.writes(OPERATOR_WRITES | AGENT_WRITES) / cost.seconds
+    cpu = 100 * cost.cpu[OPERATOR] / cost.seconds
+    report.add("writes", Unit.PER_SECOND, [writes])
+    report.add("operator CPU", Unit.CORE_PERCENT, [cpu])
+    report.add("specs written", Unit.COUNT, [bed.states.changes])
+    report.cost(costs)
+    rss = cost.peak[OPERATOR] / 2**20
+    report.headline = f"{writes:.1f} writes/s, operator {cpu:.2f} % of a core, {rss:.0f} MiB"
+
+
+def restart(bed: FleetBed, report: Report) -> None:
+    """The operator ends and starts; beside it a process that only reads the same objects."""
+    bed.settle()
+    starts, bare, costs, to_ready = list[Start](), list[float](), list[Cost](), list[float]()
+    for number in range(STARTS):
+        bed.progress.tick(f"restart: {number} of {STARTS}")
+        bed.operators.stop()
+        done = bed.bare_list()
+        with bed.measured(costs):
+            start = bed.operators.start()
+            time.sleep(QUIET_SECONDS)
+        if number:
+            starts.append(start)
+            bare.append(done.ended - done.begun)
+    to_ready = [start.ready - start.leading for start in starts]
+    found = report.add("lease to ready", Unit.SECONDS, to_ready, bare=("bare: paged lists", bare))
+    report.add("bare: paged lists", Unit.SECONDS, bare)
+    report.add("process start to ready", Unit.SECONDS, [start.ready - start.begun for start in starts])
+    writes = sum(cost.writes(OPERATOR_WRITES) for cost in costs)
+    report.add("writes of all starts", Unit.COUNT, [writes])
+    report.cost(costs[1:])
+    report.headline = f"ready {found.median:.2f} s after the lease, {found.ratio:.2f} x bare lists; {writes} writes"
+
+
+def failover(bed: FleetBed, report: Report) -> None:
+    """The leader is killed in the middle of a push; another operator stands by."""
+    costs, rate = list[Cost](), bed.next_rate()
+    standby = bed.operators.launch(UNPACED)
+    bed.operators.await_line(standby, "standing by")
+    with bed.measured(costs):
+        bed.states.expect(has_rate(rate))
+        bed.edit(MAIN, {BALANCING: balancing(rate)})
+        bed.await_push(max(1, int(KILL_SHARE * bed.nodes)), answers=False)
+        killed = bed.operators.kill()
+        written = len(bed.states.written)
+        start = bed.operators.await_leader(killed)
+        bed.await_push(bed.nodes)
+    last = max(bed.states.written.values())
+    report.add("killed to lease", Unit.SECONDS, [start.leading - killed])
+    report.add("lease to ready", Unit.SECONDS, [start.ready - start.leading])
+    report.add("ready to last node written", Unit.SECONDS, [max(0.0, last - start.ready)])
+    report.add("nodes written when it was killed", Unit.COUNT, [written])
+    report.cost(costs)
+    report.headline = f"leads {start.leading - killed:.1f} s after the kill, last written {last - killed:.1f} s"
+    bed.status_lag(MAIN, bed.nodes)
+
+
+def api_server(bed: FleetBed, report: Report) -> None:
+    """The API server restarts; there is an edit as soon as it takes one."""
+    costs, rate, operators = list[Cost](), bed.next_rate(), 0
+    bed.states.expect(has_rate(rate))
+    begun = time.monotonic()
+    bed.plane.stop_apiserver()
+    stopped = time.monotonic()
+    bed.plane.start_apiserver()
+    ready = time.monotonic()
+    with bed.measured(costs, after_restart=True):
+        _until_taken(bed, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+        edited = time.monotonic()
+
+        def answered() -> bool:
+            nonlocal operators
+            operators += bed.operators.revive()
+            bed.check()
+            return len(bed.states.answered) == bed.nodes
+
+        poll(answered, "an answer of every agent", timeout=bed.patience)
+    bed.await_watches()
+    push = bed.pushed(ready)
+    report.pushes("ready to written", [push])
+    report.add("stop", Unit.SECONDS, [stopped - begun])
+    report.add("start until ready", Unit.SECONDS, [ready - stopped])
+    report.add("ready until an edit was taken", Unit.SECONDS, [edited - ready])
+    report.add("operators that had to be started anew", Unit.COUNT, [operators])
+    report.cost(costs)
+    report.headline = f"ready after {ready - begun:.1f} s, an edit then everywhere {push.last:.1f} s"
+    bed.status_lag(MAIN, bed.nodes)
+
+
+def _until_taken(bed: FleetBed, act: Callable[[], None]) -> None:
+    def taken() -> bool:
+        try:
+            act()
+        except (ApiError, OSError):
+            return False
+        return True
+
+    poll(taken, "an edit being taken", timeout=bed.patience)
+
+
+def vanish(bed: FleetBed, report: Report) -> None:
+    """Agents of 30 % of the nodes end, and all come back at once; each reports once it knows its spec."""
+    names, costs = bed.agents.members(LOST), list[Cost]()
+    bed.agents.tell("silent", LOST)
+    bed.await_watches(bed.nodes - len(names), at_most=True)
+    bed.states.listen(names)
+    with bed.measured(costs):
+        back = time.monotonic()
+        bed.agents.tell("start", LOST)
+        told = time.monotonic()
+        bed.states.await_heard(bed.patience, bed.check)
+    heard = sorted(at - back for at in bed.states.heard.values())
+    for name, percent in (("half of the reports", 50), ("last report", 100)):
+        report.add(f"back to {name}", Unit.SECONDS, [percentile(heard, percent)])
+    report.add("back to last agent started", Unit.SECONDS, [told - back])
+    report.cost(costs)
+    report.headline = f"{len(names)} agents back: all have reported {heard[-1]:.1f} s later"
+
+
+def switch_off(bed: FleetBed, report: Report) -> None:
+    """The fleet switch goes to off, and back."""
+    costs = list[Cost]()
+    with bed.measured(costs):
+        push = bed.push(is_off, bed.nodes, lambda: bed.switch("off"))
+    left = bed.agents.offloading()
+    back = bed.push(is_on, bed.nodes, lambda: bed.switch("run"))
+    report.pushes("switch to written", [push])
+    report.pushes("switch back to written", [back])
+    report.add("nodes that still offload", Unit.COUNT, [left])
+    report.cost(costs)
+    report.headline = f"off on the last node's kernel {push.answered[-1]:.1f} s after the switch; {left} left"
+
+
+def delete(bed: FleetBed, report: Report) -> None:
+    """The policy is deleted, and every node gets back what it had before."""
+    costs = list[Cost]()
+    with bed.measured(costs):
+        begun = time.monotonic()
+        push = bed.push(is_released, bed.nodes, lambda: _delete_main(bed))
+        bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=bed.patience)
+        gone = time.monotonic() - begun
+    left = bed.agents.offloading()
+    report.pushes("deletion to written", [push])
+    report.add("deletion to policy gone", Unit.SECONDS, [gone])
+    report.add("nodes that still offload", Unit.COUNT, [left])
+    report.cost(costs)
+    report.headline = f"restored everywhere {push.answered[-1]:.1f} s later, gone {gone:.1f} s; {left} offload"
+
+
+def _delete_main(bed: FleetBed) -> None:
+    bed.api.delete(f"{POLICIES}/{MAIN}")
+
+
+SCENARIOS: Final[dict[str, Scenario]] = {
+    "install": Scenario("first install, all nodes at once", install),
+    "edit": Scenario("edit of the policy, unpaced, beside a bare apply loop", edit),
+    "paced": Scenario("edit of the policy at the operator's own pace", paced),
+    "twenty": Scenario("one of twenty policies edited", twenty),
+    "labels": Scenario("label flips on 10 % of the nodes", labels),
+    "steady": Scenario("nothing asked for, statistics moving", steady),
+    "restart": Scenario("restart of the operator, beside bare paged lists", restart),
+    "failover": Scenario("leader killed in the middle of a push", failover),
+    "api-server": Scenario("restart of the API server", api_server),
+    "vanish": Scenario("30 % of the agents vanish and come back at once", vanish),
+    "switch-off": Scenario("fleet switch to off", switch_off),
+    "delete": Scenario("deletion with restore", delete),
+}
+
+
+def chosen(words: str) -> list[str]:
+    """Return the scenarios of a list with commas, in the order of the table; an empty one means all.
+
+    Raises:
+        ValueError: a name that is not in the table.
+    """
+    names = {word.strip() for word in words.split(",") if word.strip()}
+    if unknown := sorted(names - SCENARIOS.keys()):
+        raise ValueError(f"no scenario {', '.join(unknown)}; these are: {', '.join(SCENARIOS)}")
+    return [name for name in SCENARIOS if name in names or not names]
