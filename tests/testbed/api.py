@@ -36,7 +36,8 @@ WAIT_SECONDS_MAX: Final = 30.0
 
 RETRY_SECONDS: Final = 0.05
 """Pause where no event tells the moment: a server that is not up, a resource that is not served yet."""
-
+RETRIED: Final = frozenset({429, 503})
+"""Answers of a moment: "storage is (re)initializing", after a CRD has changed; "apiserver is shutting down"."""
 LAST_SEEN_CHARACTERS_MAX: Final = 2000
 """Of the object in the message of a wait that ran out."""
 
@@ -179,7 +180,7 @@ class Api:
             except (OSError, http.client.HTTPException):
                 time.sleep(RETRY_SECONDS)
             except ApiError as error:
-                if error.status != 429:  # "storage is (re)initializing", for a moment after its CRD has changed
+                if error.status not in RETRIED:
                     raise
                 time.sleep(RETRY_SECONDS)
         raise WaitTimeoutError(
