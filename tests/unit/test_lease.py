@@ -269,16 +269,21 @@ def test_the_lease_is_held_from_before_the_write_was_sent(store: LeaseStore) -> 
     assert not process.holds
 
 
-def test_a_renewal_that_is_answered_when_the_lease_is_over_does_not_bring_it_back(store: LeaseStore) -> None:
-    """A process may be stopped in between; what it was to send when it went on was dropped, and nothing sends it."""
+def stopped_in_a_renewal(store: LeaseStore) -> tuple[Process, Save, tuple[int, LeaseObject | None]]:
+    """Return a leader whose Lease is over, and a renewal whose answer it has not taken."""
     process = Process(store)
     process.run()
     process.freeze(RETRY)
     step = process.holder.next(process.now, WALL)
     assert isinstance(step, Save)
     answer = store.handle(step)
-
     process.freeze(RENEW - RETRY)
+    return process, step, answer
+
+
+def test_a_renewal_that_is_answered_when_the_lease_is_over_does_not_bring_it_back(store: LeaseStore) -> None:
+    """A process may be stopped in between; what it was to send when it went on was dropped, and nothing sends it."""
+    process, step, answer = stopped_in_a_renewal(store)
     assert not process.holds
 
     process.holder.answered(step, *answer, process.now)
@@ -288,13 +293,7 @@ def test_a_renewal_that_is_answered_when_the_lease_is_over_does_not_bring_it_bac
 
 def test_a_lease_that_was_renewed_too_late_is_given_back(store: LeaseStore) -> None:
     """The process ends, and nobody needs to wait for it."""
-    process = Process(store)
-    process.run()
-    process.freeze(RETRY)
-    step = process.holder.next(process.now, WALL)
-    assert isinstance(step, Save)
-    answer = store.handle(step)
-    process.freeze(RENEW - RETRY)
+    process, step, answer = stopped_in_a_renewal(store)
     process.holder.answered(step, *answer, process.now)
 
     give_back(process)
