@@ -56,7 +56,7 @@ def wanted(groups: Json) -> int:
 def operator(part: Part) -> None:
     """Apply the node state after each change of the policy."""
     applies = connect(part.server, part.ca)
-    query = f"fieldManager={OPERATOR_MANAGER}&force=true&fieldValidation=Strict"
+    query = f"fieldManager={OPERATOR_MANAGER}&force=true&fieldValidation=Ignore"
     headers = {"Authorization": f"Bearer {part.operator_token}", "Content-Type": "application/apply-patch+yaml"}
     for policy in _objects(part, part.policy, part.operator_token):
         settings = part.document["spec"]["groups"]["balancing"]["settings"]

@@ -299,7 +299,7 @@ class ApiClient:
         A status with a field that the installed CRD lacks is sent once more as a merge patch, which drops such fields.
         """
         path = f"{COLLECTION}/{percent_encoded(name)}/status"
-        query = {"fieldManager": AGENT_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        query = {"fieldManager": AGENT_MANAGER, "force": "true", "fieldValidation": "Ignore"}
         document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": name}, "status": status}
         answer = self._patch(path, query, "application/apply-patch+yaml", document)
         if not is_skew(answer):

@@ -88,7 +88,7 @@ class Client:
 
     async def apply(self, path: str, obj: Mapping[str, Any], manager: str = MANAGER) -> Answer:
         """Server-side apply an object."""
-        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+        query = {"fieldManager": manager, "force": "true", "fieldValidation": "Ignore"}
         return await self._exchange("PATCH", path, query, APPLY, encode(obj))
 
     async def apply_status(self, name: str, status: Mapping[str, Any]) -> ApplyResult:

@@ -390,7 +390,7 @@ class SimAgent(Process):
 
     def _apply(self, status: Mapping[str, Any]) -> None:
         document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.node}, "status": status}
-        query = {"fieldManager": AGENT_MANAGER, "force": "true", "fieldValidation": "Strict"}
+        query = {"fieldManager": AGENT_MANAGER, "force": "true", "fieldValidation": "Ignore"}
         request = self._request("PATCH", f"{COLLECTION}/{self.node}/status", query, encode(document))
         self._network.send(self, request, lambda answer: self.take(ReportDone(classify_apply(_answer(answer)))))
 

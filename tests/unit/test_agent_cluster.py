@@ -384,7 +384,7 @@ def test_a_status_is_applied_with_force_as_the_agents_field_manager(server: Scri
     assert parse_qs(url.query) == {
         "fieldManager": ["numamigration-agent"],
         "force": ["true"],
-        "fieldValidation": ["Strict"],
+        "fieldValidation": ["Ignore"],
     }
     assert request.headers["content-type"] == "application/apply-patch+yaml"
     assert json.loads(request.body) == {

@@ -87,7 +87,7 @@ def test_each_kind_of_write_has_its_path_and_field_manager(key: WriteKey, path: 
     send = Send(Write(key, b"{}"))
 
     assert (send.method, send.path("home")) == ("PATCH", path)
-    assert send.query == {"fieldManager": manager, "force": "true", "fieldValidation": "Strict"}
+    assert send.query == {"fieldManager": manager, "force": "true", "fieldValidation": "Ignore"}
 
 
 def test_each_hold_of_a_class_has_a_field_manager_of_its_own() -> None:

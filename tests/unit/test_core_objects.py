@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 import msgspec
 
-from numamigration_operator.core.objects import NodeObject, RevisionObject
+from numamigration_operator.core.node_facts import report_of
+from numamigration_operator.core.objects import NodeObject, RevisionObject, StateObject
 
 METADATA: dict[str, Any] = {
     "name": "web-0123456789",
@@ -33,3 +35,17 @@ def test_annotations_of_a_node_never_become_python() -> None:
     node = msgspec.json.decode(json.dumps({"metadata": METADATA}).encode(), type=NodeObject)
 
     assert not hasattr(node.metadata, "annotations")
+
+
+def test_a_report_keeps_nothing_of_the_text_that_brought_it() -> None:
+    """A list page has 500 node states: each of them would keep all of it in memory."""
+    window = {"revision": "r", "before": {"seconds": "60"}, "after": {"seconds": "60"}}
+    status = {"observedRevision": "r", "window": window}
+    text = json.dumps({"metadata": {"name": "n"}, "status": status}).encode()
+    references = sys.getrefcount(text)
+
+    report = report_of(msgspec.json.decode(text, type=StateObject).status)
+
+    assert report is not None
+    assert msgspec.json.decode(report.window.after) == {"seconds": "60"}
+    assert sys.getrefcount(text) == references

@@ -100,6 +100,18 @@ def test_one_canary_is_pushed_and_the_rest_waits_until_it_has_soaked() -> None:
     assert len(world.having(4)) == 2
 
 
+def test_the_rest_waits_for_no_interval_once_the_canary_is_proven() -> None:
+    world = Rollout(nodes=8)
+    world.add_policy(policy("p", rollout=rollout(soak=0)))
+    world.step()
+    (canary,) = world.having(4)
+    world.report(canary)
+
+    world.step()
+
+    assert len(world.having(4)) > 1
+
+
 def test_an_edit_waits_for_no_interval_between_reservations() -> None:
     world = Rollout(nodes=1)
     world.begin(rollout=rollout(soak=0))

@@ -125,6 +125,15 @@ def test_no_list_of_a_node_states_spec_is_a_map(crd: dict[str, Any]) -> None:
     assert maps == [".status.conditions"]
 
 
+def test_what_one_writer_owns_of_a_node_state_is_owned_as_a_whole() -> None:
+    """Each field would be an entry of managedFields, and every apply dearer (docs/decisions/0032)."""
+    crd = yaml.safe_load((CRDS / "nodemigrationstates.yaml").read_text())
+
+    atomic = [path for path, schema in schemas(crd) if schema.get("x-kubernetes-map-type") == "atomic"]
+
+    assert atomic == [".spec.groups", ".spec.observe", ".status"]
+
+
 def test_every_map_is_bounded(crd: dict[str, Any]) -> None:
     maps = [(path, schema) for path, schema in schemas(crd) if "additionalProperties" in schema]
 

@@ -25,7 +25,8 @@ What the answers mean (all tried on kube-apiserver 1.37):
 * 404: status of a deleted object; for what apply would create, a CRD or namespace that is not there; to a deletion,
   that another one was quicker.
 * 500 "failed to create typed patch object ...: field not declared in schema": the CRD is older than this program;
-  repeating never helps. A merge patch drops the field and stores the rest.
+  repeating never helps. A merge patch drops the field and stores the rest. An apply needs no fieldValidation for that:
+  Strict would only have the server parse the body once more, for keys that stand there twice (docs/decisions/0032).
 
 Sources: Kubernetes API concepts, "Server-side apply" and "Field validation"; k8s.io/apimachinery pkg/api/errors.
 """
@@ -129,7 +130,7 @@ class Send:
         key = self.write.key
         query = {"fieldManager": TARGETS[key.kind].manager.format(digits=key.name.removeprefix(HOLD_KEY_PREFIX))}
         if self.patch is Patch.APPLY:
-            return {**query, "force": "true", "fieldValidation": "Strict"}
+            return {**query, "force": "true", "fieldValidation": "Ignore"}
         if self.patch is Patch.CREATE:
             return {**query, "fieldValidation": "Strict"}
         return {**query, "fieldValidation": "Warn"}

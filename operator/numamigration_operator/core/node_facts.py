@@ -112,7 +112,7 @@ def report_of(status: StateStatus, share: Share = lambda result: result) -> Repo
         ),
         statistics=status.statistics,
         verification=status.verification,
-        window=status.window,
+        window=status.window.copy(),
     )
 
 

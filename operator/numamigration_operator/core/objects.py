@@ -337,6 +337,12 @@ class WindowView(Struct, frozen=True):
     before: msgspec.Raw = msgspec.Raw()
     after: msgspec.Raw = msgspec.Raw()
 
+    def copy(self) -> WindowView:
+        """Return the same, without the watch line or list page that raw parts keep in memory."""
+        if not (self.before or self.after):
+            return self
+        return WindowView(self.revision, self.before.copy(), self.after.copy())
+
 
 class NodeStatus(Struct, frozen=True):
     """A Node's status, the part that is used."""

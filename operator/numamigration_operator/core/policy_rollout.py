@@ -145,6 +145,7 @@ class PolicyRollout:
         "_joining",
         "_judged_at",
         "_looked_at",
+        "_looked_for",
         "_open_bound",
         "_open_ledger",
         "_open_onto",
@@ -184,6 +185,7 @@ class PolicyRollout:
         self._to_join: frozenset[str] = frozenset()  # of those that are chosen
         self._granted: frozenset[str] = frozenset()
         self._looked_at = -math.inf
+        self._looked_for: Course | None = None
         self._begun = ("", -math.inf)  # the rollback: as its record says, and in monotonic seconds
 
     def take_policy(self, facts: PolicyFacts) -> None:
@@ -356,13 +358,14 @@ class PolicyRollout:
         if not self.claimed and self.ledger != NO_LEDGER:
             return self.ledger._replace(reserved=(), carried=_named((*self.ledger.reserved, *self.ledger.carried)))
         is_edited = self.ledger.revision != self.facts.revision or self._is_outdated
-        if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited):
+        has_moved = self.course is not self._looked_for  # as when a cell is proven, and others may follow
+        if now < self._looked_at + self._reserve_seconds and not (is_due or is_edited or has_moved):
             return self.ledger
         if self._is_idle:
             self._chosen = self._to_join = frozenset()
             return self.ledger
         if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
-            self._looked_at = now
+            self._looked_at, self._looked_for = now, self.course
         return self._wanted_ledger(stand, wall)
 
     @property
