@@ -22,6 +22,8 @@ import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
@@ -194,8 +196,7 @@ class Client:
         return aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=0, ssl=rest.ssl_context),
             headers={"User-Agent": f"numamigration-operator/{__version__}"},
-            proxy=rest.proxy,
-            trust_env=True,
+            proxy=rest.proxy or environment_proxy(self.server),
             read_bufsize=READ_BUFFER_BYTES,
             middlewares=(self._authorize, self._observed),
         )
@@ -325,6 +326,15 @@ def hang_up(answer: aiohttp.ClientResponse) -> None:
     connection = answer.connection
     if connection is not None and connection.transport is not None:
         connection.transport.abort()
+
+
+def environment_proxy(server: str) -> str | None:
+    """Return the proxy that HTTPS_PROXY and NO_PROXY name for a server's URL; None when there is none.
+
+    Looked up once: aiohttp would do so for each request, in a thread, with a look into ``~/.netrc``.
+    """
+    url = urlsplit(server)
+    return None if proxy_bypass(url.hostname or "") else getproxies().get(url.scheme)
 
 
 async def _lines(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
