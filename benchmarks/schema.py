@@ -27,7 +27,8 @@ from benchmarks.targets import Statistic, Target, target_of
 
 RESULTS: Final = Path(__file__).with_name("results")
 FLEET_PREFIX: Final = "fleet-"
-"""Of result files; the number of nodes follows."""
+"""Of result files; the number of nodes follows, and what was chosen when not all scenarios were."""
+FLEET_NAME: Final = re.compile(rf"{FLEET_PREFIX}(\d+)(?:-|$)")
 DIGITS: Final = 4  # significant ones; no measurement here is finer
 
 
@@ -259,8 +260,8 @@ def read_all(folder: Path = RESULTS) -> list[Result]:
 
 def fleet_nodes(found: Result) -> int:
     """Return how many nodes the fleet of a result has; 0 when it is of no fleet."""
-    head, _, number = found.name.partition(FLEET_PREFIX)
-    return int(number) if number and not head else 0
+    match = FLEET_NAME.match(found.name)
+    return int(match[1]) if match else 0
 
 
 def _numbers(metric: str, samples: Iterable[float]) -> list[float]:

@@ -108,7 +108,7 @@ AIMS: Final = (
     Aim("edit to kernel file, p50, × a bare chain's", LATENCY, LATENCY, "*, p50 by bare p50", 1, Target(1.5)),
     Aim("edit to kernel file, p99, × a bare chain's", LATENCY, LATENCY, "*, p99 by bare p99", 1, Target(1.5)),
     Aim("one node event, CPU, × that with 5,000 nodes", CORE, CORE, "*, large : small", MANY, Target(1.2)),
-    Aim("one node event, CPU, µs", CORE, CORE, "* pol., * nodes", MANY, Target(20)),
+    Aim("one node event, CPU, µs", CORE, CORE, "* pol.*, * nodes", MANY, Target(20)),
     Aim("agent, RSS, MB", FOOTPRINT, FOOTPRINT, "agent RSS, *", 1, Target(24, _WORST)),
     Aim("agent, start to first status, ms", FOOTPRINT, FOOTPRINT, "agent, exec to first status", 1, Target(200)),
     Aim("agent, idle CPU, offload off, % of a core", FOOTPRINT, FOOTPRINT, "agent idle CPU, off", 1, Target(0.02)),

@@ -46,8 +46,8 @@ def render(book: Book, figures: Drawn, page: str, limits: str) -> str:
         page: hand-written, with places.
         limits: likewise; its section on limits.
     """
-    fleets = [of_fleet(result) for result in book.results.values() if fleet_nodes(result)]
-    others = [of_other(result) for result in book.results.values() if not fleet_nodes(result)]
+    fleets = [of_fleet(result) for result in book.results if fleet_nodes(result)]
+    others = [of_other(result) for result in book.results if not fleet_nodes(result)]
     sections = {
         "targets": summary(book),
         "limits": fill(limits, {}, book).strip(),

@@ -24,6 +24,7 @@ COMPUTED: Final = ("*, beside the bare files*",)
 SIMULATED: Final = (
     "*, last answer",
     "*, agents*",
+    "*, stand-alone agent*",
     "nodes that still offload",
     "back to *",
     "*to policy gone",
@@ -50,21 +51,37 @@ def _is_one_of(metric: str, patterns: Iterable[str]) -> bool:
 
 
 class Book:
-    """All results, by name.
+    """All results.
+
+    A name stands for a whole run and, where that lacks a scenario, for runs of some scenarios of the same fleet, whose
+    names go on after a dash.
 
     Attributes:
-        results: by name.
+        results: in their order.
         fleets: numbers of nodes of the fleets that have a result, ascending.
     """
 
     def __init__(self, results: Iterable[Result]) -> None:
-        self.results = {result.name: result for result in results}
-        self.fleets = sorted(filter(None, map(fleet_nodes, self.results.values())))
+        self.results = list(results)
+        self.fleets = sorted({nodes for nodes in map(fleet_nodes, self.results) if nodes})
+
+    def named(self, name: str) -> list[Result]:
+        """Return the results that a name stands for, the whole run first, then the latest."""
+        found = [result for result in self.results if result.name == name or result.name.startswith(f"{name}-")]
+        by_date = sorted(found, key=lambda result: result.date, reverse=True)
+        return sorted(by_date, key=lambda result: result.name != name)
+
+    def all_rows(self, name: str) -> list[Row]:
+        """Return the rows of all scenarios, each from the first result that has it."""
+        home: dict[str, Result] = {}
+        for result in self.named(name):
+            for row in result.results:
+                home.setdefault(row.scenario, result)
+        return [row for result in self.named(name) for row in result.results if home[row.scenario] is result]
 
     def rows(self, name: str, scenario: str) -> list[Row]:
         """Return the rows of one scenario; none when it was not run."""
-        result = self.results.get(name)
-        return [row for row in result.results if row.scenario == scenario] if result else []
+        return [row for row in self.all_rows(name) if row.scenario == scenario]
 
     def row(self, name: str, scenario: str, metric: str) -> Row | None:
         """Return one row; None when its scenario was not run, or has no such metric."""

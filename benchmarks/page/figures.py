@@ -20,7 +20,7 @@ DRAWN_BY: Final = Path(__file__).with_name("draw.py")
 NODES: Final = "nodes"
 EDIT_LAST: Final = "edit to written, last node"
 PROCESSES: Final = ("operator", "API server", "etcd", "agents")
-EVENT: Final = re.compile(r"(?P<kind>.+), (?P<policies>\d+) pol\., [\d,]+ nodes")
+EVENT: Final = re.compile(r"(?P<kind>.+), (?P<policies>\d+) pol\.(?: apart)?, [\d,]+ nodes")
 
 
 class Style(StrEnum):
@@ -239,8 +239,31 @@ def _core(book: Book) -> list[Panel]:
     names, y = [kind.replace(" ", "\n", 1) for kind in kinds], "CPU of one event, µs"
     return [
         Panel(f"kind of event, {least} policy", y, [width], bars, names),
-        *_drawn(Panel(f"policies that select every node, {nodes[-1]:,} nodes", y, [*counts, above], log_y=True)),
+        *_drawn(Panel(f"policies, {nodes[-1]:,} nodes", y, [*counts, above], log_y=True)),
     ]
+
+
+def _policies(book: Book) -> list[Panel]:
+    kinds = (
+        ("edit of one to written{}, last node", "edit of one policy, last node written, s"),
+        ("lease to ready{}", "restart, lease to ready, s"),
+        ("peak RSS, operator{}", "operator, peak RSS, MiB"),
+    )
+    return [
+        panel
+        for metric, y in kinds
+        for panel in _drawn(
+            Panel("policies beside one for all nodes", y, [_by_policies(book, n, metric) for n in book.fleets])
+        )
+    ]
+
+
+def _by_policies(book: Book, nodes: int, metric: str) -> Line:
+    """Return one metric of one fleet by the number of policies, which its name tells."""
+    found = re.compile(re.escape(metric).replace(r"\{\}", r", (\d+) policies"))
+    rows = [(found.fullmatch(row.metric), row) for row in book.rows(f"{FLEET}-{nodes}", "policies")]
+    points = [Point(int(match[1]), row.median, row.minimum, row.maximum) for match, row in rows if match]
+    return Line(f"{nodes:,} nodes", sorted(points))
 
 
 def _latency(book: Book) -> list[Panel]:
@@ -268,6 +291,7 @@ FIGURES: Final = (
     Figure("operator", "What the operator takes", FLEET, Origin.MEASURED, _operator),
     Figure("steady", "Nothing is asked for, statistics move", FLEET, Origin.MEASURED, _steady),
     Figure("processes", "Who computes while one edit reaches the fleet", FLEET, Origin.MEASURED, _processes),
+    Figure("policies", "How cost grows with the number of policies", FLEET, Origin.MEASURED, _policies),
     Figure("core", "One node event in the operator's core", CORE, Origin.MEASURED, _core),
     Figure("latency", "From an edit to the kernel file of one node", LATENCY, Origin.SIMULATED, _latency),
 )

@@ -18,29 +18,33 @@ SIZES: Final = (100, 1_000, 5_000, 15_000)
 """Fleets that are asked for."""
 LAST: Final = ", last node"
 PUSH: Final = (", first node", ", p50", ", p99", LAST, ", last answer")
-BARE: Final = ", bare"
-"""What costs of the bare loop end in."""
 COSTS: Final = (
     "CPU, operator",
     "CPU, API server",
     "CPU, etcd",
     "CPU, agents",
+    "CPU, stand-alone agent",
     "peak RSS, operator",
     "peak RSS, API server",
     "peak RSS, etcd",
+    "peak RSS, stand-alone agent",
     "watch events",
     "watch events, size",
     "request bodies, size",
+    "bytes on the wire",
     "etcd database",
     "largest node state",
 )
 COST_HEAD: Final = (
-    "CPU, s: operator", "API server", "etcd", "agents (simulated)",
-    "peak RSS, MiB: operator", "API server", "etcd",
-    "watch events", "of them MB", "request bodies, MB", "etcd, MiB", "largest node state, kB",
+    "CPU, s: operator", "API server", "etcd", "agents (simulated)", "stand-alone agent (simulated)",
+    "peak RSS, MiB: operator", "API server", "etcd", "stand-alone agent (simulated)",
+    "watch events", "of them MB", "request bodies, MB", "on the wire, MB", "etcd, MiB", "largest node state, kB",
 )  # fmt: skip
-REQUEST: Final = re.compile(r"requests (?P<verb>\w+) \S+ (?P<code>\d+)")
-OTHER_COSTS: Final = ("requests ", "CPU, ", "peak RSS, ", "answers to reads, size")
+COST: Final = re.compile(
+    f"(?P<name>{'|'.join(map(re.escape, sorted(COSTS, key=len, reverse=True)))}"
+    r"|requests (?P<verb>\w+) \S+ (?P<code>\d+)|answers to reads, size|(?:CPU|peak RSS), [\w -]+?)(?P<who>, .+)?"
+)
+"""A metric of ``Report.cost``, and of whom it is where not of the operator's run."""
 
 
 def of_fleet(result: Result) -> str:
@@ -53,13 +57,19 @@ def of_fleet(result: Result) -> str:
     head = ("scenario", "what", "median (range)", "unit", "runs", "by bare (computed)", "target", "met", "number is")
     return "\n\n".join(
         [
-            f"### {fleet_nodes(result):,} nodes",
+            f"### {fleet_nodes(result):,} nodes{_chosen(result)}",
             place(result),
             table(push_head, _pushes(rows)),
             table(head, (_line(row) for row in rows if not _is_cost(row) and not row.metric.endswith(PUSH))),
             table(("scenario", *COST_HEAD, "writes (computed)", "refused"), _costs(rows)),
         ]
     )
+
+
+def _chosen(result: Result) -> str:
+    """Return which scenarios a run was of; nothing when it was of all."""
+    _, _, words = result.name.removeprefix(FLEET_PREFIX).partition("-")
+    return f": {words.replace('+', ', ')}" if words else ""
 
 
 def of_other(result: Result) -> str:
@@ -75,15 +85,15 @@ def not_run(book: Book) -> str:
 
 def _not_run(book: Book) -> Iterator[tuple[str, str]]:
     for nodes in SIZES:
-        result = book.results.get(f"{FLEET_PREFIX}{nodes}")
-        if result is None:
+        if nodes not in book.fleets:
             yield f"fleet of {nodes:,} nodes", f"no result here; `make bench-fleet NODES={nodes}` makes it"
     for nodes in book.fleets:
-        result = book.results[f"{FLEET_PREFIX}{nodes}"]
-        reasons, found = {one.scenario: one.reason for one in result.not_run}, {row.scenario for row in result.results}
+        name = f"{FLEET_PREFIX}{nodes}"
+        found = {row.scenario for row in book.all_rows(name)}
+        reasons = {one.scenario: one.reason for result in book.named(name) for one in result.not_run}
         for name in SCENARIOS:
             if name not in found:
-                yield f"{name}, {nodes:,} nodes", reasons.get(name, "not asked for in this run")
+                yield f"{name}, {nodes:,} nodes", reasons.get(name, "not asked for")
     for figure in FIGURES:
         if not figure.panels(book):
             yield f'figure "{figure.title}"', "none of its measurements was run"
@@ -108,26 +118,20 @@ def _pushes(rows: Iterable[Row]) -> Iterator[list[str]]:
 
 
 def _is_cost(row: Row) -> bool:
-    return row.metric.removesuffix(BARE) in COSTS or row.metric.startswith(OTHER_COSTS)
+    return bool(COST.fullmatch(row.metric))
 
 
 def _costs(rows: Iterable[Row]) -> Iterator[list[str]]:
-    found: dict[tuple[str, str], dict[str, Row]] = {}
-    for row in filter(_is_cost, rows):
-        who = BARE if row.metric.endswith(BARE) else ""
-        found.setdefault((row.scenario, who), {})[row.metric.removesuffix(BARE)] = row
-    for (scenario, who), costs in found.items():
-        cells = [number(costs[name].median) if name in costs else "" for name in COSTS]
-        yield [scenario + who, *cells, *map(number, _requests(costs.values()))]
-
-
-def _requests(rows: Iterable[Row]) -> tuple[float, float]:
-    """Return how many requests wrote, and how many of all were refused."""
-    kinds = [(match, row.median) for row in rows if (match := REQUEST.match(row.metric))]
-    return (
-        sum(count for match, count in kinds if match["verb"] in WRITES),
-        sum(count for match, count in kinds if match["code"] >= "400"),
-    )
+    found: dict[str, list[tuple[re.Match[str], Row]]] = {}
+    for row in rows:
+        if match := COST.fullmatch(row.metric):
+            found.setdefault(row.scenario + (match["who"] or ""), []).append((match, row))
+    for who, costs in found.items():
+        by_name = {match["name"]: row for match, row in costs}
+        cells = [number(by_name[name].median) if name in by_name else "" for name in COSTS]
+        writes = sum(row.median for match, row in costs if match["verb"] in WRITES)
+        refused = sum(row.median for match, row in costs if (match["code"] or "") >= "400")
+        yield [who, *cells, number(writes), number(refused)]
 
 
 def _ratio(row: Row) -> str:

@@ -40,10 +40,10 @@ def result_name(aim: Aim) -> str:
 
 def verdict(aim: Aim, book: Book) -> Verdict:
     """Look for the worst of an aim's own measurements, and never for those of a smaller fleet."""
-    result, of = book.results.get(result_name(aim)), aim.target.of
+    of = aim.target.of
     rows = [
         row
-        for row in (result.results if result else ())
+        for row in book.all_rows(result_name(aim))
         if row.nodes == aim.nodes and is_about(aim, row.scenario, row.metric) and of in row.found()
     ]
     return Verdict(aim, max(rows, key=lambda row: row.found()[of], default=None))

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from benchmarks import schema
@@ -16,7 +17,7 @@ from benchmarks.page import __main__ as page
 from benchmarks.page.book import Book, Origin, origin
 from benchmarks.page.figures import FIGURES
 from benchmarks.page.fill import UnknownPlaceError, fill
-from benchmarks.page.tables import not_run, of_fleet
+from benchmarks.page.tables import COST, not_run, of_fleet
 from benchmarks.page.verdicts import summary, verdict
 from benchmarks.schema import Machine, NotRun, Result, Row, Unit, row
 from benchmarks.targets import AIMS, CORE, LATENCY, Aim, Statistic
@@ -151,10 +152,58 @@ def test_a_missing_scenario_is_not_run_with_its_reason() -> None:
     lines = not_run(Book([fleet(100, missing=[NotRun("delete", 100, "no memory")])])).splitlines()
 
     assert "* delete, 100 nodes: no memory" in lines
-    assert "* steady, 100 nodes: not asked for in this run" in lines
+    assert "* steady, 100 nodes: not asked for" in lines
     assert "* fleet of 1,000 nodes: no result here; `make bench-fleet NODES=1000` makes it" in lines
     assert not any(line.startswith("* edit, 100 nodes") for line in lines)
-    assert sum(line.endswith("in this run") for line in lines) == len(SCENARIOS) - 2
+    assert sum(line.endswith("not asked for") for line in lines) == len(SCENARIOS) - 2
+
+
+def test_a_run_of_some_scenarios_fills_what_the_whole_run_lacks_and_no_more() -> None:
+    starts = [row("restart", 100, "lease to ready", Unit.SECONDS, [1.5], bare=("bare: paged lists", [1]))]
+    some = msgspec.structs.replace(fleet(100, [*push_rows(100, ours=[9]), *starts]), name="fleet-100-edit+restart")
+
+    book = Book([some, fleet(100)])
+
+    assert [found.median for found in book.of_fleets("edit", EDIT)] == [3]
+    assert [found.median for found in book.of_fleets("restart", "lease to ready")] == [1.5]
+    assert book.fleets == [100]
+    assert of_fleet(some).startswith("### 100 nodes: edit, restart\n")
+    assert not any("restart" in line for line in not_run(book).splitlines())
+
+
+def test_costs_of_one_scenario_under_different_names_are_lines_of_their_own() -> None:
+    report = Report("policies", 100)
+    for count in (1, 200):
+        report.add(f"CPU, operator, {count} policies", Unit.CPU_SECONDS, [count / 10])
+        report.add(f"watch events, size, {count} policies", Unit.MEGABYTES, [count])
+        report.add(f"requests APPLY nodemigrationstates 200, {count} policies", Unit.COUNT, [7])
+
+    text = of_fleet(fleet(100, report.rows))
+
+    assert cells(text, "| policies, 1 policies |")[1] == "0.1"
+    assert cells(text, "| policies, 200 policies |")[-2:] == ["7", "0"]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "CPU, operator",
+        "CPU, stand-alone agent, bare",
+        "peak RSS, API server, 20 policies",
+        "watch events",
+        "watch events, size, bare",
+        "requests LIST nodes 200",
+        "answers to reads, size, bare",
+        "largest node state",
+    ],
+)
+def test_what_a_process_took_is_a_cost(metric: str) -> None:
+    assert COST.fullmatch(metric)
+
+
+@pytest.mark.parametrize("metric", ["policy status lag", "lease to ready, 20 policies", "operator CPU", "writes"])
+def test_what_was_timed_is_no_cost(metric: str) -> None:
+    assert not COST.fullmatch(metric)
 
 
 # --- places of hand-written text
@@ -271,6 +320,29 @@ def test_pictures_that_do_not_belong_to_the_results_are_stale(results: Path, cha
     assert make(results, "--check") == 1
     assert make(results) == 0
     assert make(results, "--check") == 0
+
+
+def test_the_core_is_drawn_by_the_number_of_policies_however_they_select() -> None:
+    rows = [
+        row(CORE, nodes, f"{kind}, {crowd}, {nodes:,} nodes", Unit.MICROSECONDS, [nodes / 1000])
+        for kind in ("counter moved", "label flipped")
+        for crowd in ("1 pol.", "20 pol.", "200 pol. apart")
+        for nodes in (5_000, 15_000)
+    ]
+
+    _, panels = page.drawn(Book([other(CORE, *rows)]))["core"]
+
+    kinds, policies = panels
+    assert [(bars.label, bars.values) for bars in kinds.bars] == [("5,000 nodes", [5, 5]), ("15,000 nodes", [15, 15])]
+    assert [point.x for point in policies.lines[0].points] == [1, 20, 200]
+
+
+def test_a_fleet_is_drawn_by_the_number_of_policies() -> None:
+    rows = [row("policies", 100, f"lease to ready, {n} policies", Unit.SECONDS, [n / 10]) for n in (1, 20, 200)]
+
+    _, [panel] = page.drawn(Book([fleet(100, rows)]))["policies"]
+
+    assert [(point.x, point.y) for point in panel.lines[0].points] == [(1, 0.1), (20, 2), (200, 20)]
 
 
 def test_every_figure_has_its_place_in_the_page() -> None:
