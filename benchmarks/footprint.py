@@ -50,6 +50,8 @@ COPIES: Final = {"node-002": OFF, "node-003": ON}
 """Nodes whose kernel files are copies in memory, and of which host."""
 OFF_COPY, ON_COPY = COPIES
 FUSE: Final = ", FUSE"
+AT_ONCE: Final[Json] = {"canary": {"nodes": NODES, "soakSeconds": 0}, "maxUnproven": "100%"}
+"""Agents that were timed have ended, and as the only canaries would hold up all other nodes."""
 MOVED: Final = "sys/module/dcbm/parameters/folios_migrated"
 FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
 
@@ -184,7 +186,7 @@ def _await_ready(states: Observer, offload: dict[str, str]) -> None:
 
 def _policy(name: str, selector: Json, spec: Json) -> Json:
     head = {"apiVersion": API_VERSION, "kind": POLICY_KIND, "metadata": {"name": name}}
-    return {**head, "spec": {"nodeSelector": selector, **spec}}
+    return {**head, "spec": {"nodeSelector": selector, "rollout": AT_ONCE, **spec}}
 
 
 def _has_status(state: Json, name: str) -> bool:
