@@ -23,6 +23,7 @@ from benchmarks.targets import FLEET
 
 HERE: Final = Path(__file__).parent
 DOCS: Final = Path(__file__).parents[2] / "docs"
+DRAWN_BY: Final = HERE / "draw.py"
 PAGE: Final = "performance.md"
 IMAGES: Final = "images/performance"
 SUFFIXES: Final = (".png", ".svg")
@@ -33,8 +34,8 @@ Drawn = Mapping[str, tuple[str, list[Panel]]]
 
 def drawn(book: Book) -> Drawn:
     """Return what figures there are."""
-    found = {figure.name: figure.panels(book) for figure in FIGURES}
-    return {name: (digest(panels), panels) for name, panels in found.items() if panels}
+    found, drawn_by = {figure.name: figure.panels(book) for figure in FIGURES}, DRAWN_BY.read_bytes()
+    return {name: (digest(panels, drawn_by), panels) for name, panels in found.items() if panels}
 
 
 def render(book: Book, figures: Drawn, page: str, limits: str) -> str:

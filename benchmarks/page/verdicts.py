@@ -42,9 +42,7 @@ def verdict(aim: Aim, book: Book) -> Verdict:
     """Look for the worst of an aim's own measurements, and never for those of a smaller fleet."""
     of = aim.target.of
     rows = [
-        row
-        for row in book.all_rows(result_name(aim))
-        if row.nodes == aim.nodes and is_about(aim, row.scenario, row.metric) and of in row.found()
+        row for row in book.all_rows(result_name(aim)) if is_about(aim, row.scenario, row.metric) and of in row.found()
     ]
     return Verdict(aim, max(rows, key=lambda row: row.found()[of], default=None))
 
@@ -57,7 +55,8 @@ def summary(book: Book) -> str:
 
 def _line(found: Verdict) -> list[str]:
     aim, row = found.aim, found.row
-    head, target = [aim.what, f"{aim.nodes:,}" if aim.nodes > 1 else ""], limit(aim.target)
+    nodes, target = row.nodes if row else aim.nodes, limit(aim.target)
+    head = [aim.what, f"{nodes:,}" if nodes > 1 else ""]
     if row is None:
         return [*head, NOT_RUN, target, "", "", ""]
     where = row.metric if row.scenario == aim.benchmark else f"{row.scenario}: {row.metric}"

@@ -15,12 +15,12 @@ from benchmarks.fleet.report import Push, Report
 from benchmarks.fleet.scenarios import SCENARIOS
 from benchmarks.page import __main__ as page
 from benchmarks.page.book import Book, Origin, origin
-from benchmarks.page.figures import FIGURES
+from benchmarks.page.figures import FIGURES, digest
 from benchmarks.page.fill import UnknownPlaceError, fill
 from benchmarks.page.tables import COST, not_run, of_fleet
 from benchmarks.page.verdicts import summary, verdict
 from benchmarks.schema import Machine, NotRun, Result, Row, Unit, row
-from benchmarks.targets import AIMS, CORE, LATENCY, Aim, Statistic
+from benchmarks.targets import AIMS, CORE, FOOTPRINT, LATENCY, Aim, Statistic
 
 pytestmark = pytest.mark.uncounted
 
@@ -95,6 +95,18 @@ def test_of_many_measurements_the_worst_one_is_shown() -> None:
     line = cells(summary(Book([other(CORE, *rows)])), "b, 1 pol.")
 
     assert line[2:5] == ["1.3", "median ≤ 1.2", "**no**, missed by 0.1 (8 %)"]
+
+
+def test_a_small_fleet_s_event_that_costs_more_is_not_hidden() -> None:
+    rows = [row(CORE, n, f"a, 1 pol., {n:,} nodes", Unit.MICROSECONDS, [us]) for n, us in ((5_000, 30), (15_000, 10))]
+
+    assert cells(summary(Book([other(CORE, *rows)])), "one node event, CPU, µs")[1:3] == ["5,000", "30"]
+
+
+def test_a_target_that_is_missed_by_less_than_is_shown_is_missed() -> None:
+    rows = [row(FOOTPRINT, 1, "agent RSS, offload on", Unit.MEGABYTES, [24.0001])]
+
+    assert cells(summary(Book([other(FOOTPRINT, *rows)])), "agent, RSS")[4].startswith("**no**")
 
 
 def test_a_target_of_nothing_is_missed_without_a_share() -> None:
@@ -307,6 +319,14 @@ def test_other_results_make_the_page_and_their_figures_stale(results: Path, caps
     assert "performance.md is another; run make performance-page" in told
     assert "edit.png is missing, or drawn from other data" in told
     assert "latency.png" not in told
+
+
+def test_a_picture_that_is_drawn_in_another_way_is_another() -> None:
+    [(_, panels)] = page.drawn(
+        Book([other(LATENCY, row(LATENCY, 1, "edit to kernel file", Unit.MILLISECONDS, [1, 2]))])
+    ).values()
+
+    assert digest(panels, b"thin lines") != digest(panels, b"thick lines")
 
 
 @pytest.mark.parametrize("change", ["missing", "left over"])
