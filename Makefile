@@ -52,6 +52,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m scripts.licences --check
 	$(BIN)/python -m benchmarks.table --check
+	$(BIN)/python -m benchmarks.page --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
 	$(BIN)/python scripts/check_tree.py
@@ -156,11 +157,15 @@ bench-fleet: setup-fuse ## What NODES=1000 nodes cost; SCENARIOS=install,edit RU
 	@$(BIN)/python -m benchmarks.fleet --nodes $(or $(NODES),1000) --scenarios "$(SCENARIOS)" --runs $(or $(RUNS),0) --steady-seconds $(or $(STEADY_SECONDS),180)
 
 .PHONY: bench-table
-bench-table: setup ## Put benchmarks/results/ into README.md
+bench-table: setup ## Put the targets of benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
 
+.PHONY: performance-page
+performance-page: bench-table ## Write docs/performance.md and its figures from benchmarks/results/
+	$(BIN)/python -m benchmarks.page
+
 .PHONY: generate
-generate: setup ## Write CRDs, the node fence, manifests and generated documents
+generate: performance-page ## Write CRDs, the node fence, manifests and generated documents
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_api.fence_files
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md

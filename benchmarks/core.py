@@ -20,7 +20,8 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from benchmarks.run import run_alone
-from benchmarks.schema import Machine, Measurement, Result, Target, Unit, measured, result
+from benchmarks.schema import Machine, Result, Row, Unit, result, row
+from benchmarks.targets import CORE
 from numamigration_api.machinery.clock import timestamp
 from numamigration_operator.core.objects import NodeObject, StateObject
 from tests.testbed.progress import Progress
@@ -35,8 +36,6 @@ BATCH: Final = 100
 BATCH_SECONDS: Final = BATCH / 50_000
 """That the fleet's clock moves with each: as if the target were met, so that status is due as seldom as then."""
 SETTLE_STEPS_MAX: Final = 40
-EVENT: Final = Target(20.0)  # microseconds: 50,000 events a second
-CONSTANT: Final = Target(1.2)  # design section 7: constant in the number of nodes
 FAST: Final = {"canary": {"nodes": 1, "soakSeconds": 0}, "maxUnproven": "100%"}
 STATISTICS: Final = {"foliosMigrated": 1000, "foliosFailed": 1, "pagesMigrated": 5000, "foliosPerSecond": "12.5"}
 
@@ -147,7 +146,7 @@ def decoding(world: World) -> float:
 
 def benchmark(progress: Progress) -> Result:
     """Measure every kind of event on every fleet."""
-    machine, found = Machine.here(), list[Measurement]()
+    machine, found = Machine.here(), list[Row]()
     for policies in POLICIES:
         progress.note(f"making fleets of {' and '.join(map(str, FLEETS))} nodes with {policies} policies")
         worlds = [fleet_of(nodes, policies) for nodes in FLEETS]
@@ -157,22 +156,22 @@ def benchmark(progress: Progress) -> Result:
             rows = [[round_of(kind, world, number) for world in worlds] for number in range(ROUNDS + 1)][1:]
             found.extend(_measurements(f"{kind.name}, {policies} pol.", rows))
     decoded = [decoding(worlds[0]) for _ in range(ROUNDS)]
-    found.append(measured("decoding a node state", Unit.MICROSECONDS, decoded))
+    found.append(row(CORE, 1, "decoding a node state", Unit.MICROSECONDS, decoded))
     conditions = (
         f"{ROUNDS} rounds of {NODES_PER_ROUND} events, a decision after each {BATCH}; every policy selects every node.",
         "CPU time; no API server; events are decoded before.",
     )
-    return result("core", "make bench-core", machine, conditions, found)
+    return result(CORE, "make bench-core", machine, conditions, found, versions={"msgspec": msgspec.__version__})
 
 
-def _measurements(name: str, rows: Sequence[Sequence[float]]) -> list[Measurement]:
+def _measurements(name: str, rows: Sequence[Sequence[float]]) -> list[Row]:
     small, large = zip(*rows, strict=True)
     return [
         *(
-            measured(f"{name}, {nodes:,} nodes", Unit.MICROSECONDS, samples, target=EVENT)
+            row(CORE, nodes, f"{name}, {nodes:,} nodes", Unit.MICROSECONDS, samples)
             for nodes, samples in zip(FLEETS, (small, large), strict=True)
         ),
-        measured(f"{name}, large : small", Unit.RATIO, [b / a for a, b in rows], target=CONSTANT),
+        row(CORE, FLEETS[-1], f"{name}, large : small", Unit.RATIO, [b / a for a, b in rows]),
     ]
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -21,8 +21,9 @@ from benchmarks import schema
 from benchmarks.kernel_files import copy_files, memory_folder
 from benchmarks.observer import Json, Observer
 from benchmarks.processes import Memory, cpu_seconds, memory
-from benchmarks.run import run
-from benchmarks.schema import Machine, Measurement, Statistic, Target, Unit, measured
+from benchmarks.run import api_server_version, run
+from benchmarks.schema import Machine, Row, Unit, row
+from benchmarks.targets import FOOTPRINT
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, POLICY_KIND, STATE_KIND, MigrationReason
 from tests.demo.stage import DEFAULTS, LABELS, POLICIES, STATES, Stage
 from tests.fakekernel.config import HostConfig, Workload
@@ -49,15 +50,10 @@ COPIES: Final = {"node-002": OFF, "node-003": ON}
 """Nodes whose kernel files are copies in memory, and of which host."""
 OFF_COPY, ON_COPY = COPIES
 FUSE: Final = ", FUSE"
+AT_ONCE: Final[Json] = {"canary": {"nodes": NODES, "soakSeconds": 0}, "maxUnproven": "100%"}
+"""Agents that were timed have ended, and as the only canaries would hold up all other nodes."""
 MOVED: Final = "sys/module/dcbm/parameters/folios_migrated"
 FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
-
-AGENT_RSS: Final = Target(24, Statistic.WORST)
-FIRST_STATUS: Final = Target(200)
-AGENT_CPU_OFF: Final = Target(0.02)
-AGENT_CPU_ON: Final = Target(0.1)
-OPERATOR_RSS: Final = Target(100, Statistic.WORST)
-OPERATOR_CPU: Final = Target(1)
 
 
 class Start(NamedTuple):
@@ -91,13 +87,14 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         _answer_for_others(stage)
         watches = _time_watches(stage, in_memory / ON_COPY, progress)
         watched = {name: server.pid for name, server in {**agents, "operator": operator}.items()}
+        versions = api_server_version(stage.api)
         windows = _watch(stage, watched, in_memory / ON_COPY / MOVED, progress)
-    measurements = [*_of_agents(starts, windows), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
+    rows = [*_of_agents(starts, windows), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
     conditions = (
         f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
         "Real kube-apiserver; kernel files in memory, but for memory in use and where it says FUSE: those behind FUSE.",
     )
-    return schema.result("footprint", "make bench-footprint", machine, conditions, measurements)
+    return schema.result(FOOTPRINT, "make bench-footprint", machine, conditions, rows, versions=versions)
 
 
 # --- the parts ---------------------------------------------------------------------------------------------------
@@ -189,7 +186,7 @@ def _await_ready(states: Observer, offload: dict[str, str]) -> None:
 
 def _policy(name: str, selector: Json, spec: Json) -> Json:
     head = {"apiVersion": API_VERSION, "kind": POLICY_KIND, "metadata": {"name": name}}
-    return {**head, "spec": {"nodeSelector": selector, **spec}}
+    return {**head, "spec": {"nodeSelector": selector, "rollout": AT_ONCE, **spec}}
 
 
 def _has_status(state: Json, name: str) -> bool:
@@ -233,41 +230,48 @@ def _watch(stage: Stage, pids: Mapping[str, int], moved: Path, progress: Progres
 # --- the numbers -------------------------------------------------------------------------------------------------
 
 
-def _of_agents(starts: Mapping[str, Sequence[Start]], windows: Mapping[str, Window]) -> list[Measurement]:
+def _of_agents(starts: Mapping[str, Sequence[Start]], windows: Mapping[str, Window]) -> list[Row]:
     off, on, off_copy, on_copy = (windows[name] for name in (OFF, ON, OFF_COPY, ON_COPY))
     in_memory = [start.wall for start in starts[""]]
     return [
-        _megabytes("agent RSS, offload off", [row.rss for row in off.memory], AGENT_RSS),
-        _megabytes("agent RSS, offload on", [row.rss for row in on.memory], AGENT_RSS),
-        _megabytes("agent PSS, offload on", [row.pss for row in on.memory]),
-        _megabytes("agent USS, offload on", [row.uss for row in on.memory]),
-        measured("agent, exec to first status", Unit.MILLISECONDS, in_memory, latency=True, target=FIRST_STATUS),
-        measured("agent CPU until first status", Unit.MILLISECONDS, [start.cpu for start in starts[""]]),
-        measured(
-            f"agent, exec to first status{FUSE}", Unit.MILLISECONDS, [row.wall for row in starts[FUSE]], latency=True
+        _megabytes("agent RSS, offload off", [at.rss for at in off.memory]),
+        _megabytes("agent RSS, offload on", [at.rss for at in on.memory]),
+        _megabytes("agent PSS, offload on", [at.pss for at in on.memory]),
+        _megabytes("agent USS, offload on", [at.uss for at in on.memory]),
+        _row("agent, exec to first status", Unit.MILLISECONDS, in_memory, latency=True),
+        _row("agent CPU until first status", Unit.MILLISECONDS, [start.cpu for start in starts[""]]),
+        _row(
+            f"agent, exec to first status{FUSE}",
+            Unit.MILLISECONDS,
+            [start.wall for start in starts[FUSE]],
+            latency=True,
         ),
-        measured("agent idle CPU, off", Unit.CORE_PERCENT, [off_copy.cpu_percent], target=AGENT_CPU_OFF),
-        measured("agent idle CPU, on", Unit.CORE_PERCENT, [on_copy.cpu_percent], target=AGENT_CPU_ON),
-        measured(f"agent idle CPU, off{FUSE}", Unit.CORE_PERCENT, [off.cpu_percent]),
-        measured(f"agent idle CPU, on{FUSE}", Unit.CORE_PERCENT, [on.cpu_percent]),
+        _row("agent idle CPU, off", Unit.CORE_PERCENT, [off_copy.cpu_percent]),
+        _row("agent idle CPU, on", Unit.CORE_PERCENT, [on_copy.cpu_percent]),
+        _row(f"agent idle CPU, off{FUSE}", Unit.CORE_PERCENT, [off.cpu_percent]),
+        _row(f"agent idle CPU, on{FUSE}", Unit.CORE_PERCENT, [on.cpu_percent]),
     ]
 
 
-def _of_watches(waits: Sequence[float]) -> Measurement:
-    return measured("agent, exec to first watch sample, no API server", Unit.MILLISECONDS, waits, latency=True)
+def _of_watches(waits: Sequence[float]) -> Row:
+    return _row("agent, exec to first watch sample, no API server", Unit.MILLISECONDS, waits, latency=True)
 
 
-def _of_operator(at_start: Memory, window: Window) -> list[Measurement]:
-    mib = [row.rss / 2**20 for row in window.memory]
+def _of_operator(at_start: Memory, window: Window) -> list[Row]:
+    mib = [at.rss / 2**20 for at in window.memory]
     return [
-        measured(f"operator RSS at start, {NODES} nodes", Unit.MEBIBYTES, [at_start.rss / 2**20]),
-        measured(f"operator RSS, {NODES} nodes", Unit.MEBIBYTES, mib, target=OPERATOR_RSS),
-        measured(f"operator idle CPU, {NODES} nodes", Unit.CORE_PERCENT, [window.cpu_percent], target=OPERATOR_CPU),
+        row(FOOTPRINT, NODES, f"operator RSS at start, {NODES} nodes", Unit.MEBIBYTES, [at_start.rss / 2**20]),
+        row(FOOTPRINT, NODES, f"operator RSS, {NODES} nodes", Unit.MEBIBYTES, mib),
+        row(FOOTPRINT, NODES, f"operator idle CPU, {NODES} nodes", Unit.CORE_PERCENT, [window.cpu_percent]),
     ]
 
 
-def _megabytes(name: str, sizes: Sequence[int], target: Target | None = None) -> Measurement:
-    return measured(name, Unit.MEGABYTES, [size / 1e6 for size in sizes], target=target)
+def _row(name: str, unit: Unit, samples: Iterable[float], *, latency: bool = False) -> Row:
+    return row(FOOTPRINT, 1, name, unit, samples, latency=latency)
+
+
+def _megabytes(name: str, sizes: Sequence[int]) -> Row:
+    return _row(name, Unit.MEGABYTES, [size / 1e6 for size in sizes])
 
 
 if __name__ == "__main__":

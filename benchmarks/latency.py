@@ -31,8 +31,9 @@ from benchmarks import schema
 from benchmarks.chain import Part
 from benchmarks.kernel_files import copy_files, memory_folder
 from benchmarks.observer import Json, Observer, StoreObserver, connect
-from benchmarks.run import run
-from benchmarks.schema import Machine, Measurement, Target, Unit, measured, percentile
+from benchmarks.run import api_server_version, run
+from benchmarks.schema import Machine, Row, Unit, percentile, row
+from benchmarks.targets import LATENCY
 from numamigration_api.vocabulary import (
     AGENT_MANAGER,
     API_VERSION,
@@ -64,8 +65,6 @@ ROLLOUT: Final = {"canary": {"soakSeconds": 0}, "maxUnproven": "100%"}
 """Nobody waits for a soak; that what may be pushed is stored first, a ControllerRevision and a reservation, stays."""
 CHAIN_GROUP: Final = f"chain.{GROUP}"
 CHAIN: Final = f"/apis/{CHAIN_GROUP}/{VERSION}"
-RATIO_P50: Final = Target(1.5)
-RATIO_P99: Final = Target(1.5)
 FUSE: Final = ", FUSE"
 """What rows of the fake kernel end in."""
 
@@ -147,12 +146,13 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         _install(stage)
         pairs = {where: (product, _chain(stage, cleanup, place)) for where, (product, place) in sides.items()}
         found = _take_turns(stage, Editor(stage), pairs, progress)
+        versions = api_server_version(stage.api)
     conditions = (
         f"{EDITS} edits of each, taking turns; one node of each kind.",
         "Real kube-apiserver; kernel files in memory, or by FUSE where it says so.",
     )
-    measurements = [*_measurements(*found[""]), *_brief(FUSE, *found[FUSE])]
-    return schema.result("latency", "make bench-latency", machine, conditions, measurements)
+    rows = [*_rows(*found[""]), *_brief(FUSE, *found[FUSE])]
+    return schema.result(LATENCY, "make bench-latency", machine, conditions, rows, versions=versions)
 
 
 def _take_turns(
@@ -310,12 +310,9 @@ def _is_reported(state: Json, side: Side) -> bool:
 # --- the numbers -------------------------------------------------------------------------------------------------
 
 
-def _measurements(product: Sequence[Edit], chain: Sequence[Edit]) -> list[Measurement]:
-    ours, bare = [edit.total for edit in product], [edit.total for edit in chain]
+def _rows(product: Sequence[Edit], chain: Sequence[Edit]) -> list[Row]:
     return [
-        *_ratios("edit to kernel file", ours, bare),
-        _milliseconds("edit to kernel file", ours),
-        _milliseconds("edit to kernel file, bare", bare),
+        *_brief("", product, chain),
         *(
             _milliseconds(f"{hop}{who}", [getattr(edit, name) for edit in edits])
             for name, hop in (
@@ -328,26 +325,23 @@ def _measurements(product: Sequence[Edit], chain: Sequence[Edit]) -> list[Measur
     ]
 
 
-def _brief(where: str, product: Sequence[Edit], chain: Sequence[Edit]) -> list[Measurement]:
+def _brief(where: str, product: Sequence[Edit], chain: Sequence[Edit]) -> list[Row]:
     ours, bare = [edit.total for edit in product], [edit.total for edit in chain]
     return [
-        *_ratios("edit to kernel file", ours, bare, where, with_targets=False),
-        _milliseconds(f"edit to kernel file{where}", ours),
+        *_ratios("edit to kernel file", ours, bare, where),
+        _milliseconds(f"edit to kernel file{where}", ours, (f"edit to kernel file, bare{where}", bare)),
         _milliseconds(f"edit to kernel file, bare{where}", bare),
     ]
 
 
-def _ratios(
-    name: str, ours: Sequence[float], bare: Sequence[float], where: str = "", *, with_targets: bool = True
-) -> Iterator[Measurement]:
-    for word, percent, target in (("p50", 50, RATIO_P50), ("p99", 99, RATIO_P99)):
+def _ratios(name: str, ours: Sequence[float], bare: Sequence[float], where: str) -> Iterator[Row]:
+    for word, percent in (("p50", 50), ("p99", 99)):
         ratio = percentile(ours, percent) / percentile(bare, percent)
-        aim = target if with_targets else None
-        yield measured(f"{name}, {word} by bare {word}{where}", Unit.RATIO, [ratio], target=aim)
+        yield row(LATENCY, 1, f"{name}, {word} by bare {word}{where}", Unit.RATIO, [ratio])
 
 
-def _milliseconds(name: str, samples: Sequence[float]) -> Measurement:
-    return measured(name, Unit.MILLISECONDS, samples, latency=True)
+def _milliseconds(name: str, samples: Sequence[float], bare: tuple[str, Sequence[float]] | None = None) -> Row:
+    return row(LATENCY, 1, name, Unit.MILLISECONDS, samples, bare=bare, latency=True)
 
 
 if __name__ == "__main__":

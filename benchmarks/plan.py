@@ -16,7 +16,8 @@ from typing import Any, Final
 
 from benchmarks.kernel_files import copy_files, memory_folder
 from benchmarks.run import run_alone
-from benchmarks.schema import Machine, Measurement, Result, Target, Unit, measured, result
+from benchmarks.schema import Machine, Result, Row, Unit, result, row
+from benchmarks.targets import PLAN
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.groups import Known
 from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
@@ -31,7 +32,6 @@ from tests.testbed.progress import Progress
 
 ROUNDS: Final = 300
 WARM_UP: Final = 20
-BESIDE_FILES: Final = Target(5.0)  # milliseconds; design of the agent: a look must not be felt
 SETTINGS: Final[Mapping[str, Mapping[str, Any]]] = {
     "offload": {"engine": "DMA", "channels": 16, "locality": "LocalFirst", "cacheAllocate": False},
     "batch": {
@@ -164,20 +164,21 @@ def benchmark(progress: Progress) -> Result:
         copied = Path(folder) / "root"
         copy_files(fake.root, copied)
         progress.note(f"{ROUNDS} rounds on kernel files in memory, as many behind FUSE")
-        found = [*_measurements("", *rounds(copied, wanted)), *_measurements(" (FUSE)", *rounds(fake.root, wanted))]
+        found = [*_rows("", *rounds(copied, wanted)), *_rows(" (FUSE)", *rounds(fake.root, wanted))]
     conditions = (
         f"{ROUNDS} rounds, taking turns with a bare loop over the same files; F-ext with 16 DMA engines.",
         "Kernel files in memory, or by FUSE where it says so.",
     )
-    return result("plan", "make bench-plan", machine, conditions, found)
+    return result(PLAN, "make bench-plan", machine, conditions, found, versions={})
 
 
-def _measurements(place: str, bare: list[float], ours: list[float]) -> list[Measurement]:
+def _rows(place: str, bare: list[float], ours: list[float]) -> list[Row]:
     beside = [mine - files for mine, files in zip(ours, bare, strict=True)]
+    files = f"the bare files{place}"
     return [
-        measured(f"look and plan, beside the bare files{place}", Unit.MILLISECONDS, beside, target=BESIDE_FILES),
-        measured(f"look and plan{place}", Unit.MILLISECONDS, ours, latency=True),
-        measured(f"the bare files{place}", Unit.MILLISECONDS, bare, latency=True),
+        row(PLAN, 1, f"look and plan, beside the bare files{place}", Unit.MILLISECONDS, beside),
+        row(PLAN, 1, f"look and plan{place}", Unit.MILLISECONDS, ours, bare=(files, bare), latency=True),
+        row(PLAN, 1, files, Unit.MILLISECONDS, bare, latency=True),
     ]
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from benchmarks import schema
 from tests.demo.stage import ROOT
 from tests.fakekernel.host import FakeHostError
-from tests.testbed.api import ApiError
+from tests.testbed.api import Api, ApiError
 from tests.testbed.binaries import Binaries, find_binaries
 from tests.testbed.commands import run_command
 from tests.testbed.progress import Progress
@@ -48,13 +48,20 @@ def compile_product() -> None:
         compileall.compile_dir(ROOT / package, quiet=1)
 
 
+def api_server_version(api: Api) -> dict[str, str]:
+    """Return the version of the API server, as results tell it."""
+    return {"kube-apiserver": api.get("/version")["gitVersion"]}
+
+
 def text(result: schema.Result) -> str:
     """Return a result for a terminal of 80 columns."""
-    lines = [f"{'':{NAME_COLUMNS}} {'best':>8} {'median':>8} {'p99':>8} {'target':>8}"]
-    return "\n".join([*lines, *map(_line, result.measurements), ""])
+    lines = [f"{'':{NAME_COLUMNS}} {'minimum':>8} {'median':>8} {'p99':>8} {'target':>8}"]
+    return "\n".join([*lines, *map(_line, result.results), ""])
 
 
-def _line(row: schema.Measurement) -> str:
-    numbers = [row.best, row.median, row.p99, row.target and row.target.at_most]
+def _line(row: schema.Row) -> str:
+    numbers = [row.minimum, row.median, row.p99, row.target and row.target.at_most]
     cells = " ".join(f"{'' if number is None else format(number, '.4g'):>8}" for number in numbers)
-    return f"{f'{row.name}, {row.unit}'[:NAME_COLUMNS]:{NAME_COLUMNS}} {cells}{'' if row.met in {None, True} else ' !'}"
+    return (
+        f"{f'{row.metric}, {row.unit}'[:NAME_COLUMNS]:{NAME_COLUMNS}} {cells}{'' if row.met in {None, True} else ' !'}"
+    )

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The one form of every benchmark result: what was measured, on what, against which target.
 
-* Less is better in every measurement.
+* Less is better in every measurement that has a target.
 * Samples are kept, so that a reader can compute another statistic than ours.
 * Nothing in a result names a host, a person or a path.
 """
@@ -23,9 +23,12 @@ from typing import Final, Self
 import msgspec
 from msgspec import Struct
 
+from benchmarks.targets import Statistic, Target, target_of
+
 RESULTS: Final = Path(__file__).with_name("results")
 FLEET_PREFIX: Final = "fleet-"
-"""Of result files; the number of nodes follows."""
+"""Of result files; the number of nodes follows, and what was chosen when not all scenarios were."""
+FLEET_NAME: Final = re.compile(rf"{FLEET_PREFIX}(\d+)(?:-|$)")
 DIGITS: Final = 4  # significant ones; no measurement here is finer
 
 
@@ -45,46 +48,6 @@ class Unit(StrEnum):
     """10^3 bytes."""
     COUNT = "1"
     PER_SECOND = "1/s"
-
-
-class Statistic(StrEnum):
-    """One number of many samples."""
-
-    MEDIAN = "median"
-    P99 = "p99"
-    WORST = "worst"
-
-
-class Target(Struct, frozen=True):
-    """What a measurement is held against.
-
-    Attributes:
-        at_most: in the measurement's unit.
-        of: the statistic that is compared.
-    """
-
-    at_most: float
-    of: Statistic = Statistic.MEDIAN
-
-
-class Measurement(Struct, frozen=True, omit_defaults=True):
-    """One thing measured; ``measured`` makes it from samples.
-
-    Attributes:
-        name: what, in words of docs/glossary.md.
-        p99: of latencies; with fewer than 100 samples it is the worst one.
-        met: whether the target is met; None where there is none.
-    """
-
-    name: str
-    unit: Unit
-    samples: tuple[float, ...]
-    best: float
-    median: float
-    worst: float
-    p99: float | None = None
-    target: Target | None = None
-    met: bool | None = None
 
 
 class Machine(Struct, frozen=True):
@@ -116,39 +79,20 @@ class Machine(Struct, frozen=True):
         )
 
 
-class Run(Struct, frozen=True):
-    """One run of one benchmark, whatever it measures.
-
-    Attributes:
-        date: RFC 3339, of the end.
-        revision: of the tree; ends in ``-dirty`` when it had uncommitted changes.
-        conditions: what a reader has to know to run or judge it, a sentence each.
-    """
-
-    name: str
-    command: str
-    date: str
-    revision: str
-    machine: Machine
-    conditions: tuple[str, ...]
-
-
-class Result(Run, frozen=True):
-    """One run of a benchmark that holds single numbers against targets."""
-
-    measurements: tuple[Measurement, ...]
-
-
 class Row(Struct, frozen=True, omit_defaults=True):
-    """One number of one scenario of a fleet; ``row`` makes it from samples.
+    """One number of one scenario; ``row`` makes it from samples.
 
     Attributes:
-        scenario: of the table ``benchmarks.fleet.scenarios.SCENARIOS``.
-        metric: what was measured.
+        scenario: of a fleet: of the table ``benchmarks.fleet.scenarios.SCENARIOS``; else the benchmark's name.
+        nodes: how many the fleet has, real or in memory; 1 where there is none.
+        metric: what was measured, in words of docs/glossary.md.
         runs: how many samples.
         beside: the bare loop of the same run that it is compared with; empty when there is none.
         ratio: its median by the bare loop's.
         samples: in their order; left out where one run has one.
+        p99: of latencies; with fewer than 100 samples it is the worst one.
+        target: of the table ``benchmarks.targets.AIMS``.
+        met: whether the target is met; None where there is none.
     """
 
     scenario: str
@@ -162,6 +106,14 @@ class Row(Struct, frozen=True, omit_defaults=True):
     beside: str = ""
     ratio: float | None = None
     samples: tuple[float, ...] = ()
+    p99: float | None = None
+    target: Target | None = None
+    met: bool | None = None
+
+    def found(self) -> dict[Statistic, float]:
+        """Return what targets are compared with."""
+        told: dict[Statistic, float | None] = {name: getattr(self, name) for name in Statistic}
+        return {name: value for name, value in told.items() if value is not None}
 
 
 class NotRun(Struct, frozen=True):
@@ -172,50 +124,25 @@ class NotRun(Struct, frozen=True):
     reason: str
 
 
-class FleetResult(Run, frozen=True):
-    """One run of the fleet benchmark.
+class Result(Struct, frozen=True):
+    """One run of one benchmark, whatever it measures.
 
     Attributes:
+        date: RFC 3339, of the end.
+        revision: of the tree; ends in ``-dirty`` when it had uncommitted changes.
+        conditions: what a reader has to know to run or judge it, a sentence each.
         versions: of the servers and libraries that numbers depend on.
     """
 
-    nodes: int
+    name: str
+    command: str
+    date: str
+    revision: str
+    machine: Machine
+    conditions: tuple[str, ...]
     versions: dict[str, str]
     results: tuple[Row, ...]
     not_run: tuple[NotRun, ...] = ()
-
-
-def measured(
-    name: str, unit: Unit, samples: Iterable[float], *, latency: bool = False, target: Target | None = None
-) -> Measurement:
-    """Summarize samples.
-
-    Args:
-        name: what was measured.
-        unit: of the samples.
-        samples: at least one.
-        latency: also tell the 99th percentile.
-        target: to compare with.
-
-    Raises:
-        ValueError: no sample, or one that is no number.
-    """
-    numbers = tuple(float(sample) for sample in samples)
-    if not numbers or not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{name}: cannot summarize {numbers!r}")
-    p99 = percentile(numbers, 99)
-    found = {Statistic.MEDIAN: statistics.median(numbers), Statistic.P99: p99, Statistic.WORST: max(numbers)}
-    return Measurement(
-        name=name,
-        unit=unit,
-        samples=tuple(map(_rounded, numbers)),
-        best=_rounded(min(numbers)),
-        median=_rounded(found[Statistic.MEDIAN]),
-        worst=_rounded(max(numbers)),
-        p99=_rounded(p99) if latency else None,
-        target=target,
-        met=None if target is None else found[target.of] <= target.at_most,
-    )
 
 
 def row(
@@ -226,34 +153,46 @@ def row(
     samples: Iterable[float],
     *,
     bare: tuple[str, Iterable[float]] | None = None,
+    latency: bool = False,
 ) -> Row:
-    """Summarize samples of one scenario.
+    """Summarize samples, and hold them against their target when they have one.
 
     Args:
         scenario: whose.
-        nodes: how many the fleet has.
+        nodes: how many the fleet has; 1 where there is none.
         metric: what was measured.
         unit: of the samples.
         samples: at least one.
         bare: the bare loop's metric and samples, of the same unit.
+        latency: also tell the 99th percentile.
 
     Raises:
         ValueError: no sample, or one that is no number.
     """
-    found = measured(metric, unit, samples)
-    beside = None if bare is None else measured(bare[0], unit, bare[1])
+    numbers, (beside, others) = _numbers(metric, samples), bare or ("", ())
+    found = {
+        Statistic.MEDIAN: statistics.median(numbers),
+        Statistic.MAXIMUM: max(numbers),
+        Statistic.P99: percentile(numbers, 99),
+    }
+    if beside:
+        found[Statistic.RATIO] = found[Statistic.MEDIAN] / statistics.median(_numbers(beside, others))
+    target = target_of(scenario, metric, nodes)
     return Row(
         scenario=scenario,
         nodes=nodes,
         metric=metric,
         unit=unit,
-        minimum=found.best,
-        median=found.median,
-        maximum=found.worst,
-        runs=len(found.samples),
-        beside="" if beside is None else beside.name,
-        ratio=None if beside is None else _rounded(found.median / beside.median),
-        samples=found.samples if len(found.samples) > 1 else (),
+        minimum=_rounded(min(numbers)),
+        median=_rounded(found[Statistic.MEDIAN]),
+        maximum=_rounded(found[Statistic.MAXIMUM]),
+        runs=len(numbers),
+        beside=beside,
+        ratio=_rounded(found[Statistic.RATIO]) if beside else None,
+        samples=tuple(map(_rounded, numbers)) if len(numbers) > 1 else (),
+        p99=_rounded(found[Statistic.P99]) if latency else None,
+        target=target,
+        met=target.is_met(found) if target else None,
     )
 
 
@@ -264,10 +203,27 @@ def percentile(samples: Sequence[float], percent: int) -> float:
 
 
 def result(
-    name: str, command: str, machine: Machine, conditions: Iterable[str], measurements: Iterable[Measurement]
+    name: str,
+    command: str,
+    machine: Machine,
+    conditions: Iterable[str],
+    results: Iterable[Row],
+    *,
+    versions: Mapping[str, str],
+    not_run: Iterable[NotRun] = (),
 ) -> Result:
     """Put a run together: this tree, this moment."""
-    return Result(*_head(name, command, machine, conditions), measurements=tuple(measurements))
+    return Result(
+        name=name,
+        command=command,
+        date=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        revision=_revision(),
+        machine=machine,
+        conditions=tuple(conditions),
+        versions=dict(versions),
+        results=tuple(results),
+        not_run=tuple(not_run),
+    )
 
 
 def fleet_result(
@@ -278,13 +234,14 @@ def fleet_result(
     machine: Machine,
     conditions: Iterable[str],
     versions: Mapping[str, str],
-) -> FleetResult:
+) -> Result:
     """Put a run of the fleet benchmark together: this tree, this moment."""
-    head = _head(f"{FLEET_PREFIX}{nodes}", f"make bench-fleet NODES={nodes}", machine, conditions)
-    return FleetResult(*head, nodes=nodes, versions=dict(versions), results=tuple(found), not_run=tuple(not_run))
+    command = f"make bench-fleet NODES={nodes}"
+    name = f"{FLEET_PREFIX}{nodes}"
+    return result(name, command, machine, conditions, found, versions=versions, not_run=not_run)
 
 
-def write(found: Run, folder: Path = RESULTS) -> Path:
+def write(found: Result, folder: Path = RESULTS) -> Path:
     """Write a result; return its file."""
     path = folder / f"{found.name}.json"
     path.write_bytes(msgspec.json.format(msgspec.json.encode(found), indent=1) + b"\n")
@@ -292,30 +249,26 @@ def write(found: Run, folder: Path = RESULTS) -> Path:
 
 
 def read_all(folder: Path = RESULTS) -> list[Result]:
-    """Return all results but those of fleets, by name.
+    """Return all results: by name, then those of fleets, the smallest first.
 
     Raises:
         msgspec.ValidationError: a file of another form.
     """
-    paths = sorted(set(folder.glob("*.json")) - set(folder.glob(f"{FLEET_PREFIX}*.json")))
-    return [msgspec.json.decode(path.read_bytes(), type=Result) for path in paths]
+    found = [msgspec.json.decode(path.read_bytes(), type=Result) for path in folder.glob("*.json")]
+    return sorted(found, key=lambda one: (fleet_nodes(one), one.name))
 
 
-def read_fleets(folder: Path = RESULTS) -> list[FleetResult]:
-    """Return all results of fleets, the smallest first.
-
-    Raises:
-        msgspec.ValidationError: a file of another form.
-    """
-    found = [msgspec.json.decode(path.read_bytes(), type=FleetResult) for path in folder.glob(f"{FLEET_PREFIX}*.json")]
-    return sorted(found, key=lambda fleet: fleet.nodes)
+def fleet_nodes(found: Result) -> int:
+    """Return how many nodes the fleet of a result has; 0 when it is of no fleet."""
+    match = FLEET_NAME.match(found.name)
+    return int(match[1]) if match else 0
 
 
-def _head(
-    name: str, command: str, machine: Machine, conditions: Iterable[str]
-) -> tuple[str, str, str, str, Machine, tuple[str, ...]]:
-    date = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return name, command, date, _revision(), machine, tuple(conditions)
+def _numbers(metric: str, samples: Iterable[float]) -> list[float]:
+    numbers = [float(sample) for sample in samples]
+    if not numbers or not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{metric}: cannot summarize {numbers!r}")
+    return numbers
 
 
 def _rounded(number: float) -> float:

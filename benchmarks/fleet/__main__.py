@@ -22,7 +22,7 @@ from benchmarks.fleet.extent import POOLS, Extent, Room, default_runs, lack
 from benchmarks.fleet.report import COLUMNS, Report
 from benchmarks.fleet.scenarios import IN_A_ROW, SCENARIOS, chosen
 from benchmarks.run import compile_product
-from benchmarks.schema import FleetResult, Machine, NotRun, Row
+from benchmarks.schema import Machine, NotRun, Result, Row
 from tests.fleet.control import CommandError
 from tests.testbed.api import ApiError
 from tests.testbed.binaries import Binaries, find_binaries
@@ -36,7 +36,7 @@ INTERRUPTED: Final = "somebody ended the run"
 FAILURES: Final = (ApiError, CommandError, OSError)
 
 
-def play(binaries: Binaries, extent: Extent, names: Sequence[str], progress: Progress) -> FleetResult:
+def play(binaries: Binaries, extent: Extent, names: Sequence[str], progress: Progress) -> Result:
     """Play scenarios on one bed, until one cannot be; return what was found."""
     nodes = extent.nodes
     machine, versions = Machine.here(), {"msgspec": msgspec.__version__, "aiohttp": aiohttp.__version__}

@@ -15,15 +15,16 @@ from benchmarks import schema, table
 from benchmarks.observer import StoreObserver
 from benchmarks.processes import cpu_seconds, memory
 from benchmarks.run import text
-from benchmarks.schema import Machine, Measurement, Statistic, Target, Unit, measured, percentile
+from benchmarks.schema import Machine, Row, Unit, percentile, row
+from benchmarks.targets import AIMS, FOOTPRINT, LATENCY, Statistic, Target, target_of
 
 pytestmark = pytest.mark.uncounted
 
 MACHINE = Machine(cpu="a CPU", cores=2, memory_gib=4, kernel="6.1.0", python="3.11.2", load=0.1)
 
 
-def result(*measurements: Measurement, name: str = "some") -> schema.Result:
-    return schema.result(name, f"make bench-{name}", MACHINE, ("Of a test.",), measurements)
+def result(*rows: Row, name: str = "some") -> schema.Result:
+    return schema.result(name, f"make bench-{name}", MACHINE, ("Of a test.",), rows, versions={})
 
 
 @pytest.mark.parametrize(
@@ -43,29 +44,59 @@ def test_the_99th_percentile_is_a_sample(samples: list[float], expected: float) 
     ("of", "met"),
     [
         pytest.param(Statistic.MEDIAN, True, id="the median is at the limit"),
-        pytest.param(Statistic.WORST, False, id="the worst is over it"),
+        pytest.param(Statistic.MAXIMUM, False, id="the maximum is over it"),
         pytest.param(Statistic.P99, False, id="so is the 99th percentile"),
+        pytest.param(Statistic.RATIO, None, id="there is no bare loop to compare with"),
     ],
 )
-def test_a_target_is_compared_with_its_own_statistic(of: Statistic, met: bool) -> None:
-    row = measured("RSS", Unit.MEGABYTES, [1, 2, 3], target=Target(2, of))
+def test_a_target_is_compared_with_its_own_statistic(of: Statistic, met: bool | None) -> None:
+    found = row("some", 1, "edit", Unit.MILLISECONDS, [1, 2, 3], latency=True)
 
-    assert (row.best, row.median, row.worst, row.met) == (1, 2, 3, met)
+    assert Target(2, of).is_met(found.found()) is met
 
 
 def test_a_target_is_not_met_by_rounding() -> None:
-    assert not measured("RSS", Unit.MEGABYTES, [24.0001], target=Target(24)).met
+    found = row(FOOTPRINT, 1, "agent RSS, offload on", Unit.MEGABYTES, [24.0001])
+
+    assert (found.maximum, found.target, found.met) == (24, Target(24, Statistic.MAXIMUM), False)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "limit"),
+    [
+        pytest.param(100, 110, id="smaller than any"),
+        pytest.param(5_000, 110, id="as large as the smaller one"),
+        pytest.param(5_001, 150, id="one node more"),
+        pytest.param(15_001, None, id="larger than any"),
+    ],
+)
+def test_a_fleet_is_held_against_the_target_of_the_next_size(nodes: int, limit: float | None) -> None:
+    target = target_of("edit", "peak RSS, operator", nodes)
+
+    assert (target and target.at_most) == limit
+
+
+def test_the_memory_of_two_operators_is_not_held_against_that_of_one() -> None:
+    assert target_of("failover", "peak RSS, operator", 5_000) is None
+
+
+def test_of_two_fleet_sizes_the_smaller_one_s_target_comes_first() -> None:
+    sizes: dict[tuple[str, str], list[int]] = {}
+    for aim in AIMS:
+        sizes.setdefault((aim.scenario, aim.metric), []).append(aim.nodes)
+
+    assert all(nodes == sorted(nodes) for nodes in sizes.values())
 
 
 @pytest.mark.parametrize("samples", [[], [1.0, float("nan")]])
 def test_samples_that_say_nothing_are_no_measurement(samples: list[float]) -> None:
     with pytest.raises(ValueError, match="cannot summarize"):
-        measured("RSS", Unit.MEGABYTES, samples)
+        row("some", 1, "RSS", Unit.MEGABYTES, samples)
 
 
 def test_a_written_result_is_read_as_it_was(tmp_path: Path) -> None:
-    row = measured("edit", Unit.MILLISECONDS, [1.25, 3], latency=True, target=Target(200))
-    found = result(row)
+    first = row(FOOTPRINT, 1, "agent, exec to first status", Unit.MILLISECONDS, [1.25, 3], latency=True)
+    found = result(first, row(LATENCY, 1, "edit", Unit.MILLISECONDS, [3], bare=("bare", [2])))
 
     path = schema.write(found, tmp_path)
 
@@ -79,35 +110,20 @@ def test_the_facts_of_a_machine_do_not_name_it() -> None:
     assert "-" not in Machine.here().kernel
 
 
-def test_the_table_says_of_each_target_whether_it_is_met() -> None:
-    rows = (
-        measured("agent RSS", Unit.MEGABYTES, [25], target=Target(24)),
-        measured("edit", Unit.RATIO, [1.2, 1.4], latency=True, target=Target(1.5, Statistic.P99)),
-        measured("agent USS", Unit.MEGABYTES, [9.87654]),
-    )
-
-    lines = table.render([result(*rows)]).splitlines()
-
-    assert lines[-3:] == [
-        "| agent RSS, MB | 25 | 25 |  | median ≤ 24 | **no** |",
-        "| edit | 1.2 | 1.3 | 1.4 | p99 ≤ 1.5 | yes |",
-        "| agent USS, MB | 9.88 | 9.88 |  |  |  |",
-    ]
-
-
 def test_a_terminal_of_80_columns_shows_every_number() -> None:
-    row = measured("n" * 60, Unit.CORE_PERCENT, [1234.5678], latency=True, target=Target(0.01))
+    found = row("some", 1, "n" * 60, Unit.CORE_PERCENT, [1234.5678], latency=True)
+    missed = msgspec.structs.replace(found, target=Target(0.01), met=False)
 
-    assert max(map(len, text(result(row)).splitlines())) <= 80
+    assert max(map(len, text(result(missed)).splitlines())) <= 80
 
 
 def test_the_readme_shows_the_results_and_keeps_the_rest() -> None:
     before = f"head\n{table.BEGIN}\nold\n{table.END}\ntail\n"
 
-    after = table.replaced(before, "new\n")
+    after = table.replaced(before, "new")
 
     assert after == f"head\n{table.BEGIN}\n\nnew\n\n{table.END}\ntail\n"
-    assert table.replaced(after, "new\n") == after
+    assert table.replaced(after, "new") == after
 
 
 def test_a_readme_without_markers_is_an_error() -> None:

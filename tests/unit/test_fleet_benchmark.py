@@ -196,7 +196,7 @@ def test_what_is_awaited_is_told_from_what_stands_there() -> None:
     assert [is_released(spec) for spec in (edited, off, released, Spec())] == [False, False, True, True]
 
 
-def test_a_fleet_s_result_is_read_as_it_was_and_apart_from_the_others(tmp_path: Path) -> None:
+def test_results_of_fleets_are_read_as_they_were_the_smallest_first(tmp_path: Path) -> None:
     for nodes in (1000, 100):
         found = schema.fleet_result(
             nodes,
@@ -209,9 +209,8 @@ def test_a_fleet_s_result_is_read_as_it_was_and_apart_from_the_others(tmp_path: 
         path = schema.write(found, tmp_path)
 
     assert (path.name, found.command) == ("fleet-100.json", "make bench-fleet NODES=100")
-    assert schema.read_fleets(tmp_path)[0] == found
-    assert [fleet.nodes for fleet in schema.read_fleets(tmp_path)] == [100, 1000]
-    assert schema.read_all(tmp_path) == []
+    assert schema.read_all(tmp_path)[0] == found
+    assert [schema.fleet_nodes(fleet) for fleet in schema.read_all(tmp_path)] == [100, 1000]
 
 
 def test_a_peak_is_that_since_it_was_reset() -> None:
