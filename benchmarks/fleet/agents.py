@@ -73,11 +73,15 @@ class Agents:
                 if part.prefix in chosen:
                     ask(socket, f"{word} {part.prefix}-*")
 
-    def members(self, pools: Sequence[int], zone: str = "") -> list[str]:
-        """Return the names of some pools' nodes, of one zone or of all."""
+    def members(self, pools: Sequence[int]) -> list[str]:
+        """Return the names of some pools' nodes."""
         chosen = {pool(number) for number in pools}
-        found = (part.member(n) for part in self._parts if part.prefix in chosen for n in range(part.count))
-        return [member.name for member in found if zone in {"", member.labels[ZONE]}]
+        return [part.member(n).name for part in self._parts if part.prefix in chosen for n in range(part.count)]
+
+    def cell(self, prefix: str, zone: str) -> list[str]:
+        """Return the names of the nodes of one pool and zone."""
+        found = (part.member(n) for part in self._parts if part.prefix == prefix for n in range(part.count))
+        return [member.name for member in found if member.labels[ZONE] == zone]
 
     def offloading(self) -> int:
         """Return on how many nodes the kernel says that offload is on."""
