@@ -22,13 +22,15 @@ from numamigration_operator.cluster.applier import Applier, Idle, Limits
 from numamigration_operator.cluster.informer import NODES, STATES, Resource
 from numamigration_operator.core.decisions import Write, WriteKind
 from tests.unit.builders import World
-from tests.unit.calls import calls, fits
+from tests.unit.calls import calls
 from tests.unit.test_informer import event, page, run
 
 pytestmark = pytest.mark.uncounted
 
 COUNTED: Final = tuple(Path(module.__path__[0]) for module in (numamigration_operator, machinery))
 FEW, MANY = 100, 200
+ROOM: Final = 0.1
+"""Of the calls when a limit was set: the work is little, so that one part of it done twice shows."""
 
 
 def events_read(resource: Resource[Any], document: dict[str, object], count: int) -> int:
@@ -94,4 +96,4 @@ def a_state() -> dict[str, object]:
 def test_one_node_costs_no_more_calls_than_it_did(work: Callable[[int], int], limit: int) -> None:
     found = of_one(work)
 
-    assert fits(found, limit), f"{found} calls"
+    assert found == pytest.approx(limit, rel=ROOM), f"{found} calls"
