@@ -60,11 +60,15 @@ def play(binaries: Binaries, order: Order, progress: Progress, *, own_network: b
     if not reason:
         with FleetBed(binaries, order.extent, progress, own_network=own_network) as bed:
             versions |= bed.versions()
-            for failed in with_install(names):
+            played = with_install(names)
+            for number, failed in enumerate(played):
+                left = sum(seconds_of(name, order.extent) for name in played[number:])
+                progress.tick(f"{failed}: {number + 1} of {len(played)}, some {elapsed(left)} to go")
+                bed.renew()
                 if reason := _play(bed, failed, rows):
                     break
-    left = names[names.index(failed) if failed in names else 0 :] if reason else ()
-    not_run = [NotRun(name, nodes, reason) for name in left]
+    missing = names[names.index(failed) if failed in names else 0 :] if reason else ()
+    not_run = [NotRun(name, nodes, reason) for name in missing]
     asked = [row for row in rows if row.scenario in names]
     found = schema.fleet_result(nodes, asked, not_run, machine=machine, conditions=CONDITIONS, versions=versions)
     return structs.replace(found, name=order.name, command=order.command)

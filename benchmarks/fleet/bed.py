@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from benchmarks.fleet import bare, meters, wire
-from benchmarks.fleet.agents import DRIFT_CHECK_SECONDS, Agents
+from benchmarks.fleet.agents import CONNECTIONS, DRIFT_CHECK_SECONDS, Agents
 from benchmarks.fleet.extent import Extent
 from benchmarks.fleet.operators import Operators
 from benchmarks.fleet.report import Cost, Push
@@ -60,7 +60,7 @@ REAL: Final = "real"
 """The node whose agent is a process of its own, its pool, and the policy by which its offload need not be verified."""
 CONDITIONS: Final = (
     "Real etcd (no fsync) and kube-apiserver; all processes on one machine.",
-    "Agents: the agent's own engine on a fake kernel of dialect V6, one watch each, writes by a pool of connections.",
+    f"Agents: the agent's own engine on a fake V6 kernel, one watch each, writes by a pool of {CONNECTIONS}.",
     "One of them is a process of its own, on a fake kernel behind FUSE.",
     f"Agents look for drift every {DRIFT_CHECK_SECONDS} s, report every 300-600 s and wait up to 10 s at their start.",
     "Moments are those of one watch of all node states, which shares the machine with everything else.",
@@ -113,6 +113,10 @@ class FleetBed:
         self.stage.add_host(REAL, HostConfig(workloads=BUSY))
         self.stage.add_node(REAL, {"pool": REAL})
         return self.stage.start(REAL, self.stage.agent_command(REAL))
+
+    def renew(self) -> None:
+        """Write a new token for the stand-alone agent, as a kubelet does; one lasts an hour."""
+        self.stage.agent_command(REAL)
 
     # --- whether all is well
 
