@@ -278,9 +278,11 @@ class FleetBed:
         for pids in self._pids().values():
             for pid in pids:
                 reset_peak(pid)
-        cpu, before_wire, begun = self._cpu(), self._wire_bytes(), time.monotonic()
+        exchanged, cpu = self._exchanged(), self._cpu()
+        sent, begun = self._sent(), time.monotonic()
         yield
-        seconds, sent, spent = time.monotonic() - begun, self._wire_bytes() - before_wire, self._cpu()
+        seconds, sent = time.monotonic() - begun, self._sent() - sent  # before anything is asked, which is sent too
+        spent, exchanged = self._cpu(), self._exchanged() - exchanged
         counters = meters.read_counters(self._metrics()).since(meters.NOTHING if after_restart else before)
         costs.append(
             Cost(
@@ -290,7 +292,7 @@ class FleetBed:
                 {name: sum(map(peak_rss, pids)) for name, pids in self._pids().items()},
                 int(meters.total(self._store_metrics(), meters.STORE_BYTES)),
                 self.states.largest,
-                sent if self._own_network else None,
+                sent - exchanged if self._own_network else None,
             )
         )
 
@@ -311,9 +313,14 @@ class FleetBed:
     def _metrics(self) -> str:
         return self.api.text("/metrics")
 
-    def _wire_bytes(self) -> int:
-        exchanged = sum(meters.total(self._store_metrics(), name) for name in meters.STORE_TRAFFIC)
-        return wire.loopback_bytes(Path("/proc/self/net/dev").read_text()) - int(exchanged)
+    def _sent(self) -> int:
+        """Return how many bytes this machine has sent to itself; of a network of our own, nobody else's."""
+        return wire.loopback_bytes(Path("/proc/self/net/dev").read_text())
+
+    def _exchanged(self) -> int:
+        """Return how many of them API server and etcd have exchanged."""
+        text = self._store_metrics()
+        return int(sum(meters.total(text, name) for name in meters.STORE_TRAFFIC))
 
     def _store_metrics(self) -> str:
         with urllib.request.urlopen(f"{self.plane.etcd}/metrics", timeout=10) as answer:  # noqa: S310 - ours

@@ -87,7 +87,7 @@ EDIT_LOAD: Final = Load(2.2, 5)
 """Of each edit, with the bare push and the start after it."""
 START_LOAD: Final = Load(0.1, 6)
 PUSH_SECONDS: Final = 0.012
-"""For each node, on two cores, most of it the API server's; seen at 1,000 nodes."""
+"""For each node, on two idle cores: a guess by which people are told how long it will take, and no result."""
 
 
 def seconds_of(name: str, extent: Extent) -> float:

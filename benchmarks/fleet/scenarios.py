@@ -405,6 +405,7 @@ def api_server(bed: FleetBed, report: Report) -> None:
     bed.await_watches()
     push = bed.pushed(ready)
     report.pushes("ready to written", [push])
+    report.add("ready to half of the answers", Unit.SECONDS, [percentile(push.answered, 50)])
     report.add("stop", Unit.SECONDS, [stopped - begun])
     report.add("start until ready", Unit.SECONDS, [ready - stopped])
     report.add("ready until an edit was taken", Unit.SECONDS, [edited - ready])
