@@ -226,7 +226,11 @@ def policies(bed: FleetBed, report: Report) -> None:
         report.pushes(f"made to written, {len(made.written)} nodes more{who}", [made])
         report.add(f"lease to ready{who}", Unit.SECONDS, [start.ready - start.leading])
         report.cost(costs, who)
-    _delete(bed, mine, before)
+    gone = list[Cost]()
+    with bed.measured(gone):
+        _delete(bed, mine, before)
+    report.add(f"deletion to gone, {len(mine)} policies", Unit.SECONDS, [gone[0].seconds])
+    report.cost(gone, f", {len(mine)} policies deleted")
     report.headline = ", ".join(f"{row.median:.2f} s of {count}" for row, count in zip(found, GROWTH, strict=True))
 
 

@@ -15,11 +15,12 @@ ROOM: Final = 1.25
 
 def calls(work: Callable[[], object], within: tuple[Path, ...] = (Path("/"),)) -> int:
     """Return how many Python functions were called that are defined below these folders, and C functions from there."""
-    folders, count = tuple(map(str, within)), 0
+    folders, count, ours = tuple(map(str, within)), 0, calls.__code__
 
     def note(frame: FrameType, event: str, argument: object) -> None:  # noqa: ARG001 - as sys.setprofile has it
         nonlocal count
-        count += event in {"call", "c_call"} and frame.f_code.co_filename.startswith(folders)
+        code = frame.f_code
+        count += event in {"call", "c_call"} and code is not ours and code.co_filename.startswith(folders)
 
     sys.setprofile(note)
     try:
