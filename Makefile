@@ -148,7 +148,7 @@ bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan 
 	@$(BIN)/python -m benchmarks.plan
 
 .PHONY: bench-core
-bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,000 nodes (four minutes)
+bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,000 nodes (three minutes)
 	@$(BIN)/python -m benchmarks.core
 
 .PHONY: bench-fleet
