@@ -28,7 +28,6 @@ from tests.testbed.progress import Progress
 from tests.unit.builders import World, node, policy
 
 FLEETS: Final = (5_000, 15_000)
-POLICIES: Final = (1, 20)
 ROUNDS: Final = 7
 NODES_PER_ROUND: Final = 2_000
 BATCH: Final = 100
@@ -41,6 +40,19 @@ STATISTICS: Final = {"foliosMigrated": 1000, "foliosFailed": 1, "pagesMigrated":
 
 Event = StateObject | NodeObject
 _states: Final = msgspec.json.Decoder(StateObject)
+
+
+class Crowd(NamedTuple):
+    """How many policies there are: each for every node, or apart, each for its share of them."""
+
+    policies: int
+    apart: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.policies} pol.{' apart' if self.apart else ''}"
+
+
+CROWDS: Final = (Crowd(1), Crowd(20), Crowd(200, apart=True))
 
 
 class Kind(NamedTuple):
@@ -66,9 +78,9 @@ def heartbeat(world: World, name: str, number: int) -> Event:  # noqa: ARG001 - 
     return copy.copy(world.nodes[name])
 
 
-def label_flipped(world: World, name: str, number: int) -> Event:  # noqa: ARG001 - a label may be on any node
+def label_flipped(world: World, name: str, number: int) -> Event:
     """Return a Node with another value of a label that no policy asks for."""
-    return node(name, bench="yes", flip=str(number % 2))
+    return node(name, **{**world.nodes[name].metadata.labels, "flip": str(number % 2)})
 
 
 def _reported(world: World, name: str, number: int, groups: dict[str, Any]) -> StateObject:
@@ -88,22 +100,23 @@ KINDS: Final = (
 )
 
 
-def fleet_of(nodes: int, policies: int) -> World:
-    """Return a fleet at rest: every policy selects every node, every agent has reported.
+def fleet_of(nodes: int, crowd: Crowd) -> World:
+    """Return a fleet at rest: every agent has reported.
 
     Raises:
         OSError: it does not come to rest.
     """
     world = World()
     world.sync()
-    for number in range(policies):
+    for number in range(crowd.policies):
         settings = {"offload": {"engine": "DMA", "channels": 1 + number % 16}, "demotion": {"enabled": True}}
-        selector = {"matchLabels": {"bench": "yes"}}
+        labels = {"share": str(number)} if crowd.apart else {"bench": "yes"}
+        selector = {"matchLabels": labels}
         world.add_policy(
-            policy(f"p-{number:02}", nodeSelector=selector, settings=settings, priority=number, rollout=FAST)
+            policy(f"p-{number:03}", nodeSelector=selector, settings=settings, priority=number, rollout=FAST)
         )
     for number in range(nodes):
-        world.add_node(f"node-{number:05}", bench="yes")
+        world.add_node(f"node-{number:05}", bench="yes", share=str(number % crowd.policies))
     for _ in range(SETTLE_STEPS_MAX):
         if not world.step(world.settings.status_interval_seconds + 1).writes:
             return world
@@ -147,18 +160,19 @@ def decoding(world: World) -> float:
 def benchmark(progress: Progress) -> Result:
     """Measure every kind of event on every fleet."""
     machine, found = Machine.here(), list[Row]()
-    for policies in POLICIES:
-        progress.note(f"making fleets of {' and '.join(map(str, FLEETS))} nodes with {policies} policies")
-        worlds = [fleet_of(nodes, policies) for nodes in FLEETS]
+    for crowd in CROWDS:
+        progress.note(f"making fleets of {' and '.join(map(str, FLEETS))} nodes with {crowd}")
+        worlds = [fleet_of(nodes, crowd) for nodes in FLEETS]
         for kind in KINDS:
             progress.note(f"{ROUNDS} rounds: {kind.name}")
             # The first one warms up, and makes the state from which the others differ.
             rows = [[round_of(kind, world, number) for world in worlds] for number in range(ROUNDS + 1)][1:]
-            found.extend(_measurements(f"{kind.name}, {policies} pol.", rows))
+            found.extend(_measurements(f"{kind.name}, {crowd}", rows))
     decoded = [decoding(worlds[0]) for _ in range(ROUNDS)]
     found.append(row(CORE, 1, "decoding a node state", Unit.MICROSECONDS, decoded))
     conditions = (
-        f"{ROUNDS} rounds of {NODES_PER_ROUND} events, a decision after each {BATCH}; every policy selects every node.",
+        f"{ROUNDS} rounds of {NODES_PER_ROUND} events, a decision after each {BATCH}.",
+        "Every policy selects every node; where it says apart, each its share of them.",
         "CPU time; no API server; events are decoded before.",
     )
     return result(CORE, "make bench-core", machine, conditions, found, versions={"msgspec": msgspec.__version__})

@@ -18,6 +18,8 @@ from tests.testbed import processes
 
 NODES_A_PROCESS: Final = 2500
 """Agents of one process; more keep one core busy for longer than the API server takes to write their nodes."""
+CONNECTIONS: Final = 64
+"""Of all agents together, for what is no watch."""
 DRIFT_CHECK_SECONDS: Final = 300
 """Between two looks of an agent at its fake kernel, whose cost is Python's and no node's."""
 
@@ -52,6 +54,7 @@ class Agents:
         socket, file = self._folder / f"{name}.sock", self._folder / f"{name}.json"
         file.write_bytes(msgspec.json.encode(mine))
         command: list[str | Path] = [sys.executable, "-m", "tests.fleet", "--kubeconfig", self._kubeconfig]
+        command += ["--connections", str(max(1, CONNECTIONS // self._processes))]
         command += ["--parts", file, "--control", socket, "--drift-check", str(DRIFT_CHECK_SECONDS)]
         self._running[socket] = processes.start(name, command, self._folder / f"{name}.log"), mine
 
@@ -73,11 +76,15 @@ class Agents:
                 if part.prefix in chosen:
                     ask(socket, f"{word} {part.prefix}-*")
 
-    def members(self, pools: Sequence[int], zone: str = "") -> list[str]:
-        """Return the names of some pools' nodes, of one zone or of all."""
+    def members(self, pools: Sequence[int]) -> list[str]:
+        """Return the names of some pools' nodes."""
         chosen = {pool(number) for number in pools}
-        found = (part.member(n) for part in self._parts if part.prefix in chosen for n in range(part.count))
-        return [member.name for member in found if zone in {"", member.labels[ZONE]}]
+        return [part.member(n).name for part in self._parts if part.prefix in chosen for n in range(part.count)]
+
+    def cell(self, prefix: str, zone: str) -> list[str]:
+        """Return the names of the nodes of one pool and zone."""
+        found = (part.member(n) for part in self._parts if part.prefix == prefix for n in range(part.count))
+        return [member.name for member in found if member.labels[ZONE] == zone]
 
     def offloading(self) -> int:
         """Return on how many nodes the kernel says that offload is on."""

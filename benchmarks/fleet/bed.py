@@ -15,8 +15,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-from benchmarks.fleet import bare, meters
-from benchmarks.fleet.agents import DRIFT_CHECK_SECONDS, Agents
+from benchmarks.fleet import bare, meters, wire
+from benchmarks.fleet.agents import CONNECTIONS, DRIFT_CHECK_SECONDS, Agents
 from benchmarks.fleet.extent import Extent
 from benchmarks.fleet.operators import Operators
 from benchmarks.fleet.report import Cost, Push
@@ -32,6 +32,9 @@ from numamigration_api.vocabulary import (
 )
 from tests.apiserver.operator_process import NODES, is_through
 from tests.demo.stage import DEFAULTS, NAMESPACE, POLICIES, STATES, Stage
+from tests.fakekernel.config import HostConfig
+from tests.fleet.cast import BUSY
+from tests.testbed import processes
 from tests.testbed.api import poll
 from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
@@ -52,15 +55,20 @@ BENCH_MANAGER: Final = "bench"
 AT_ONCE: Final[Json] = {"canary": {"soakSeconds": 0}, "maxUnproven": "100%"}
 IN_WAVES: Final[Json] = {"canary": {"soakSeconds": 0}, "maxUnproven": "10%"}
 """The defaults, but for the soak: its 300 s after each doubling are known without a benchmark."""
-OPERATOR, API_SERVER, ETCD, AGENTS = "operator", "API server", "etcd", "agents"
+OPERATOR, API_SERVER, ETCD, AGENTS, REAL_AGENT = "operator", "API server", "etcd", "agents", "stand-alone agent"
+REAL: Final = "real"
+"""The node whose agent is a process of its own, its pool, and the policy by which its offload need not be verified."""
 CONDITIONS: Final = (
     "Real etcd (no fsync) and kube-apiserver; all processes on one machine.",
-    "Agents: the agent's own engine on a fake kernel of dialect V6, one watch each, writes by a pool of connections.",
+    f"Agents: the agent's own engine on a fake V6 kernel, one watch each, writes by a pool of {CONNECTIONS}.",
+    "One of them is a process of its own, on a fake kernel behind FUSE.",
     f"Agents look for drift every {DRIFT_CHECK_SECONDS} s, report every 300-600 s and wait up to 10 s at their start.",
     "Moments are those of one watch of all node states, which shares the machine with everything else.",
     "Unpaced is apply_rate_per_second 5000 and apply_burst 10000, paced the defaults 50 and 100.",
     f"{WIDTH} open requests in both, and in the bare push. No soak anywhere; maxUnproven 100 %, but 10 % where paced.",
     "Agents have the administrator's token; operator and bare loops have the operator's.",
+    "Bytes on the wire: loopback of a network namespace of the bed's own, with TLS and headers, less etcd's messages.",
+    "Our own watch of all node states is among them.",
 )
 
 
@@ -70,14 +78,15 @@ class FleetBed:
     Attributes:
         extent: how much is done.
         agents, operators: the processes.
-        nodes: how many.
+        nodes: how many, the one included whose agent is a process of its own.
         states: tells of node states.
         patience: seconds that anything may take.
         rate: what all nodes shall have now; ``next_rate`` makes another one.
     """
 
-    def __init__(self, binaries: Binaries, extent: Extent, progress: Progress) -> None:
+    def __init__(self, binaries: Binaries, extent: Extent, progress: Progress, *, own_network: bool) -> None:
         self._binaries, self.nodes, self.progress = binaries, extent.nodes, progress
+        self._own_network = own_network
         self.extent = extent
         self.patience = WAIT_SECONDS + self.nodes * NODE_SECONDS
         self.rate = 1000
@@ -87,7 +96,8 @@ class FleetBed:
             self.stage = cleanup.enter_context(Stage(self._binaries, pace=DEFAULTS))
             self.plane: ControlPlane = self.stage.control_plane
             self.api, self.folder = self.stage.api, self.stage.folder
-            self.agents = cleanup.enter_context(Agents(self.plane.kubeconfig, self.folder, self.nodes))
+            self.agents = cleanup.enter_context(Agents(self.plane.kubeconfig, self.folder, self.nodes - 1))
+            self.real = self._start_real()
             self.operators = cleanup.enter_context(Operators(self.stage, self.patience))
             self.states = cleanup.enter_context(StateLog(self.plane))
             self.policies = cleanup.enter_context(Observer(self.plane, POLICIES, again=True))
@@ -98,6 +108,15 @@ class FleetBed:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._cleanup.close()
+
+    def _start_real(self) -> processes.Server:
+        self.stage.add_host(REAL, HostConfig(workloads=BUSY))
+        self.stage.add_node(REAL, {"pool": REAL})
+        return self.stage.start(REAL, self.stage.agent_command(REAL))
+
+    def renew(self) -> None:
+        """Write a new token for the stand-alone agent, as a kubelet does; one lasts an hour."""
+        self.stage.agent_command(REAL)
 
     # --- whether all is well
 
@@ -123,6 +142,7 @@ class FleetBed:
         """Raise ServerDiedError when something has ended that should run."""
         self.plane.check_alive()
         self.agents.check_alive()
+        self.real.check_alive()
 
     # --- what people do
 
@@ -258,9 +278,11 @@ class FleetBed:
         for pids in self._pids().values():
             for pid in pids:
                 reset_peak(pid)
-        cpu, begun = self._cpu(), time.monotonic()
+        exchanged, cpu = self._exchanged(), self._cpu()
+        sent, begun = self._sent(), time.monotonic()
         yield
-        seconds, spent = time.monotonic() - begun, self._cpu()
+        seconds, sent = time.monotonic() - begun, self._sent() - sent  # before anything is asked, which is sent too
+        spent, exchanged = self._cpu(), self._exchanged() - exchanged
         counters = meters.read_counters(self._metrics()).since(meters.NOTHING if after_restart else before)
         costs.append(
             Cost(
@@ -268,8 +290,9 @@ class FleetBed:
                 counters,
                 {name: max(0.0, spent[name] - cpu[name]) for name in cpu},
                 {name: sum(map(peak_rss, pids)) for name, pids in self._pids().items()},
-                self._store_bytes(),
+                int(meters.total(self._store_metrics(), meters.STORE_BYTES)),
                 self.states.largest,
+                sent - exchanged if self._own_network else None,
             )
         )
 
@@ -280,6 +303,7 @@ class FleetBed:
             API_SERVER: [apiserver.pid],
             ETCD: [etcd.pid],
             AGENTS: self.agents.pids,
+            REAL_AGENT: [self.real.pid],
         }
 
     def _cpu(self) -> dict[str, float]:
@@ -289,9 +313,19 @@ class FleetBed:
     def _metrics(self) -> str:
         return self.api.text("/metrics")
 
-    def _store_bytes(self) -> int:
+    def _sent(self) -> int:
+        """Return how many bytes this machine has sent to itself; of a network of our own, nobody else's."""
+        return wire.loopback_bytes(Path("/proc/self/net/dev").read_text())
+
+    def _exchanged(self) -> int:
+        """Return how many of them API server and etcd have exchanged."""
+        text = self._store_metrics()
+        return int(sum(meters.total(text, name) for name in meters.STORE_TRAFFIC))
+
+    def _store_metrics(self) -> str:
         with urllib.request.urlopen(f"{self.plane.etcd}/metrics", timeout=10) as answer:  # noqa: S310 - ours
-            return int(meters.total(answer.read().decode(), meters.STORE_BYTES))
+            text: str = answer.read().decode()
+        return text
 
     def versions(self) -> dict[str, str]:
         """Return the versions that numbers depend on."""

@@ -19,25 +19,84 @@ FILES_SPARE: Final = 500
 BASE_BYTES: Final = 3 << 30
 NODE_BYTES: Final = 1 << 20
 """Of API server, etcd and agents, for each node; what they have at 5,000 nodes, with room."""
-RUNS, RUNS_OF_MANY, NODES_FEW = 6, 2, 1000
+STEADY: Final = "steady"
+ZONES: Final = tuple(f"zone-{letter}" for letter in "abcdefghij")
+"""So that a zone has a tenth of each pool."""
 
 
 class Extent(NamedTuple):
     """How much is done.
 
     Attributes:
-        runs: of the edit, and of the bare push beside it; even, for they take turns two by two.
+        edits: of the policy; and as many bare pushes beside them, in turn.
+        starts: of the operator; and as many bare lists.
         steady_seconds: in which nothing is asked for.
     """
 
     nodes: int
-    runs: int
+    edits: int
+    starts: int
     steady_seconds: float
 
 
-def default_runs(nodes: int) -> int:
-    """Return how often an edit is measured so that all scenarios together take some twenty minutes at most."""
-    return RUNS if nodes <= NODES_FEW else RUNS_OF_MANY
+class Size(NamedTuple):
+    """What is done by default to fleets of at most so many nodes, so that all of it takes some twenty minutes.
+
+    Attributes:
+        left_out: scenarios that are played when they are asked for.
+    """
+
+    nodes_max: int
+    edits: int
+    starts: int
+    left_out: frozenset[str] = frozenset()
+
+
+SIZES: Final = (
+    Size(1000, 6, 6),
+    Size(5000, 1, 5, frozenset({"policies"})),
+    Size(sys.maxsize, 1, 3, frozenset({"policies"})),
+)
+
+
+def size_of(nodes: int) -> Size:
+    """Return what is done by default to so many nodes."""
+    return next(size for size in SIZES if nodes <= size.nodes_max)
+
+
+class Load(NamedTuple):
+    """What a scenario takes, roughly: how often every node is written, and seconds that do not grow with nodes."""
+
+    pushes: float
+    seconds: float
+
+
+LOADS: Final = {
+    "install": Load(2.5, 20),
+    "paced": Load(2.0, 15),
+    "twenty": Load(0.3, 20),
+    "policies": Load(3.0, 90),
+    "labels": Load(0.4, 5),
+    "failover": Load(1.0, 25),
+    "api-server": Load(1.2, 40),
+    "vanish": Load(0.2, 15),
+    "switch-off": Load(2.0, 5),
+    "delete": Load(1.2, 5),
+}
+EDIT_LOAD: Final = Load(2.2, 5)
+"""Of each edit, with the bare push and the start after it."""
+START_LOAD: Final = Load(0.1, 6)
+PUSH_SECONDS: Final = 0.012
+"""For each node, on two idle cores: a guess by which people are told how long it will take, and no result."""
+
+
+def seconds_of(name: str, extent: Extent) -> float:
+    """Return how long a scenario takes, roughly."""
+    times = {"edit": (EDIT_LOAD, extent.edits), "restart": (START_LOAD, 1 + extent.starts)}
+    if name == STEADY:
+        return extent.steady_seconds
+    load, count = times.get(name) or (LOADS[name], 1)
+    return count * (load.pushes * extent.nodes * PUSH_SECONDS + load.seconds)
 
 
 class Room(NamedTuple):
@@ -69,9 +128,8 @@ def lack(nodes: int, room: Room) -> str:
 def parts(nodes: int) -> list[Part]:
     """Return the pools of a fleet."""
     counts = Counter(number % POOLS for number in range(nodes))
-    zones = ("zone-a", "zone-b", "zone-c")
     kernel = HostConfig(workloads=BUSY)
-    return [Part(pool(n), counts[n], kernel, zones, {"pool": pool(n)}) for n in range(POOLS) if counts[n]]
+    return [Part(pool(n), counts[n], kernel, ZONES, {"pool": pool(n)}) for n in range(POOLS) if counts[n]]
 
 
 def pool(number: int) -> str:

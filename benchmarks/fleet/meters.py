@@ -19,6 +19,7 @@ ANSWER_BYTES: Final = "apiserver_response_sizes_sum"
 REQUEST_BYTES: Final = "apiserver_request_body_size_bytes_sum"
 OPEN_REQUESTS: Final = "apiserver_longrunning_requests"
 STORE_BYTES: Final = "etcd_mvcc_db_total_size_in_bytes"
+STORE_TRAFFIC: Final = ("etcd_network_client_grpc_sent_bytes_total", "etcd_network_client_grpc_received_bytes_total")
 
 
 _SUMS: Final = (WATCH_EVENTS, WATCH_BYTES, ANSWER_BYTES, REQUEST_BYTES)

@@ -47,6 +47,7 @@ class Cost(NamedTuple):
         peak: most bytes resident at a time, by process; of several processes their sum.
         store: bytes of etcd's database afterwards.
         largest: bytes of the largest event of one node state.
+        wire: bytes that the API server and whoever asks it exchanged; None where nobody could count them.
     """
 
     seconds: float
@@ -55,6 +56,7 @@ class Cost(NamedTuple):
     peak: Mapping[str, int]
     store: int
     largest: int
+    wire: int | None
 
     def writes(self, resources: Collection[str]) -> int:
         """Return how many requests wrote one of these."""
@@ -101,6 +103,8 @@ class Report:
         self.add(f"watch events, size{who}", Unit.MEGABYTES, [cost.counters.watch_bytes / 1e6 for cost in costs])
         self.add(f"request bodies, size{who}", Unit.MEGABYTES, [cost.counters.request_bytes / 1e6 for cost in costs])
         self.add(f"answers to reads, size{who}", Unit.MEGABYTES, [cost.counters.answer_bytes / 1e6 for cost in costs])
+        if wire := [cost.wire / 1e6 for cost in costs if cost.wire is not None]:
+            self.add(f"bytes on the wire{who}", Unit.MEGABYTES, wire)
         for name in (name for name in costs[0].cpu if any(cost.cpu[name] for cost in costs)):
             self.add(f"CPU, {name}{who}", Unit.CPU_SECONDS, [cost.cpu[name] for cost in costs])
             self.add(f"peak RSS, {name}{who}", Unit.MEBIBYTES, [cost.peak[name] / 2**20 for cost in costs])

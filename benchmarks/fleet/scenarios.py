@@ -8,25 +8,21 @@ so. ``install`` brings that about and is always played; ``delete`` ends it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Final, NamedTuple
 
-from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, FleetBed
-from benchmarks.fleet.extent import POOLS, pool
+from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, REAL, FleetBed
+from benchmarks.fleet.extent import POOLS, STEADY, ZONES, pool
 from benchmarks.fleet.operators import UNPACED, Start
 from benchmarks.fleet.report import AGENT_WRITES, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.states import Spec, Wanted
 from benchmarks.observer import Json
-from benchmarks.schema import Unit, percentile
+from benchmarks.schema import Row, Unit, percentile
 from numamigration_api.machinery.canonical import spec_revision
 from tests.demo.stage import POLICIES
 from tests.fleet.cast import ZONE
 from tests.testbed.api import ApiError, poll
 
-IN_A_ROW: Final = 2
-"""Pushes of one kind before it is the other's turn: a bare push there, and one back."""
-STARTS: Final = 6
-"""The first one warms up and counts for nothing."""
 QUIET_SECONDS: Final = 3.0
 """After a start, in which nothing may be written; longer than decisions and open requests take."""
 FLIPPED: Final = (0, 1)
@@ -38,9 +34,21 @@ RATE: Final = "promoteRateLimitMBps"
 FLIP: Final = "flip"
 KILL_SHARE: Final = 0.3
 """Of the nodes are written when the leader is killed."""
-ZONE_A: Final = "zone-a"
+TWENTY: Final = 20
 EDITED: Final = 7
 """Of twenty policies, the one that is edited."""
+GROWTH: Final = (1, 20, 200)
+"""Policies beside the one for all nodes."""
+
+
+FOR_REAL: Final[Json] = {
+    "priority": 1000,
+    "nodeSelector": {"matchLabels": {"pool": REAL}},
+    "settings": {"offload": {"engine": "DMA", "channels": 4}},
+    "verification": "Off",
+    "acceptedRisks": ["UnverifiedEngine"],
+}
+"""Pages of a real process do not move between the NUMA nodes of a fake kernel, so nothing could be verified there."""
 
 
 class Scenario(NamedTuple):
@@ -110,6 +118,7 @@ def install(bed: FleetBed, report: Report) -> None:
     bed.await_watches()
     report.add("agents started until all watch", Unit.SECONDS, [time.monotonic() - begun])
     bed.make_policy(MAIN, {"nodeSelector": {}, "settings": settings(rate)})
+    bed.make_policy(REAL, FOR_REAL)
     with bed.measured(costs):
         push = bed.push(has_rate(rate), bed.nodes, lambda: bed.operators.start().leading)
         lag = bed.status_lag(MAIN, bed.nodes)
@@ -123,21 +132,21 @@ def edit(bed: FleetBed, report: Report) -> None:
     """Product and bare loop in turn, with the same agents answering."""
     ours, bare = list[Push](), list[Push]()
     costs, bare_costs, lags = list[Cost](), list[Cost](), list[float]()
-    for _ in range(bed.extent.runs // IN_A_ROW):
-        for _ in range(IN_A_ROW):
-            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
-            with bed.measured(costs):
-                ours.append(_edit(bed))
-                lags.append(bed.status_lag(MAIN, bed.nodes))
+    for number in range(bed.extent.edits):
+        bed.progress.tick(f"edit: {number} of {bed.extent.edits}")
+        with bed.measured(costs):
+            ours.append(_edit(bed))
+            lags.append(bed.status_lag(MAIN, bed.nodes))
         bed.settle()
         bed.operators.stop()
-        there = bed.rate
-        # There and back: the operator finds what it left behind, and has nothing to write.
-        for rate in (bed.next_rate(), there):
-            bed.progress.tick(f"edit: {len(ours) + len(bare)} of {2 * bed.extent.runs} pushes")
-            with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
-                bare.append(bed.push(has_rate(rate), bed.nodes, begin))
+        # The policy asks for the same: an operator that starts then finds it done, and has nothing to write.
+        rate = bed.next_rate()
+        bed.edit(MAIN, {BALANCING: balancing(rate)})
+        with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare_costs):
+            bare.append(bed.push(has_rate(rate), bed.nodes, begin))
         bed.operators.start()
+        bed.await_ready(MAIN, bed.nodes)
+        bed.settle()
     last = report.pushes("edit to written", ours, bare=bare)
     report.pushes("bare: edit to written", bare)
     report.add("policy status lag", Unit.SECONDS, lags)
@@ -180,35 +189,102 @@ def paced(bed: FleetBed, report: Report) -> None:
 
 
 def twenty(bed: FleetBed, report: Report) -> None:
-    """Twenty policies more, each for a third of its own pool; one is edited."""
-    names, costs, before = [pool(number) for number in range(POOLS)], list[Cost](), _edit_back(bed)
-    theirs, edited = len(bed.agents.members(range(POOLS), ZONE_A)), len(bed.agents.members([EDITED], ZONE_A))
-    rate, one = bed.next_rate(), bed.next_rate()
-
-    def make() -> None:
-        for name in names:
-            selector = {"matchLabels": {"pool": name, ZONE: ZONE_A}}
-            bed.make_policy(name, {"priority": 200, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}})
-
-    def delete() -> None:
-        for name in names:
-            bed.api.delete(f"{POLICIES}/{name}")
-
-    made = bed.push(has_rate(rate), theirs, make)
-    bed.settle()
+    """Twenty policies more, each for a tenth of its own pool; one is edited."""
+    costs, before, mine = list[Cost](), _edit_back(bed), cells(TWENTY)
+    edited = len(_nodes_of(bed, mine[EDITED : EDITED + 1]))
+    made = _make(bed, mine)
     with bed.measured(costs):
-        push = bed.push(has_rate(one), edited, lambda: bed.edit(names[EDITED], {BALANCING: balancing(one)}))
-        lag = bed.status_lag(names[EDITED], edited)
+        push = _edit_cell(bed, mine[EDITED])
+        lag = bed.status_lag(mine[EDITED].name, edited)
     others = bed.states.changes - edited
-    bed.push(before, theirs, delete)
-    for name in names:
-        bed.api.wait_gone(f"{POLICIES}/{name}", timeout=bed.patience)
+    _delete(bed, mine, before)
     last = report.pushes(f"edit to written, {edited} nodes", [push])
-    report.pushes(f"twenty policies made to written, {theirs} nodes", [made])
+    report.pushes(f"twenty policies made to written, {len(made.written)} nodes", [made])
     report.add("policy status lag", Unit.SECONDS, [lag])
     report.add("specs written of other nodes", Unit.COUNT, [others])
     report.cost(costs)
-    report.headline = f"{edited} of {theirs} nodes written {last.median:.2f} s, {others} others"
+    report.headline = f"{edited} of {len(made.written)} nodes written {last.median:.2f} s, {others} others"
+
+
+def policies(bed: FleetBed, report: Report) -> None:
+    """Policies more and more, each for a tenth of a pool; one is edited, the operator starts anew."""
+    before, mine, found = _edit_back(bed), list[Cell](), list[Row]()
+    for count in GROWTH:
+        bed.progress.tick(f"policies: {count}")
+        more, costs, who = cells(count)[len(mine) :], list[Cost](), f", {count} policies"
+        made = _make(bed, more)
+        mine += more
+        pushes = list[Push]()
+        for _ in range(bed.extent.edits):
+            with bed.measured(costs):
+                pushes.append(_edit_cell(bed, mine[0]))
+                bed.await_ready(mine[0].name, len(pushes[-1].written))
+        bed.settle()
+        bed.operators.stop()
+        start = bed.operators.start()
+        found.append(report.pushes(f"edit of one to written{who}", pushes))
+        report.pushes(f"made to written, {len(made.written)} nodes more{who}", [made])
+        report.add(f"lease to ready{who}", Unit.SECONDS, [start.ready - start.leading])
+        report.cost(costs, who)
+    gone = list[Cost]()
+    with bed.measured(gone):
+        _delete(bed, mine, before)
+    report.add(f"deletion to gone, {len(mine)} policies", Unit.SECONDS, [gone[0].seconds])
+    report.cost(gone, f", {len(mine)} policies deleted")
+    report.headline = ", ".join(f"{row.median:.2f} s of {count}" for row, count in zip(found, GROWTH, strict=True))
+
+
+class Cell(NamedTuple):
+    """Nodes of one pool and zone, which a policy of their own may be for."""
+
+    pool: str
+    zone: str
+
+    @property
+    def name(self) -> str:
+        """Of that policy."""
+        return f"{self.pool}-{self.zone}"
+
+
+def cells(count: int) -> list[Cell]:
+    """Return so many, of all pools before those of the next zone."""
+    return [Cell(pool(number % POOLS), ZONES[number // POOLS]) for number in range(count)]
+
+
+def _nodes_of(bed: FleetBed, some: Sequence[Cell]) -> list[str]:
+    return [name for cell in some for name in bed.agents.cell(*cell)]
+
+
+def _make(bed: FleetBed, some: Sequence[Cell]) -> Push:
+    rate = bed.next_rate()
+
+    def make() -> None:
+        for cell in some:
+            selector = {"matchLabels": {"pool": cell.pool, ZONE: cell.zone}}
+            spec = {"priority": 200, "nodeSelector": selector, "settings": {BALANCING: balancing(rate)}}
+            bed.make_policy(cell.name, spec)
+
+    push = bed.push(has_rate(rate), len(_nodes_of(bed, some)), make)
+    bed.settle()
+    return push
+
+
+def _edit_cell(bed: FleetBed, cell: Cell) -> Push:
+    rate = bed.next_rate()
+    count = len(_nodes_of(bed, [cell]))
+    return bed.push(has_rate(rate), count, lambda: bed.edit(cell.name, {BALANCING: balancing(rate)}))
+
+
+def _delete(bed: FleetBed, some: Sequence[Cell], before: Wanted) -> None:
+    """Delete policies; return when they are gone, and nodes have what they had before."""
+
+    def delete() -> None:
+        for cell in some:
+            bed.api.delete(f"{POLICIES}/{cell.name}")
+
+    bed.push(before, len(_nodes_of(bed, some)), delete)
+    for cell in some:
+        bed.api.wait_gone(f"{POLICIES}/{cell.name}", timeout=bed.patience)
 
 
 def _edit_back(bed: FleetBed) -> Wanted:
@@ -267,8 +343,8 @@ def restart(bed: FleetBed, report: Report) -> None:
     """The operator ends and starts; beside it a process that only reads the same objects."""
     bed.settle()
     starts, bare, costs, to_ready = list[Start](), list[float](), list[Cost](), list[float]()
-    for number in range(STARTS):
-        bed.progress.tick(f"restart: {number} of {STARTS}")
+    for number in range(1 + bed.extent.starts):  # the first one warms up and counts for nothing
+        bed.progress.tick(f"restart: {number} of {1 + bed.extent.starts}")
         bed.operators.stop()
         done = bed.bare_list()
         with bed.measured(costs):
@@ -333,6 +409,7 @@ def api_server(bed: FleetBed, report: Report) -> None:
     bed.await_watches()
     push = bed.pushed(ready)
     report.pushes("ready to written", [push])
+    report.add("ready to half of the answers", Unit.SECONDS, [percentile(push.answered, 50)])
     report.add("stop", Unit.SECONDS, [stopped - begun])
     report.add("start until ready", Unit.SECONDS, [ready - stopped])
     report.add("ready until an edit was taken", Unit.SECONDS, [edited - ready])
@@ -391,8 +468,9 @@ def delete(bed: FleetBed, report: Report) -> None:
     costs = list[Cost]()
     with bed.measured(costs):
         begun = time.monotonic()
-        push = bed.push(is_released, bed.nodes, lambda: _delete_main(bed))
-        bed.api.wait_gone(f"{POLICIES}/{MAIN}", timeout=bed.patience)
+        push = bed.push(is_released, bed.nodes, lambda: _delete_all(bed))
+        for name in (MAIN, REAL):
+            bed.api.wait_gone(f"{POLICIES}/{name}", timeout=bed.patience)
         gone = time.monotonic() - begun
     left = bed.agents.offloading()
     report.pushes("deletion to written", [push])
@@ -402,8 +480,9 @@ def delete(bed: FleetBed, report: Report) -> None:
     report.headline = f"restored everywhere {push.answered[-1]:.1f} s later, gone {gone:.1f} s; {left} offload"
 
 
-def _delete_main(bed: FleetBed) -> None:
-    bed.api.delete(f"{POLICIES}/{MAIN}")
+def _delete_all(bed: FleetBed) -> None:
+    for name in (MAIN, REAL):
+        bed.api.delete(f"{POLICIES}/{name}")
 
 
 SCENARIOS: Final[dict[str, Scenario]] = {
@@ -411,8 +490,9 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "edit": Scenario("edit of the policy, unpaced, beside a bare apply loop", edit),
     "paced": Scenario("edit of the policy at the operator's own pace", paced),
     "twenty": Scenario("one of twenty policies edited", twenty),
+    "policies": Scenario("from one policy to 200, one of them edited", policies),
     "labels": Scenario("label flips on 10 % of the nodes", labels),
-    "steady": Scenario("nothing asked for, statistics moving", steady),
+    STEADY: Scenario("nothing asked for, statistics moving", steady),
     "restart": Scenario("restart of the operator, beside bare paged lists", restart),
     "failover": Scenario("leader killed in the middle of a push", failover),
     "api-server": Scenario("restart of the API server", api_server),
@@ -422,8 +502,8 @@ SCENARIOS: Final[dict[str, Scenario]] = {
 }
 
 
-def chosen(words: str) -> list[str]:
-    """Return the scenarios of a list with commas, in the order of the table; an empty one means all.
+def chosen(words: str, left_out: Collection[str] = ()) -> list[str]:
+    """Return the scenarios of a list with commas, in the order of the table; an empty one means all but `left_out`.
 
     Raises:
         ValueError: a name that is not in the table.
@@ -431,4 +511,4 @@ def chosen(words: str) -> list[str]:
     names = {word.strip() for word in words.split(",") if word.strip()}
     if unknown := sorted(names - SCENARIOS.keys()):
         raise ValueError(f"no scenario {', '.join(unknown)}; these are: {', '.join(SCENARIOS)}")
-    return [name for name in SCENARIOS if name in names or not names]
+    return [name for name in SCENARIOS if (name in names if names else name not in left_out)]

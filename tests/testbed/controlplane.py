@@ -335,6 +335,8 @@ class ControlPlane:
             self.binaries.kube_apiserver,
             f"--etcd-servers={self.etcd}",
             f"--bind-address={ADDRESS}",
+            # Otherwise that of the default route, and no start where there is none, as in a new network namespace.
+            f"--advertise-address={ADDRESS}",
             f"--secure-port={self._ports.apiserver}",
             f"--tls-cert-file={self._pki.server_cert}",
             f"--tls-private-key-file={self._pki.server_key}",

@@ -2,24 +2,22 @@
 """What one node event costs, in calls of functions: the same on every machine, unlike seconds (`make bench-core`).
 
 Calls that Python and C functions make are counted, with those of the decision that follows; what the event is made from
-is not. A limit is what it took when it was set and a quarter as much again, so that half as much work more fails.
+is not.
 """
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
 from typing import Final
 
 import pytest
 
-from benchmarks.core import KINDS, Event, Kind, fleet_of
+from benchmarks.core import KINDS, Crowd, Event, Kind, fleet_of
 from numamigration_operator.core.objects import StateObject
 from tests.unit.builders import World
+from tests.unit.calls import ROOM, calls, fits
 
 pytestmark = pytest.mark.uncounted
 
-ROOM: Final = 1.25  # of the calls when the limit was set
 CALLS: Final = {
     ("counter moved", 1): 24,
     ("counter moved", 20): 31,
@@ -39,23 +37,16 @@ SMALL, LARGE = 100, 400
 
 def calls_of(world: World, events: list[Event]) -> int:
     """Return how many functions are called to take in these events and to decide."""
-    count = 0
 
-    def note(frame: FrameType, event: str, argument: object) -> None:  # noqa: ARG001 - as sys.setprofile has it
-        nonlocal count
-        count += event in {"call", "c_call"}
-
-    sys.setprofile(note)
-    try:
+    def take() -> None:
         for event in events:
             if isinstance(event, StateObject):
                 world.fleet.state_changed(event, world.now, world.wall)
             else:
                 world.fleet.node_changed(event, world.now)
         world.fleet.decide(world.now, world.wall)
-    finally:
-        sys.setprofile(None)
-    return count
+
+    return calls(take)
 
 
 def calls_per_event(kind: Kind, world: World) -> float:
@@ -70,7 +61,7 @@ def calls_per_event(kind: Kind, world: World) -> float:
 def worlds(request: pytest.FixtureRequest) -> tuple[int, World, World]:
     """Return the number of policies, and a small and a large fleet at rest."""
     policies: int = request.param
-    return policies, fleet_of(SMALL, policies), fleet_of(LARGE, policies)
+    return policies, fleet_of(SMALL, Crowd(policies)), fleet_of(LARGE, Crowd(policies))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
@@ -79,8 +70,7 @@ def test_an_event_costs_no_more_calls_than_it_did(kind: Kind, worlds: tuple[int,
 
     found = calls_per_event(kind, world)
 
-    assert found <= ROOM * CALLS[kind.name, policies], f"{found} calls an event"
-    assert found >= CALLS[kind.name, policies] / ROOM, f"{found} calls an event: lower the limit"
+    assert fits(found, CALLS[kind.name, policies]), f"{found} calls an event"
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)

@@ -9,13 +9,16 @@ from pathlib import Path
 import pytest
 
 from benchmarks import schema
-from benchmarks.fleet.extent import POOLS, Room, default_runs, lack, parts
+from benchmarks.fleet.__main__ import order_of, parser
+from benchmarks.fleet.extent import POOLS, SIZES, ZONES, Extent, Room, lack, parts, seconds_of, size_of
 from benchmarks.fleet.meters import NOTHING, Counters, Request, open_watches, read_counters, series
 from benchmarks.fleet.report import COLUMNS, NAME_COLUMNS, OPERATOR_WRITES, Cost, Push, Report
-from benchmarks.fleet.scenarios import FLIPPED, IN_A_ROW, LOST, SCENARIOS, chosen, has_rate, is_off, is_released
+from benchmarks.fleet.scenarios import FLIPPED, GROWTH, LOST, SCENARIOS, cells, chosen, has_rate, is_off, is_released
 from benchmarks.fleet.states import Group, Meta, Outcome, Spec, State, Status
+from benchmarks.fleet.wire import loopback_bytes
 from benchmarks.processes import peak_rss, reset_peak
 from benchmarks.schema import Machine, NotRun, Unit, row
+from tests.fleet.cast import ZONE
 
 pytestmark = pytest.mark.uncounted
 
@@ -37,9 +40,9 @@ etcd_mvcc_db_total_size_in_bytes 4096
 """
 
 
-def cost(requests: dict[Request, int]) -> Cost:
+def cost(requests: dict[Request, int], wire: int | None = None) -> Cost:
     counters = Counters(requests, 2, 1_000_000, 0, 0)
-    return Cost(1.0, counters, {"operator": 0.5}, {"operator": 2**20}, 2**20, 8_000)
+    return Cost(1.0, counters, {"operator": 0.5}, {"operator": 2**20}, 2**20, 8_000, wire)
 
 
 def test_requests_are_told_apart_by_verb_resource_and_code() -> None:
@@ -140,9 +143,88 @@ def test_an_unknown_scenario_is_named_with_those_that_are_known() -> None:
         chosen("edits")
 
 
-@pytest.mark.parametrize("nodes", [100, 1000, 5000, 15000])
-def test_runs_take_turns_two_by_two(nodes: int) -> None:
-    assert default_runs(nodes) % IN_A_ROW == 0
+def test_what_takes_too_long_is_played_when_it_is_asked_for() -> None:
+    left_out = size_of(5000).left_out
+
+    assert "policies" not in chosen("", left_out)
+    assert chosen("policies", left_out) == ["policies"]
+
+
+@pytest.mark.parametrize(
+    ("nodes", "runs"),
+    [pytest.param(1000, 6, id="few"), pytest.param(1001, 1, id="many"), pytest.param(99999, 1, id="most")],
+)
+def test_edits_of_many_nodes_are_measured_less_often(nodes: int, runs: int) -> None:
+    assert size_of(nodes).edits == runs
+
+
+def test_every_scenario_has_an_estimate_and_those_of_5000_nodes_fit_into_twenty_minutes() -> None:
+    size = size_of(5000)
+    extent = Extent(5000, size.edits, size.starts, 180.0)
+
+    seconds = {name: seconds_of(name, extent) for name in SCENARIOS}
+
+    assert min(seconds.values()) > 0
+    assert sum(seconds[name] for name in chosen("", size.left_out)) <= 20 * 60
+    assert all(size.left_out <= SCENARIOS.keys() for size in SIZES)
+
+
+@pytest.mark.parametrize(
+    ("words", "name", "command"),
+    [
+        pytest.param("", "fleet-5000", "make bench-fleet NODES=5000", id="all"),
+        pytest.param(
+            "--scenarios edit,install --runs 6",
+            "fleet-5000-install+edit",
+            "make bench-fleet NODES=5000 SCENARIOS=install,edit RUNS=6",
+            id="some",
+        ),
+        pytest.param(
+            "--steady-seconds 60", "fleet-5000", "make bench-fleet NODES=5000 STEADY_SECONDS=60", id="shorter"
+        ),
+    ],
+)
+def test_a_run_of_some_scenarios_has_a_file_and_a_command_of_its_own(words: str, name: str, command: str) -> None:
+    order = order_of(parser().parse_args(["--nodes", "5000", *words.split()]))
+
+    assert (order.name, order.command) == (name, command)
+
+
+def test_runs_that_are_asked_for_are_those_of_edits_and_of_starts() -> None:
+    order = order_of(parser().parse_args(["--nodes", "5000", "--runs", "7"]))
+
+    assert (order.extent.edits, order.extent.starts) == (7, 7)
+
+
+def test_policies_of_cells_are_all_different_and_cover_the_fleet() -> None:
+    members = {(part.prefix, part.member(n).labels[ZONE]) for part in parts(1000) for n in range(part.count)}
+
+    assert GROWTH[-1] == POOLS * len(ZONES)
+    assert {tuple(cell) for cell in cells(GROWTH[-1])} == members
+    assert cells(GROWTH[-1])[: GROWTH[0]] == cells(GROWTH[0])
+
+
+def test_bytes_on_the_wire_are_those_of_the_loopback_interface() -> None:
+    text = """\
+Inter-|   Receive                                     |  Transmit
+ face |bytes packets errs drop fifo frame compressed multicast|bytes packets errs drop fifo colls carrier compressed
+    lo:    3193      29    0    0    0     0          0   0  3200      29    0    0    0     0       0          0
+  eth0: 659789830 21873    0    0    0     0          0   0  1538329 13186   0    0    0     0       0          0
+"""
+
+    assert loopback_bytes(text) == 3200
+
+
+@pytest.mark.parametrize(
+    ("sizes", "megabytes"),
+    [pytest.param([2_000_000], [2.0], id="counted"), pytest.param([None], [], id="no network of its own")],
+)
+def test_bytes_that_nobody_could_count_are_left_out(sizes: list[int | None], megabytes: list[float]) -> None:
+    report = Report("edit", 100)
+
+    report.cost([cost({}, size) for size in sizes])
+
+    assert [line.median for line in report.rows if line.metric == "bytes on the wire"] == megabytes
 
 
 @pytest.mark.parametrize(
