@@ -52,10 +52,11 @@ class Size(NamedTuple):
     left_out: frozenset[str] = frozenset()
 
 
+MORE: Final = frozenset({"policies", "unanswered"})
 SIZES: Final = (
     Size(1000, 6, 6),
-    Size(5000, 1, 5, frozenset({"policies"})),
-    Size(sys.maxsize, 1, 3, frozenset({"policies"})),
+    Size(5000, 1, 5, MORE),
+    Size(sys.maxsize, 1, 3, MORE),
 )
 
 
@@ -73,6 +74,7 @@ class Load(NamedTuple):
 
 LOADS: Final = {
     "install": Load(2.5, 20),
+    "unanswered": Load(2.5, 20),
     "paced": Load(2.0, 15),
     "twenty": Load(0.3, 20),
     "policies": Load(3.0, 90),

@@ -168,6 +168,40 @@ def _with_rate(rate: int) -> Callable[[Json], None]:
     return change
 
 
+def unanswered(bed: FleetBed, report: Report) -> None:
+    """One edit that no agent answers, as if there were none; beside it a bare push that none answers.
+
+    It goes back to what every node had before: that is proven, so no canary has to answer first.
+    """
+    ours, bare = list[Cost](), list[Cost]()
+    proven = bed.rate
+    _edit(bed)
+    bed.settle()
+    bed.agents.tell("silent", range(POOLS))
+    bed.await_watches(1, at_most=True)  # the stand-alone agent's
+    with bed.measured(ours):
+        push = _push_back(bed, proven)
+    bed.operators.stop()
+    rate = bed.next_rate()
+    bed.edit(MAIN, {BALANCING: balancing(rate)})
+    with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare):
+        loop = bed.push(has_rate(rate), bed.nodes, begin, answers=False)
+    bed.agents.tell("start", range(POOLS))
+    bed.await_watches()
+    bed.operators.start()
+    bed.await_ready(MAIN, bed.nodes)
+    bed.settle()
+    last = report.pushes("edit to written", [push], bare=[loop])
+    report.pushes("bare: edit to written", [loop])
+    report.cost(ours)
+    report.cost(bare, ", bare")
+    report.headline = f"last of {bed.nodes} written {last.median:.1f} s, {last.ratio:.2f} x bare applies"
+
+
+def _push_back(bed: FleetBed, rate: int) -> Push:
+    return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}), answers=False)
+
+
 def paced(bed: FleetBed, report: Report) -> None:
     """One edit with the operator's own pace."""
     costs = list[Cost]()
@@ -488,6 +522,7 @@ def _delete_all(bed: FleetBed) -> None:
 SCENARIOS: Final[dict[str, Scenario]] = {
     "install": Scenario("first install, all nodes at once", install),
     "edit": Scenario("edit of the policy, unpaced, beside a bare apply loop", edit),
+    "unanswered": Scenario("edit of the policy that no agent answers, beside a bare apply loop", unanswered),
     "paced": Scenario("edit of the policy at the operator's own pace", paced),
     "twenty": Scenario("one of twenty policies edited", twenty),
     "policies": Scenario("from one policy to 200, one of them edited", policies),
