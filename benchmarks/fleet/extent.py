@@ -77,7 +77,7 @@ LOADS: Final = {
     "unanswered": Load(2.5, 20),
     "paced": Load(2.0, 15),
     "twenty": Load(0.3, 20),
-    "policies": Load(3.0, 90),
+    "policies": Load(5.0, 100),
     "labels": Load(0.4, 5),
     "failover": Load(1.0, 25),
     "api-server": Load(1.2, 40),
