@@ -17,6 +17,7 @@ from pathlib import Path
 
 import msgspec
 
+from numamigration_agent import watch
 from numamigration_api.vocabulary import Dialect
 from tests.fleet.cast import DEFAULTS, Pace, Part, parts_of
 from tests.fleet.client import Access
@@ -72,6 +73,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--drift-check", type=float, default=DEFAULTS.drift_check, metavar="S")
     parser.add_argument("--window", type=float, default=DEFAULTS.statistics_window, metavar="S")
+    parser.add_argument(
+        "--sample",
+        type=float,
+        metavar="S",
+        help="between two looks at an engine that is on; the product's, if left out",
+    )
     parser.add_argument("--jitter", type=float, default=DEFAULTS.start_jitter, metavar="S")
     return parser
 
@@ -79,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run a fleet; return the exit code."""
     options = _parser().parse_args(arguments)
+    if options.sample is not None:
+        # No setting of the product's: each node has a core of its own for it, and here thousands share one.
+        vars(watch).update(dict.fromkeys(("SAMPLE_SECONDS", "SAMPLE_SECONDS_BUSY", "COUNT_SECONDS"), options.sample))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
