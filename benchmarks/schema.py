@@ -41,6 +41,7 @@ class Unit(StrEnum):
     MILLISECONDS = "ms"
     MICROSECONDS = "µs"
     CORE_PERCENT = "% of a core"
+    PERCENT = "%"
     RATIO = "x"
     SECONDS = "s"
     CPU_SECONDS = "CPU s"

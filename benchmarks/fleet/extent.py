@@ -52,7 +52,7 @@ class Size(NamedTuple):
     left_out: frozenset[str] = frozenset()
 
 
-MORE: Final = frozenset({"policies", "unanswered"})
+MORE: Final = frozenset({"policies", "profile", "unanswered"})
 SIZES: Final = (
     Size(1000, 6, 6),
     Size(5000, 1, 5, MORE),
@@ -75,6 +75,7 @@ class Load(NamedTuple):
 LOADS: Final = {
     "install": Load(2.5, 20),
     "unanswered": Load(2.5, 20),
+    "profile": Load(1.0, 15),
     "paced": Load(2.0, 15),
     "twenty": Load(0.3, 20),
     "policies": Load(5.0, 100),
@@ -82,7 +83,7 @@ LOADS: Final = {
     "failover": Load(1.0, 25),
     "api-server": Load(1.2, 40),
     "vanish": Load(0.2, 15),
-    "switch-off": Load(2.0, 5),
+    "switch-off": Load(1.0, 5),
     "delete": Load(1.2, 5),
 }
 EDIT_LOAD: Final = Load(2.2, 5)

@@ -2,16 +2,18 @@
 """What is done to a fleet: a table of names and functions, in the order in which they are played.
 
 Each scenario finds a fleet at rest under one policy for all nodes, with one operator that is not paced, and leaves it
-so; the node of the stand-alone agent has one more. ``install`` brings that about and is always played; ``delete`` ends
-it.
+so; the node of the stand-alone agent has one more. ``install`` brings that about and is always played; ``switch-off`` and
+``delete`` end it.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple
 
+from benchmarks.fleet import profiles
 from benchmarks.fleet.bed import AT_ONCE, IN_WAVES, MAIN, OPERATOR, REAL, FleetBed
 from benchmarks.fleet.extent import POOLS, STEADY, ZONES, pool
 from benchmarks.fleet.operators import UNPACED, Start
@@ -86,12 +88,6 @@ def is_off(spec: Spec) -> bool:
     """Tell whether a spec turns offload off."""
     group = spec.groups.get("offload")
     return group is not None and group.settings.get("engine") == "Off"
-
-
-def is_on(spec: Spec) -> bool:
-    """Tell whether a spec turns offload on."""
-    group = spec.groups.get("offload")
-    return group is not None and group.settings.get("engine") == "DMA"
 
 
 def is_released(spec: Spec) -> bool:
@@ -201,6 +197,20 @@ def unanswered(bed: FleetBed, report: Report) -> None:
 
 def _push_back(bed: FleetBed, rate: int) -> Push:
     return bed.push(has_rate(rate), bed.nodes, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}), answers=False)
+
+
+def profile(bed: FleetBed, report: Report) -> None:
+    """An edit during which the API server says what its CPU time goes into."""
+    file = bed.folder / "apiserver.pprof"
+    with ThreadPoolExecutor(1) as thread:
+        taken = thread.submit(profiles.take, bed.api, file)
+        _edit(bed)
+        taken.result()
+    bed.settle()
+    found = profiles.read(file)
+    for part, percent in found.items():
+        report.add(f"API server, {part}", Unit.PERCENT, [percent])
+    report.headline = ", ".join(f"{part} {percent:.0f} %" for part, percent in found.items())
 
 
 def paced(bed: FleetBed, report: Report) -> None:
@@ -485,14 +495,12 @@ def vanish(bed: FleetBed, report: Report) -> None:
 
 
 def switch_off(bed: FleetBed, report: Report) -> None:
-    """The fleet switch goes to off, and back."""
+    """The fleet switch goes to off, and stays there; only the deletion comes after it."""
     costs = list[Cost]()
     with bed.measured(costs):
         push = bed.push(is_off, bed.nodes, lambda: bed.switch("off"))
     left = bed.agents.offloading()
-    back = bed.push(is_on, bed.nodes, lambda: bed.switch("run"))
     report.pushes("switch to written", [push])
-    report.pushes("switch back to written", [back])
     report.add("nodes that still offload", Unit.COUNT, [left])
     report.cost(costs)
     report.headline = f"off on the last node's kernel {push.answered[-1]:.1f} s after the switch; {left} left"
@@ -524,6 +532,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "install": Scenario("first install, all nodes at once", install),
     "edit": Scenario("edit of the policy, unpaced, beside a bare apply loop", edit),
     "unanswered": Scenario("edit of the policy that no agent answers, beside a bare apply loop", unanswered),
+    "profile": Scenario("edit of the policy, with a CPU profile of the API server", profile),
     "paced": Scenario("edit of the policy at the operator's own pace", paced),
     "twenty": Scenario("one of twenty policies edited", twenty),
     "policies": Scenario("from one policy to 200, one of them edited", policies),

@@ -98,7 +98,11 @@ class Api:
 
     def text(self, path: str) -> str:
         """Return an answer that is no JSON: ``/readyz``, ``/metrics``."""
-        return self._exchange("GET", path, None, None, "application/json").decode()
+        return self.raw(path).decode()
+
+    def raw(self, path: str) -> bytes:
+        """Return an answer that is no text: ``/debug/pprof/profile``."""
+        return self._exchange("GET", path, None, None, "application/json")
 
     def get(self, path: str) -> Json:
         """Return one object."""
