@@ -2,8 +2,8 @@
 """What is done to a fleet: a table of names and functions, in the order in which they are played.
 
 Each scenario finds a fleet at rest under one policy for all nodes, with one operator that is not paced, and leaves it
-so; the node of the stand-alone agent has one more. ``install`` brings that about and is always played; ``switch-off`` and
-``delete`` end it.
+so; the node of the stand-alone agent has one more. ``install`` brings that about and is always played; ``switch-off``
+and ``delete`` end it.
 """
 
 from __future__ import annotations
