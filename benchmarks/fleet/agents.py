@@ -22,7 +22,7 @@ CONNECTIONS: Final = 64
 """Of all agents together, for what is no watch."""
 DRIFT_CHECK_SECONDS: Final = 300
 """Between two looks of an agent at its fake kernel, whose cost is Python's and no node's."""
-SAMPLE_SECONDS: Final = 30
+SAMPLE_SECONDS: Final = 120
 """Likewise, at an engine that is on; the product's 2.5 s are 2,000 looks a second with 5,000 nodes."""
 
 

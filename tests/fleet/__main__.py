@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import gc
 import logging
 import resource
 import signal
 import sys
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
@@ -25,6 +27,9 @@ from tests.fleet.control import serve
 from tests.fleet.fleet import CONNECTIONS, Fleet
 
 log = logging.getLogger(__name__)
+
+GC_THRESHOLDS: Final = (20_000, 50, 1_000)
+"""So that looks for garbage are as seldom as in a process of one agent; each looks through what all of them keep."""
 
 
 async def run(options: argparse.Namespace) -> int:
@@ -91,6 +96,7 @@ def main(arguments: list[str] | None = None) -> int:
         vars(watch).update(dict.fromkeys(("SAMPLE_SECONDS", "SAMPLE_SECONDS_BUSY", "COUNT_SECONDS"), options.sample))
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     log.setLevel(logging.INFO)
+    gc.set_threshold(*GC_THRESHOLDS)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, hard), hard))  # a watch is a file descriptor
     try:
