@@ -55,7 +55,15 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m benchmarks.page --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
+	$(BIN)/python -m scripts.document_names
 	$(BIN)/python scripts/check_tree.py
+	@$(MAKE) --no-print-directory docs
+
+# Told to be quiet it would swallow the warnings that a strict build fails by.
+.PHONY: docs
+docs: setup ## Build the site into build/site; a link or page that leads nowhere fails (two seconds)
+	@mkdir -p build
+	$(BIN)/properdocs build --strict --config-file mkdocs.yml >build/site.log 2>&1 || { cat build/site.log; exit 1; }
 
 # Unit tests compute, so a process that is done takes tests from the other.
 .PHONY: test-unit
