@@ -48,6 +48,8 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
+	$(BIN)/python -m scripts.api_documents --check
+	$(BIN)/python -m scripts.reason_documents --check
 	$(BIN)/python -m scripts.chart_documents --check
 	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m scripts.licences --check
@@ -180,6 +182,8 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
+	$(BIN)/python -m scripts.api_documents
+	$(BIN)/python -m scripts.reason_documents
 	$(BIN)/python -m scripts.chart_documents
 	$(BIN)/python -m scripts.release_yaml
 	$(BIN)/python -m scripts.licences

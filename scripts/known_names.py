@@ -65,6 +65,7 @@ def field_values() -> Mapping[str, Names]:
 def vocabulary() -> Names:
     """Return every word of the closed sets, the names of these sets, and the kinds."""
     words = {str(member) for enum in ENUMS for member in enum} | {enum.__name__ for enum in ENUMS}
+    words |= {word for words_of_field in field_values().values() for word in words_of_field}
     return frozenset(words | {v.POLICY_KIND, v.STATE_KIND, *(row.trap for row in TRAPS)})
 
 
@@ -193,7 +194,7 @@ OTHERS: Final[Mapping[str, Names]] = {
         }
     ),
     "the kernel and its interfaces": frozenset(
-        {"core_pattern", "dma_device_release", "find_candidate", "move_pages", "uevent_helper"}
+        {"core_pattern", "dma_device_release", "find_candidate", "in_use", "move_pages", "uevent_helper"}
     ),
     "tests, tools and code of this repository": frozenset(
         {
