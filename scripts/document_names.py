@@ -39,7 +39,7 @@ PAGES: Final = (
 )
 RECORDS: Final = (ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "decisions").glob("*.md")))
 FOLDERS: Final = "benchmarks|charts|crds|deploy|docs|examples|node-agent|operator|requirements|scripts|tests"
-COMMANDS: Final = ("console", "sh")
+COMMANDS: Final = ("console", "sh", "text")
 KINDS: Final[Mapping[str, type[BaseModel]]] = {
     v.POLICY_KIND: MigrationPolicy,
     v.STATE_KIND: NodeMigrationState,

@@ -195,8 +195,8 @@ NODE: Final[Mapping[Reason, Entry]] = {
 }
 WRITERS: Final[Mapping[Reason, Entry]] = {
     Reason.DRIFT_DETECTED: Entry(
-        "A person or a tool (tuned, a script, another operator) wrote the file. With `drift: Report` or `Ignore` it is "
-        "left as it is.",
+        "A person or a tool (tuned, a script, another operator) wrote the file. With `drift: Report` it is left "
+        "as it is; with `drift: Ignore` nobody is told.",
         "Find the writer, or set `drift: Correct`.",
     ),
     Reason.DRIFT_CORRECTED: Entry(
@@ -218,9 +218,9 @@ ENGINE: Final[Mapping[Reason, Entry]] = {
         "do nothing.",
     ),
     Reason.CHANNELS_EXHAUSTED: Entry(
-        "Other clients hold all channels, or tasks that migrate at once ask for more than there are: each batch wants "
-        "`offload.channels` of its own.",
-        "Lower `offload.channels`. Channels times tasks that migrate at once should not exceed the node's channels.",
+        "Other clients of the kernel (NTB, dmatest, another driver) hold all channels that offload could use.",
+        "`in_use` below /sys/class/dma tells which channels are held. Fewer `offload.channels` help where tasks that "
+        "migrate at once ask for more than there are: each batch wants that many of its own.",
     ),
     Reason.OFFLOAD_INEFFECTIVE: Entry(
         f"For {INEFFECTIVE_SECONDS:g} s pages migrated and no folio went through the engine, and test pages did not "
