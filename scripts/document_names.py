@@ -28,7 +28,7 @@ from numamigration_api import vocabulary as v
 from numamigration_api.models import MigrationPolicy, NodeMigrationState
 from numamigration_api.models.policy import MigrationPolicySpec
 from scripts import known_names as known
-from tests.testbed.pages import documents, lines
+from tests.testbed.pages import RUN, blocks, documents, lines
 
 ROOT: Final = known.ROOT
 PAGES: Final = (
@@ -233,6 +233,14 @@ def _refusal(document: Any) -> str | None:
 _SPEC_FIELDS: Final = frozenset(str(field.alias) for field in MigrationPolicySpec.model_fields.values())
 
 
+def mark_findings(page: Path) -> Iterator[Finding]:
+    """Yield lines of blocks that are marked as runnable and are no command."""
+    for block in blocks(page):
+        for offset, text in enumerate(block.text.splitlines() if block.mark == RUN else ()):
+            if block.language != "console" or not text.startswith("$ "):
+                yield Finding(page, block.line + offset, f"marked to be run, and no command of a console: {text}")
+
+
 # --- links -----------------------------------------------------------------------------------------------------------
 
 
@@ -262,6 +270,7 @@ def findings() -> Iterator[Finding]:
     for page in PAGES:
         yield from name_findings(page)
         yield from object_findings(page)
+        yield from mark_findings(page)
     for page in (*PAGES, *RECORDS):
         yield from link_findings(page)
 

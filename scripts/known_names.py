@@ -58,8 +58,12 @@ def field_values() -> Mapping[str, Names]:
     found: dict[str, set[str]] = {}
     for path, schema in fields():
         words = schema.get("enum") or schema.get("items", {}).get("enum")
-        found.setdefault(path[-1], set()).update(words or {""})
-    return {name: frozenset(map(str, words)) for name, words in found.items() if "" not in words}
+        is_open = not words and schema.get("type") not in {"object", "array"}
+        found.setdefault(path[-1], set()).update({_ANY} if is_open else words or ())
+    return {name: frozenset(map(str, words)) for name, words in found.items() if words and _ANY not in words}
+
+
+_ANY: Final = ""
 
 
 def vocabulary() -> Names:

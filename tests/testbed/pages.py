@@ -15,7 +15,10 @@ from typing import Any, Final, NamedTuple
 
 import yaml
 
+RUN: Final = "run"
+"""The mark of blocks whose commands can be run (CONTRIBUTING.md)."""
 _FENCE: Final = re.compile(r" *```(?P<language>.*)")
+_MARK: Final = re.compile(r" *<!-- (.*) -->")
 
 
 class Line(NamedTuple):
@@ -49,10 +52,16 @@ class Command(NamedTuple):
 
 
 class Block(NamedTuple):
-    """One block of code; `line` is the number of its first line."""
+    """One block of code.
+
+    Attributes:
+        line: number of its first line in the page.
+        mark: what the comment on the line before the block says; empty without one.
+    """
 
     line: int
     language: str
+    mark: str
     text: str
 
 
@@ -82,11 +91,14 @@ def commands(page: Path) -> list[Command]:
 
 def blocks(page: Path) -> Iterator[Block]:
     """Yield the blocks of a page that are not empty, without what all of their lines are indented by."""
-    inside = (line for line in lines(page) if line.block)
-    for _, group in itertools.groupby(inside, key=lambda line: line.block):
+    before = ""
+    for number, group in itertools.groupby(lines(page), key=lambda line: line.block):
         content = list(group)
-        text = textwrap.dedent("".join(f"{line.text}\n" for line in content))
-        yield Block(content[0].number, content[0].language, text)
+        if number:
+            mark = _MARK.fullmatch(before)
+            text = textwrap.dedent("".join(f"{line.text}\n" for line in content))
+            yield Block(content[0].number, content[0].language, mark[1] if mark else "", text)
+        before = content[-1].text
 
 
 def documents(page: Path) -> Iterator[tuple[int, Any]]:
