@@ -212,4 +212,4 @@ lock: ## Resolve requirements/*.txt anew
 
 .PHONY: clean
 clean: ## Remove .venv and everything generated that git ignores (not the cache of built binaries)
-	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint-imports.log htmlcov
+	rm -rf .venv .coverage .coverage.* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint-imports.log htmlcov

@@ -112,7 +112,8 @@ def _type(schema: Schema) -> str:
             return PATTERNS.get(pattern, f"string like `{_cell(pattern)}`")
         case {"maxLength": most}:
             return f"string, at most {most} characters"
-    return str(schema["type"])
+        case _:
+            return str(schema["type"])
 
 
 def _range(schema: Schema) -> str:

@@ -95,7 +95,7 @@ SPANS: Final = (
     _rule("flag", r"(?P<name>--[a-z-]+)", known.flags(), _OTHERS),
     _rule("target of the Makefile", r"make (?P<name>[a-z][a-z-]*)(?: .*)?", known.targets()),
     _rule("command of the operator", r"numamigration-operator (?P<name>[a-z]+).*", known.subcommands()),
-    _rule("command of the plugin", r"kubectl numamigration (?P<name>\S+).*"),
+    _rule("command of the plugin", r"kubectl numamigration (?P<name>\S+).*", known.plugin_commands()),
     _rule("object or program", r"(?P<name>numamigration-[a-z.-]+)(?: .*)?", known.object_names()),
     _rule("name of the API group", r"(?P<name>\S*numamigration\.dev\S*)", known.group_names()),
     _rule(
@@ -114,7 +114,7 @@ SPANS: Final = (
         known.settings(),
         known.vocabulary(),
         known.kernel_words(),
-        frozenset(known.metrics.LABELS),
+        known.labels(),
         _OTHERS,
     ),
 )
@@ -124,7 +124,7 @@ IN_BLOCKS: Final = (
     _rule("metric", r"\b(?P<name>numamigration_[a-z_]+)\b(?![./])", known.metric_names(), _PACKAGES),
     _rule("environment variable", r"\b(?P<name>NUMAMIGRATION_\w+)", known.variables()),
     _rule("target of the Makefile", r"(?:^|[;&|(] *|\$ )make (?P<name>[a-z][a-z-]*)", known.targets()),
-    _rule("command of the plugin", r"kubectl numamigration (?P<name>\S+)"),
+    _rule("command of the plugin", r"kubectl numamigration (?P<name>\S+)", known.plugin_commands()),
     _rule("object or program", r"\b(?P<name>numamigration-[a-z-]*[a-z])\b", known.object_names()),
     _rule(
         "resource",

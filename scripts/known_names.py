@@ -98,6 +98,11 @@ def metric_names() -> Names:
     return frozenset(found | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")})
 
 
+def labels() -> Names:
+    """Return the labels of the metrics."""
+    return frozenset(metrics.LABELS)
+
+
 def settings() -> Names:
     """Return the names of the settings of operator and agent."""
     return frozenset([*operator.OperatorSettings.model_fields, *(row.name for row in agent.SETTINGS)])
@@ -117,6 +122,12 @@ def flags() -> Names:
 def subcommands() -> Names:
     """Return the commands of the operator's program."""
     return frozenset(COMMANDS)
+
+
+def plugin_commands() -> Names:
+    """Return the commands of the kubectl plugin; none while there is no such folder."""
+    files = (ROOT / "kubectl-plugin").rglob("*.py")
+    return frozenset(name for path in files for name in re.findall(r'@click\.command\("([a-z-]+)"', path.read_text()))
 
 
 def targets() -> Names:
@@ -160,7 +171,11 @@ def alerts() -> Names:
 
 def kernel_files() -> Names:
     """Return the path of every file and folder that a row of the agent's tables names."""
-    named = {row.path for row in (*KNOBS, *COUNTERS)} | {one.path for row in DIALECTS for one in row.detections}
+    named = (
+        {knob.path for knob in KNOBS}
+        | {counter.path for counter in COUNTERS}
+        | {one.path for row in DIALECTS for one in row.detections}
+    )
     folders = {folder for row in DIALECTS for folder in (*row.folders, row.module_dir)}
     return frozenset(_with_parents(filter(None, named | folders)))
 

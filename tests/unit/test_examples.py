@@ -33,7 +33,7 @@ def test_an_example_is_a_policy_that_the_models_take(path: Path) -> None:
     document = read(path)
 
     assert (document["apiVersion"], document["kind"]) == (API_VERSION, POLICY_KIND)
-    assert MigrationPolicy.model_validate_json(json.dumps({"spec": document["spec"]}), strict=True)
+    MigrationPolicy.model_validate_json(json.dumps({"spec": document["spec"]}), strict=True)
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
