@@ -143,8 +143,8 @@ def span_finding(span: str) -> str | None:
     """Return what is wrong with the text of a code span, if anything."""
     if path := re.fullmatch(rf"(?P<path>(?:{FOLDERS})/[\w./-]*)(?:::(?P<test>\w+))?(?: .*)?", span):
         return _path_finding(path["path"], path["test"])
-    if assignment := re.fullmatch(r"(?P<key>[A-Za-z][\w.]*): (?P<value>[\w%.\"-]+)", span):
-        return _assignment_finding(assignment["key"], assignment["value"].strip('"'))
+    if assignment := re.fullmatch(r"(?P<key>[A-Za-z][\w.]*): (?P<value>[\w%.\"-]+|\[[\w, ]*\])", span):
+        return _assignment_finding(assignment["key"], re.findall(r"[\w%.-]+", assignment["value"]))
     for rule in SPANS:
         if found := rule.pattern.fullmatch(span):
             return unknown(rule, found["name"])
@@ -177,10 +177,10 @@ def _functions(path: str) -> frozenset[str]:
 _KEYS: Final = _rule("field", r"", known.field_paths(), frozenset({v.FLEET_KEY}), _OTHERS)
 
 
-def _assignment_finding(key: str, value: str) -> str | None:
-    values = {v.FLEET_KEY: frozenset(v.FleetSwitch), **known.field_values()}.get(key.rpartition(".")[2])
-    if values and value not in values:
-        return f"`{value}` is no value of {key}: {', '.join(sorted(values))}"
+def _assignment_finding(key: str, values: list[str]) -> str | None:
+    legal = {v.FLEET_KEY: frozenset(v.FleetSwitch), **known.field_values()}.get(key.rpartition(".")[2])
+    if legal and (wrong := [value for value in values if value not in legal]):
+        return f"`{wrong[0]}` is no value of {key}: {', '.join(sorted(legal))}"
     return unknown(_KEYS, key)
 
 

@@ -62,6 +62,7 @@ def texts(findings: Iterable[d.Finding]) -> list[str]:
         pytest.param("syscall_or_cpuset", "syscall_or_cpu", id="migration reason"),
         pytest.param("mode: Paused", "mode: Pause", id="value of a field"),
         pytest.param('verification: "Off"', "verification: Never", id="value in quotes"),
+        pytest.param("reasons: [damon, demotion]", "reasons: [damon, DEMOTION]", id="list of values"),
         pytest.param("soakSeconds: 0", "soakMinutes: 0", id="field with a value"),
         pytest.param("fleet: off", "fleet: stop", id="fleet switch"),
         pytest.param("docs/install.md", "docs/installation.md", id="path"),
