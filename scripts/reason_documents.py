@@ -83,7 +83,7 @@ WAIT: Final[Mapping[Reason, Entry]] = {
     Reason.SOAKING: Entry("The change is in force and `canary.soakSeconds` are not over.", "Wait."),
     Reason.VERIFYING: Entry("The engine has not copied test pages on this boot yet.", "Wait: the window is short."),
     Reason.RESTORING: Entry(
-        "The policy was deleted, the node left its selector, or another policy's group ended. A hung engine makes "
+        "The policy was deleted, the node left its selector, or an edit took the group out. A hung engine makes "
         "turning off slow.",
         "Wait; see KernelFileBlocked when it lasts.",
     ),
@@ -207,7 +207,7 @@ WRITERS: Final[Mapping[Reason, Entry]] = {
         "that "
         f"writer, and tries again after a pause that grows up to {REST_SECONDS_MAX / 3600:g} hours. An engine that is "
         "fought over is left off.",
-        "Find that writer (`auditctl -w FILE -p w` on the host tells it), or set `drift: Report`.",
+        "Find that writer (a tuning daemon, a script, a unit that runs at boot), or set `drift: Report`.",
     ),
 }
 ENGINE: Final[Mapping[Reason, Entry]] = {
@@ -242,7 +242,7 @@ ENGINE: Final[Mapping[Reason, Entry]] = {
         f"Of {FAILED_FOLIOS_MIN} folios or more, more than {FAILED_SHARE_MAX:.0%} failed in the engine. No page is "
         "lost: "
         "the CPU copied them, later than without offload.",
-        "As for EngineStalled. An IOMMU that merges segments, or too many channels for the engine, are known causes.",
+        "As for EngineStalled. An IOMMU that merges segments is one known cause.",
     ),
     Reason.CORRUPTION_DETECTED: Entry(
         "A test page came over with wrong bytes. Counters of the kernel cannot show this. Pages that the engine copied "
