@@ -48,6 +48,8 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
+	$(BIN)/python -m scripts.api_documents --check
+	$(BIN)/python -m scripts.reason_documents --check
 	$(BIN)/python -m scripts.chart_documents --check
 	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m scripts.licences --check
@@ -55,7 +57,15 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m benchmarks.page --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
+	$(BIN)/python -m scripts.document_names
 	$(BIN)/python scripts/check_tree.py
+	@$(MAKE) --no-print-directory docs
+
+# Told to be quiet it would swallow the warnings that a strict build fails by.
+.PHONY: docs
+docs: setup ## Build the site into build/site; a link or page that leads nowhere fails (two seconds)
+	@mkdir -p build
+	$(BIN)/properdocs build --strict --config-file mkdocs.yml >build/site.log 2>&1 || { cat build/site.log; exit 1; }
 
 # Unit tests compute, so a process that is done takes tests from the other.
 .PHONY: test-unit
@@ -172,6 +182,8 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
+	$(BIN)/python -m scripts.api_documents
+	$(BIN)/python -m scripts.reason_documents
 	$(BIN)/python -m scripts.chart_documents
 	$(BIN)/python -m scripts.release_yaml
 	$(BIN)/python -m scripts.licences
@@ -200,4 +212,4 @@ lock: ## Resolve requirements/*.txt anew
 
 .PHONY: clean
 clean: ## Remove .venv and everything generated that git ignores (not the cache of built binaries)
-	rm -rf .venv .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint-imports.log htmlcov
+	rm -rf .venv .coverage .coverage.* build .mypy_cache .ruff_cache .pytest_cache .hypothesis .lint-imports.log htmlcov

@@ -1,10 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands of a documentation page: every line of its ``sh`` blocks, by section; tests run what people do."""
+"""What stands in a documentation page, by line and section: prose, blocks of code, commands, objects.
+
+Tests run the commands and apply the objects; ``scripts/document_names.py`` looks whether what they name exists.
+"""
 
 from __future__ import annotations
 
+import itertools
+import re
+import textwrap
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Final, NamedTuple
+
+import yaml
+
+RUN: Final = "run"
+"""The mark of blocks whose commands can be run (CONTRIBUTING.md)."""
+_FENCE: Final = re.compile(r" *```(?P<language>.*)")
+_MARK: Final = re.compile(r" *<!-- (.*) -->")
+
+
+class Line(NamedTuple):
+    """One line of a page.
+
+    Attributes:
+        section: the headings above it, outermost first, without the page's title.
+        number: its number in the page.
+        block: number of the block that it is in, from 1; 0 for prose. Fences are no lines.
+        language: of the block; ``text`` where it says none, empty for prose.
+    """
+
+    section: tuple[str, ...]
+    number: int
+    block: int
+    language: str
+    text: str
 
 
 class Command(NamedTuple):
@@ -20,20 +51,65 @@ class Command(NamedTuple):
     text: str
 
 
-def commands(page: Path) -> list[Command]:
-    """Return the commands of a page in their order."""
-    found: list[Command] = []
+class Block(NamedTuple):
+    """One block of code.
+
+    Attributes:
+        line: number of its first line in the page.
+        mark: what the comment on the line before the block says; empty without one.
+    """
+
+    line: int
+    language: str
+    mark: str
+    text: str
+
+
+def lines(page: Path) -> Iterator[Line]:
+    """Yield the lines of a page in their order, but for the fences."""
     section: list[str] = []
-    language = ""
+    language, block = "", 0
     for number, text in enumerate(page.read_text().splitlines(), 1):
-        if text.startswith("```"):
-            language = "" if language else text.removeprefix("```").strip() or "text"
-        elif language == "sh" and text.strip():
-            found.append(Command(tuple(section), number, text))
-        elif not language and text.startswith("##"):
+        if fence := _FENCE.fullmatch(text):
+            block += not language
+            language = "" if language else fence["language"].strip() or "text"
+            continue
+        if not language and text.startswith("##"):
             marks, _, title = text.partition(" ")
             section[len(marks) - 2 :] = [title]
-    return found
+        yield Line(tuple(section), number, block if language else 0, language, text)
+
+
+def commands(page: Path) -> list[Command]:
+    """Return the commands of a page in their order: every line of its ``sh`` blocks."""
+    return [
+        Command(line.section, line.number, line.text)
+        for line in lines(page)
+        if line.language == "sh" and line.text.strip()
+    ]
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """Yield the blocks of a page that are not empty, without what all of their lines are indented by."""
+    before = ""
+    for number, group in itertools.groupby(lines(page), key=lambda line: line.block):
+        content = list(group)
+        if number:
+            mark = _MARK.fullmatch(before)
+            text = textwrap.dedent("".join(f"{line.text}\n" for line in content))
+            yield Block(content[0].number, content[0].language, mark[1] if mark else "", text)
+        before = content[-1].text
+
+
+def documents(page: Path) -> Iterator[tuple[int, Any]]:
+    """Yield the documents of a page's ``yaml`` blocks, each with the number of its block's first line.
+
+    Raises:
+        yaml.YAMLError: one is no YAML; the error has its place in the block.
+    """
+    for block in blocks(page):
+        if block.language == "yaml":
+            yield from ((block.line, one) for one in yaml.safe_load_all(block.text) if one is not None)
 
 
 def script(page: Path, *sections: str) -> str:

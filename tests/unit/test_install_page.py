@@ -97,21 +97,6 @@ def test_every_file_that_a_command_names_is_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
-def test_every_value_that_the_page_names_is_one_of_the_chart() -> None:
-    known = set(_paths(yaml.safe_load((CHART / "values.yaml").read_text())))
-    named = set(re.findall(r"`((?:operator|agent|crds|uninstall|namespace|fence)\.[A-Za-z.]+)[=`]", PAGE.read_text()))
-
-    assert "agent.updateMaxUnavailable" in named
-    assert named - known == set()
-
-
-def _paths(values: Any, above: str = "") -> list[str]:
-    if not isinstance(values, dict):
-        return []
-    found = [f"{above}{key}" for key in values]
-    return found + [path for key, inner in values.items() for path in _paths(inner, f"{above}{key}.")]
-
-
 def test_what_is_installed_with_the_pages_settings_pulls_from_the_pages_registry(helm: Helm) -> None:
     line = next(command.text for command in FOUND if command.text.startswith("helm install"))
     settings = [text.replace("$REGISTRY", "docker.io/library") for text in re.findall(r"--set (\S+)", line)]
