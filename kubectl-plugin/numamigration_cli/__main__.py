@@ -15,11 +15,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         import click
 
-        from numamigration_cli.app import PROGRAM, program
+        from numamigration_cli.app import COMPLETE_VARIABLE, PROGRAM, program
     except ModuleNotFoundError as error:
         return _say(Exit.FAILED, f"{error}\n  pip install 'numa-migration-operator[cli]'")
+    if COMPLETE_VARIABLE in os.environ:
+        return int(program.main([], PROGRAM, COMPLETE_VARIABLE) or Exit.DONE)
     try:
-        done = program.main(args=arguments, prog_name=PROGRAM, standalone_mode=False)
+        with program.make_context(PROGRAM, list(sys.argv[1:] if arguments is None else arguments)) as context:
+            done = program.invoke(context)
         sys.stdout.flush()
         return int(done or Exit.DONE)
     except Failure as error:
@@ -27,10 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except click.UsageError as error:
         error.show()
         return Exit.USAGE
+    except click.exceptions.Exit as answered:  # --help and --version
+        return answered.exit_code
     except (click.Abort, KeyboardInterrupt):
         return Exit.INTERRUPTED
-    except click.ClickException as error:
-        return _say(Exit.FAILED, error.format_message())
     except BrokenPipeError:
         # Python flushes standard output once more at exit, into a pipe that nobody reads.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -21,6 +21,8 @@ from numamigration_api.vocabulary import NAMESPACE_DEFAULT
 from numamigration_cli.screen import Screen
 
 PROGRAM: Final = "kubectl numamigration"
+COMPLETE_VARIABLE: Final = "_NUMAMIGRATION_COMPLETE"
+"""By which a shell asks for words."""
 COMMANDS: Final = {
     "status": "status",
     "nodes": "nodes",
@@ -113,6 +115,8 @@ _OPTIONS: Final = (
         envvar="NUMAMIGRATION_NAMESPACE",
         help="Namespace of the operator.",
     ),
-    click.option("-o", "--output", type=click.Choice([*Output]), default=Output.TABLE, show_default=True),
+    click.option(
+        "-o", "--output", type=click.Choice([word.value for word in Output]), default="table", show_default=True
+    ),
     click.option("--no-color", is_flag=True, help="No colors; NO_COLOR in the environment says the same."),
 )

@@ -149,8 +149,7 @@ def refused(status: int, message: str, path: str) -> Failure:
         case 401:
             return Failure(Exit.NO_RIGHTS, f"not logged in: {message}", "look at the user of the kubeconfig's context")
         case 403:
-            advice = "ask for the ClusterRole numamigration-view, to change something numamigration-edit"
-            return Failure(Exit.NO_RIGHTS, message, advice)
+            return Failure(Exit.NO_RIGHTS, message, "docs/kubectl-plugin.md has the rights that each command needs")
         case 404 if f"/apis/{GROUP}/" in path:
             text = "the API server does not know our kinds: the CRDs are not installed here"
             return Failure(Exit.NOT_INSTALLED, text, "look at --context, or install: docs/install.md")

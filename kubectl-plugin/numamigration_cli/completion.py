@@ -54,9 +54,9 @@ async def _names(kind: str, kubeconfig: Any, context: str | None) -> list[str]:
 
 def candidates(words: list[str], begun: str) -> str:
     """Return what may follow `words` and begins with `begun`, as kubectl reads it."""
-    from numamigration_cli.app import PROGRAM, program
+    from numamigration_cli.app import COMPLETE_VARIABLE, PROGRAM, program
 
-    found = ShellComplete(program, {}, PROGRAM, "_NUMAMIGRATION_COMPLETE").get_completions(words, begun)
+    found = ShellComplete(program, {}, PROGRAM, COMPLETE_VARIABLE).get_completions(words, begun)
     files = any(item.type in {"file", "dir"} for item in found)
     lines = [f"{item.value}\t{item.help}" if item.help else str(item.value) for item in found if item.type == "plain"]
     return "".join(f"{line}\n" for line in [*lines, f":{FILES if files else NO_FILES}"])

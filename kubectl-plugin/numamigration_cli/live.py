@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``status --watch``: looks again and again. On a terminal in place, elsewhere a table whenever something has changed."""
+"""``status --watch``: looks again and again; on a terminal in place, elsewhere a table when something has changed."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from numamigration_cli.screen import Screen
-from numamigration_cli.text import columns
+from numamigration_cli.screen import Screen, painted
+from numamigration_cli.text import columns, wrapped
 from numamigration_cli.views.status import BAR_COLUMNS, History, Status, above, below, details, watched
 from numamigration_operator.cluster.client import NoAnswerError
 
@@ -66,14 +66,8 @@ def _shown(found: Status, history: History, trouble: str, width: int, *, one: bo
     now = datetime.now(UTC)
     for row in found.policies:
         history[row.policy].append(float(row.folios_per_second or 0.0))
-    table = columns(found.policies, watched(now, history), width=width, paint=_paint)
+    table = columns(found.policies, watched(now, history), width=width, paint=painted)
     rest = details(found.policies[0], now) if one else below(found)
     head = f"{now:%H:%M:%S} UTC   Ctrl-C ends"
-    lines = [head, trouble, *above(found), "", *table, "", *rest]
+    lines = [*wrapped([head, trouble, *above(found), ""], width), *table, *wrapped(["", *rest], width)]
     return [Text.from_ansi(line) for line in lines]
-
-
-def _paint(text: str, color: str) -> str:
-    import click
-
-    return click.style(text, fg=color)

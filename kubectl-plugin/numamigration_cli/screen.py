@@ -12,7 +12,7 @@ import click
 import msgspec
 
 from numamigration_cli.exits import Exit, Failure
-from numamigration_cli.text import Column, columns, printable
+from numamigration_cli.text import Column, columns, printable, wrapped
 
 Row = TypeVar("Row")
 
@@ -53,11 +53,12 @@ class Screen:
 
     def table(self, rows: Sequence[Row], table: Sequence[Column[Row]]) -> None:
         """Print a table."""
-        self.lines(columns(rows, table, wide=self.wide, width=self.width, paint=_paint))
+        self.say("\n".join(columns(rows, table, wide=self.wide, width=self.width, paint=painted)))
 
     def lines(self, lines: Iterable[str]) -> None:
-        """Print lines."""
-        self.say("\n".join(lines))
+        """Print lines, broken between words on a terminal."""
+        if shown := wrapped(lines, self.width):
+            self.say("\n".join(shown))
 
     def say(self, text: str) -> None:
         """Print to standard output."""
@@ -81,5 +82,6 @@ class Screen:
             raise Failure(Exit.FAILED, "nothing was changed")
 
 
-def _paint(text: str, color: str) -> str:
+def painted(text: str, color: str) -> str:
+    """Return a text in a color."""
     return click.style(text, fg=color)

@@ -7,15 +7,16 @@ Not rich's table: 5,000 rows of six columns took it 4.3 s, and these a hundredth
 
 from __future__ import annotations
 
+import textwrap
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_api.machinery.conditions import shorten
 
-GAP: Final = "   "
+GAP: Final = "  "
 NONE: Final = "-"
 TONES: Final[Mapping[str, str]] = {
     **dict.fromkeys(("True", "ready", "Ready", "ok", "Applied", "AlreadySet", "Proven", "run"), "green"),
@@ -71,6 +72,19 @@ def columns(
     widths = [max(map(_columns, texts)) for texts in zip(head, *cells, strict=True)]
     cut = None if wide else width
     return [_line(texts, widths, cut, paint) for texts in (head, *cells)]
+
+
+def wrapped(lines: Iterable[str], width: int | None) -> list[str]:
+    """Return lines that fit, broken between words; what is broken goes on further in. None breaks nothing."""
+    shown = [printable(line) for line in lines]
+    if width is None:
+        return shown
+    return [part for line in shown for part in _broken(line, width)]
+
+
+def _broken(line: str, width: int) -> list[str]:
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.wrap(line, width, subsequent_indent=indent, break_on_hyphens=False) or [""]
 
 
 def _text(value: Any) -> str:

@@ -20,7 +20,7 @@ _policy = click.argument("policy", shell_complete=Names("policies"))
 _yes = click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 
 
-@click.command("pause")
+@click.command("pause", short_help="Hold what a policy has set")
 @_policy
 @with_cluster
 async def pause(cluster: Cluster, screen: Screen, policy: str) -> None:
@@ -28,7 +28,7 @@ async def pause(cluster: Cluster, screen: Screen, policy: str) -> None:
     await _set_mode(cluster, screen, policy, PolicyMode.PAUSED)
 
 
-@click.command("resume")
+@click.command("resume", short_help="Let a paused policy go on")
 @_policy
 @with_cluster
 async def resume(cluster: Cluster, screen: Screen, policy: str) -> None:
@@ -49,7 +49,7 @@ async def _set_mode(cluster: Cluster, screen: Screen, policy: str, wanted: Polic
     screen.say(f"{policy}: mode {wanted}" + ("" if steps else ", as before"))
 
 
-@click.command("rollback")
+@click.command("rollback", short_help="Make an earlier revision of a policy its spec")
 @_policy
 @click.option(
     "--to", "wanted", default="", metavar="REVISION", help="Number or hash; else the last one that went well."
@@ -82,19 +82,19 @@ async def rollback(cluster: Cluster, screen: Screen, policy: str, wanted: str, y
     screen.say(f"{policy}: spec is that of revision {back.number}; look: kubectl numamigration status {policy} --watch")
 
 
-@click.command("stop")
-@click.argument("switch", type=click.Choice([*FleetSwitch], case_sensitive=False))
+@click.command("stop", short_help="The fleet switch: off, hold, restore, run")
+@click.argument("switch", type=click.Choice([word.value for word in FleetSwitch]))
 @_yes
 @with_cluster
 async def stop(cluster: Cluster, screen: Screen, switch: str, yes: bool) -> None:
-    r"""Turn the fleet switch, which beats every policy; asks first.
+    """Turn the fleet switch, which beats every policy; asks first.
 
     \b
     off      offload is turned off wherever this project turned it on
     hold     nothing new is pushed, but what turns off or restores
     restore  every value of before is put back
     run      back to normal
-    """
+    """  # noqa: D301 - click's own mark
     from numamigration_api.vocabulary import CONTROL_CONFIG_MAP
     from numamigration_cli import reads
     from numamigration_cli.cluster import decode
@@ -113,7 +113,7 @@ async def stop(cluster: Cluster, screen: Screen, switch: str, yes: bool) -> None
     screen.say(f"fleet switch: {wanted}; look: kubectl numamigration status --watch")
 
 
-@click.command("release-hold")
+@click.command("release-hold", short_help="Use a class again whose engine corrupted pages")
 @click.argument("held_class", metavar="CLASS")
 @_yes
 @with_cluster
@@ -128,7 +128,7 @@ async def release_hold(cluster: Cluster, screen: Screen, held_class: str, yes: b
 
     control = await reads.control(cluster)
     if control is None:
-        raise Failure(Exit.NO_RIGHTS, f"ConfigMap {CONTROL_CONFIG_MAP} may not be read", "ask for numamigration-edit")
+        raise Failure(Exit.NO_RIGHTS, f"ConfigMap {CONTROL_CONFIG_MAP} may not be read")
     key, text, hold = held(control, held_class)
     screen.confirm(f"{hold or key}. Is the engine replaced, and shall its class be used again?", yes=yes)
     await cluster.patch(cluster.in_namespace("configmaps", CONTROL_CONFIG_MAP), release_steps(key, text))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Item = TypeVar("Item")
 
 
-@click.command("explain")
+@click.command("explain", short_help="One node: every group and knob, whose wish, and why")
 @click.argument("node", shell_complete=Names("nodes"))
 @with_cluster
 async def explain(cluster: Cluster, screen: Screen, node: str) -> None:

@@ -18,22 +18,18 @@ if TYPE_CHECKING:
 
 
 def words(kind: type[Reason | Dialect | ConditionStatus]) -> click.Choice[str]:
-    """Return a flag's type: a word of a closed set, in any case."""
-    return click.Choice([str(word) for word in kind], case_sensitive=False)
+    """Return a flag's type: a word of a closed set."""
+    return click.Choice([str(word) for word in kind])
 
 
-@click.command("nodes")
-@click.option(
-    "--reason", type=words(Reason), metavar="REASON", default="", help="A condition or group has this reason."
-)
-@click.option(
-    "--dialect", type=words(Dialect), metavar="DIALECT", default="", help="The kernel's dialect, for example V6."
-)
-@click.option("--class", "hardware_class", default="", help="A part of the hardware class, for example EPYC.")
-@click.option("--policy", default="", shell_complete=Names("policies"), help="Has something of this policy.")
-@click.option("--ready", type=words(ConditionStatus), metavar="STATUS", default="", help="True, False or Unknown.")
+@click.command("nodes", short_help="Nodes: what the kernel does, as wished or why not")
+@click.option("--reason", type=words(Reason), metavar="REASON", help="A condition or group has this reason.")
+@click.option("--dialect", type=words(Dialect), metavar="DIALECT", help="The kernel's dialect, for example V6.")
+@click.option("--class", "hardware_class", help="A part of the hardware class, for example EPYC.")
+@click.option("--policy", shell_complete=Names("policies"), help="Has something of this policy.")
+@click.option("--ready", type=words(ConditionStatus), metavar="STATUS", help="True, False or Unknown.")
 @with_cluster
-async def nodes(cluster: Cluster, screen: Screen, **asked: str) -> None:
+async def nodes(cluster: Cluster, screen: Screen, **asked: str | None) -> None:
     """List nodes: what the kernel does, whether that is as wished, why not.
 
     Flags narrow the list; all must hold.
@@ -43,7 +39,7 @@ async def nodes(cluster: Cluster, screen: Screen, **asked: str) -> None:
     from numamigration_cli.views.nodes import nodes as view
 
     found = await cluster.list_all(STATES, ListedNode)
-    rows = view(found, Wanted(**asked))
+    rows = view(found, Wanted(**{name: word or "" for name, word in asked.items()}))
     if screen.records(rows):
         return
     if rows:

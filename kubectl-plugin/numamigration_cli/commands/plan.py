@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numamigration_cli.views.plan import Objects, Plan
 
 
-@click.command("plan")
+@click.command("plan", short_help="What a policy file would change on every node")
 @click.option(
     "-f",
     "--filename",

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numamigration_cli.cluster import Cluster
 
 
-@click.command("history")
+@click.command("history", short_help="What a policy has asked so far, and how it went")
 @click.argument("policy", shell_complete=Names("policies"))
 @with_cluster
 async def history(cluster: Cluster, screen: Screen, policy: str) -> None:
@@ -36,7 +36,7 @@ async def history(cluster: Cluster, screen: Screen, policy: str) -> None:
         screen.note(f"{policy} has no revision yet: nothing of it was pushed to a node (namespace {cluster.namespace})")
 
 
-@click.command("diff")
+@click.command("diff", short_help="What going back to a revision would change")
 @click.argument("revision", shell_complete=Names("policies"))
 @click.argument("other", required=False)
 @with_cluster

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 EMPTY: Final = "There is no policy yet. Try one from examples/: kubectl numamigration plan -f examples/tiering.yaml"
 
 
-@click.command("status")
+@click.command("status", short_help="Policies: on or not, where not, why, how to undo it")
 @click.argument("policy", required=False, shell_complete=Names("policies"))
 @click.option("-w", "--watch", is_flag=True, help="Go on looking, until Ctrl-C.")
 @click.option(

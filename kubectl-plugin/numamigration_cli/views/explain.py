@@ -169,7 +169,7 @@ def head(report: NodeReport, now: datetime) -> list[str]:
         f"{report.node}: {report.offload or 'offload unknown'}; Ready {ready.status}, {ready.reason}, for {age}",
         *([f"  {ready.message}"] if ready.message else []),
         f"  {meaning(ready.reason)}",
-        f"  kernel {report.kernel or 'unknown'} ({report.dialect or 'dialect unknown'}), agent {report.agent or 'unknown'}",
+        f"  kernel {report.kernel or 'unknown'} ({report.dialect or 'no dialect'}), agent {report.agent or 'unknown'}",
         f"  last report {f'{told} ago' if told else 'unknown'}{'' if report.in_force else ', about an earlier spec'}",
         f"  class: {report.hardware_class or 'unknown'}",
     ]

@@ -99,7 +99,7 @@ def _row(node: ListedNode) -> NodeRow:
 
 
 def _reasons(node: ListedNode) -> Iterator[str]:
-    words = (one.reason for one in (*node.status.conditions, *node.status.groups.values()))
+    words = [one.reason for one in node.status.conditions] + [one.reason for one in node.status.groups.values()]
     return (word for word in words if word and word != Reason.AS_EXPECTED)
 
 

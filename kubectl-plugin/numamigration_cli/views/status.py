@@ -219,7 +219,7 @@ def details(row: PolicyRow, now: datetime) -> list[str]:
     lines = [
         f"{row.policy}: {row.summary}",
         f"  Ready {row.ready}, {row.reason}" + (f", for {age}" if age else "") + f", mode {row.mode}",
-        f"  {row.message}" if row.message else "",
+        *([f"  {row.message}"] if row.message else []),
         f"  {row.meaning}",
         f"  sets: {', '.join(row.groups) or 'nothing'}; priority {row.priority}",
         f"  undo: {row.undo}",
@@ -233,7 +233,7 @@ def details(row: PolicyRow, now: datetime) -> list[str]:
         lines += ["", "Worst nodes:"]
         lines += [f"  {one.node}: {one.state}: {one.reason}: {one.message}".rstrip(": ") for one in row.worst_nodes]
         lines += ["  more of one: kubectl numamigration explain NODE"]
-    return [line for number, line in enumerate(lines) if line or number > 5]
+    return lines
 
 
 def _rollout(rollout: RolloutView | None) -> list[str]:
