@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``kubectl numamigration nodes`` costs beside ``kubectl get nms``: ``python -m benchmarks.plugin [--nodes 5000]``.
+"""What ``kubectl numamigration nodes`` costs beside ``kubectl get nms``: ``python -m benchmarks.plugin``.
 
 On a real API server with that many node states, each with a status of the usual size. The two take turns; output goes
 to nobody. The target is twice kubectl's time and a second, for an interpreter that starts. With ``--columns`` no server
@@ -20,10 +20,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final
 
+import yaml
+
 from benchmarks.run import compile_product
+from numamigration_api.definitions import definitions
 from numamigration_api.vocabulary import API_VERSION, STATE_KIND, STATE_PLURAL
 from numamigration_cli.text import Column, columns
-from tests.demo.stage import ROOT
 from tests.testbed.api import Api
 from tests.testbed.binaries import find_binaries
 from tests.testbed.controlplane import ControlPlane
@@ -94,14 +96,8 @@ def measure(nodes: int) -> str:
     binaries = find_binaries(progress)
     compile_product()
     with ControlPlane(binaries) as bed:
-        for path in sorted((ROOT / "crds").glob("*.yaml")):
-            subprocess.run(
-                [binaries.kubectl, "apply", "--server-side", "-f", path],
-                check=True,
-                stdout=subprocess.DEVNULL,
-                env={**os.environ, "KUBECONFIG": str(bed.kubeconfig)},
-            )
-        bed.api._wait_served(API_VERSION, STATE_PLURAL)  # noqa: SLF001 - as its own install does
+        for text in definitions().values():
+            bed.api.install_crd(yaml.safe_load(text))
         fill(bed.api, nodes)
         kubectl = [binaries.kubectl, "get", "nodemigrationstates"]
         plugin = [sys.executable, "-m", "numamigration_cli", "nodes"]

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         return _say(Exit.FAILED, f"{error}\n  pip install 'numa-migration-operator[cli]'")
     if COMPLETE_VARIABLE in os.environ:
-        return int(program.main([], PROGRAM, COMPLETE_VARIABLE) or Exit.DONE)
+        program.main([], PROGRAM, COMPLETE_VARIABLE)  # answers the shell, and ends the process
     try:
         with program.make_context(PROGRAM, list(sys.argv[1:] if arguments is None else arguments)) as context:
             done = program.invoke(context)

@@ -109,7 +109,13 @@ class Cluster:
 
 
 def one(collection: str, name: str) -> str:
-    """Return the path of one object; a name with odd characters stays a name."""
+    """Return the path of one object; a name with odd characters stays a name.
+
+    Raises:
+        Failure: no object can have this name (k8s.io/apimachinery, IsValidPathSegmentName): as a path it is another one.
+    """
+    if name in {".", ".."} or "/" in name or "%" in name:
+        raise Failure(Exit.FAILED, f"{name!r} is no name of an object")
     return f"{collection}/{quote(name, safe='')}"
 
 
@@ -160,8 +166,13 @@ def refused(status: int, message: str, path: str) -> Failure:
 
 
 def _is_kind_missing(answer: Response, path: str) -> bool:
-    """Whether it is the kind that does not exist, and not one object; that 404 has no details."""
-    return f"/apis/{GROUP}/" in path and not msgspec.json.decode(answer.body, type=_Details).details.name
+    """Whether it is the kind that does not exist, and not one object: then no object is named, or no JSON comes."""
+    if f"/apis/{GROUP}/" not in path:
+        return False
+    try:
+        return not msgspec.json.decode(answer.body, type=_Details).details.name
+    except msgspec.DecodeError:
+        return True
 
 
 class _Named(msgspec.Struct):

@@ -31,7 +31,7 @@ class Exit(IntEnum):
 
 EXIT_MEANING: Final[dict[Exit, str]] = {
     Exit.DONE: "done; of `plan` and `diff`: nothing would change",
-    Exit.FAILED: "not done: no such object, refused by the API server, or a person said no; of `doctor`: wrong",
+    Exit.FAILED: "not done: no such object, refused by the API server, a person said no; `doctor`: something is wrong",
     Exit.WOULD_CHANGE: "`plan`, `diff`: something would change",
     Exit.NO_CLUSTER: "no kubeconfig, no such context, or the API server does not answer",
     Exit.NO_RIGHTS: "the API server does not let this user do that",

@@ -136,7 +136,9 @@ def names(found: Sequence[str], most: int = 3) -> str:
 
 
 def plural(count: int, word: str) -> str:
-    """Return ``1 node``, ``2 nodes``."""
+    """Return ``1 node``, ``2 nodes``, ``3 policies``, ``4 classes``."""
     if count == 1:
         return f"1 {word}"
-    return f"{count} {word[:-1]}ies" if word.endswith("y") else f"{count} {word}s"
+    if word.endswith("y"):
+        return f"{count} {word[:-1]}ies"
+    return f"{count} {word}es" if word.endswith("s") else f"{count} {word}s"

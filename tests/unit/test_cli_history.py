@@ -138,8 +138,8 @@ def test_the_switch_is_turned_without_a_word_about_holds() -> None:
 
 
 def test_who_turns_the_switch_is_asked_with_the_server_and_what_it_does() -> None:
-    assert switch_question(FleetSwitch.OFF, "https://prod:6443", FleetSwitch.RUN, 2) == (
-        "https://prod:6443, 2 policies: turn the fleet switch from run to off (offload is turned off wherever this "
+    assert switch_question(FleetSwitch.OFF, "https://prod:6443", FleetSwitch.RUN) == (
+        "https://prod:6443: turn the fleet switch from run to off (offload is turned off wherever this "
         "project turned it on, and nothing new is pushed)?"
     )
 

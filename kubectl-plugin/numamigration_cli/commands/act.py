@@ -80,6 +80,8 @@ async def rollback(cluster: Cluster, screen: Screen, policy: str, wanted: str, y
     screen.confirm(f"{cluster.server}: roll {policy} back to revision {back.number}?", yes=yes)
     await cluster.patch(one(POLICIES, policy), rollback_steps(asked.metadata, content(back)))
     screen.say(f"{policy}: spec is that of revision {back.number}; look: kubectl numamigration status {policy} --watch")
+    if asked.spec.mode is PolicyMode.PAUSED:
+        screen.note(f"{policy} is paused; nothing moves before: kubectl numamigration resume {policy}")
 
 
 @click.command("stop", short_help="The fleet switch: off, hold, restore, run")
@@ -102,10 +104,11 @@ async def stop(cluster: Cluster, screen: Screen, switch: str, yes: bool) -> None
     from numamigration_operator.core.fleet_switch import read_control
     from numamigration_operator.core.objects import ConfigMapObject
 
-    wanted, before = FleetSwitch(switch), await reads.control(cluster)
-    count = len(await reads.policies(cluster))
-    question = switch_question(wanted, cluster.server, None if before is None else before.switch, count)
-    screen.confirm(question, yes=yes)
+    wanted = FleetSwitch(switch)
+    if not yes:  # who is in a hurry does not wait for what only a question needs
+        before = await reads.control(cluster)
+        question = switch_question(wanted, cluster.server, None if before is None else before.switch)
+        screen.confirm(question, yes=False)
     path = cluster.in_namespace("configmaps", CONTROL_CONFIG_MAP)
     after = read_control(decode(await cluster.apply(path, switch_document(wanted)), ConfigMapObject))
     if after.switch is not wanted:

@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, FleetSwitch, PolicyMode
 from numamigration_cli.exits import Exit, Failure
-from numamigration_cli.text import plural
 from numamigration_operator.core.class_hold import Hold, read_hold
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import Meta
@@ -63,10 +62,10 @@ def switch_document(wanted: FleetSwitch) -> dict[str, Any]:
     }
 
 
-def switch_question(wanted: FleetSwitch, server: str, now: FleetSwitch | None, policies: int) -> str:
-    """Return what a person is asked before the fleet switch is turned."""
+def switch_question(wanted: FleetSwitch, server: str, now: FleetSwitch | None) -> str:
+    """Return what a person is asked before the fleet switch is turned; `now` is None when nobody may tell."""
     stands = "" if now is None else f" from {now}"
-    return f"{server}, {plural(policies, 'policy')}: turn the fleet switch{stands} to {wanted} ({SWITCHES[wanted]})?"
+    return f"{server}: turn the fleet switch{stands} to {wanted} ({SWITCHES[wanted]})?"
 
 
 def held(control: Control, wanted: str) -> tuple[str, str, Hold | None]:

@@ -303,8 +303,7 @@ def _switch(facts: Facts) -> Iterator[Check]:
     else:
         yield Check("fleet switch", State.OK, control.switch)
     if control.holds:
-        text = plural(len(control.holds), "held class").replace("classs", "classes")
-        yield Check("held classes", State.NOTE, text, "kubectl numamigration status")
+        yield Check("held", State.NOTE, plural(len(control.holds), "class"), "kubectl numamigration status")
 
 
 def _policies(facts: Facts) -> Iterator[Check]:
