@@ -112,7 +112,7 @@ def one(collection: str, name: str) -> str:
     """Return the path of one object; a name with odd characters stays a name.
 
     Raises:
-        Failure: no object can have this name (k8s.io/apimachinery, IsValidPathSegmentName): as a path it is another one.
+        Failure: no object can have it (k8s.io/apimachinery, IsValidPathSegmentName): as a path it is another one.
     """
     if name in {".", ".."} or "/" in name or "%" in name:
         raise Failure(Exit.FAILED, f"{name!r} is no name of an object")

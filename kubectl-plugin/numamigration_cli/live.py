@@ -67,7 +67,7 @@ def _shown(found: Status, history: History, trouble: str, width: int, *, one: bo
     for row in found.policies:
         history[row.policy].append(float(row.folios_per_second or 0.0))
     table = columns(found.policies, watched(now, history), width=width, paint=painted)
-    rest = details(found.policies[0], now) if one else below(found)
+    rest = ["", *details(found.policies[0], now)] if one else below(found)
     head = f"{now:%H:%M:%S} UTC   Ctrl-C ends"
-    lines = [*wrapped([head, trouble, *above(found), ""], width), *table, *wrapped(["", *rest], width)]
+    lines = [*wrapped([head, trouble, *above(found), ""], width), *table, *wrapped(rest, width)]
     return [Text.from_ansi(line) for line in lines]

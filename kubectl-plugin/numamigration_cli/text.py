@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Rows of text: columns as kubectl has them, durations as people say them.
 
-Not rich's table: 5,000 rows of six columns took it 4.3 s, and these a hundredth of that
+Not rich's table, which takes seconds for 5,000 rows, where these take some hundredths of one
 (``python -m benchmarks.plugin --columns``).
 """
 

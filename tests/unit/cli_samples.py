@@ -5,13 +5,15 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
 from numamigration_cli.objects import ListedNode, NodeView, PolicyView
 from numamigration_cli.views.plan import PlanState
 from numamigration_operator.core.objects import NodeObject, PolicyObject
+
+Item = TypeVar("Item")
 
 NOW: Final = datetime(2026, 11, 26, 12, 0, 0, tzinfo=UTC)
 HALF_AN_HOUR_AGO: Final = "2026-11-26T11:30:00Z"
@@ -184,6 +186,6 @@ def node(name: str = "db-1", **labels: str) -> NodeObject:
     return msgspec.convert({"metadata": {"name": name, "uid": f"node-{name}", "labels": labels}}, NodeObject)
 
 
-def _as(document: dict[str, Any], kind: Any) -> Any:
+def _as(document: dict[str, Any], kind: type[Item]) -> Item:
     """Decode it from bytes, as it comes from the API server."""
     return msgspec.json.decode(json.dumps(document).encode(), type=kind)
