@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, Final
 
@@ -84,7 +85,7 @@ def seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def command(words: Sequence[str | Path], kubeconfig: Path) -> float:
+def command(words: Sequence[str], kubeconfig: Path) -> float:
     """Return how long a command takes whose output nobody reads."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     return seconds(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment))
@@ -99,7 +100,7 @@ def measure(nodes: int) -> str:
         for text in definitions().values():
             bed.api.install_crd(yaml.safe_load(text))
         fill(bed.api, nodes)
-        kubectl = [binaries.kubectl, "get", "nodemigrationstates"]
+        kubectl = [str(binaries.kubectl), "get", "nodemigrationstates"]
         plugin = [sys.executable, "-m", "numamigration_cli", "nodes"]
         pairs = [(command(kubectl, bed.kubeconfig), command(plugin, bed.kubeconfig)) for _ in range(ROUNDS)]
     theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
@@ -115,8 +116,9 @@ def compare_columns(rows: int) -> str:
     from rich.console import Console
     from rich.table import Table
 
-    table = [Column[tuple[str, ...]](f"C{number}", lambda row, at=number: row[at]) for number in range(len(ROW))]
-    ours = seconds(lambda: columns([ROW] * rows, table, width=120))
+    cells: list[tuple[str, ...]] = [ROW] * rows
+    table = [Column[tuple[str, ...]](f"C{number}", itemgetter(number)) for number in range(len(ROW))]
+    ours = seconds(lambda: columns(cells, table, width=120))
     rich = Table(box=None)
     for number in range(len(ROW)):
         rich.add_column(f"C{number}")
