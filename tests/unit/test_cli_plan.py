@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
+from numamigration_api.vocabulary import FleetSwitch
 from numamigration_cli.policyfile import BadFileError, path_of, read_policies
-from numamigration_cli.views.plan import Objects, Plan, lines, plan, planned_policy
+from numamigration_cli.views.plan import Objects, Plan, lines, plan, planned_policy, stops
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import PolicyObject
 from tests.unit.cli_samples import FULL, asked, node, planned_state, policy_document, state_document, wish
 
@@ -143,6 +145,14 @@ def test_nodes_that_are_alike_are_told_together_in_80_columns() -> None:
         "    offload.channels: 4 -> 2",
     ]
     assert "db-1, db-2, db-3, db-4, db-5, x" in lines(found, every_name=True)[3]
+
+
+def test_what_stands_above_all_policies_is_said() -> None:
+    assert stops(Control(FleetSwitch.HOLD, "", (("hold.0123456789abcdef", "?"),))) == [
+        "The fleet switch is hold: nothing new is pushed.",
+        "1 class held: offload is turned on nowhere in there.",
+    ]
+    assert stops(Control()) == stops(None) == []
 
 
 # Broken files

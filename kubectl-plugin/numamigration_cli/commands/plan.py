@@ -36,7 +36,8 @@ async def plan(cluster: Cluster, screen: Screen, file: Path) -> int | None:
     Decided here, from the objects of the cluster, as the operator decides it. The API server is asked whether it would
     take the file, where this user has the right to create policies.
     """
-    from numamigration_cli.views.plan import HINT, lines
+    from numamigration_cli import reads
+    from numamigration_cli.views.plan import HINT, lines, stops
 
     text, name = _read(file)
     documents = _documents(text, name, screen)
@@ -51,6 +52,8 @@ async def plan(cluster: Cluster, screen: Screen, file: Path) -> int | None:
         for one in plans:
             screen.lines([*lines(one, every_name=screen.wide), ""])
         screen.note(HINT)
+        for line in stops(await reads.control(cluster)):
+            screen.note(line)
     return Exit.WOULD_CHANGE if any(one.would_change and one.mode != "Plan" for one in plans) else None
 
 

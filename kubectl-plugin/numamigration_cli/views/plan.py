@@ -13,10 +13,11 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.vocabulary import RESTORE_FINALIZER, GroupMode, PolicyMode, SettingsGroup
+from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, GroupMode, PolicyMode, SettingsGroup
 from numamigration_cli.text import names, plural
 from numamigration_cli.views.history import flat
 from numamigration_operator.core.course import Goal
+from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.leftovers import KnobStatus, KnobView
 from numamigration_operator.core.matching import Matching
 from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject, Struct
@@ -257,6 +258,19 @@ def _rollout(policy: PolicyObject, nodes: Iterable[NodePlan]) -> str:
         f"{canaries} of each kind first ({', '.join(sorted(kinds)) or 'none'}), watched for "
         f"{rollout.canary.soak_seconds} s; at most {rollout.max_unproven} unproven at a time"
     )
+
+
+def stops(control: Control | None) -> list[str]:
+    """Return what would keep a plan from the nodes whatever it says; `control` is None when nobody may tell."""
+    if control is None:
+        return []
+    switch = (
+        [f"The fleet switch is {control.switch}: nothing new is pushed."] if control.switch != FleetSwitch.RUN else []
+    )
+    held = (
+        [f"{plural(len(control.holds), 'class')} held: offload is turned on nowhere in there."] if control.holds else []
+    )
+    return switch + held
 
 
 def lines(found: Plan, *, every_name: bool) -> list[str]:
