@@ -153,7 +153,8 @@ def test_advice_names_the_check_and_what_was_found() -> None:
     told = advice(doctor(WELL._replace(states=[listed(DENIED)], nodes=[])))
 
     assert told == [
-        "permissions: PermissionDenied on 1: db-2\n  the node's message names the chart's value (agent.hostWrite)"
+        "permissions: PermissionDenied on 1: db-2",
+        "  the node's message names the chart's value (agent.hostWrite)",
     ]
 
 

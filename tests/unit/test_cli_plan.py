@@ -69,6 +69,18 @@ def test_a_field_that_the_kernel_lacks_is_named_and_is_no_change() -> None:
     assert found.nodes[0].changes[0].lacking == ("batch.minSize",)
 
 
+def test_a_node_that_has_some_of_the_groups_is_not_unsupported() -> None:
+    there = {"offload": wish(), "demotion": wish(enabled=True)}
+    settings = {"offload": {"engine": "DMA", "channels": 4}, "batch": {"minSize": "32Ki"}}
+    found = planned(
+        [asked()], [state_document("db-1", there, capabilities=V6)], settings=settings | {"demotion": {"enabled": True}}
+    )
+
+    assert [(one.outcome, [change.action for change in one.changes]) for one in found.nodes] == [
+        ("same", ["unsupported"])
+    ]
+
+
 def test_a_group_that_another_policy_wins_is_overridden() -> None:
     strong = asked("database", priority=900)
     found = planned([strong], [state_document("db-1", {"offload": wish("database")})], settings=DMA_2)

@@ -112,7 +112,9 @@ async def stop(cluster: Cluster, screen: Screen, switch: str, yes: bool) -> None
     path = cluster.in_namespace("configmaps", CONTROL_CONFIG_MAP)
     after = read_control(decode(await cluster.apply(path, switch_document(wanted)), ConfigMapObject))
     if after.switch is not wanted:
-        raise Failure(Exit.FAILED, f"the operator holds the fleet: {after.problem}", "mend the ConfigMap first")
+        raise Failure(
+            Exit.FAILED, f"the fleet switch is at {after.switch}: {after.problem}", "mend the ConfigMap first"
+        )
     screen.say(f"fleet switch: {wanted}; look: kubectl numamigration status --watch")
 
 

@@ -361,5 +361,6 @@ COLUMNS: Final[tuple[Column[Check], ...]] = (
 
 
 def advice(found: Sequence[Check]) -> list[str]:
-    """Return what to do, a line for each check that is not well."""
-    return [f"{one.check}: {one.message}\n  {one.advice}" for one in found if one.state is not State.OK and one.advice]
+    """Return what to do about each check that is not well, two lines each."""
+    bad = (one for one in found if one.state is not State.OK and one.advice)
+    return [line for one in bad for line in (f"{one.check}: {one.message}", f"  {one.advice}")]

@@ -54,7 +54,8 @@ class GroupChange(Struct, frozen=True):
     """What would become of a group on a node.
 
     Attributes:
-        action: set, restore, hold (a paused policy), or let go (values stay).
+        action: set, unsupported (the kernel has none of its fields), restore, hold (a paused policy), or let go (values
+            stay).
         policy: whose wish it would be.
         fields: what would change, a line each.
         lacking: fields that the node's kernel does not have.
@@ -185,11 +186,12 @@ def _owners(group: SettingsGroup, now: Spec, before: Resolution, after: Resoluti
 
 
 def _outcome(changes: Sequence[GroupChange], after: Resolution, uid: str) -> str:
-    if any(one.action != "set" or one.fields for one in changes):
+    won = after.won.get(uid, ())
+    if any(one.action not in {"set", "unsupported"} or one.fields for one in changes):
         return "change"
-    if any(one.lacking for one in changes):
+    if won and sum(one.action == "unsupported" for one in changes) == len(won):
         return "unsupported"
-    return "same" if after.won.get(uid) else "overridden"
+    return "same" if won else "overridden"
 
 
 def _change(group: SettingsGroup, now: Wish | None, then: Wish | None, status: PlanStatus) -> GroupChange | None:
@@ -229,7 +231,8 @@ def _set(
     ]
     lines += [f"{field}: {value} -> no longer set" for field, value in before.items() if field not in after]
     lines += [] if lines or lacking or now is None else [f"{group}: {_kept(now, then)}"]
-    return GroupChange(group, "set", then.source.policy, tuple(lines), tuple(lacking))
+    action = "set" if len(lacking) < len(after) else "unsupported"
+    return GroupChange(group, action, then.source.policy, tuple(lines), tuple(lacking))
 
 
 def _kept(now: Wish, then: Wish) -> str:
@@ -296,7 +299,7 @@ def _alike(kind: NodePlan, members: Sequence[str], *, every_name: bool) -> Itera
     if kind.others:
         yield f"    won by {', '.join(kind.others)}"
     for change in kind.changes:
-        if change.action != "set":
+        if change.action in _ACTIONS:
             yield f"    {change.group}: {_ACTIONS[change.action]}"
         yield from (f"    {line}" for line in change.fields)
         if change.lacking:
