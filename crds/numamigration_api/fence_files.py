@@ -16,8 +16,8 @@ import yaml
 
 from numamigration_api.fence import admission_binding, admission_policy
 from numamigration_api.generate import settle
+from numamigration_api.vocabulary import NAMESPACE_DEFAULT
 
-NAMESPACE_DEFAULT: Final = "numamigration-system"
 LABELS: Final = {
     "app.kubernetes.io/name": "numa-migration-operator",
     "app.kubernetes.io/component": "agent",

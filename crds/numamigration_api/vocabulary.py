@@ -49,6 +49,9 @@ LATE_MESSAGE: Final = "writeSequence must not fall: a later decision of this lea
 """What it says to a leader's own request that comes after a later one. Nobody waits for the answer any more, unless
 somebody raised the number by hand: then the leader ends, and its next life has a greater epoch."""
 
+NAMESPACE_DEFAULT: Final = "numamigration-system"
+"""Where operator and agents are, unless somebody says otherwise."""
+
 CONTROL_CONFIG_MAP: Final = "numamigration-control"
 """ConfigMap in the operator's namespace with which people stop the whole fleet; absent means ``run``."""
 FLEET_KEY: Final = "fleet"

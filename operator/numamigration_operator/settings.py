@@ -27,6 +27,7 @@ from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from numamigration_api.machinery.logs import LogFormat, LogLevel
+from numamigration_api.vocabulary import NAMESPACE_DEFAULT
 from numamigration_operator import __version__
 from numamigration_operator.cluster.lease import JITTER, LEASE_SECONDS_MAX
 from numamigration_operator.core.objects import Selector
@@ -38,7 +39,6 @@ PREFIX: Final = "NUMAMIGRATION_"
 HELP_COLUMNS: Final = 80
 EXIT_USAGE: Final = 2
 NAMESPACE_FILE: Final = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-NAMESPACE_DEFAULT: Final = "numamigration-system"
 NAMESPACE_PATTERN: Final = "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"
 """RFC 1123 label, as the API server asks of namespaces."""
 ROOM: Final = {

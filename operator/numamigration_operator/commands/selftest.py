@@ -15,13 +15,12 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-import msgspec
-
 from numamigration_api.machinery.canonical import canonical_json
 from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_api.vocabulary import API_VERSION
 from numamigration_operator.cluster.client import Client, Response
-from numamigration_operator.cluster.informer import POLICIES, STATES, Page
+from numamigration_operator.cluster.informer import POLICIES, STATES
+from numamigration_operator.cluster.lists import whole_list
 from numamigration_operator.commands import Say
 from numamigration_operator.commands.asking import ask
 from numamigration_operator.core.decisions import Patch
@@ -43,10 +42,7 @@ REQUEST_SECONDS: Final = 30.0
 LOOK_AGAIN_SECONDS: Final = 3.0
 REPORT_AGE_SECONDS_MAX: Final = 1200.0
 """Twice the longest report interval: an agent that is older has gone."""
-LIST_LIMIT: Final = 500
 NAMED_MAX: Final = 20
-
-_page: Final = msgspec.json.Decoder(Page)
 
 
 class Agents(NamedTuple):
@@ -106,15 +102,10 @@ async def _look_at_agents(client: Client, wait_seconds: float, say: Say) -> bool
 
 
 async def _states(client: Client) -> list[StateObject]:
-    states: list[StateObject] = []
-    query = {"limit": str(LIST_LIMIT)}
-    while True:
-        answer = await ask(client, "GET", STATES.path, until=time.monotonic() + REQUEST_SECONDS, query=query)
-        page = _page.decode(answer.check())
-        states += [STATES.decoder.decode(item) for item in page.items or ()]
-        if not page.metadata.continue_:
-            return states
-        query = {"limit": str(LIST_LIMIT), "continue": page.metadata.continue_}
+    return await whole_list(
+        lambda query: ask(client, "GET", STATES.path, until=time.monotonic() + REQUEST_SECONDS, query=query),
+        STATES.decoder.decode,
+    )
 
 
 def look(states: Iterable[StateObject], now: datetime) -> Agents:

@@ -34,7 +34,8 @@ from numamigration_api.vocabulary import (
     FleetSwitch,
 )
 from numamigration_operator.cluster.client import Client, NoAnswerError
-from numamigration_operator.cluster.informer import POLICIES, STATES, AnyObject, Informer, Page, Resource
+from numamigration_operator.cluster.informer import POLICIES, STATES, AnyObject, Informer, Resource
+from numamigration_operator.cluster.lists import whole_list
 from numamigration_operator.commands import Say
 from numamigration_operator.commands.asking import ask
 from numamigration_operator.commands.crds import CRDS, LOOK_AGAIN_SECONDS, read_crd
@@ -56,11 +57,9 @@ NAMED_MAX: Final = 3
 """Nodes in a line of progress."""
 SHOWN_MAX: Final = 20
 """Nodes that are named in the end, with what is left there."""
-LIST_LIMIT: Final = 500
 AGAIN: Final = frozenset({404, 409, 422})
 """Answers to a patch of a policy that has changed, or is gone; 422 is also a `test` step that failed."""
 
-_page: Final = msgspec.json.Decoder(Page)
 _any: Final = msgspec.json.Decoder(AnyObject)
 _control: Final = msgspec.json.Decoder(ConfigMapObject)
 
@@ -276,19 +275,10 @@ async def _release_one(client: Client, policy: Meta, until: float) -> str:
 
 
 async def _list_policies(client: Client, until: float) -> list[Meta]:
-    found: list[Meta] = []
-    token = ""
-    while True:
-        query = {"limit": str(LIST_LIMIT)} | ({"continue": token} if token else {})
-        answer = await ask(client, "GET", POLICIES.path, until=until, query=query)
-        if answer.status == 410 and token:  # the list is too old to be continued
-            found, token = [], ""
-            continue
-        page = _page.decode(answer.check())
-        found += (_any.decode(raw).metadata for raw in page.items or ())
-        token = page.metadata.continue_
-        if not token:
-            return found
+    return await whole_list(
+        lambda query: ask(client, "GET", POLICIES.path, until=until, query=query),
+        lambda item: _any.decode(item).metadata,
+    )
 
 
 # The CRDs

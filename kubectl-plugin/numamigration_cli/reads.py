@@ -1,0 +1,82 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What several commands read."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, POLICY_UID_LABEL
+from numamigration_cli.cluster import Cluster, one
+from numamigration_cli.exits import Exit, Failure
+from numamigration_cli.objects import POLICIES, PolicyView
+from numamigration_cli.text import names
+from numamigration_operator.core.fleet_switch import Control, read_control
+from numamigration_operator.core.objects import ConfigMapObject, PolicyObject, RevisionObject
+from numamigration_operator.core.revisions import Revision, content_of, read_revision, revision_id
+
+APPS: Final = "/apis/apps/v1"
+NAMED_MAX: Final = 5
+
+
+async def policies(cluster: Cluster) -> list[PolicyView]:
+    """Return all policies."""
+    return await cluster.list_all(POLICIES, PolicyView)
+
+
+async def policy(cluster: Cluster, name: str) -> PolicyView:
+    """Return one policy.
+
+    Raises:
+        Failure: there is none of that name; the message names those that there are.
+    """
+    found = await cluster.get(one(POLICIES, name), PolicyView)
+    if found is not None:
+        return found
+    others = sorted(other.metadata.name for other in await policies(cluster))
+    advice = f"there is {names(others, NAMED_MAX)}" if others else "there is no policy at all"
+    raise Failure(Exit.FAILED, f"no policy {name}", advice)
+
+
+async def control(cluster: Cluster) -> Control | None:
+    """Return what the control ConfigMap says; None when this user may not read it."""
+    path = cluster.in_namespace("configmaps", CONTROL_CONFIG_MAP)
+    try:
+        return read_control(await cluster.get(path, ConfigMapObject))
+    except Failure as failure:
+        if failure.code is Exit.NO_RIGHTS:
+            return None
+        raise
+
+
+async def revisions(cluster: Cluster, uid: str) -> list[Revision]:
+    """Return the stored revisions of a policy, the latest first."""
+    query = {"labelSelector": f"{POLICY_UID_LABEL}={uid}"}
+    stored = await cluster.list_all(cluster.in_namespace("controllerrevisions", api=APPS), RevisionObject, query=query)
+    read = (read_revision(seen) for seen in stored)
+    return sorted((one for one in read if one is not None), key=lambda one: -one.number)
+
+
+async def asked_policy(cluster: Cluster, name: str) -> PolicyObject:
+    """Return one policy as the operator's core reads it.
+
+    Raises:
+        Failure: there is none of that name, or it is of a newer release.
+    """
+    found = await cluster.get(one(POLICIES, name), PolicyObject)
+    if found is None:
+        await policy(cluster, name)  # says which there are
+        raise Failure(Exit.FAILED, f"no policy {name}")
+    return found
+
+
+def content_now(asked: PolicyObject) -> dict[str, Any]:
+    """Return what a policy asks of a node now."""
+    found: dict[str, Any] = msgspec.json.decode(content_of(asked.spec))
+    return found
+
+
+def revision_of(asked: PolicyObject) -> str:
+    """Return the hash of what a policy asks of a node now."""
+    return revision_id(content_of(asked.spec))

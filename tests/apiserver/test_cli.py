@@ -1,0 +1,496 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``kubectl numamigration`` on a real kube-apiserver; the tests play the agents."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import tarfile
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+import yaml
+
+from numamigration_cli.__main__ import complete, main
+from numamigration_cli.exits import Exit
+from tests.apiserver.operator_process import (
+    ACCOUNT,
+    AT_ONCE,
+    NAMESPACE,
+    NODES,
+    POLICIES,
+    STATES,
+    OperatorProcess,
+    account,
+    forget_leader,
+    grant,
+    groups,
+    is_through,
+    join,
+    make_node,
+    make_policy,
+    report,
+)
+from tests.apiserver.shared_bed import SharedBed
+from tests.testbed.api import Api, Json, poll
+from tests.testbed.binaries import Binaries
+from tests.testbed.controlplane import ControlPlane
+
+CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
+SECRETS: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
+VIEW: Final = [{"apiGroups": ["numamigration.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
+ONE_PAGE: Final = 500
+POLICY_FILE: Final = """\
+apiVersion: numamigration.dev/v1alpha1
+kind: MigrationPolicy
+metadata: {name: planned}
+spec:
+  nodeSelector: {matchLabels: {name: db-1}}
+  settings:
+    offload:
+      engine: DMA
+      channels: 4
+"""
+HOLD: Final = '{"hardwareClass":"EPYC","dialect":"V6","driver":"ptdma","node":"db-9"}'
+
+UniqueName = Callable[[str], str]
+
+
+class Answer(NamedTuple):
+    """What a command answered."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def data(self) -> Any:
+        return json.loads(self.out)
+
+
+Cli = Callable[..., Answer]
+
+
+@pytest.fixture(scope="module")
+def kubeconfig(bed: ControlPlane) -> Path:
+    return bed.kubeconfig_for(bed.admin_token, name="sre")
+
+
+@pytest.fixture
+def cli(kubeconfig: Path, capsys: pytest.CaptureFixture[str]) -> Cli:
+    def run(*arguments: str, as_: Path = kubeconfig) -> Answer:
+        code = main([*arguments, "--kubeconfig", str(as_)])
+        return Answer(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(autouse=True)
+def empty(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every test is about the whole cluster, and leaves nothing in it."""
+    monkeypatch.delenv("KUBECONFIG", raising=False)
+    yield
+    if not api.get_if_exists("/apis/numamigration.dev/v1alpha1"):
+        return
+    for policy in api.list_items(POLICIES):
+        path = f"{POLICIES}/{policy['metadata']['name']}"
+        api.merge_patch(path, {"metadata": {"finalizers": None}})
+        if api.get_if_exists(path):
+            api.delete(path)
+    for collection in (STATES, NODES):
+        api.delete(collection)
+    if api.get_if_exists(CONTROL):
+        api.delete(CONTROL)
+    forget_leader(api)
+
+
+def make_state(api: Api, name: str, ready: str = "True", reason: str = "AsExpected", **status: Any) -> None:
+    """Make a Node and its node state, and say what its agent would say."""
+    make_node(api, name)
+    metadata = {"apiVersion": "numamigration.dev/v1alpha1", "kind": "NodeMigrationState", "metadata": {"name": name}}
+    api.create(STATES, metadata)
+    condition = {
+        "type": "Ready",
+        "status": ready,
+        "reason": reason,
+        "message": f"{reason} is why" if ready == "False" else "",
+        "lastTransitionTime": "2026-01-02T03:04:05Z",
+    }
+    said = {"dialect": "V6", "hardwareClass": "EPYC", "offload": "Off", "conditions": [condition], **status}
+    api.apply(f"{STATES}/{name}", metadata | {"status": said}, "numamigration-agent", force=True, subresource="status")
+
+
+# Looking
+
+
+def test_a_cluster_without_a_policy_says_how_to_begin(cli: Cli) -> None:
+    answer = cli("status")
+
+    assert answer.code == Exit.DONE
+    assert answer.out.startswith("Fleet switch: run\n")
+    assert "There is no policy yet" in answer.out
+
+
+def test_a_policy_that_no_operator_has_seen_says_so(api: Api, cli: Cli) -> None:
+    make_policy(api, "alone", "n")
+
+    assert "alone   Unknown  NotSeen" in cli("status").out
+    assert cli("status", "alone").code == Exit.DONE
+
+
+def test_records_are_data(api: Api, cli: Cli) -> None:
+    make_policy(api, "alone", "n")
+
+    assert cli("status", "-o", "json").data["policies"][0]["policy"] == "alone"
+    assert yaml.safe_load(cli("status", "-o", "yaml").out)["fleet"] == "run"
+
+
+def test_a_policy_that_is_not_there_names_those_that_are(api: Api, cli: Cli) -> None:
+    make_policy(api, "alone", "n")
+
+    assert cli("status", "other") == (Exit.FAILED, "", "error: no policy other\n  there is alone\n")
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "a?b=c", "%2e", "ü", "a b", "'"])
+def test_a_name_with_odd_characters_is_only_a_name_that_is_not_there(name: str, api: Api, cli: Cli) -> None:
+    make_state(api, "n-1")
+
+    for command in (["status", name], ["explain", name], ["pause", name], ["history", name]):
+        assert cli(*command).code == Exit.FAILED
+
+
+def test_nodes_are_filtered(api: Api, cli: Cli) -> None:
+    make_state(api, "db-1")
+    make_state(api, "db-2", "False", "PermissionDenied", dialect="V5")
+
+    assert [row["node"] for row in cli("nodes", "-o", "json").data] == ["db-1", "db-2"]
+    answer = cli("nodes", "--reason", "PermissionDenied")
+    assert answer.out.splitlines()[1].split()[:4] == ["db-2", "Off", "False", "PermissionDenied"]
+    assert "none of 2 nodes is so" in cli("nodes", "--dialect", "V4").err
+
+
+def test_more_nodes_than_a_page_are_all_listed_and_a_reader_that_goes_early_is_no_error(
+    api: Api, cli: Cli, kubeconfig: Path
+) -> None:
+    for number in range(ONE_PAGE + 1):
+        name = f"n-{number:04}"
+        api.create(
+            STATES,
+            {"apiVersion": "numamigration.dev/v1alpha1", "kind": "NodeMigrationState", "metadata": {"name": name}},
+        )
+
+    assert len(cli("nodes").out.splitlines()) == ONE_PAGE + 2
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [sys.executable, "-m", "numamigration_cli", "nodes", "--kubeconfig", str(kubeconfig)]
+    done = subprocess.run(command, check=False, stdout=writing, stderr=subprocess.PIPE)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (Exit.BROKEN_PIPE, b"")
+
+
+def test_a_node_is_explained_with_who_won_and_who_lost(api: Api, cli: Cli) -> None:
+    make_state(api, "db-1")
+    make_policy(api, "strong", "db-1", priority=900)
+    make_policy(api, "weak", "db-1", priority=10)
+
+    (group,) = cli("explain", "db-1", "-o", "json").data["groups"]
+
+    assert (group["group"], group["winner"], group["losers"]) == ("demotion", "strong", ["weak"])
+    assert "  losers: weak" in cli("explain", "db-1").out
+
+
+def test_a_terminal_of_80_columns_gets_no_longer_line(api: Api, kubeconfig: Path) -> None:
+    make_state(api, "db-1", "False", "PermissionDenied")
+    make_policy(api, "alone", "db-1")
+
+    for words in (["status"], ["status", "alone"], ["nodes"], ["explain", "db-1"], ["doctor"]):
+        lines = on_terminal([*words, "--no-color"], kubeconfig)
+        assert lines
+        assert not [line for line in lines if len(line) > 80], words
+
+
+def on_terminal(words: list[str], kubeconfig: Path) -> list[str]:
+    """Return the lines that a terminal of 80 columns shows."""
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "numamigration_cli", *words, "--kubeconfig", str(kubeconfig)]
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
+    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment):
+        os.close(slave)
+        shown = b""
+        while True:
+            try:
+                part = os.read(master, 65536)
+            except OSError:  # EIO: nobody has the other side open any more
+                break
+            if not part:
+                break
+            shown += part
+    os.close(master)
+    return shown.decode().splitlines()
+
+
+def test_kubectl_finds_it_and_completes_its_words(
+    api: Api, binaries: Binaries, kubeconfig: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_policy(api, "alone", "n")
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    environment = {**os.environ, "PATH": path, "KUBECONFIG": str(kubeconfig)}
+    command = [str(binaries.kubectl), "numamigration", "status", "-o", "json"]
+
+    done = subprocess.run(command, check=True, capture_output=True, env=environment)
+
+    assert json.loads(done.stdout)["policies"][0]["policy"] == "alone"
+    complete(["status", "--kubeconfig", str(kubeconfig), "al"])
+    assert capsys.readouterr().out == "alone\n:4\n"
+
+
+def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -> None:
+    make_policy(api, "alone", "n")
+    words = ["status", "--watch", "--interval", "0.5", "--kubeconfig", str(kubeconfig)]
+    with subprocess.Popen(
+        [sys.executable, "-m", "numamigration_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"Fleet switch: run\n"
+        make_policy(api, "another", "n")
+        while b"another" not in process.stdout.readline():
+            pass
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+
+    assert (process.returncode, err) == (Exit.INTERRUPTED, b"")
+
+
+# Planning
+
+
+@pytest.fixture
+def policy_file(tmp_path: Path) -> Path:
+    path = tmp_path / "policy.yaml"
+    path.write_text(POLICY_FILE)
+    return path
+
+
+def test_a_plan_tells_what_would_change_and_stores_nothing(api: Api, cli: Cli, policy_file: Path) -> None:
+    make_state(api, "db-1", knobs=[{"field": "offload.channels", "observed": "1"}])
+    make_state(api, "db-2")
+
+    answer = cli("plan", "-f", str(policy_file))
+
+    assert answer.code == Exit.WOULD_CHANGE
+    assert "planned (new): would change 1 of 1 matched node" in answer.out
+    assert "    offload.channels: 1 -> 4" in answer.out
+    assert api.list_items(POLICIES) == []
+
+
+def test_a_file_that_is_stored_already_would_change_nothing(api: Api, cli: Cli, policy_file: Path) -> None:
+    api.create(POLICIES, yaml.safe_load(POLICY_FILE))
+
+    assert cli("plan", "-f", str(policy_file)).code == Exit.DONE
+
+
+def test_a_rule_that_only_the_api_server_knows_is_told_with_line_and_column(cli: Cli, policy_file: Path) -> None:
+    policy_file.write_text(POLICY_FILE.replace("engine: DMA", "engine: CPUThreads"))
+
+    answer = cli("plan", "-f", str(policy_file))
+
+    assert answer.code == Exit.BAD_FILE
+    assert f"{policy_file}:7:5: spec.settings.offload: " in answer.err
+    assert "channels is for engine: DMA only" in answer.err
+
+
+def test_who_may_not_create_policies_gets_a_plan_all_the_same(
+    api: Api, cli: Cli, policy_file: Path, viewer: Path
+) -> None:
+    make_state(api, "db-1")
+
+    answer = cli("plan", "-f", str(policy_file), as_=viewer)
+
+    assert answer.code == Exit.WOULD_CHANGE
+    assert "the API server was not asked" in answer.err
+
+
+# Acting
+
+
+def test_pausing_and_resuming_change_the_mode_and_nothing_else(api: Api, cli: Cli) -> None:
+    before = make_policy(api, "one", "n")["spec"]
+
+    assert cli("pause", "one") == (Exit.DONE, "one: mode Paused\n", "")
+    assert api.get(f"{POLICIES}/one")["spec"] == before | {"mode": "Paused"}
+    assert cli("pause", "one").out == "one: mode Paused, as before\n"
+    assert cli("resume", "one").code == Exit.DONE
+    assert api.get(f"{POLICIES}/one")["spec"] == before
+
+
+def test_the_fleet_switch_is_turned_and_shown_and_leaves_holds_alone(api: Api, cli: Cli) -> None:
+    data = {"hold.0123456789abcdef": HOLD}
+    path, _, name = CONTROL.rpartition("/")
+    api.create(path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+
+    assert cli("stop", "off", "--yes").code == Exit.DONE
+    assert api.get(CONTROL)["data"] == data | {"fleet": "off"}
+    assert "Fleet switch: off" in cli("status").out
+    assert cli("stop", "run", "--yes").code == Exit.DONE
+    assert api.get(CONTROL)["data"]["fleet"] == "run"
+
+
+def test_nobody_to_be_asked_means_nothing_is_changed(api: Api, cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path(os.devnull).open() as nobody:
+        monkeypatch.setattr(sys, "stdin", nobody)
+        answer = cli("stop", "restore")
+
+    assert answer.code == Exit.USAGE
+    assert "--yes answers for them" in answer.err
+    assert not api.get_if_exists(CONTROL)
+
+
+def test_a_held_class_is_released_and_others_stay(api: Api, cli: Cli) -> None:
+    data = {"hold.0123456789abcdef": HOLD, "hold.aaaaaaaaaaaaaaaa": HOLD.replace("EPYC", "Xeon"), "fleet": "hold"}
+    path, _, name = CONTROL.rpartition("/")
+    api.create(path, {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": data})
+
+    assert "kubectl numamigration release-hold 0123456789abcdef" in cli("status").out
+    assert cli("release-hold", "epyc", "--yes").code == Exit.DONE
+    assert set(api.get(CONTROL)["data"]) == {"hold.aaaaaaaaaaaaaaaa", "fleet"}
+    assert cli("release-hold", "epyc", "--yes").code == Exit.FAILED
+
+
+def test_history_diff_and_rollback_on_what_a_real_operator_stored(
+    bed: ControlPlane, api: Api, cli: Cli, tmp_path: Path
+) -> None:
+    operator = bed.kubeconfig_for(account(bed, ACCOUNT), name=ACCOUNT)
+    with OperatorProcess(operator, tmp_path / "operator.log"):
+        join(api, "db-1")
+        make_policy(api, "tuned", "db-1", settings={"demotion": {"enabled": True}}, rollout=AT_ONCE)
+        settle(api, "tuned", "db-1", enabled=True)
+        api.merge_patch(f"{POLICIES}/tuned", {"spec": {"settings": {"demotion": {"enabled": False}}}})
+        settle(api, "tuned", "db-1", enabled=False)
+
+        rows = cli("history", "tuned", "-o", "json").data
+        assert [(row["number"], row["current"]) for row in rows] == [(2, True), (1, False)]
+        assert rows[0]["changes"] == ["settings.demotion.enabled: true -> false"]
+        assert cli("diff", "tuned/1") == (Exit.WOULD_CHANGE, "settings.demotion.enabled: false -> true\n", "")
+        assert cli("diff", f"tuned/{rows[0]['revision']}") == (Exit.DONE, "nothing differs\n", "")
+        assert "proven on 1 kind of node" in cli("history", "tuned").out
+
+        answer = cli("rollback", "tuned", "--yes")
+        assert answer.code == Exit.DONE
+        assert "spec is that of revision 1" in answer.out
+        settle(api, "tuned", "db-1", enabled=True)
+        assert cli("rollback", "tuned", "--to", "3", "--yes").out == "tuned asks for revision 3 already\n"
+        assert cli("rollback", "tuned", "--to", "9", "--yes").code == Exit.FAILED
+        assert cli("status", "tuned", "-o", "json").data["policies"][0]["ready"] == "True"
+
+
+def settle(api: Api, policy: str, node: str, *, enabled: bool) -> None:
+    """Answer as the node's agent until the policy's rollout is over, with this value on the node."""
+
+    def look() -> Json:
+        state = api.get(f"{STATES}/{node}")
+        wish = groups(state).get("demotion", {})
+        if wish.get("settings") == {"enabled": enabled}:
+            report(api, state, "Ready")
+        found = api.get(f"{POLICIES}/{policy}")
+        seen = found.get("status", {}).get("observedGeneration") == found["metadata"]["generation"]
+        return found if seen and is_through(found) and wish.get("settings") == {"enabled": enabled} else {}
+
+    poll(look, f"{policy} through with {enabled}")
+
+
+# What is missing
+
+
+@pytest.fixture(scope="module")
+def viewer(bed: ControlPlane) -> Path:
+    """Somebody who may read our kinds, and Nodes, and nothing else."""
+    nodes = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}
+    return grant(bed, "viewer", [*VIEW, nodes])
+
+
+@pytest.fixture(scope="module")
+def nobody(bed: ControlPlane) -> Path:
+    """Somebody who may do nothing."""
+    return grant(bed, "nobody", [])
+
+
+def test_who_may_only_look_sees_everything_but_the_switch(api: Api, cli: Cli, viewer: Path) -> None:
+    make_policy(api, "alone", "n")
+    make_state(api, "n")
+
+    assert "Fleet switch: unknown" in cli("status", as_=viewer).out
+    assert cli("nodes", as_=viewer).code == Exit.DONE
+    assert cli("explain", "n", as_=viewer).code == Exit.DONE
+    for command in (["pause", "alone"], ["stop", "off", "--yes"], ["history", "alone"]):
+        answer = cli(*command, as_=viewer)
+        assert answer.code == Exit.NO_RIGHTS
+        assert "cannot" in answer.err
+    assert api.get(f"{POLICIES}/alone")["spec"]["mode"] == "Apply"
+
+
+def test_who_may_do_nothing_is_told_what_is_missing(cli: Cli, nobody: Path) -> None:
+    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"]):
+        answer = cli(*command, as_=nobody)
+        assert answer.code == Exit.NO_RIGHTS
+        assert "numamigration.dev" in answer.err
+    assert cli("doctor", as_=nobody).code == Exit.DONE  # all of it unknown, and nothing known to be wrong
+
+
+def test_doctor_names_what_a_half_installed_cluster_lacks(api: Api, cli: Cli) -> None:
+    make_state(api, "db-1", "False", "NoDmaChannel")
+
+    answer = cli("doctor", "-o", "json")
+    states = {(row["check"], row["state"]) for row in answer.data}
+
+    assert answer.code == Exit.FAILED
+    assert {("API server", "ok"), ("CRDs", "ok"), ("node fence", "ok"), ("your rights", "ok")} <= states
+    assert {("operator", "wrong"), ("leader", "wrong"), ("agents", "wrong"), ("channels", "wrong")} <= states
+
+
+def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_path: Path) -> None:
+    make_state(api, "db-1")
+    make_policy(api, "alone", "db-1")
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}, "stringData": {"k": "hunter2"}}
+    api.create(SECRETS, secret)
+    variables = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "LEVEL", "value": "debug"}]
+    container = {"name": "c", "image": "i", "env": variables}
+    metadata = {"name": "op", "labels": {"app.kubernetes.io/name": "numa-migration-operator"}}
+    api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+    file = tmp_path / "bundle.tar.gz"
+
+    assert cli("support-bundle", "-f", str(file)).code == Exit.DONE
+
+    with tarfile.open(file) as tar:
+        found = {Path(one.name).name: (tar.extractfile(one) or tar).read().decode() for one in tar}  # type: ignore[union-attr]
+    api.delete(f"{PODS}/op", query={"gracePeriodSeconds": "0"})
+    api.delete(f"{SECRETS}/s")
+    assert {"README.txt", "missing.txt", "migrationpolicies.json", "nodemigrationstates.json", "pods.json"} <= set(
+        found
+    )
+    assert not [name for name, text in found.items() if "hunter2" in text]
+    assert "debug" in found["pods.json"]
+    assert "managedFields" not in found["nodemigrationstates.json"]
+    assert cli("support-bundle", "-f", str(file)).code == Exit.FAILED
+
+
+def test_without_our_kinds_every_command_says_that_they_are_missing(shared_bed: SharedBed, cli: Cli) -> None:
+    shared_bed.empty()
+    try:
+        for command in (["status"], ["nodes"], ["explain", "n"], ["pause", "p"]):
+            answer = cli(*command)
+            assert answer.code == Exit.NOT_INSTALLED
+            assert "the CRDs are not installed here" in answer.err
+        assert ("CRDs", "wrong") in {(row["check"], row["state"]) for row in cli("doctor", "-o", "json").data}
+    finally:
+        shared_bed.put_back()
