@@ -49,6 +49,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m scripts.chart_documents --check
+	$(BIN)/python -m scripts.monitoring_documents --check
 	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m scripts.licences --check
 	$(BIN)/python -m benchmarks.table --check
@@ -173,6 +174,7 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m scripts.chart_documents
+	$(BIN)/python -m scripts.monitoring_documents
 	$(BIN)/python -m scripts.release_yaml
 	$(BIN)/python -m scripts.licences
 	$(BIN)/python -m tests.promises >docs/promises.md
