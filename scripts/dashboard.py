@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Grafana dashboard: a table of rows and panels, from which its JSON is made (``scripts/monitoring_documents.py``).
 
-No series names a node, so neither does a panel: the row "Nodes" counts them by reason, and ``kubectl get nms`` has names.
+No series names a node, so neither does a panel: the row "Nodes" counts them by reason; ``kubectl get nms`` has names.
 Of fleet and policies only the leader speaks, hence the greatest over the pods.
 
 Source: Grafana documentation, "JSON model" of dashboards, schema version 39.
@@ -170,7 +170,7 @@ ROWS: Final = (
                         "{{policy}}: {{metric}}",
                     ),
                 ),
-                "The largest value over the unproven nodes; beyond 100 % it trips. Without nodes that report there is none.",
+                "The largest value over the unproven nodes; beyond 100 % it trips.",
                 "percentunit",
             ),
             Panel(

@@ -4,8 +4,8 @@
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
 
-Servers, Helm and Prometheus are found or built after collection and before the first test (``early``). Nothing is built when no
-collected test needs it.
+Servers, Helm and Prometheus are found or built after collection and before the first test (``early``). Nothing is
+built when no collected test needs it.
 """
 
 from __future__ import annotations

@@ -117,9 +117,7 @@ CASES: Final = (
     by_phase("RollingBack"),
     by_phase("RolledBack"),
     by_reason("GuardrailTripped", "GuardrailTripped", "3 node(s) of the policy database crossed a guardrail."),
-    by_reason(
-        "OffloadIneffective", "OffloadIneffective", "Offload does nothing on 3 node(s) of the policy database."
-    ),
+    by_reason("OffloadIneffective", "OffloadIneffective", "Offload does nothing on 3 node(s) of the policy database."),
     by_reason("DriftContended", "Contended", "Somebody else writes the knobs of 3 node(s) of the policy database."),
     Case(
         "NodesUnreachable",
