@@ -90,9 +90,9 @@ def test_what_does_not_exist_would_be_noticed(expr: str, problem: str) -> None:
 def test_legends_name_labels_that_are_left_after_grouping() -> None:
     for panel in PANELS:
         for query in panel.queries:
-            named = set(re.findall(r"\{\{(\w+)\}\}", query.legend))
-            (*_, outer) = ("", *(found["labels"] for found in [GROUPING.search(query.expr)] if found))
-            assert named <= {label.strip() for label in outer.split(",")}, panel.title
+            named, outermost = set(re.findall(r"\{\{(\w+)\}\}", query.legend)), GROUPING.search(query.expr)
+            left = set(outermost["labels"].split(", ")) if outermost else set()
+            assert named <= left, panel.title
 
 
 def test_panels_do_not_overlap_and_stay_within_the_grid() -> None:
