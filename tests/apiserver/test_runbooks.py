@@ -11,6 +11,7 @@ from typing import Final
 import pytest
 
 from numamigration_api.vocabulary import API_VERSION, CONTROL_CONFIG_MAP, POLICY_KIND, STATE_KIND
+from tests.testbed.api import Json
 from tests.testbed.chart import NAMESPACE
 from tests.testbed.commands import ROOT
 from tests.testbed.controlplane import ControlPlane
@@ -30,7 +31,7 @@ SETTINGS: Final = {"offload": {"engine": "DMA", "channels": 4}}
 def there(bed: ControlPlane) -> ControlPlane:
     """A policy, a node state, and a control ConfigMap with a held class."""
     policy = {"nodeSelector": {}, "settings": SETTINGS}
-    objects = (
+    objects: tuple[tuple[str, str, str, str, Json], ...] = (
         ("migrationpolicies", POLICY_KIND, API_VERSION, COLLECTION, {"spec": policy}),
         ("nodemigrationstates", STATE_KIND, API_VERSION, COLLECTION, {"spec": {}}),
         ("configmaps", "ConfigMap", "v1", f"/api/v1/namespaces/{NAMESPACE}", {"data": {KEY: "{}"}}),

@@ -165,7 +165,7 @@ def promtool(prometheus: Prometheus, tmp_path: Path) -> Any:
         (tmp_path / "test.yaml").write_text(
             yaml.safe_dump({"rule_files": ["rules.yaml"], "evaluation_interval": "1m", "tests": [test]})
         )
-        command = [prometheus.promtool, "test", "rules", tmp_path / "test.yaml"]
+        command: list[str | Path] = [prometheus.promtool, "test", "rules", tmp_path / "test.yaml"]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         assert result.returncode == 0, result.stdout + result.stderr
 

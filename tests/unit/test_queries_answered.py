@@ -59,8 +59,8 @@ def ask(prometheus: Prometheus, tmp_path_factory: pytest.TempPathFactory) -> Ite
     folder = tmp_path_factory.mktemp("prometheus")
     (folder / "series").write_text("\n".join([*lines(), ""]))
     (folder / "config.yaml").write_text("{}\n")
-    fill = [prometheus.promtool, "tsdb", "create-blocks-from", "openmetrics", folder / "series", folder / "data"]
-    subprocess.run(fill, check=True, capture_output=True)
+    fill = ("tsdb", "create-blocks-from", "openmetrics", folder / "series", folder / "data")
+    subprocess.run([prometheus.promtool, *fill], check=True, capture_output=True)
     address = f"127.0.0.1:{free_ports(1)[0]}"
     flags = {"config.file": "config.yaml", "storage.tsdb.path": "data", "web.listen-address": address}
     with (folder / "log").open("wb") as log:
