@@ -51,6 +51,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m scripts.api_documents --check
 	$(BIN)/python -m scripts.reason_documents --check
 	$(BIN)/python -m scripts.chart_documents --check
+	$(BIN)/python -m scripts.monitoring_documents --check
 	$(BIN)/python -m scripts.release_yaml --check
 	$(BIN)/python -m scripts.licences --check
 	$(BIN)/python -m benchmarks.table --check
@@ -185,6 +186,7 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m scripts.api_documents
 	$(BIN)/python -m scripts.reason_documents
 	$(BIN)/python -m scripts.chart_documents
+	$(BIN)/python -m scripts.monitoring_documents
 	$(BIN)/python -m scripts.release_yaml
 	$(BIN)/python -m scripts.licences
 	$(BIN)/python -m tests.promises >docs/promises.md

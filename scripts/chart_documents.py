@@ -13,7 +13,7 @@ import difflib
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -223,25 +223,25 @@ def documents(chart: Path) -> dict[Path, str]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Write the files, or with ``--check`` compare them; exit code 1 and a diff when they differ."""
-    parser = argparse.ArgumentParser(prog="python -m scripts.chart_documents")
+def settle(program: str, wanted: Mapping[Path, str], arguments: list[str]) -> int:
+    """Write files, or with ``--check`` compare them; exit code 1 and a diff when they differ."""
+    parser = argparse.ArgumentParser(prog=f"python -m scripts.{program}")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a file is stale")
     options = parser.parse_args(arguments)
     stale = 0
-    for path, wanted in documents(CHART).items():
+    for path, text in wanted.items():
         found = path.read_text() if path.exists() else ""
-        if found == wanted:
+        if found == text:
             continue
         if options.check:
             stale = 1
             sys.stderr.writelines(
-                difflib.unified_diff(found.splitlines(True), wanted.splitlines(True), str(path), "values.yaml")
+                difflib.unified_diff(found.splitlines(True), text.splitlines(True), str(path), "generated")
             )
         else:
-            path.write_text(wanted)
+            path.write_text(text)
     return stale
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(settle("chart_documents", documents(CHART), sys.argv[1:]))

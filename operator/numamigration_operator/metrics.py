@@ -27,7 +27,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.metrics_core import Metric as FamilyOfSamples
 
-from numamigration_api.vocabulary import FleetSwitch, GuardrailMetric, NodeBucket, RolloutPhase
+from numamigration_api.vocabulary import FleetSwitch, GuardrailMetric, NodeBucket, Reason, RolloutPhase
 from numamigration_operator import __version__
 from numamigration_operator.cluster.api_call import ApiCall
 from numamigration_operator.cluster.applier import Verdict
@@ -39,6 +39,8 @@ PREFIX: Final = "numamigration_operator_"
 NO_CODE: Final = "none"
 API_SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 2.0, 10.0, 60.0)
 """From an answer out of the API server's cache to the bound of a request."""
+FOLIO_RESULTS: Final = ("migrated", "failed", "refused")
+"""Of the folios that went to an engine; each is a counter of the nodes."""
 DECISION_SECONDS: Final = (0.0005, 0.002, 0.01, 0.05, 0.2, 1.0, 5.0)
 """From one node of a small fleet to an edit that concerns every node of a large one."""
 
@@ -173,6 +175,24 @@ def _buckets(numbers: Numbers) -> Samples:
     ]
 
 
+def _reasons(numbers: Numbers) -> Samples:
+    return [((policy.name, reason), nodes) for policy in _policies(numbers) for reason, nodes in policy.reasons.items()]
+
+
+def _folios(numbers: Numbers) -> Samples:
+    return [
+        ((policy.name, result), value)
+        for policy in _policies(numbers)
+        for result in FOLIO_RESULTS
+        if (value := getattr(policy.statistics, f"folios_{result}", None)) is not None
+    ]
+
+
+def _folios_per_second(policy: PolicyNumbers) -> float | None:
+    rate = policy.statistics.folios_per_second if policy.statistics is not None else None
+    return None if rate is None else float(rate)
+
+
 def _phases(numbers: Numbers) -> Samples:
     return [((policy.name, phase), policy.phase is phase) for policy in _policies(numbers) for phase in RolloutPhase]
 
@@ -193,6 +213,11 @@ def _build(_: Numbers) -> Samples:
 
 def _age(since: float | None, now: float) -> float | None:
     return None if since is None else max(0.0, now - since)
+
+
+def _oldest_report_age(numbers: Numbers) -> Samples:
+    age = None if numbers.fleet is None else _age(numbers.fleet.counts.oldest_report_at, numbers.now)
+    return [] if age is None else [((), age)]
 
 
 # --- the table ------------------------------------------------------------------------------------------------------
@@ -232,6 +257,13 @@ METRICS: Final = (
         ("policy", "bucket"),
         "Nodes that the policy selects, each in one bucket.",
         _buckets,
+    ),
+    Metric(
+        "policy_reason_nodes",
+        Kind.GAUGE,
+        ("policy", "reason"),
+        "Nodes of the policy of which there is something to say, by reason; a reason that no node has is left out.",
+        _reasons,
     ),
     Metric(
         "policy_unproven_nodes",
@@ -296,6 +328,20 @@ METRICS: Final = (
         "What the value of the policy's guardrail may not exceed.",
         _each_guardrail(lambda guardrail: guardrail.limit),
     ),
+    Metric(
+        "policy_folios",
+        Kind.GAUGE,
+        ("policy", "result"),
+        "Folios that engines took, by the kernels' counters; a sum over nodes, so it falls when one leaves.",
+        _folios,
+    ),
+    Metric(
+        "policy_folios_per_second",
+        Kind.GAUGE,
+        _POLICY,
+        "Folios that engines copied, per second of each agent's last window; a sum over nodes.",
+        _each_policy(_folios_per_second),
+    ),
     Metric("policies", Kind.GAUGE, (), "Policies that exist.", _of_fleet(lambda fleet: fleet.counts.policies)),
     Metric("nodes", Kind.GAUGE, (), "Nodes that exist.", _of_fleet(lambda fleet: fleet.counts.nodes)),
     Metric("node_states", Kind.GAUGE, (), "Node states that exist.", _of_fleet(lambda fleet: fleet.counts.states)),
@@ -326,6 +372,28 @@ METRICS: Final = (
         (),
         "Holds of a hardware class with its dialect and driver.",
         _of_fleet(lambda fleet: fleet.counts.class_holds),
+    ),
+    Metric(
+        "corrupt_nodes",
+        Kind.GAUGE,
+        (),
+        "Nodes whose engine has copied the agent's test pages wrong on this boot.",
+        _of_fleet(lambda fleet: fleet.counts.corrupt),
+    ),
+    Metric(
+        "restores_incomplete_total",
+        Kind.COUNTER,
+        (),
+        "Deleted policies that this process let go although nodes had not confirmed their restore.",
+        # Known before anything was read, and so scraped as 0 before it counts what a start finds overdue.
+        _one(lambda numbers: numbers.fleet.counts.restores_incomplete if numbers.fleet is not None else 0),
+    ),
+    Metric(
+        "oldest_report_age_seconds",
+        Kind.GAUGE,
+        (),
+        "Time since the report of the agent that was silent longest, of all nodes that shall have one.",
+        _oldest_report_age,
     ),
     Metric(
         "circuit_breaker_open",
@@ -442,6 +510,8 @@ METRICS: Final = (
 LABELS: Final = {
     "policy": "name of a MigrationPolicy",
     "bucket": ", ".join(NodeBucket),
+    "reason": ", ".join(reason for reason in Reason if reason is not Reason.AS_EXPECTED),
+    "result": ", ".join(FOLIO_RESULTS),
     "phase": ", ".join(RolloutPhase),
     "metric": ", ".join(GuardrailMetric),
     "switch": ", ".join(FleetSwitch),

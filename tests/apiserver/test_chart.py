@@ -25,6 +25,10 @@ POLICY_CRD: Final = f"{CRDS}/migrationpolicies.numamigration.dev"
 NAMESPACES: Final = "/api/v1/namespaces"
 LEVEL: Final = "pod-security.kubernetes.io/enforce"
 OPERATOR_ROLE: Final = "/apis/rbac.authorization.k8s.io/v1/clusterroles/numamigration-operator"
+DURATION: Final[Json] = {
+    "type": "string",
+    "pattern": "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",
+}
 UniqueName = Callable[[str], str]
 
 pytestmark = [*EVERY_VERSION, pytest.mark.uncounted]
@@ -91,23 +95,35 @@ def stand_in(monitor: Monitor) -> Json:
     Source: prometheus-operator 0.91.0, example/prometheus-operator-crd/monitoring.coreos.com_*monitors.yaml.
     """
     text = {"type": "string"}
-    duration = {
-        "type": "string",
-        "pattern": "^(0|([0-9]+y)?([0-9]+w)?([0-9]+d)?([0-9]+h)?([0-9]+m)?([0-9]+s)?([0-9]+ms)?)$",
-    }
-    endpoints = {"type": "array", "items": fields(port=text, path=text, interval=duration)}
+    endpoints = {"type": "array", "items": fields(port=text, path=text, interval=DURATION)}
     selector = fields(matchLabels={"type": "object", "additionalProperties": text})
     spec = fields(["selector", monitor.endpoints], selector=selector, **{monitor.endpoints: endpoints})
+    return monitoring_crd(monitor.kind, monitor.plural, spec)
+
+
+def monitoring_crd(kind: str, plural: str, spec: Json) -> Json:
     schema = {"openAPIV3Schema": fields(["spec"], spec=spec)}
     group = "monitoring.coreos.com"
-    names = {"kind": monitor.kind, "plural": monitor.plural, "singular": monitor.kind.lower()}
+    names = {"kind": kind, "plural": plural, "singular": kind.lower()}
     version = {"name": "v1", "served": True, "storage": True, "schema": schema}
     return {
         "apiVersion": "apiextensions.k8s.io/v1",
         "kind": "CustomResourceDefinition",
-        "metadata": {"name": f"{monitor.plural}.{group}"},
+        "metadata": {"name": f"{plural}.{group}"},
         "spec": {"group": group, "scope": "Namespaced", "names": names, "versions": [version]},
     }
+
+
+def rule_stand_in() -> Json:
+    """Return a CRD with those fields of a PrometheusRule that the chart uses.
+
+    Source: prometheus-operator 0.91.0, example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml.
+    """
+    text, texts = {"type": "string"}, {"type": "object", "additionalProperties": {"type": "string"}}
+    rule = fields(["expr"], alert=text, expr=text, labels=texts, annotations=texts, **{"for": DURATION})
+    group = fields(["name"], name=text, rules={"type": "array", "items": rule})
+    spec = fields(groups={"type": "array", "items": group})
+    return monitoring_crd("PrometheusRule", "prometheusrules", spec)
 
 
 # --- manifests ----------------------------------------------------------------------------------------------------
@@ -118,6 +134,7 @@ def test_the_api_server_takes_every_manifest_with_everything_on(cluster: Control
     make_namespace(cluster.api, NAMESPACE)
     for monitor in MONITORS:
         cluster.api.install_crd(stand_in(monitor))
+    cluster.api.install_crd(rule_stand_in())
     rendered = helm.template(EVERYTHING)
     # A dry run stores no account, and a Pod is refused whose account is not there.
     kubectl(cluster, "apply", "--filename", "-", given=[one for one in rendered if one["kind"] == "ServiceAccount"])

@@ -45,6 +45,8 @@ EVERYTHING: Final[Json] = {
     "monitoring": {
         "serviceMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
         "podMonitor": {"enabled": True, "labels": {"release": "prometheus"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "prometheus"}},
+        "dashboard": {"enabled": True},
     },
 }
 """Values that turn on whatever the chart can render."""

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bed for pytest: ask for ``control_plane``, ``api``, ``crds`` or ``helm``.
+"""The test bed for pytest: ask for ``control_plane``, ``api``, ``crds``, ``helm`` or ``prometheus``.
 
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
 
-Servers and Helm are found or built after collection and before the first test (``early``). Nothing is built when no
-collected test needs it.
+Servers, Helm and Prometheus are found or built after collection and before the first test (``early``). Nothing is
+built when no collected test needs it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,22 @@ from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.early import Early
 from tests.testbed.helm import find_helm
+from tests.testbed.prometheus import Prometheus, find_prometheus
 
 CRD_FOLDER: Final = Path(__file__).parents[2] / "crds"
 
 BINARIES: Final = Early("binaries", find_binaries)
 OLDEST: Final = Early("oldest_binaries", find_oldest)
 HELM: Final = Early("helm", find_helm)
+PROMETHEUS: Final = Early("prometheus", find_prometheus)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find or build the servers, and Helm, when a collected test needs them."""
+    """Find or build the servers, Helm and Prometheus, when a collected test needs them."""
     BINARIES.collected(session)
     OLDEST.collected(session)
     HELM.collected(session)
+    PROMETHEUS.collected(session)
 
 
 @pytest.fixture(scope="session")
@@ -88,3 +91,9 @@ def unique_name() -> Callable[[str], str]:
 def helm(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) -> Helm:
     """Helm that sees no cluster."""
     return Helm(HELM.get(pytestconfig), tmp_path_factory.mktemp("helm"))
+
+
+@pytest.fixture(scope="session")
+def prometheus(pytestconfig: pytest.Config) -> Prometheus:
+    """Prometheus and promtool."""
+    return PROMETHEUS.get(pytestconfig)

@@ -530,10 +530,10 @@ def test_monitors_select_what_serves_metrics(everything: Objects, kind: str, tar
     assert monitor["metadata"]["labels"]["release"] == "prometheus"
 
 
-def test_network_policies_monitors_and_the_namespace_are_off_by_default(plain: Objects) -> None:
+def test_network_policies_monitoring_and_the_namespace_are_off_by_default(plain: Objects) -> None:
     kinds = {key[0] for key in plain}
 
-    assert not kinds & {"NetworkPolicy", "ServiceMonitor", "PodMonitor", "Namespace"}
+    assert not kinds & {"NetworkPolicy", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ConfigMap", "Namespace"}
 
 
 def test_a_rendered_namespace_lets_agents_start(everything: Objects) -> None:

@@ -978,6 +978,7 @@ def test_after_a_deadline_a_deleted_policy_goes_and_says_who_was_not_restored(re
     assert "gave up waiting for 25 nodes" in event.message
     assert event.message.count("n1") == 11
     assert event.message.endswith("and 5 more")
+    assert made.fleet.snapshot().restores_incomplete == 1
 
 
 # Status

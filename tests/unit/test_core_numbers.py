@@ -5,8 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from numamigration_api.vocabulary import GuardrailMetric, NodeBucket, RolloutPhase
+from numamigration_api.vocabulary import GuardrailMetric, NodeBucket, Reason, RolloutPhase
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
+from numamigration_operator.core.objects import PolicyStatistics
 from tests.unit.builders import policy
 from tests.unit.test_core_rollouts import Rollout, channels, rollout
 from tests.unit.test_core_stops import BROKEN, Stopped, fleet_of
@@ -171,3 +172,57 @@ def test_the_snapshot_says_whether_the_fence_is_missing() -> None:
     world.fleet.fence_read("no fence", world.now)
 
     assert (before, world.fleet.snapshot().fence_missing) == (False, True)
+
+
+def test_nodes_are_told_by_reason_in_whatever_count_they_are() -> None:
+    world = Rollout(nodes=4)
+    world.begin(rollout=rollout(nodes=1, onFailure="Halt"))
+    assert numbers(world).reasons == {Reason.APPLYING: 1, Reason.AWAITING_ROLLOUT: 3}
+
+    world.answer(failed=tuple(world.having(4)))
+    world.pass_time()
+
+    assert sum(numbers(world).reasons.values()) == 4
+    assert numbers(world).buckets[NodeBucket.FAILED] == 1
+
+
+def test_a_node_of_which_there_is_nothing_to_say_has_no_reason() -> None:
+    world = Rollout(nodes=2)
+    world.begin()
+    world.finish()
+
+    assert numbers(world).reasons == {}
+
+
+def test_the_sums_of_a_policy_are_told_as_its_status_has_them() -> None:
+    world = Rollout(nodes=1)
+    world.begin()
+    before = numbers(world).statistics
+
+    world.report("n00", soaked=False, statistics={"foliosMigrated": 900, "foliosPerSecond": "12.5"})
+    world.pass_time()
+
+    assert before is None
+    assert numbers(world).statistics == PolicyStatistics(nodes=1, folios_migrated=900, folios_per_second="12.5")
+
+
+def test_a_corrupt_node_counts_after_its_class_was_held_too() -> None:
+    world = Stopped(2)
+    before = world.fleet.snapshot().corrupt
+
+    world.corrupt("n0")
+
+    assert (before, world.fleet.snapshot().corrupt) == (0, 1)
+
+
+def test_the_oldest_report_is_the_one_of_the_agent_that_is_silent() -> None:
+    world = Rollout(nodes=2)
+    world.begin()
+    world.report("n00", soaked=False)
+    silent_since = world.now
+    world.pass_time()
+
+    world.report_all_but("n00")
+
+    assert Rollout(nodes=0).fleet.snapshot().oldest_report_at is None
+    assert world.fleet.snapshot().oldest_report_at == silent_since

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from numamigration_api.vocabulary import FleetSwitch, GuardrailMetric, NodeBucket, RolloutPhase
+from numamigration_api.vocabulary import FleetSwitch, GuardrailMetric, NodeBucket, Reason, RolloutPhase
 from numamigration_operator.cluster.api_call import ApiCall, api_call
 from numamigration_operator.cluster.applier import Verdict
 from numamigration_operator.cluster.client import JSON, Access, Client, NoAnswerError, StatusError
@@ -27,6 +27,7 @@ from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings, FleetSnapshot
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.numbers import GuardrailNumbers, PolicyNumbers
+from numamigration_operator.core.objects import PolicyStatistics
 from numamigration_operator.health import Facts, serve_health
 from numamigration_operator.metrics import (
     LABELS,
@@ -44,7 +45,7 @@ from tests.unit.builders import START, node, policy
 from tests.unit.scripted_server import ScriptedServer, chunked, whole
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0"
-SERIES_OF_A_POLICY = len(NodeBucket) + len(RolloutPhase) + 2 * len(GuardrailMetric) + 6
+SERIES_OF_A_POLICY = len(NodeBucket) + len(RolloutPhase) + 2 * len(GuardrailMetric) + len(Reason) + 10
 SERIES_OF_THE_REST = 150
 NAMES = {
     "api_request_duration_seconds": "histogram verb resource",
@@ -52,6 +53,7 @@ NAMES = {
     "build_info": "gauge version python_version",
     "circuit_breaker_open": "gauge",
     "class_holds": "gauge",
+    "corrupt_nodes": "gauge",
     "decision_delay_seconds": "histogram",
     "decision_duration_seconds": "histogram",
     "dirty_nodes": "gauge",
@@ -65,11 +67,15 @@ NAMES = {
     "lease_transitions_total": "counter",
     "node_states": "gauge",
     "nodes": "gauge",
+    "oldest_report_age_seconds": "gauge",
     "open_spec_writes": "gauge",
     "policies": "gauge",
+    "policy_folios": "gauge policy result",
+    "policy_folios_per_second": "gauge policy",
     "policy_guardrail_limit": "gauge policy metric",
     "policy_guardrail_value": "gauge policy metric",
     "policy_nodes": "gauge policy bucket",
+    "policy_reason_nodes": "gauge policy reason",
     "policy_reserved_nodes": "gauge policy",
     "policy_rollbacks_total": "counter policy",
     "policy_rollout_halted": "gauge policy",
@@ -81,6 +87,7 @@ NAMES = {
     "reader_activity_age_seconds": "gauge reader",
     "reader_failures_total": "counter reader",
     "reader_lists_total": "counter reader",
+    "restores_incomplete_total": "counter",
     "undecided_change_age_seconds": "gauge",
     "write_requests_open": "gauge",
     "write_results_total": "counter kind verdict",
@@ -98,6 +105,8 @@ POLICY = PolicyNumbers(
     waves=5,
     rollbacks_total=1,
     guardrails=(GUARDRAIL, SILENT),
+    reasons={Reason.ENGINE_STALLED: 1},
+    statistics=PolicyStatistics(nodes=2, folios_migrated=900, folios_failed=1, folios_per_second="12.5"),
 )
 COUNTS = FleetSnapshot(
     policies=1,
@@ -109,6 +118,9 @@ COUNTS = FleetSnapshot(
     class_holds=1,
     breaker_open=True,
     fence_missing=True,
+    corrupt=2,
+    restores_incomplete=1,
+    oldest_report_at=30.0,
 )
 NUMBERS = Numbers(
     now=100.0,
@@ -202,12 +214,19 @@ def test_every_number_stands_in_its_series() -> None:
         ("policy_rollbacks_total", "database"): 1,
         ("policy_guardrail_value", "foliosFailedShare", "database"): 0.25,
         ("policy_guardrail_limit", "foliosFailedShare", "database"): 0.01,
+        ("policy_reason_nodes", "database", "EngineStalled"): 1,
+        ("policy_folios", "database", "migrated"): 900,
+        ("policy_folios", "database", "failed"): 1,
+        ("policy_folios_per_second", "database"): 12.5,
         ("policies",): 1,
         ("nodes",): 4,
         ("node_states",): 3,
         ("dirty_nodes",): 2,
         ("open_spec_writes",): 1,
         ("class_holds",): 1,
+        ("corrupt_nodes",): 2,
+        ("restores_incomplete_total",): 1,
+        ("oldest_report_age_seconds",): 70,
         ("circuit_breaker_open",): 1,
         ("fence_missing",): 1,
         ("leader",): 1,
@@ -258,6 +277,8 @@ def test_what_is_not_known_has_no_sample() -> None:
     assert {"leader", "writes_waiting", "build_info"} <= names
     assert ("policy_guardrail_value", "memoryPressure", "database") not in found
     assert ("policy_guardrail_limit", "memoryPressure", "database") in found
+    assert ("policy_folios", "database", "refused") not in series(scraped())
+    assert not {"policy_folios", "policy_folios_per_second", "policy_reason_nodes"} & {key[0] for key in found}
     assert ("policy_rollout_wave", "database") not in found
     assert ("reader_activity_age_seconds", "node states") not in found
 
@@ -313,7 +334,10 @@ def of_fleet(fleet: Fleet) -> Numbers:
 def test_series_grow_with_policies_and_never_with_nodes() -> None:
     numbers = of_fleet(fleet_of(15_000, 200))
     assert numbers.fleet is not None
-    full = tuple(POLICY._replace(name=one.name, buckets=one.buckets) for one in numbers.fleet.policies)
+    everything = dict.fromkeys(Reason, 1)
+    full = tuple(
+        POLICY._replace(name=one.name, buckets=one.buckets, reasons=everything) for one in numbers.fleet.policies
+    )
     text = Metrics().render(numbers._replace(fleet=numbers.fleet._replace(policies=full)), "").body.decode()
 
     found = Counter(line.partition("{")[0] for line in text.splitlines() if line.startswith(PREFIX))

@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from numamigration_api.machinery.canonical import revision_hash
-from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, HOLD_KEY_PREFIX, VerificationResult
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, HOLD_KEY_PREFIX
 from numamigration_operator.core.decisions import Write, WriteKey, WriteKind
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.objects import Struct
@@ -78,7 +78,7 @@ def hold_write(hold: Hold) -> Write:
 
 def fresh_corruption(record: NodeRecord) -> int | None:
     """Return the epoch under which a node found its engine corrupt, unless that was taken in; else None."""
-    if record.report is None or record.report.verification.result != VerificationResult.FAILED:
+    if record.report is None or not record.is_corrupt:
         return None
     epoch = record.report.verification.epoch
     return epoch if record.base.verify_epoch <= epoch else None

@@ -61,7 +61,13 @@ class FleetSettings:
 
 
 class FleetSnapshot(NamedTuple):
-    """Counts for logs and metrics."""
+    """Counts for logs and metrics.
+
+    Attributes:
+        corrupt: nodes whose agent says that their engine has copied its test pages wrong, on this boot.
+        restores_incomplete: deleted policies that this process let go although nodes had not confirmed.
+        oldest_report_at: of the selected node's agent that was silent longest, monotonic seconds; None without one.
+    """
 
     policies: int
     nodes: int
@@ -72,6 +78,9 @@ class FleetSnapshot(NamedTuple):
     class_holds: int
     breaker_open: bool
     fence_missing: bool
+    corrupt: int = 0
+    restores_incomplete: int = 0
+    oldest_report_at: float | None = None
 
 
 class Fleet:
@@ -101,6 +110,7 @@ class Fleet:
         self._readiness = Readiness(self._nodes, self._policies)
         self._matching = Matching()
         self._settling = Settling(self._policies, self._stops, self._alarms, self._pools)
+        self._restores_incomplete = 0
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
     # The fleet switch
@@ -460,6 +470,9 @@ class Fleet:
             class_holds=len(self._stops.holds),
             breaker_open=bool(self._stops.breaker),
             fence_missing=bool(self._stops.fence_problem),
+            corrupt=sum(record.is_corrupt for record in records),
+            restores_incomplete=self._restores_incomplete,
+            oldest_report_at=min((one.silent_since for one in records if one.selected and one.state_uid), default=None),
         )
 
     def decide(self, now: float, wall: datetime) -> Decisions:
@@ -489,6 +502,7 @@ class Fleet:
         for policy in self._policies.values():
             made.add(policy)
         look_again = min(look_again, made.look_again)
+        self._restores_incomplete += made.restores_incomplete
         specs.sort(key=lambda write: not write.safe)
         return Decisions(
             writes=(*made.firsts, *specs, *made.statuses),

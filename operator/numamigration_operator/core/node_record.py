@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Final
 
 from numamigration_api.machinery.clock import parse_timestamp
-from numamigration_api.vocabulary import SettingsGroup
+from numamigration_api.vocabulary import SettingsGroup, VerificationResult
 from numamigration_operator.core.node_facts import Report, Said, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus, Statistics
 from numamigration_operator.core.pool import Pool
@@ -238,6 +238,11 @@ class NodeRecord:
     def said(self) -> Said | None:
         """What its agent says of what it was asked for; None when it never spoke."""
         return self.report.said if self.report is not None else None
+
+    @property
+    def is_corrupt(self) -> bool:
+        """Its agent says that its engine has copied test pages wrong, on this boot."""
+        return self.report is not None and self.report.verification.result == VerificationResult.FAILED
 
     def take_labels(self, labels: Mapping[str, str], pools: Pools) -> bool:
         """Take in the Node's labels; return whether they changed."""

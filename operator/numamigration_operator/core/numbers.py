@@ -6,7 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from numamigration_api.vocabulary import GuardrailMetric, NodeBucket, RolloutPhase
+from numamigration_api.vocabulary import GuardrailMetric, NodeBucket, Reason, RolloutPhase
+from numamigration_operator.core.objects import PolicyStatistics
 
 
 class GuardrailNumbers(NamedTuple):
@@ -35,6 +36,8 @@ class PolicyNumbers(NamedTuple):
         waves: how many there will be.
         rollbacks_total: rollbacks that this process began.
         guardrails: those that the policy's rollout has.
+        reasons: nodes of which there is something to say, by reason; one that no node has is not named.
+        statistics: sums over nodes; None when no node has a counter.
     """
 
     name: str
@@ -46,3 +49,5 @@ class PolicyNumbers(NamedTuple):
     waves: int | None = None
     rollbacks_total: int = 0
     guardrails: tuple[GuardrailNumbers, ...] = ()
+    reasons: Mapping[Reason, int] = {}
+    statistics: PolicyStatistics | None = None

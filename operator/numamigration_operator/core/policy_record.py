@@ -307,6 +307,8 @@ class PolicyRecord:
                 GuardrailNumbers(one.metric, rollout.book.largest(number), float(one.max))
                 for number, one in enumerate(self.facts.rollout.guardrails)
             ),
+            reasons=self.tally.reasons(),
+            statistics=self.tally.statistics(),
         )
 
     def event(self, reason: Reason, message: str, *, warning: bool) -> EventWish:

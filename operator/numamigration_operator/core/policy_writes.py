@@ -50,6 +50,7 @@ class PolicyWrites:
     statuses: list[Write] = field(default_factory=list)
     events: list[EventWish] = field(default_factory=list)
     look_again: float = math.inf
+    restores_incomplete: int = 0
 
     def add(self, policy: PolicyRecord) -> None:
         """Decide one policy."""
@@ -71,6 +72,7 @@ class PolicyWrites:
             return again if again > now else math.inf
         self.firsts.append(write)
         if policy.facts.deleting and policy.holders:
+            self.restores_incomplete += 1
             self.events.append(policy.event(Reason.RESTORE_INCOMPLETE, _not_restored(policy.holders), warning=True))
         return math.inf
 

@@ -81,6 +81,13 @@ class Tally:
             self._add(new, 1)
         self.matched += (new is not None) - (old is not None)
 
+    def reasons(self) -> Counter[Reason]:
+        """Return the nodes of which there is something to say, by reason."""
+        found: Counter[Reason] = Counter()
+        for (_, reason), names in self.names.items():
+            found[reason] += len(names)
+        return found
+
     def statistics(self) -> PolicyStatistics | None:
         """Return the sums; None when no node has any counter."""
         if not self._reporting:
