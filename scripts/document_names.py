@@ -36,6 +36,7 @@ PAGES: Final = (
     ROOT / "CONTRIBUTING.md",
     known.CHART / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "runbooks").glob("*.md")),
 )
 RECORDS: Final = (ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "decisions").glob("*.md")))
 FOLDERS: Final = "benchmarks|charts|crds|deploy|docs|examples|node-agent|operator|requirements|scripts|tests"
@@ -86,7 +87,9 @@ def _heads(names: frozenset[str]) -> str:
 
 _LEAVES: Final = frozenset(path.rpartition(".")[2] for path in known.field_paths() | known.chart_values())
 _DOTTED: Final = known.field_paths() | known.chart_values()
-_PACKAGES: Final = frozenset({"numamigration_api", "numamigration_agent", "numamigration_operator"})
+_PACKAGES: Final = frozenset(
+    {"numamigration_api", "numamigration_agent", "numamigration_cli", "numamigration_operator"}
+)
 _OTHERS: Final = known.of_others()
 
 SPANS: Final = (

@@ -11,6 +11,7 @@ from inspect import getmembers, isclass
 from pathlib import Path
 from typing import Any, Final
 
+import click
 import yaml
 
 from numamigration_agent import settings as agent
@@ -19,6 +20,7 @@ from numamigration_agent.kernel.dialects import COUNTERS, DIALECTS, KNOBS
 from numamigration_agent.kernel.engines import DMA_DRIVERS
 from numamigration_api import vocabulary as v
 from numamigration_api.generate import all_crds
+from numamigration_cli.app import program as plugin
 from numamigration_operator import metrics
 from numamigration_operator import settings as operator
 from numamigration_operator.commands import COMMANDS
@@ -115,8 +117,9 @@ def variables() -> Names:
 
 
 def flags() -> Names:
-    """Return their flags."""
-    return frozenset(operator.flag(name) for name in settings())
+    """Return their flags, and those of the kubectl plugin."""
+    theirs = (found for command in _plugin().values() for one in command.params for found in one.opts)
+    return frozenset([*(operator.flag(name) for name in settings()), *theirs])
 
 
 def subcommands() -> Names:
@@ -125,9 +128,14 @@ def subcommands() -> Names:
 
 
 def plugin_commands() -> Names:
-    """Return the commands of the kubectl plugin; none while there is no such folder."""
-    files = (ROOT / "kubectl-plugin").rglob("*.py")
-    return frozenset(name for path in files for name in re.findall(r'@click\.command\("([a-z-]+)"', path.read_text()))
+    """Return the commands of the kubectl plugin."""
+    return frozenset(_plugin())
+
+
+@cache
+def _plugin() -> dict[str, click.Command]:
+    context = click.Context(plugin)
+    return {name: command for name in plugin.list_commands(context) if (command := plugin.get_command(context, name))}
 
 
 def targets() -> Names:

@@ -81,7 +81,7 @@ LOADS: Final = {
     "policies": Load(5.0, 100),
     "labels": Load(0.4, 5),
     "failover": Load(1.0, 25),
-    "api-server": Load(1.2, 40),
+    "api-server": Load(0.6, 45),
     "vanish": Load(0.2, 15),
     "switch-off": Load(1.0, 5),
     "delete": Load(1.2, 5),

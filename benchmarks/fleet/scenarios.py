@@ -35,6 +35,7 @@ LOST: Final = range(6)
 BALANCING: Final = "balancing"
 RATE: Final = "promoteRateLimitMBps"
 FLIP: Final = "flip"
+TENTH: Final = "tenth"
 KILL_SHARE: Final = 0.3
 """Of the nodes are written when the leader is killed."""
 TWENTY: Final = 20
@@ -242,7 +243,7 @@ def twenty(bed: FleetBed, report: Report) -> None:
         push = _edit_cell(bed, mine[EDITED])
         lag = bed.status_lag(mine[EDITED].name, edited)
     others = bed.states.changes - edited
-    _delete(bed, mine, before)
+    _delete_cells(bed, mine, before)
     last = report.pushes(f"edit to written, {edited} nodes", [push])
     report.pushes(f"twenty policies made to written, {len(made.written)} nodes", [made])
     report.add("policy status lag", Unit.SECONDS, [lag])
@@ -273,7 +274,7 @@ def policies(bed: FleetBed, report: Report) -> None:
         report.cost(costs, who)
     gone = list[Cost]()
     with bed.measured(gone):
-        _delete(bed, mine, before)
+        _delete_cells(bed, mine, before)
     report.add(f"deletion to gone, {len(mine)} policies", Unit.SECONDS, [gone[0].seconds])
     report.cost(gone, f", {len(mine)} policies deleted")
     report.headline = ", ".join(f"{row.median:.2f} s of {count}" for row, count in zip(found, GROWTH, strict=True))
@@ -320,16 +321,20 @@ def _edit_cell(bed: FleetBed, cell: Cell) -> Push:
     return bed.push(has_rate(rate), count, lambda: bed.edit(cell.name, {BALANCING: balancing(rate)}))
 
 
-def _delete(bed: FleetBed, some: Sequence[Cell], before: Wanted) -> None:
-    """Delete policies; return when they are gone, and nodes have what they had before."""
+def _delete_cells(bed: FleetBed, some: Sequence[Cell], before: Wanted) -> None:
+    _delete(bed, [cell.name for cell in some], len(_nodes_of(bed, some)), before)
+
+
+def _delete(bed: FleetBed, names: Sequence[str], count: int, before: Wanted) -> None:
+    """Delete policies; return when they are gone, and so many nodes have what they had before."""
 
     def delete() -> None:
-        for cell in some:
-            bed.api.delete(f"{POLICIES}/{cell.name}")
+        for name in names:
+            bed.api.delete(f"{POLICIES}/{name}")
 
-    bed.push(before, len(_nodes_of(bed, some)), delete)
-    for cell in some:
-        bed.api.wait_gone(f"{POLICIES}/{cell.name}", timeout=bed.patience)
+    bed.push(before, count, delete)
+    for name in names:
+        bed.api.wait_gone(f"{POLICIES}/{name}", timeout=bed.patience)
 
 
 def _edit_back(bed: FleetBed) -> Wanted:
@@ -432,36 +437,53 @@ def failover(bed: FleetBed, report: Report) -> None:
 
 
 def api_server(bed: FleetBed, report: Report) -> None:
-    """The API server restarts; there is an edit as soon as it takes one."""
-    costs, rate, operators = list[Cost](), bed.next_rate(), 0
-    bed.states.expect(has_rate(rate))
+    """The API server restarts; there is an edit for a tenth of the nodes as soon as it takes one."""
+    costs, operators, before = list[Cost](), 0, _edit_back(bed)
+    count, edit = _of_a_tenth(bed)
     begun = time.monotonic()
     bed.plane.stop_apiserver()
     stopped = time.monotonic()
     bed.plane.start_apiserver()
     ready = time.monotonic()
     with bed.measured(costs, after_restart=True):
-        _until_taken(bed, lambda: bed.edit(MAIN, {BALANCING: balancing(rate)}))
+        _until_taken(bed, edit)
         edited = time.monotonic()
 
         def answered() -> bool:
             nonlocal operators
             operators += bed.operators.revive()
             bed.check()
-            return len(bed.states.answered) == bed.nodes
+            return len(bed.states.answered) == count
 
         poll(answered, "an answer of every agent", timeout=bed.patience)
-    bed.await_watches()
-    push = bed.pushed(ready)
+        push = bed.pushed(ready)
+        bed.await_watches()
+        watched = time.monotonic()
     report.pushes("ready to written", [push])
     report.add("ready to half of the answers", Unit.SECONDS, [percentile(push.answered, 50)])
+    report.add("ready until all agents watch", Unit.SECONDS, [watched - ready])
     report.add("stop", Unit.SECONDS, [stopped - begun])
     report.add("start until ready", Unit.SECONDS, [ready - stopped])
     report.add("ready until an edit was taken", Unit.SECONDS, [edited - ready])
     report.add("operators that had to be started anew", Unit.COUNT, [operators])
     report.cost(costs)
-    report.headline = f"ready after {ready - begun:.1f} s, an edit then everywhere {push.last:.1f} s"
-    bed.status_lag(MAIN, bed.nodes)
+    report.headline = f"ready after {ready - begun:.1f} s, all watch {watched - ready:.1f} s later"
+    _delete(bed, [TENTH], count, before)
+
+
+def _of_a_tenth(bed: FleetBed) -> tuple[int, Callable[[], None]]:
+    """Make a policy for a tenth of the nodes; return how many these are, and an edit of it, which is expected now."""
+    count = len(_nodes_of(bed, cells(POOLS)))
+    made, rate = bed.next_rate(), bed.next_rate()
+    spec = {
+        "priority": 200,
+        "nodeSelector": {"matchLabels": {ZONE: ZONES[0]}},
+        "settings": {BALANCING: balancing(made)},
+    }
+    bed.push(has_rate(made), count, lambda: bed.make_policy(TENTH, spec))
+    bed.settle()
+    bed.states.expect(has_rate(rate))
+    return count, lambda: bed.edit(TENTH, {BALANCING: balancing(rate)})
 
 
 def _until_taken(bed: FleetBed, act: Callable[[], None]) -> None:
