@@ -48,6 +48,7 @@ from tests.testbed.controlplane import ControlPlane
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
 SECRETS: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
+ACCOUNTS: Final = f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts"
 VIEW: Final = [{"apiGroups": ["numamigration.dev"], "resources": ["*"], "verbs": ["get", "list", "watch"]}]
 ONE_PAGE: Final = 500
 POLICY_FILE: Final = """\
@@ -466,7 +467,9 @@ def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_
     variables = [{"name": "DB_PASSWORD", "value": "hunter2"}, {"name": "LEVEL", "value": "debug"}]
     container = {"name": "c", "image": "i", "env": variables}
     metadata = {"name": "op", "labels": {"app.kubernetes.io/name": "numa-migration-operator"}}
-    api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [container]}})
+    api.create(ACCOUNTS, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "op"}})
+    spec = {"serviceAccountName": "op", "automountServiceAccountToken": False, "containers": [container]}
+    api.create(PODS, {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
     file = tmp_path / "bundle.tar.gz"
 
     assert cli("support-bundle", "-f", str(file)).code == Exit.DONE
@@ -475,6 +478,7 @@ def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_
         found = {Path(one.name).name: (tar.extractfile(one) or tar).read().decode() for one in tar}  # type: ignore[union-attr]
     api.delete(f"{PODS}/op", query={"gracePeriodSeconds": "0"})
     api.delete(f"{SECRETS}/s")
+    api.delete(f"{ACCOUNTS}/op")
     assert {"README.txt", "missing.txt", "migrationpolicies.json", "nodemigrationstates.json", "pods.json"} <= set(
         found
     )
