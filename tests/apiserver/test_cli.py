@@ -259,9 +259,9 @@ def test_kubectl_finds_it_and_completes_its_words(
 def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -> None:
     make_policy(api, "alone", "n")
     words = ["status", "--watch", "--interval", "0.5", "--kubeconfig", str(kubeconfig)]
-    with subprocess.Popen(
-        [sys.executable, "-m", "numamigration_cli", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    ) as process:
+    # A shell's background job is born with the signal ignored, and so are its children.
+    command = ["env", "--default-signal=INT", sys.executable, "-m", "numamigration_cli", *words]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"Fleet switch: run\n"
         make_policy(api, "another", "n")
