@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Final, NamedTuple
 
 from tests.testbed.commands import ROOT
+from tests.testbed.pages import RUN, blocks
 
 PAGES: Final = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))
-BLOCK: Final = re.compile(
-    r"^(?P<mark><!-- run -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
-)
 
 
 class Step(NamedTuple):
@@ -35,8 +32,8 @@ def steps() -> Iterator[Step]:
         AssertionError: a block holds something else.
     """
     for page in PAGES:
-        for block in BLOCK.finditer(page.read_text()):
-            assert block["language"] == "console", (page.name, block["text"])
-            for line in block["text"].splitlines():
+        for block in blocks(page):
+            assert block.language == "console", (page.name, block.text)
+            for line in block.text.splitlines():
                 assert line.startswith("$ "), (page.name, line)
-                yield Step(page.stem, block["mark"] is not None, line.removeprefix("$ "))
+                yield Step(page.stem, block.mark == RUN, line.removeprefix("$ "))

@@ -365,7 +365,7 @@ class PlanResult(ApiModel):
 class NodeMigrationStateStatus(ApiModel):
     """What the kernel says. Written by this node's agent only."""
 
-    # Atomic: the agent owns all of it. Owners by field would be a third of the object, and half of what an apply costs.
+    # Atomic: the agent owns all of it. Owners by field were a third of the object (docs/decisions/0032).
     model_config = ApiModel.model_config | {"json_schema_extra": extensions(atomic=True)}
 
     observed_generation: Count | None = None

@@ -11,11 +11,9 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from numamigration_api.machinery.listwatch import LIST_LIMIT
 from numamigration_operator.cluster.client import Query, Response
 from numamigration_operator.cluster.informer import Page
-
-LIST_LIMIT: Final = 500
-"""As kubectl has it (--chunk-size)."""
 
 Item = TypeVar("Item")
 
