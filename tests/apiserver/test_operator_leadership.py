@@ -314,7 +314,7 @@ def test_a_lease_that_is_deleted_by_hand_comes_back_and_its_epoch_does_not_fall(
     assert epoch(bed.api) == before
     assert leader.stop() == 0
     second.wait_line("ready:")
-    assert epoch(bed.api) == before + 1
+    assert epoch(bed.api) > before
 
 
 @pytest.mark.parametrize(

@@ -32,17 +32,26 @@ JITTERED = RETRY * 1.2
 
 @dataclass
 class LeaseStore:
-    """What the API server does with one Lease: preconditions, merge patches, resource versions."""
+    """What the API server does with one Lease: preconditions, merge patches, resource versions.
+
+    Attributes:
+        created: when the Lease was, or will be.
+    """
 
     lease: dict[str, Any] | None = None
     version: int = 0
     requests: list[Request] = field(default_factory=list)
+    created: str = ""
 
     def put(self, spec: dict[str, Any], annotations: dict[str, str] | None = None) -> None:
         """Somebody else writes the Lease as a whole."""
         self.version += 1
         self.lease = {
-            "metadata": {"resourceVersion": str(self.version), "annotations": annotations or {}},
+            "metadata": {
+                "resourceVersion": str(self.version),
+                "creationTimestamp": self.created,
+                "annotations": annotations or {},
+            },
             "spec": spec,
         }
 
@@ -566,6 +575,40 @@ def test_the_epoch_is_one_more_than_the_greatest_ever_seen(
     process.run()
     assert store.epoch == str(epoch)
     assert process.holder.claimed == epoch
+
+
+@pytest.mark.parametrize("created", ["", "yesterday", "2026-01-02T03:04:05"])
+def test_a_creation_that_cannot_be_read_does_not_count(store: LeaseStore, created: str) -> None:
+    store.created = created
+    process = Process(store)
+    process.run()
+
+    assert process.holder.claim(4) == 5
+
+
+def test_the_epoch_of_a_lease_that_was_deleted_is_not_given_out_again(store: LeaseStore) -> None:
+    """Promise 8: its leader may be frozen with its first write on the way, so that no object has that epoch yet."""
+    store.created = "2026-01-02T03:04:05Z"
+    frozen = Process(store, "frozen")
+    frozen.run()
+    old = frozen.holder.claim(0)
+    frozen.run()
+    store.lease, store.created = None, "2026-01-02T03:04:06Z"
+
+    new = Process(store, "new")
+    new.run()
+
+    assert new.holds
+    assert new.holder.claim(0) > old
+
+
+def test_an_epoch_greater_than_the_creation_is_gone_on_from(store: LeaseStore) -> None:
+    store.created = "2026-01-02T03:04:05Z"
+    store.put({"holderIdentity": ""}, {EPOCH_ANNOTATION: "1767323045000"})
+    process = Process(store)
+    process.run()
+
+    assert process.holder.claim(7) == 1767323045001
 
 
 def test_every_renewal_puts_the_epoch_back(store: LeaseStore) -> None:

@@ -14,7 +14,8 @@ A driver asks ``next(now, wall)`` what to do, does it, and tells the machine how
 * What another holder wrote is never believed to be shorter than our own lease, nor longer than LEASE_SECONDS_MAX;
   what is missing or absurd is waited out, never taken early.
 * The leader's epoch, the fencing token, stands in an annotation and never falls: `claim` takes one more than the
-  greatest that was ever seen, here or by the caller.
+  greatest that was ever seen, here or by the caller, and no less than the Lease's creation in milliseconds. So an epoch
+  that stood only on a Lease which a person deleted, its first write still on the way, is not given out again.
 * A lost Lease is lost for good, also when the answer to a renewal comes after its time: the process ends, and a new one
   starts with nothing in its queues.
 
@@ -25,6 +26,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from random import Random
@@ -32,7 +34,7 @@ from typing import Any, Final
 
 import msgspec
 
-from numamigration_api.machinery.clock import micro_timestamp
+from numamigration_api.machinery.clock import micro_timestamp, parse_timestamp
 from numamigration_api.vocabulary import EPOCH_ANNOTATION, EPOCH_MAX, LEASE_NAME
 from numamigration_operator.core.objects import Struct
 
@@ -50,6 +52,7 @@ class LeaseMeta(Struct, frozen=True):
     """``metav1.ObjectMeta``, the part that is used."""
 
     resource_version: str = ""
+    creation_timestamp: str = ""
     annotations: dict[str, str] = {}
 
 
@@ -75,6 +78,13 @@ class LeaseObject(Struct, frozen=True):
         text = self.metadata.annotations.get(EPOCH_ANNOTATION, "")
         is_number = text.isascii() and text.isdecimal() and len(text) <= len(str(EPOCH_MAX))
         return int(text) if is_number and int(text) <= EPOCH_MAX else None
+
+    @property
+    def created(self) -> int:
+        """Milliseconds since 1970 by the API server's clock; 0 when that cannot be read."""
+        with suppress(ValueError):
+            return min(int(parse_timestamp(self.metadata.creation_timestamp).timestamp()) * 1000, EPOCH_MAX)
+        return 0
 
     def oddities(self) -> Iterator[str]:
         """Yield what no operator of ours would have written."""
@@ -157,6 +167,7 @@ class LeaseHolder:
     def __init__(self, identity: str, durations: Durations, rng: Random) -> None:
         self.identity = identity
         self.greatest_epoch = 0
+        self._created = 0
         self.claimed: int | None = None
         self.renewals = 0
         self._durations = durations
@@ -222,7 +233,7 @@ class LeaseHolder:
         """
         if self._epoch is None:
             # At the very end no greater one exists; an equal one still lets this leader work.
-            self._epoch = min(max(greatest, self.greatest_epoch) + 1, EPOCH_MAX)
+            self._epoch = min(max(greatest + 1, self.greatest_epoch + 1, self._created), EPOCH_MAX)
             self._wait_until = -math.inf
         return self._epoch
 
@@ -324,6 +335,7 @@ class LeaseHolder:
         self._seen, self._stale = lease, False
         if lease is not None:
             self.greatest_epoch = max(self.greatest_epoch, lease.epoch or 0)
+            self._created = max(self._created, lease.created)
 
     def _check_still_ours(self, lease: LeaseObject | None) -> None:
         if lease is None:
