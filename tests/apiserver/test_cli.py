@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import secrets
 import signal
 import struct
 import subprocess
@@ -14,14 +15,18 @@ import sys
 import tarfile
 import termios
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
 
+from numamigration_api.vocabulary import Reason
 from numamigration_cli.__main__ import complete, main
 from numamigration_cli.exits import Exit
+from numamigration_operator.cluster.events import EVENTS_PATH, event_body
+from numamigration_operator.core.decisions import EventWish
 from tests.apiserver.operator_process import (
     ACCOUNT,
     AT_ONCE,
@@ -273,6 +278,33 @@ def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -
     assert (process.returncode, err) == (Exit.INTERRUPTED, b"")
 
 
+def test_a_report_has_every_node_and_policy_and_is_written_over_nothing(api: Api, cli: Cli, tmp_path: Path) -> None:
+    make_state(api, "db-1")
+    make_state(api, "db-2", "False", "PermissionDenied")
+    make_policy(api, "alone", "n")
+    tell_event(api, "alone")
+    file = tmp_path / "report.html"
+
+    answer = cli("report", "-f", str(file))
+
+    assert (answer.code, answer.err) == (Exit.DONE, "")
+    text = file.read_text()
+    assert answer.out.startswith(f"{file}: {len(text.encode())} bytes")
+    for word in ('title="db-1"', 'title="db-2: PermissionDenied is why"', "alone", "RolledBack: it failed"):
+        assert word in text
+    assert "Could not be read" not in text
+    assert cli("report", "-f", str(file)).code == Exit.FAILED
+    assert cli("report", "-f", "-").out.startswith("<!doctype html>")
+    assert [row["policy"] for row in cli("report", "-o", "json").data["status"]["policies"]] == ["alone"]
+
+
+def tell_event(api: Api, policy: str) -> None:
+    """Tell an Event as the operator does; it is gone with the policy's name."""
+    uid = api.get(f"{POLICIES}/{policy}")["metadata"]["uid"]
+    wish = EventWish(policy, uid, True, Reason.ROLLED_BACK, "it failed")
+    api.create(EVENTS_PATH, event_body(wish, datetime.now(UTC), instance="here", suffix=secrets.token_hex(4)))
+
+
 # Planning
 
 
@@ -440,8 +472,18 @@ def test_who_may_only_look_sees_everything_but_the_switch(api: Api, cli: Cli, vi
     assert api.get(f"{POLICIES}/alone")["spec"]["mode"] == "Apply"
 
 
+def test_who_may_only_look_gets_a_report_that_says_what_it_could_not_read(api: Api, cli: Cli, viewer: Path) -> None:
+    make_state(api, "db-1")
+
+    answer = cli("report", "-f", "-", as_=viewer)
+
+    assert answer.code == Exit.DONE
+    for word in ("Could not be read", "revisions: ", "events: ", "Fleet switch: unknown", 'title="db-1"'):
+        assert word in answer.out
+
+
 def test_who_may_do_nothing_is_told_what_is_missing(cli: Cli, nobody: Path) -> None:
-    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"]):
+    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"], ["report"]):
         answer = cli(*command, as_=nobody)
         assert answer.code == Exit.NO_RIGHTS
         assert "numamigration.dev" in answer.err
@@ -491,7 +533,7 @@ def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_
 def test_without_our_kinds_every_command_says_that_they_are_missing(shared_bed: SharedBed, cli: Cli) -> None:
     shared_bed.empty()
     try:
-        for command in (["status"], ["nodes"], ["explain", "n"], ["pause", "p"]):
+        for command in (["status"], ["nodes"], ["explain", "n"], ["pause", "p"], ["report"]):
             answer = cli(*command)
             assert answer.code == Exit.NOT_INSTALLED
             assert "the CRDs are not installed here" in answer.err
