@@ -69,6 +69,9 @@ spec:
 """
 HOLD: Final = '{"hardwareClass":"EPYC","dialect":"V6","driver":"ptdma","node":"db-9"}'
 
+OWN_SCREEN: Final = "\x1b[?1049l"
+"""Ends the screen that a program has for itself (xterm's control sequences)."""
+
 UniqueName = Callable[[str], str]
 
 
@@ -225,13 +228,15 @@ def test_a_terminal_of_80_columns_gets_no_longer_line(api: Api, kubeconfig: Path
         assert not [line for line in lines if len(line) > 80], words
 
 
-def on_terminal(words: list[str], kubeconfig: Path) -> list[str]:
-    """Return the lines that a terminal of 80 columns shows."""
+def on_terminal(words: list[str], kubeconfig: Path, *, until: str = "", by: signal.Signals | None = None) -> list[str]:
+    """Return the lines that a terminal of 80 columns shows; a signal is sent once a word is there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "numamigration_cli", *words, "--kubeconfig", str(kubeconfig)]
+    # A shell's background job is born with the signal ignored, and so are its children.
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "numamigration_cli"]
+    command = [*program, *words, "--kubeconfig", str(kubeconfig)]
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment):
+    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment) as process:
         os.close(slave)
         shown = b""
         while True:
@@ -242,6 +247,9 @@ def on_terminal(words: list[str], kubeconfig: Path) -> list[str]:
             if not part:
                 break
             shown += part
+            if by is not None and until.encode() in shown:
+                process.send_signal(by)
+                by = None
     os.close(master)
     return shown.decode().splitlines()
 
@@ -268,6 +276,7 @@ def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -
     command = ["env", "--default-signal=INT", sys.executable, "-m", "numamigration_cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
+        assert process.stdout.readline().endswith(b" UTC\n")
         assert process.stdout.readline() == b"Fleet switch: run\n"
         make_policy(api, "another", "n")
         while b"another" not in process.stdout.readline():
@@ -303,6 +312,16 @@ def tell_event(api: Api, policy: str) -> None:
     uid = api.get(f"{POLICIES}/{policy}")["metadata"]["uid"]
     wish = EventWish(policy, uid, True, Reason.ROLLED_BACK, "it failed")
     api.create(EVENTS_PATH, event_body(wish, datetime.now(UTC), instance="here", suffix=secrets.token_hex(4)))
+
+
+def test_what_was_seen_last_stays_on_the_terminal_when_watching_ends(api: Api, kubeconfig: Path) -> None:
+    make_policy(api, "alone", "n")
+
+    lines = on_terminal(["status", "--watch"], kubeconfig, until="alone", by=signal.SIGINT)
+
+    _, _, kept = "\n".join(lines).rpartition(OWN_SCREEN)
+    assert "undo: kubectl numamigration pause alone" in kept
+    assert "Ctrl-C" not in kept
 
 
 # Planning

@@ -81,18 +81,18 @@ def as_reported(document: dict[str, Any]) -> ReportedNode:
 
 def revision(number: int, offload: dict[str, Any], verdict: str = "", *, uid: str = "uid-database") -> RevisionObject:
     """Return a stored revision, with a verdict on V5 and a proof on V6 when there is one."""
-    dialects = (("V6", "Proven"), ("V5", verdict)) if verdict else ()
+    dialects = (("V6", "Proven", 0), ("V5", verdict, 6)) if verdict else ()
     said = {
         f"{CELL_ANNOTATION_PREFIX}{dialect}": json.dumps(
             {
                 "dialect": dialect,
                 "hardwareClass": "",
                 "verdict": word,
-                "at": f"2026-11-{23 + number}T11:{20 + number}:00Z",
+                "at": f"2026-11-{23 + number}T11:{20 + number + minutes}:00Z",
                 "reason": "GuardrailTripped" if word == "Failed" else "",
             }
         )
-        for dialect, word in dialects
+        for dialect, word, minutes in dialects
     }
     data = {
         "settings": {"offload": {"engine": "DMA"} | offload},

@@ -252,14 +252,14 @@ def test_a_timeline_has_policy_revisions_verdicts_conditions_and_events_in_order
         ("11-01T11:04", "revision 1", Mark.PLAIN),
         ("11-20T11:04", "revision 2", Mark.PLAIN),
         ("11-25T11:22", "revision 2", Mark.GOOD),
-        ("11-25T11:22", "revision 2", Mark.GOOD),
+        ("11-25T11:28", "revision 2", Mark.GOOD),
         ("11-26T11:04", "revision 3", Mark.PLAIN),
         ("11-26T11:05", "policy", Mark.PLAIN),
         ("11-26T11:05", "events", Mark.PLAIN),
-        ("11-26T11:23", "revision 3", Mark.BAD),
         ("11-26T11:23", "revision 3", Mark.GOOD),
-        ("11-26T11:30", "conditions", Mark.PLAIN),
-        ("11-26T11:30", "conditions", Mark.BAD),
+        ("11-26T11:29", "revision 3", Mark.BAD),
+        ("11-26T11:30", "Ready", Mark.PLAIN),
+        ("11-26T11:30", "Stalled", Mark.BAD),
         ("11-26T11:30", "events", Mark.BAD),
     ]
     assert "settings.offload.channels: 2 -> 4" in found.moments[2].text

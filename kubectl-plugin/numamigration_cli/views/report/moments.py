@@ -31,7 +31,7 @@ class Moment(Struct, frozen=True):
 
     Attributes:
         at: an RFC 3339 timestamp.
-        lane: what it happened to: ``revision 3``, ``conditions``, ``events``, …
+        lane: what it happened to: ``revision 3``, ``Ready``, ``events``, …
     """
 
     at: str
@@ -84,7 +84,7 @@ def _of_policy(policy: PolicyView) -> Iterator[Moment]:
             because = f"{found.reason}: {found.message}" if found.message else found.reason
             yield Moment(
                 found.last_transition_time,
-                "conditions",
+                found.type,
                 _mark_of(found.type, found.status),
                 f"{found.type} became {found.status}: {because}",
             )
