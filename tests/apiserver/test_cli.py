@@ -27,6 +27,7 @@ from numamigration_cli.__main__ import complete, main
 from numamigration_cli.exits import Exit
 from numamigration_operator.cluster.events import EVENTS_PATH, event_body
 from numamigration_operator.core.decisions import EventWish
+from tests.apiserver.hook_rights import grant_plugin
 from tests.apiserver.operator_process import (
     ACCOUNT,
     AT_ONCE,
@@ -48,6 +49,7 @@ from tests.apiserver.operator_process import (
 from tests.apiserver.shared_bed import SharedBed
 from tests.testbed.api import Api, Json, poll
 from tests.testbed.binaries import Binaries
+from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
@@ -499,6 +501,45 @@ def test_who_may_only_look_gets_a_report_that_says_what_it_could_not_read(api: A
     assert answer.code == Exit.DONE
     for word in ("Could not be read", "revisions: ", "events: ", "Fleet switch: unknown", 'title="db-1"'):
         assert word in answer.out
+
+
+@pytest.fixture(scope="module")
+def people(bed: ControlPlane, helm: Helm) -> dict[str, Path]:
+    """Who has the roles that the chart makes for the plugin."""
+    names = {"viewers": "plugin-looks", "operators": "plugin-acts"}
+    grant_plugin(bed, helm, **names)
+    return {role: bed.kubeconfig_for(account(bed, name), name=name) for role, name in names.items()}
+
+
+def test_the_charts_role_to_view_is_enough_for_every_command_that_looks(
+    api: Api, cli: Cli, people: dict[str, Path]
+) -> None:
+    make_policy(api, "alone", "n")
+    make_state(api, "n")
+    looks = people["viewers"]
+
+    for command in (["status"], ["status", "alone"], ["nodes"], ["explain", "n"], ["history", "alone"]):
+        assert cli(*command, as_=looks).code == Exit.DONE
+    assert "Fleet switch: run" in cli("status", as_=looks).out
+    assert "Could not be read" not in cli("report", "-f", "-", as_=looks).out
+    assert [row for row in cli("doctor", "-o", "json", as_=looks).data if row["state"] == "unknown"] == []
+    for command in (["pause", "alone"], ["stop", "off", "--yes"]):
+        assert cli(*command, as_=looks).code == Exit.NO_RIGHTS
+    assert api.get(f"{POLICIES}/alone")["spec"]["mode"] == "Apply"
+
+
+def test_the_charts_role_to_operate_is_enough_for_every_command_that_acts(
+    api: Api, cli: Cli, people: dict[str, Path], policy_file: Path
+) -> None:
+    make_policy(api, "alone", "n")
+    acts = people["operators"]
+
+    for command in (["pause", "alone"], ["resume", "alone"], ["stop", "hold", "--yes"], ["stop", "run", "--yes"]):
+        assert cli(*command, as_=acts).code == Exit.DONE
+    api.merge_patch(CONTROL, {"data": {"hold.0123456789abcdef": HOLD}})
+    assert cli("release-hold", "epyc", "--yes", as_=acts).code == Exit.DONE
+    assert "no other revision went well" in cli("rollback", "alone", "--yes", as_=acts).err
+    assert "the API server was not asked" in cli("plan", "-f", str(policy_file), as_=acts).err
 
 
 def test_who_may_do_nothing_is_told_what_is_missing(cli: Cli, nobody: Path) -> None:
