@@ -58,6 +58,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m benchmarks.page --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
+	$(BIN)/python -m tests.screenshots --check
 	$(BIN)/python -m scripts.document_names
 	$(BIN)/python scripts/check_tree.py
 	@$(MAKE) --no-print-directory docs
@@ -191,6 +192,12 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m scripts.licences
 	$(BIN)/python -m tests.promises >docs/promises.md
 	$(BIN)/python -m tests.demo.transcript
+	$(BIN)/python -m tests.screenshots
+
+# Terminals are drawn by `make generate`; a browser takes fonts from the machine, so its pictures are never the same twice.
+.PHONY: screenshots
+screenshots: setup ## Take the pictures of docs/kubectl-plugin.md anew, those of a browser too (once fetches Chromium)
+	$(BIN)/python -m tests.screenshots --report
 
 .PHONY: release-yaml
 release-yaml: setup ## Render the chart into deploy/, for kubectl apply --server-side

@@ -84,6 +84,16 @@ SHAPES: Final[dict[str, Schema]] = {
             "tolerationSeconds": {"type": "integer"},
         }
     ),
+    "subjects": _items(
+        {
+            "kind": {"enum": ["User", "Group", "ServiceAccount"]},
+            "name": {"type": "string", "minLength": 1},
+            "namespace": _TEXT,
+            "apiGroup": {"enum": ["", "rbac.authorization.k8s.io"]},
+        },
+        "kind",
+        "name",
+    ),
     "seLinuxOptions": _object({"user": _TEXT, "role": _TEXT, "type": _TEXT, "level": _TEXT}),
     "peers": _items(
         {

@@ -19,7 +19,9 @@ FUNCTION_LINES_MAX: Final = 60
 FUNCTION_LINES_MEDIAN_MAX: Final = 12
 FILE_BYTES_MAX: Final = 400_000  # go.sum of Kubernetes is the largest text we keep
 SECRET: Final = re.compile(rb"-----BEGIN [A-Z ]*PRIVATE KEY-----|\beyJhbGciOi[\w-]{20,}")
-FIGURES: Final = re.compile(r"docs/images/performance/[a-z-]+\.png")  # drawn from results that stand beside them
+FIGURES: Final = re.compile(
+    r"docs/images/(performance|kubectl-plugin)/[a-z-]+\.png"
+)  # drawn by the build, which checks them
 STANDARD_LIBRARY_ONLY: Final = (
     "node-agent/",
     "crds/numamigration_api/vocabulary.py",

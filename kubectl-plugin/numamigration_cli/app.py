@@ -35,6 +35,7 @@ COMMANDS: Final = {
     "rollback": "act",
     "stop": "act",
     "release-hold": "act",
+    "report": "report",
     "doctor": "doctor",
     "support-bundle": "bundle",
     "completion": "words",

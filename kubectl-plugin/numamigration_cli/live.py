@@ -15,7 +15,7 @@ from rich.live import Live
 from rich.text import Text
 
 from numamigration_cli.screen import Screen, painted
-from numamigration_cli.text import columns, wrapped
+from numamigration_cli.text import Paint, columns, wrapped
 from numamigration_cli.views.status import BAR_COLUMNS, History, Status, above, below, details, watched
 from numamigration_operator.cluster.client import NoAnswerError
 
@@ -35,24 +35,30 @@ async def watch_status(read: Callable[[], Awaitable[Status]], screen: Screen, in
     found, trouble = await read(), ""
     if not (screen.for_people and sys.stdout.isatty()):
         await _print_changes(read, found, screen, interval)
-    console = Console(no_color=screen.colorless, highlight=False)
-    with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
-        while True:
-            live.update(Group(*_shown(found, history, trouble, console.width, one=one)), refresh=True)
-            await asyncio.sleep(interval)
-            try:
-                found, trouble = await read(), ""
-            except NoAnswerError:
-                trouble = SILENT
+    console, lines = Console(no_color=screen.colorless, highlight=False), list[str]()
+    try:
+        with Live(console=console, auto_refresh=False, screen=True, vertical_overflow="crop") as live:
+            while True:
+                now = datetime.now(UTC)
+                remember(found, history)
+                lines = shown(found, history, trouble, now, console.width, one=one)
+                live.update(Group(*map(Text.from_ansi, [f"{now:%H:%M:%S} UTC   Ctrl-C ends", *lines])), refresh=True)
+                await asyncio.sleep(interval)
+                try:
+                    found, trouble = await read(), ""
+                except NoAnswerError:
+                    trouble = SILENT
+    finally:  # the terminal has its own screen again: what was seen last stays on it
+        console.print(*map(Text.from_ansi, lines), sep="\n")
 
 
 async def _print_changes(read: Callable[[], Awaitable[Status]], found: Status, screen: Screen, interval: float) -> None:
     last: Status | None = None
     while True:
         if found != last and not screen.records(found):
-            screen.lines(
-                [*above(found), *columns(found.policies, watched(datetime.now(UTC), {}), wide=screen.wide), ""]
-            )
+            now = datetime.now(UTC)
+            table = columns(found.policies, watched(now, {}), wide=screen.wide)
+            screen.lines([f"{now:%H:%M:%S} UTC", *above(found), *table, ""])
         last = found
         sys.stdout.flush()
         await asyncio.sleep(interval)
@@ -62,12 +68,16 @@ async def _print_changes(read: Callable[[], Awaitable[Status]], found: Status, s
             screen.note(SILENT)
 
 
-def _shown(found: Status, history: History, trouble: str, width: int, *, one: bool) -> list[Text]:
-    now = datetime.now(UTC)
+def remember(found: Status, history: History) -> None:
+    """Add the rates of this look."""
     for row in found.policies:
         history[row.policy].append(float(row.folios_per_second or 0.0))
-    table = columns(found.policies, watched(now, history), width=width, paint=painted)
+
+
+def shown(
+    found: Status, history: History, trouble: str, now: datetime, width: int, *, one: bool, paint: Paint = painted
+) -> list[str]:
+    """Return the lines of one look on a terminal."""
+    table = columns(found.policies, watched(now, history), width=width, paint=paint)
     rest = ["", *details(found.policies[0], now)] if one else below(found)
-    head = f"{now:%H:%M:%S} UTC   Ctrl-C ends"
-    lines = [*wrapped([head, trouble, *above(found), ""], width), *table, *wrapped(rest, width)]
-    return [Text.from_ansi(line) for line in lines]
+    return [*wrapped([trouble, *above(found), ""], width), *table, *wrapped(rest, width)]

@@ -14,7 +14,8 @@ from numamigration_operator.core.objects import Meta, PolicyStatusView, Statisti
 POLICIES: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}"
 STATES: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
 NODES: Final = "/api/v1/nodes"
-REVISIONS: Final = "/apis/apps/v1"
+EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
+"""Of policies: Events of what is in no namespace are in this one."""
 
 
 class Named(Struct, frozen=True):
@@ -109,6 +110,50 @@ class ListedNode(Struct, frozen=True):
     metadata: Meta
     spec: ListedSpec = ListedSpec()
     status: ListedStatus = ListedStatus()
+
+
+class WindowNumbers(Struct, frozen=True):
+    """What was counted over one window; None: this kernel has no such counter."""
+
+    seconds: str = ""
+    folios_migrated: int | None = None
+    folios_failed: int | None = None
+
+
+class Window(Struct, frozen=True):
+    """Before and after the change to one revision."""
+
+    before: WindowNumbers | None = None
+    after: WindowNumbers | None = None
+
+
+class ReportedStatus(ListedStatus, frozen=True):
+    """A node state's status, as far as a report shows it."""
+
+    window: Window = Window()
+
+
+class ReportedNode(ListedNode, frozen=True):
+    """A NodeMigrationState in a report."""
+
+    status: ReportedStatus = ReportedStatus()
+
+
+class Regarding(Struct, frozen=True):
+    """Whom an Event is about."""
+
+    name: str = ""
+    uid: str = ""
+
+
+class EventView(Struct, frozen=True):
+    """An Event of events.k8s.io/v1."""
+
+    event_time: str | None = None
+    reason: str = ""
+    type: str = ""
+    note: str = ""
+    regarding: Regarding = Regarding()
 
 
 class GroupWish(Struct, frozen=True):

@@ -7,10 +7,10 @@ from typing import Any, Final
 
 import msgspec
 
-from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, POLICY_UID_LABEL
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, POLICY_KIND, POLICY_UID_LABEL
 from numamigration_cli.cluster import Cluster, one
 from numamigration_cli.exits import Exit, Failure
-from numamigration_cli.objects import POLICIES, PolicyView
+from numamigration_cli.objects import EVENTS, POLICIES, EventView, PolicyView
 from numamigration_cli.text import names
 from numamigration_operator.core.fleet_switch import Control, read_control
 from numamigration_operator.core.objects import ConfigMapObject, PolicyObject, RevisionObject
@@ -52,10 +52,19 @@ async def control(cluster: Cluster) -> Control | None:
 
 async def revisions(cluster: Cluster, uid: str) -> list[Revision]:
     """Return the stored revisions of a policy, the latest first."""
-    query = {"labelSelector": f"{POLICY_UID_LABEL}={uid}"}
-    stored = await cluster.list_all(cluster.in_namespace("controllerrevisions", api=APPS), RevisionObject, query=query)
-    read = (read_revision(seen) for seen in stored)
+    read = (read_revision(seen) for seen in await stored_revisions(cluster, f"={uid}"))
     return sorted((one for one in read if one is not None), key=lambda one: -one.number)
+
+
+async def stored_revisions(cluster: Cluster, of: str = "") -> list[RevisionObject]:
+    """Return the ControllerRevisions of all policies; with ``=UID`` of one."""
+    path = cluster.in_namespace("controllerrevisions", api=APPS)
+    return await cluster.list_all(path, RevisionObject, query={"labelSelector": f"{POLICY_UID_LABEL}{of}"})
+
+
+async def policy_events(cluster: Cluster) -> list[EventView]:
+    """Return the Events on policies."""
+    return await cluster.list_all(EVENTS, EventView, query={"fieldSelector": f"regarding.kind={POLICY_KIND}"})
 
 
 async def asked_policy(cluster: Cluster, name: str) -> PolicyObject:

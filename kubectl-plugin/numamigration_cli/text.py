@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import textwrap
 import unicodedata
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, Generic, NamedTuple, TypeVar
 
@@ -35,11 +35,13 @@ class Column(NamedTuple, Generic[Row]):
     Attributes:
         cell: what stands there of a row; empty is shown as ``-``.
         wide: only with ``-o wide``.
+        least: how narrow it may get, cut in its middle, where the table is too wide; 0: it stays whole.
     """
 
     name: str
     cell: Callable[[Row], Any]
     wide: bool = False
+    least: int = 0
 
 
 def printable(text: str) -> str:
@@ -71,7 +73,28 @@ def columns(
     head = [column.name for column in shown]
     widths = [max(map(_columns, texts)) for texts in zip(head, *cells, strict=True)]
     cut = None if wide else width
+    for place, size in _narrowed(shown, widths, cut):
+        cells = [[*texts[:place], middle(texts[place], size), *texts[place + 1 :]] for texts in cells]
+        widths[place] = size
     return [_line(texts, widths, cut, paint) for texts in (head, *cells)]
+
+
+def _narrowed(shown: Sequence[Column[Row]], widths: Sequence[int], width: int | None) -> Iterator[tuple[int, int]]:
+    """Yield place and new width of the columns that give way."""
+    excess = 0 if width is None else sum(widths) + len(GAP) * (len(widths) - 1) - width
+    for place, (column, size) in enumerate(zip(shown, widths, strict=True)):
+        given = min(excess, size - column.least) if column.least else 0
+        if given > 0:
+            excess -= given
+            yield place, size - given
+
+
+def middle(text: str, columns_max: int) -> str:
+    """Return a name that fits: its beginning and its end, by which names differ."""
+    if len(text) <= columns_max:
+        return text
+    end = (columns_max - 1) // 2
+    return f"{text[: columns_max - 1 - end]}…{text[len(text) - end :]}"
 
 
 def wrapped(lines: Iterable[str], width: int | None) -> list[str]:

@@ -1,13 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The accounts of the chart's hooks with the rights that the chart gives them, in an API server where no hook runs."""
+"""Rights that the chart gives to its hooks and to people, in an API server that nothing installs the chart into."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from tests.apiserver.operator_process import RBAC
+from tests.apiserver.operator_process import NAMESPACE, RBAC
 from tests.testbed.api import Api, Json
+from tests.testbed.chart import Helm
+from tests.testbed.controlplane import ControlPlane
 
 RIGHTS: Final = {
     "ServiceAccount": "/api/v1/namespaces/{namespace}/serviceaccounts/{name}",
@@ -25,3 +27,13 @@ def grant_hooks(api: Api, hooks: Iterable[Json]) -> Iterator[str]:
             path = RIGHTS[one["kind"]].format(**{"namespace": "", **one["metadata"]})
             api.apply(path, one, "test-bed", force=True)
             yield path
+
+
+def grant_plugin(bed: ControlPlane, helm: Helm, **accounts: str) -> None:
+    """Make accounts, and give them the plugin's roles by the chart's values ``viewers`` and ``operators``."""
+    people = {value: {"name": name, "namespace": NAMESPACE} for value, name in accounts.items()}
+    subjects = {value: [{"kind": "ServiceAccount", **who}] for value, who in people.items()}
+    made = [{"apiVersion": "v1", "kind": "ServiceAccount", "metadata": who} for who in people.values()]
+    roles = helm.template({"pluginRoles": subjects})
+    made += [one for one in roles if one["metadata"]["name"].startswith("numamigration-plugin")]
+    list(grant_hooks(bed.api, made))

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pty
+import secrets
 import signal
 import struct
 import subprocess
@@ -14,14 +15,19 @@ import sys
 import tarfile
 import termios
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import pytest
 import yaml
 
+from numamigration_api.vocabulary import Reason
 from numamigration_cli.__main__ import complete, main
 from numamigration_cli.exits import Exit
+from numamigration_operator.cluster.events import EVENTS_PATH, event_body
+from numamigration_operator.core.decisions import EventWish
+from tests.apiserver.hook_rights import grant_plugin
 from tests.apiserver.operator_process import (
     ACCOUNT,
     AT_ONCE,
@@ -43,6 +49,7 @@ from tests.apiserver.operator_process import (
 from tests.apiserver.shared_bed import SharedBed
 from tests.testbed.api import Api, Json, poll
 from tests.testbed.binaries import Binaries
+from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
 
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
@@ -63,6 +70,9 @@ spec:
       channels: 4
 """
 HOLD: Final = '{"hardwareClass":"EPYC","dialect":"V6","driver":"ptdma","node":"db-9"}'
+
+OWN_SCREEN: Final = "\x1b[?1049l"
+"""Ends the screen that a program has for itself (xterm's control sequences)."""
 
 UniqueName = Callable[[str], str]
 
@@ -220,13 +230,15 @@ def test_a_terminal_of_80_columns_gets_no_longer_line(api: Api, kubeconfig: Path
         assert not [line for line in lines if len(line) > 80], words
 
 
-def on_terminal(words: list[str], kubeconfig: Path) -> list[str]:
-    """Return the lines that a terminal of 80 columns shows."""
+def on_terminal(words: list[str], kubeconfig: Path, *, until: str = "", by: signal.Signals | None = None) -> list[str]:
+    """Return the lines that a terminal of 80 columns shows; a signal is sent once a word is there."""
     master, slave = pty.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    command = [sys.executable, "-m", "numamigration_cli", *words, "--kubeconfig", str(kubeconfig)]
+    # A shell's background job is born with the signal ignored, and so are its children.
+    program = ["env", "--default-signal=INT", sys.executable, "-m", "numamigration_cli"]
+    command = [*program, *words, "--kubeconfig", str(kubeconfig)]
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES"}}
-    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment):
+    with subprocess.Popen(command, stdout=slave, stderr=subprocess.PIPE, env=environment) as process:
         os.close(slave)
         shown = b""
         while True:
@@ -237,6 +249,9 @@ def on_terminal(words: list[str], kubeconfig: Path) -> list[str]:
             if not part:
                 break
             shown += part
+            if by is not None and until.encode() in shown:
+                process.send_signal(by)
+                by = None
     os.close(master)
     return shown.decode().splitlines()
 
@@ -263,6 +278,7 @@ def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -
     command = ["env", "--default-signal=INT", sys.executable, "-m", "numamigration_cli", *words]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None
+        assert process.stdout.readline().endswith(b" UTC\n")
         assert process.stdout.readline() == b"Fleet switch: run\n"
         make_policy(api, "another", "n")
         while b"another" not in process.stdout.readline():
@@ -271,6 +287,43 @@ def test_watching_ends_by_a_signal_without_a_trace(api: Api, kubeconfig: Path) -
         _, err = process.communicate(timeout=30)
 
     assert (process.returncode, err) == (Exit.INTERRUPTED, b"")
+
+
+def test_a_report_has_every_node_and_policy_and_is_written_over_nothing(api: Api, cli: Cli, tmp_path: Path) -> None:
+    make_state(api, "db-1")
+    make_state(api, "db-2", "False", "PermissionDenied")
+    make_policy(api, "alone", "n")
+    tell_event(api, "alone")
+    file = tmp_path / "report.html"
+
+    answer = cli("report", "-f", str(file))
+
+    assert (answer.code, answer.err) == (Exit.DONE, "")
+    text = file.read_text()
+    assert answer.out.startswith(f"{file}: {len(text.encode())} bytes")
+    for word in ('title="db-1"', 'title="db-2: PermissionDenied is why"', "alone", "RolledBack: it failed"):
+        assert word in text
+    assert "Could not be read" not in text
+    assert cli("report", "-f", str(file)).code == Exit.FAILED
+    assert cli("report", "-f", "-").out.startswith("<!doctype html>")
+    assert [row["policy"] for row in cli("report", "-o", "json").data["status"]["policies"]] == ["alone"]
+
+
+def tell_event(api: Api, policy: str) -> None:
+    """Tell an Event as the operator does; it is gone with the policy's name."""
+    uid = api.get(f"{POLICIES}/{policy}")["metadata"]["uid"]
+    wish = EventWish(policy, uid, True, Reason.ROLLED_BACK, "it failed")
+    api.create(EVENTS_PATH, event_body(wish, datetime.now(UTC), instance="here", suffix=secrets.token_hex(4)))
+
+
+def test_what_was_seen_last_stays_on_the_terminal_when_watching_ends(api: Api, kubeconfig: Path) -> None:
+    make_policy(api, "alone", "n")
+
+    lines = on_terminal(["status", "--watch"], kubeconfig, until="alone", by=signal.SIGINT)
+
+    _, _, kept = "\n".join(lines).rpartition(OWN_SCREEN)
+    assert "undo: kubectl numamigration pause alone" in kept
+    assert "Ctrl-C" not in kept
 
 
 # Planning
@@ -440,8 +493,57 @@ def test_who_may_only_look_sees_everything_but_the_switch(api: Api, cli: Cli, vi
     assert api.get(f"{POLICIES}/alone")["spec"]["mode"] == "Apply"
 
 
+def test_who_may_only_look_gets_a_report_that_says_what_it_could_not_read(api: Api, cli: Cli, viewer: Path) -> None:
+    make_state(api, "db-1")
+
+    answer = cli("report", "-f", "-", as_=viewer)
+
+    assert answer.code == Exit.DONE
+    for word in ("Could not be read", "revisions: ", "events: ", "Fleet switch: unknown", 'title="db-1"'):
+        assert word in answer.out
+
+
+@pytest.fixture(scope="module")
+def people(bed: ControlPlane, helm: Helm) -> dict[str, Path]:
+    """Who has the roles that the chart makes for the plugin."""
+    names = {"viewers": "plugin-looks", "operators": "plugin-acts"}
+    grant_plugin(bed, helm, **names)
+    return {role: bed.kubeconfig_for(account(bed, name), name=name) for role, name in names.items()}
+
+
+def test_the_charts_role_to_view_is_enough_for_every_command_that_looks(
+    api: Api, cli: Cli, people: dict[str, Path]
+) -> None:
+    make_policy(api, "alone", "n")
+    make_state(api, "n")
+    looks = people["viewers"]
+
+    for command in (["status"], ["status", "alone"], ["nodes"], ["explain", "n"], ["history", "alone"]):
+        assert cli(*command, as_=looks).code == Exit.DONE
+    assert "Fleet switch: run" in cli("status", as_=looks).out
+    assert "Could not be read" not in cli("report", "-f", "-", as_=looks).out
+    assert [row for row in cli("doctor", "-o", "json", as_=looks).data if row["state"] == "unknown"] == []
+    for command in (["pause", "alone"], ["stop", "off", "--yes"]):
+        assert cli(*command, as_=looks).code == Exit.NO_RIGHTS
+    assert api.get(f"{POLICIES}/alone")["spec"]["mode"] == "Apply"
+
+
+def test_the_charts_role_to_operate_is_enough_for_every_command_that_acts(
+    api: Api, cli: Cli, people: dict[str, Path], policy_file: Path
+) -> None:
+    make_policy(api, "alone", "n")
+    acts = people["operators"]
+
+    for command in (["pause", "alone"], ["resume", "alone"], ["stop", "hold", "--yes"], ["stop", "run", "--yes"]):
+        assert cli(*command, as_=acts).code == Exit.DONE
+    api.merge_patch(CONTROL, {"data": {"hold.0123456789abcdef": HOLD}})
+    assert cli("release-hold", "epyc", "--yes", as_=acts).code == Exit.DONE
+    assert "no other revision went well" in cli("rollback", "alone", "--yes", as_=acts).err
+    assert "the API server was not asked" in cli("plan", "-f", str(policy_file), as_=acts).err
+
+
 def test_who_may_do_nothing_is_told_what_is_missing(cli: Cli, nobody: Path) -> None:
-    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"]):
+    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"], ["report"]):
         answer = cli(*command, as_=nobody)
         assert answer.code == Exit.NO_RIGHTS
         assert "numamigration.dev" in answer.err
@@ -491,7 +593,7 @@ def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_
 def test_without_our_kinds_every_command_says_that_they_are_missing(shared_bed: SharedBed, cli: Cli) -> None:
     shared_bed.empty()
     try:
-        for command in (["status"], ["nodes"], ["explain", "n"], ["pause", "p"]):
+        for command in (["status"], ["nodes"], ["explain", "n"], ["pause", "p"], ["report"]):
             answer = cli(*command)
             assert answer.code == Exit.NOT_INSTALLED
             assert "the CRDs are not installed here" in answer.err

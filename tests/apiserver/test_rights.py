@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 import pytest
 
 from numamigration_api.fence import AGENT_ACCOUNT, FENCE_NAME
-from tests.apiserver.hook_rights import grant_hooks
+from tests.apiserver.hook_rights import grant_hooks, grant_plugin
 from tests.apiserver.operator_process import ACCOUNT, NAMESPACE, ROOT, documents
 from tests.testbed.api import Json
 from tests.testbed.chart import EVERYTHING, Helm, hooks_of
@@ -43,13 +43,13 @@ def words(cell: str) -> list[str]:
     return [word.strip(" `") for word in cell.split(",") if word.strip()] or [""]
 
 
-def documented(account: str) -> set[Right]:
-    """Return what docs/security.md says that an account may do, besides what every account may."""
-    rows = read_table(ROOT / "docs" / "security.md", "account")
+def documented(account: str, column: str = "account") -> set[Right]:
+    """Return what docs/security.md says that an account, or who has a role, may do besides what every account may."""
+    rows = read_table(ROOT / "docs" / "security.md", column)
     return {
         Right(where, "" if group == "core" else group, resource, name, verb)
         for row in rows
-        if account in words(row["account"])
+        if account in words(row[column])
         for where in words(row["where"])
         for group in words(row["API group"])
         for resource in words(row["resources"])
@@ -122,6 +122,33 @@ def test_the_uninstall_job_may_delete_crds_only_where_they_are_not_kept(bed: Con
         assert sorted(all_rights(bed, UNINSTALL)) == sorted(kept | more | all_rights(bed, NOBODY))
     finally:
         grant_all_hooks(bed, helm)
+
+
+@pytest.mark.parametrize("who", [["view"], ["view", "operate"]], ids=["viewer", "operator"])
+def test_who_has_the_roles_of_the_plugin_may_do_what_the_document_says(
+    bed: ControlPlane, helm: Helm, who: list[str]
+) -> None:
+    account = f"plugin-{who[-1]}"
+
+    grant_plugin(bed, helm, **{{"view": "viewers", "operate": "operators"}[who[-1]]: account})
+
+    wanted = {right for role in who for right in documented(f"numamigration-plugin-{role}", "role")}
+    assert sorted(all_rights(bed, account)) == sorted(wanted | all_rights(bed, NOBODY))
+
+
+@pytest.mark.parametrize("role", ["view", "edit"])
+def test_the_roles_that_go_with_the_clusters_own_are_in_the_document(helm: Helm, role: str) -> None:
+    name = f"numamigration-{role}"
+    (rules,) = [one["rules"] for one in helm.template() if one["metadata"]["name"] == name]
+
+    found = {
+        Right("everywhere", group, resource, "", verb)
+        for rule in rules
+        for group in rule["apiGroups"]
+        for resource in rule["resources"]
+        for verb in rule["verbs"]
+    }
+    assert found == documented(name, "role")
 
 
 def test_every_account_of_the_chart_is_in_the_document(helm: Helm) -> None:

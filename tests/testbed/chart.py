@@ -23,6 +23,10 @@ EVERYTHING: Final[Json] = {
     "imagePullSecrets": [{"name": "registry"}],
     "namespace": {"create": True},
     "crds": {"keep": False},
+    "pluginRoles": {
+        "viewers": [{"kind": "Group", "name": "developers", "apiGroup": "rbac.authorization.k8s.io"}],
+        "operators": [{"kind": "ServiceAccount", "name": "sre", "namespace": "sre"}],
+    },
     "operator": {
         "image": {"digest": f"sha256:{'0' * 64}"},
         "tolerations": [{"key": "node-role.kubernetes.io/control-plane", "effect": "NoSchedule"}],

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The test bed for pytest: ask for ``control_plane``, ``api``, ``crds``, ``helm`` or ``prometheus``.
+"""The test bed for pytest: ask for ``control_plane``, ``api``, ``crds``, ``helm``, ``prometheus`` or
+``chromium``.
 
 One control plane serves a whole run, so a test takes names from ``unique_name`` and leaves other tests' objects
 alone. A test that stops servers makes a ``ControlPlane`` of its own from ``binaries``.
 
-Servers, Helm and Prometheus are found or built after collection and before the first test (``early``). Nothing is
-built when no collected test needs it.
+Servers, Helm, Prometheus and Chromium are found or built after collection and before the first test (``early``).
+Nothing is built when no collected test needs it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import yaml
 from tests.testbed.api import Api, Json
 from tests.testbed.binaries import Binaries, find_binaries, find_oldest
 from tests.testbed.chart import Helm
+from tests.testbed.chromium import Chromium, find_chromium
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.early import Early
 from tests.testbed.helm import find_helm
@@ -32,14 +34,16 @@ BINARIES: Final = Early("binaries", find_binaries)
 OLDEST: Final = Early("oldest_binaries", find_oldest)
 HELM: Final = Early("helm", find_helm)
 PROMETHEUS: Final = Early("prometheus", find_prometheus)
+CHROMIUM: Final = Early("chromium", find_chromium)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Find or build the servers, Helm and Prometheus, when a collected test needs them."""
+    """Find or build the servers, Helm, Prometheus and Chromium, when a collected test needs them."""
     BINARIES.collected(session)
     OLDEST.collected(session)
     HELM.collected(session)
     PROMETHEUS.collected(session)
+    CHROMIUM.collected(session)
 
 
 @pytest.fixture(scope="session")
@@ -97,3 +101,9 @@ def helm(pytestconfig: pytest.Config, tmp_path_factory: pytest.TempPathFactory) 
 def prometheus(pytestconfig: pytest.Config) -> Prometheus:
     """Prometheus and promtool."""
     return PROMETHEUS.get(pytestconfig)
+
+
+@pytest.fixture(scope="session")
+def chromium(pytestconfig: pytest.Config) -> Chromium:
+    """Chromium, found or fetched once."""
+    return CHROMIUM.get(pytestconfig)

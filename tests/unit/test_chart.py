@@ -433,10 +433,10 @@ def test_rights_of_hooks_come_before_their_pods_and_go_with_them(plain: Objects)
     assert {marks["helm.sh/hook-delete-policy"] for marks in rights.values()} == {"before-hook-creation,hook-succeeded"}
 
 
-def test_whatever_a_hook_may_do_to_crds_it_may_do_to_ours(everything: Objects) -> None:
+def test_whatever_anybody_may_do_to_crds_they_may_do_to_ours(everything: Objects) -> None:
     rules = [rule for rule in _rules(everything) if "customresourcedefinitions" in rule["resources"]]
 
-    assert len(rules) == 2
+    assert len(rules) == 3  # people look at them, too
     assert {tuple(rule["resourceNames"]) for rule in rules} == {
         ("migrationpolicies.numamigration.dev", "nodemigrationstates.numamigration.dev")
     }
@@ -471,6 +471,23 @@ def test_nobody_gets_rights_by_roles_that_are_off(helm: Helm) -> None:
     found = objects(helm, {"aggregateRoles": {"view": False, "edit": False}})
 
     assert [key for key in found if key[1] in {"numamigration-view", "numamigration-edit"}] == []
+
+
+def test_the_roles_of_the_plugin_are_nobodys_until_somebody_is_named(plain: Objects, everything: Objects) -> None:
+    def subjects(found: Objects, name: str) -> list[list[str]]:
+        bindings = [one for (kind, of), one in found.items() if kind.endswith("Binding") and of.startswith(name)]
+        return [[who["name"] for who in one["subjects"]] for one in bindings]
+
+    assert ("ClusterRole", "numamigration-plugin-operate") in plain
+    assert subjects(plain, "numamigration-plugin") == []
+    assert subjects(everything, "numamigration-plugin-view") == [["developers", "sre"]] * 3
+    assert subjects(everything, "numamigration-plugin-operate") == [["sre"]] * 2
+
+
+def test_without_the_roles_of_the_plugin_nobody_is_bound_to_them(helm: Helm) -> None:
+    found = objects(helm, EVERYTHING | {"pluginRoles": EVERYTHING["pluginRoles"] | {"enabled": False}})
+
+    assert [name for _, name in found if name.startswith("numamigration-plugin")] == []
 
 
 # --- the node fence -----------------------------------------------------------------------------------------------

@@ -10,24 +10,17 @@ from pathlib import Path
 import pytest
 
 from numamigration_cli.policyfile import BadFileError, read_policies
-from numamigration_cli.text import columns, wrapped
-from numamigration_cli.views.explain import KNOBS, explain, foot, groups, head
+from numamigration_cli.text import wrapped
 from numamigration_cli.views.plan import Objects, lines, plan, planned_policy
-from numamigration_cli.views.status import above, below, status, table
-from numamigration_operator.core.fleet_switch import Control
 from tests.unit.cli_samples import (
     FULL,
-    NOW,
-    READY,
-    ROLLED_BACK,
     asked,
     node,
     planned_state,
-    policy,
     policy_document,
     state_document,
-    viewed,
 )
+from tests.unit.cli_shown import shown_node, shown_status
 
 PAGE = Path(__file__).parents[2] / "docs" / "kubectl-plugin.md"
 BLOCK = r"<!-- sample: {name} -->\n```console\n\$ [^\n]+\n(.*?)\n```"
@@ -42,22 +35,6 @@ spec:
       engine: Off
       chanels: 2
 """
-
-
-def shown_status() -> list[str]:
-    found = status([policy(status=ROLLED_BACK), policy("tiering", status=READY)], Control())
-    return [
-        *wrapped([*above(found), ""], 80),
-        *columns(found.policies, table(NOW), width=80),
-        *wrapped(below(found), 80),
-    ]
-
-
-def shown_node() -> list[str]:
-    policies = [asked(), asked("loser", priority=50), asked("tiering", settings={"demotion": {"enabled": True}})]
-    report = explain(viewed(FULL), {}, policies)
-    told = wrapped([*head(report, NOW), *groups(report), ""], 80)
-    return [*told, *columns(report.knobs, KNOBS, width=80), *wrapped(foot(report), 80)]
 
 
 def shown_plan() -> list[str]:

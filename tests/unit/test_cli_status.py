@@ -177,3 +177,12 @@ def test_a_sparkline_keeps_the_last_values_and_begins_at_zero() -> None:
     assert sparkline([9.0, 0.0, 5.0, 10.0], size=3) == "▁▅█"
     assert sparkline([0.0, 0.0]) == "▁▁"
     assert sparkline([]) == ""
+
+
+def test_watching_policies_of_long_names_shows_waves_and_rates_in_80_columns() -> None:
+    found = status([policy("database-with-a-rather-long-name", status=ROLLED_BACK)], RUN)
+
+    head, row = columns(found.policies, watched(NOW, {}), width=80)
+
+    assert row.startswith("database…ng-name  False  RolledBack  30m    ███░░░░░ 3/7  350.2     0/60 ready,")
+    assert head.split()[-3:] == ["WAVES", "FOLIOS/S", "NODES"]

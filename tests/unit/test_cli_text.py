@@ -26,6 +26,14 @@ def test_no_line_is_longer_than_the_terminal(width: int) -> None:
     assert all(len(line) <= width for line in columns(rows, PAIR, width=width))
 
 
+def test_a_column_that_gives_way_is_cut_in_its_middle_and_only_as_far_as_needed() -> None:
+    table = (PAIR[0]._replace(least=5), PAIR[1])
+
+    assert columns([("database-one", "x" * 10)], table, width=20)[1] == "data…one  xxxxxxxxxx"
+    assert columns([("database-one", "x" * 30)], table, width=20)[1] == "da…ne  xxxxxxxxxxxx…"
+    assert columns([("database-one", "x")], table, width=20)[1] == "database-one  x"
+
+
 def test_without_a_terminal_nothing_is_cut() -> None:
     assert columns([("a", "b" * 500)], PAIR)[1].endswith("b" * 500)
 

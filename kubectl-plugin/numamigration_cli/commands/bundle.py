@@ -15,7 +15,8 @@ import click
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, GROUP, POLICY_UID_LABEL
 from numamigration_cli.app import with_cluster
-from numamigration_cli.exits import Exit, Failure
+from numamigration_cli.commands.files import new_file
+from numamigration_cli.exits import Failure
 from numamigration_cli.screen import Screen
 
 if TYPE_CHECKING:
@@ -50,13 +51,8 @@ async def support_bundle(cluster: Cluster, screen: Screen, file: Path | None, ag
     moment = datetime.now(UTC)
     target = file or Path(f"numamigration-{moment:%Y%m%d-%H%M%S}.tar.gz")
     collected = await collect(cluster, agents, moment)
-    try:
-        with target.open("xb") as stream:
-            pack(collected, target.name.removesuffix(".gz").removesuffix(".tar"), stream, moment)
-    except FileExistsError as error:
-        raise Failure(Exit.FAILED, f"{target} is there already", "name another file by --filename") from error
-    except OSError as error:
-        raise Failure(Exit.FAILED, f"{target}: {error.strerror}") from error
+    with new_file(target) as stream:
+        pack(collected, target.name.removesuffix(".gz").removesuffix(".tar"), stream, moment)
     screen.say(f"{target}: {len(collected)} files, {target.stat().st_size} bytes. Look into it before you send it.")
 
 

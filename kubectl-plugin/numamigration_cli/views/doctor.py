@@ -17,13 +17,12 @@ from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_api.vocabulary import FleetSwitch, PolicyCondition, Reason
 from numamigration_cli.objects import ListedNode, PolicyView
 from numamigration_cli.text import Column, duration, names, plural
+from numamigration_cli.views.nodes import is_recent
 from numamigration_operator.core.crd_order import Standing, compare, paths
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import Struct
 
 KUBERNETES_MIN: Final = (1, 32)
-REPORT_AGE_SECONDS_MAX: Final = 1200.0
-"""Twice the longest report interval: an agent that is older has gone."""
 LEASE_GRACE: Final = 3.0
 """Lease durations after which nobody renews it any more, clocks apart."""
 
@@ -173,7 +172,7 @@ def _reports(facts: Facts) -> Iterator[Check]:
     if isinstance(facts.states, Denied):
         yield Check("reports", State.UNKNOWN, facts.states.why)
         return
-    silent = [one.metadata.name for one in facts.states if not _is_recent(one.status.reported_at, facts.now)]
+    silent = [one.metadata.name for one in facts.states if not is_recent(one.status.reported_at, facts.now)]
     total = len(facts.states)
     if not total:
         yield Check(
@@ -189,10 +188,6 @@ def _reports(facts: Facts) -> Iterator[Check]:
         if without:
             text = f"{plural(len(without), 'Node')} without a node state: {names(without)}"
             yield Check("reports", State.NOTE, text, "well if agent_node_selector leaves them out")
-
-
-def _is_recent(reported: str | None, now: datetime) -> bool:
-    return reported is not None and (now - parse_timestamp(reported)).total_seconds() <= REPORT_AGE_SECONDS_MAX
 
 
 def _versions(facts: Facts) -> Iterator[Check]:

@@ -5,12 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
+from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_api.vocabulary import NodeCondition, Reason
 from numamigration_cli.objects import ListedNode
 from numamigration_cli.text import Column, since
 from numamigration_operator.core.objects import Struct
+
+REPORT_AGE_SECONDS_MAX: Final = 1200.0
+"""Twice the longest report interval: an agent that is older has gone."""
 
 
 class NodeRow(Struct, frozen=True, omit_defaults=True):
@@ -69,11 +73,12 @@ class Wanted(NamedTuple):
 
 def nodes(found: Iterable[ListedNode], wanted: Wanted) -> list[NodeRow]:
     """Return the nodes that are asked for, by name."""
-    rows = (_row(node) for node in found)
+    rows = (node_row(node) for node in found)
     return sorted([row for row in rows if wanted.takes(row)], key=lambda row: row.node)
 
 
-def _row(node: ListedNode) -> NodeRow:
+def node_row(node: ListedNode) -> NodeRow:
+    """Return what is shown of one node."""
     said = node.status
     ready, drifted = said.condition(NodeCondition.READY), said.condition(NodeCondition.DRIFTED)
     numbers = said.statistics
@@ -96,6 +101,14 @@ def _row(node: ListedNode) -> NodeRow:
         folios_migrated=numbers.folios_migrated,
         folios_failed=numbers.folios_failed,
     )
+
+
+def is_recent(reported: str | None, now: datetime) -> bool:
+    """Return whether an agent that last reported then is still there."""
+    try:
+        return reported is not None and (now - parse_timestamp(reported)).total_seconds() <= REPORT_AGE_SECONDS_MAX
+    except ValueError:
+        return False
 
 
 def _reasons(node: ListedNode) -> Iterator[str]:

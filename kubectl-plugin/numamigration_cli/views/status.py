@@ -19,6 +19,8 @@ from numamigration_operator.core.objects import NodeCounts, Overlays, RolloutVie
 BARS: Final = "▁▂▃▄▅▆▇█"
 BAR_COLUMNS: Final = 20
 WATCHED_COLUMNS: Final = 8
+WATCHED_NAME_COLUMNS: Final = 16
+"""Of a policy's name where there is no room: what moves is what one watches."""
 History = defaultdict[str, deque[float]]
 """Folios a second at the last looks, by policy."""
 QUIET: Final = frozenset({Reason.AS_EXPECTED, Reason.APPLYING, Reason.SOAKING, Reason.NO_NODES_MATCHED})
@@ -165,7 +167,7 @@ def table(now: datetime) -> tuple[Column[PolicyRow], ...]:
 def watched(now: datetime, history: Mapping[str, Iterable[float]]) -> tuple[Column[PolicyRow], ...]:
     """Return the columns of ``--watch``: bars for waves, and folios a second over the last looks, by policy."""
     return (
-        Column("POLICY", lambda row: row.policy),
+        Column("POLICY", lambda row: row.policy, least=WATCHED_NAME_COLUMNS),
         Column("READY", lambda row: row.ready),
         Column("REASON", lambda row: row.reason),
         Column("SINCE", lambda row: since(row.since, now)),
