@@ -34,7 +34,7 @@ demo-rollout: setup-fuse ## Watch sixty nodes: a bad policy stops at its canary,
 	@$(BIN)/python -m tests.demo.rollout $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
 .PHONY: test
-test: verify test-unit test-apiserver test-simulation test-kernel test-cluster test-demo coverage ## Everything that continuous integration runs
+test: verify test-unit test-apiserver test-docs test-simulation test-kernel test-cluster test-demo coverage ## Everything that continuous integration runs
 
 .PHONY: verify
 verify: setup ## Format, lint, types, import rules, generated files, tree rules (no tests)
@@ -81,6 +81,12 @@ test-apiserver: setup-fuse ## The contract, operator and agent on a real kube-ap
 	$(BIN)/python -m tests.testbed build
 	$(BIN)/python -m tests.testbed build oldest
 	PYTHONDONTWRITEBYTECODE= $(PYTEST) --numprocesses 3 --dist loadfile --no-loadscope-reorder tests/apiserver
+
+# One process: the pages share a cluster, one after the other.
+.PHONY: test-docs
+test-docs: setup ## Type what pages tell people to type, and apply what they show, on a real kube-apiserver (a minute)
+	$(BIN)/python -m tests.testbed build
+	$(PYTEST) tests/docs
 
 # One process: there is one guest. The variables are for a kernel of your own: docs/testing-on-your-kernel.md.
 GUEST := GUEST_KERNEL='$(KERNEL)' GUEST_INITRD='$(INITRD)' GUEST_MODULES='$(MODULES)' GUEST_LOAD='$(LOAD)' GUEST_DCBM='$(DCBM)'

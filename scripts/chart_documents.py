@@ -115,6 +115,7 @@ Needs Kubernetes {kube_version}. One install per cluster, since its kinds are cl
 fixed names. [docs/install.md](../../docs/install.md) has install, upgrade, rollback and uninstall, by Helm, by plain
 YAML and by GitOps. In short, from a checkout:
 
+<!-- not run: those of docs/install.md are -->
 ```sh
 helm upgrade --install --create-namespace -n numamigration-system numa-migration-operator charts/numa-migration-operator
 helm test -n numamigration-system numa-migration-operator --logs

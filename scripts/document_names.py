@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """``python -m scripts.document_names``: what documents name in code font exists, their objects are legal, links lead.
 
+Each block of a shell or of YAML is tried by some test, or its mark says why none does.
+
 People type what they read in code font, or search for it. A word that looks like one of ours (a metric, a field, a
 reason, …) has to be one, or one of those that ``known_names.OTHERS`` lists as somebody else's. Prints a line for each
 finding and exits 1 when there is one.
@@ -28,7 +30,8 @@ from numamigration_api import vocabulary as v
 from numamigration_api.models import MigrationPolicy, NodeMigrationState
 from numamigration_api.models.policy import MigrationPolicySpec
 from scripts import known_names as known
-from tests.testbed.pages import RUN, blocks, documents, lines
+from tests.testbed import pages
+from tests.testbed.pages import Block, blocks, documents, lines
 
 ROOT: Final = known.ROOT
 PAGES: Final = (
@@ -236,12 +239,61 @@ def _refusal(document: Any) -> str | None:
 _SPEC_FIELDS: Final = frozenset(str(field.alias) for field in MigrationPolicySpec.model_fields.values())
 
 
+# --- marks -----------------------------------------------------------------------------------------------------------
+
+LANGUAGES: Final = (*pages.SHELLS, "yaml", "text", "diff", "python")
+FOLLOWED: Final = (ROOT / "docs" / "install.md",)
+"""Pages whose commands tests of tests/cluster follow: tests/unit/test_install_page.py."""
+_TYPED: Final = re.compile(r" *(?:\$ )?(?:sudo )?(?:kubectl|helm|make|podman|docker) .*")
+_MAKE: Final = re.compile(r"(?:for \w+ in [^;]+; do )?(?:sudo )?make .*")
+"""What tests call by themselves, or people do for hours; the target is looked up as a name."""
+
+
 def mark_findings(page: Path) -> Iterator[Finding]:
-    """Yield lines of blocks that are marked as runnable and are no command."""
+    """Yield blocks that nothing tries though no mark says why, and commands that stand where none is looked for."""
+    for line in lines(page):
+        if line.block == 0 and line.text.startswith("    ") and _TYPED.fullmatch(line.text):
+            yield Finding(page, line.number, f"a command outside of a block: {line.text.strip()}")
     for block in blocks(page):
-        for offset, text in enumerate(block.text.splitlines() if block.mark == RUN else ()):
-            if block.language != "console" or not text.startswith("$ "):
-                yield Finding(page, block.line + offset, f"marked to be run, and no command of a console: {text}")
+        if text := _mark_finding(page, block):
+            yield Finding(page, block.line, text)
+
+
+def _mark_finding(page: Path, block: Block) -> str | None:
+    """Return what is wrong with a block's mark, or with having none."""
+    if block.language.split(" ")[0] not in LANGUAGES:
+        return f"{block.language} is no language of blocks here: {', '.join(LANGUAGES)}"
+    if block.mark and block.language not in pages.MARKS.get(block.kind, ()):
+        return f"no mark of a block of {block.language}: {block.mark}"
+    if block.kind == pages.NOT_RUN and not block.mark.partition(": ")[2].strip():
+        return "marked as not run, and not why"
+    if block.kind == pages.CLUSTER and page not in FOLLOWED:
+        return "marked to be run on a whole cluster, and no test there follows the page"
+    if block.language == "yaml":
+        return _yaml_finding(block)
+    return _shell_finding(block)
+
+
+def _yaml_finding(block: Block) -> str | None:
+    documents = () if block.mark else yaml.safe_load_all(block.text)
+    if all(isinstance(one, dict) and one.get("apiVersion") == v.API_VERSION for one in documents):
+        return None
+    return "no object of ours, which a test applies; say why not by the mark `not run: WHY`"
+
+
+def _shell_finding(block: Block) -> str | None:
+    if block.language not in pages.SHELLS:
+        return "commands in a block of text" if any(map(_TYPED.fullmatch, block.text.splitlines())) else None
+    if block.mark and block.kind != pages.RUN:
+        return None
+    if block.language == "console":
+        try:
+            typed = pages.steps(block)
+        except ValueError as error:
+            return str(error)
+        if block.mark or all(_MAKE.fullmatch(step.text) for step in typed):
+            return None
+    return "run by no test; say why not by the mark `not run: WHY`, or have a console run by `run`"
 
 
 # --- links -----------------------------------------------------------------------------------------------------------

@@ -327,10 +327,11 @@ Every condition, group, worst node and Event has one reason, of a closed set. He
 
 From the policy to the node:
 
+<!-- run -->
 ```console
 $ kubectl get migpol
-$ kubectl describe migpol NAME
-$ kubectl describe nms NODE
+$ kubectl describe migpol $POLICY
+$ kubectl describe nms $NODE
 ```
 
 The first line says how many nodes are as asked, and the reason where they are not. The second one has the conditions

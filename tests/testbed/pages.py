@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What stands in a documentation page, by line and section: prose, blocks of code, commands, objects.
 
-Tests run the commands and apply the objects; ``scripts/document_names.py`` looks whether what they name exists.
+Tests run the commands and apply the objects; ``scripts/document_names.py`` looks whether what they name exists, and
+whether a block that nothing tries says why.
 """
 
 from __future__ import annotations
@@ -9,14 +10,29 @@ from __future__ import annotations
 import itertools
 import re
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import yaml
 
+SHELLS: Final = ("console", "sh")
+"""Languages of commands: what is typed behind ``$ ``, with what it prints; a script."""
 RUN: Final = "run"
-"""The mark of blocks whose commands can be run (CONTRIBUTING.md)."""
+CLUSTER: Final = "cluster"
+EXAMPLE: Final = "example"
+NOT_RUN: Final = "not run"
+MARKS: Final = {
+    RUN: ("console",),
+    CLUSTER: ("sh",),
+    "demo": ("console",),
+    "sample": ("console",),
+    EXAMPLE: ("yaml",),
+    NOT_RUN: (*SHELLS, "yaml"),
+}
+"""The word with which a block's mark begins, and of which languages the block may be (CONTRIBUTING.md)."""
+ANYTHING: Final = "…"
+"""In output that a page shows; alone on a line: any lines."""
 _FENCE: Final = re.compile(r" *```(?P<language>.*)")
 _MARK: Final = re.compile(r" *<!-- (.*) -->")
 
@@ -64,6 +80,24 @@ class Block(NamedTuple):
     mark: str
     text: str
 
+    @property
+    def kind(self) -> str:
+        """The word of its mark, without what the mark says beside."""
+        return self.mark.partition(":")[0]
+
+
+class Step(NamedTuple):
+    """What is typed at once.
+
+    Attributes:
+        line: number in the page.
+        output: the lines that the page shows of what it prints.
+    """
+
+    line: int
+    text: str
+    output: tuple[str, ...] = ()
+
 
 def lines(page: Path) -> Iterator[Line]:
     """Yield the lines of a page in their order, but for the fences."""
@@ -99,6 +133,37 @@ def blocks(page: Path) -> Iterator[Block]:
             text = textwrap.dedent("".join(f"{line.text}\n" for line in content))
             yield Block(content[0].number, content[0].language, mark[1] if mark else "", text)
         before = content[-1].text
+
+
+def steps(block: Block) -> list[Step]:
+    """Return what a console has one type: the lines behind ``$ ``, each with the output that follows.
+
+    Raises:
+        ValueError: it begins with output.
+    """
+    found: list[Step] = []
+    for number, text in enumerate(block.text.splitlines(), block.line):
+        if text.startswith("$ "):
+            found.append(Step(number, text.removeprefix("$ ")))
+        elif found:
+            found[-1] = found[-1]._replace(output=(*found[-1].output, text))
+        else:
+            raise ValueError(f"{number}: no command of a console: {text}")
+    return found
+
+
+def prints(shown: Sequence[str], printed: str) -> bool:
+    """Tell whether a program printed what a page shows of it, however wide its columns are."""
+    return (
+        re.fullmatch("".join(map(_pattern, shown)), "".join(f"{line}\n" for line in printed.splitlines())) is not None
+    )
+
+
+def _pattern(line: str) -> str:
+    if line == ANYTHING:
+        return r"(?:.*\n)*?"
+    words = (re.escape(word).replace(ANYTHING, ".*?") for word in line.split())
+    return r"[ \t]*" + r"[ \t]+".join(words) + r"[ \t]*\n"
 
 
 def documents(page: Path) -> Iterator[tuple[int, Any]]:

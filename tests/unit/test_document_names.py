@@ -224,7 +224,57 @@ def test_links_that_lead_nowhere_are_found(page: Page, link: str, told: str) -> 
     assert texts(d.link_findings(page(f"{link}\n"))) == [told]
 
 
-def test_a_block_that_is_marked_to_be_run_has_only_commands(page: Page) -> None:
-    written = page("<!-- run -->\n```console\n$ kubectl get nms\nNAME\n```\n\n```console\nNAME\n```\n")
+OURS = "apiVersion: numamigration.dev/v1alpha1\nkind: MigrationPolicy\n"
 
-    assert texts(d.mark_findings(written)) == ["4: marked to be run, and no command of a console: NAME"]
+
+@pytest.mark.parametrize(
+    ("mark", "language", "text"),
+    [
+        pytest.param("run", "console", "$ kubectl get nms\nNAME\n", id="run, with output"),
+        pytest.param("demo: x", "console", "NAME\n", id="of a demo"),
+        pytest.param("not run: no Pod is there", "console", "$ kubectl logs x\n", id="not run, and why"),
+        pytest.param("", "console", "$ make x\n$ sudo make y A=1\n$ for n in 1 2; do make z; done\n", id="targets"),
+        pytest.param("", "yaml", OURS, id="an object of ours"),
+        pytest.param("example: x.yaml", "yaml", OURS, id="an example"),
+        pytest.param("not run: a part", "yaml", "a: 1\n", id="not applied, and why"),
+        pytest.param("", "text", "a drawing\n", id="no command"),
+        pytest.param("", "python run", "1\n", id="another language"),
+    ],
+)
+def test_a_block_that_something_tries_is_let_through(page: Page, mark: str, language: str, text: str) -> None:
+    above = f"<!-- {mark} -->\n" if mark else ""
+
+    assert texts(d.mark_findings(page(f"{above}```{language}\n{text}```\n"))) == []
+
+
+@pytest.mark.parametrize(
+    ("mark", "language", "text", "told"),
+    [
+        pytest.param("", "console", "$ kubectl get nms\n", "run by no test; ", id="no mark"),
+        pytest.param("", "sh", "make x\n", "run by no test; ", id="a script without a mark"),
+        pytest.param("", "yaml", "kind: Pod\n", "no object of ours, which a test applies; ", id="another object"),
+        pytest.param("", "yaml", f"{OURS}---\n- 1\n", "no object of ours, which a test applies; ", id="and a list"),
+        pytest.param("not run", "sh", "x\n", "marked as not run, and not why", id="no reason"),
+        pytest.param("not run: ", "sh", "x\n", "marked as not run, and not why", id="an empty reason"),
+        pytest.param("ran", "sh", "x\n", "no mark of a block of sh: ran", id="no mark of ours"),
+        pytest.param("run", "yaml", OURS, "no mark of a block of yaml: run", id="mark of another language"),
+        pytest.param(
+            "run", "sh", "x\n", "no mark of a block of sh: run", id="a script, whose first failures none sees"
+        ),
+        pytest.param("cluster", "sh", "x\n", "marked to be run on a whole cluster, ", id="followed by nobody"),
+        pytest.param("run", "console", "NAME\n", "3: no command of a console: NAME", id="only output"),
+        pytest.param("", "bash", "x\n", "bash is no language of blocks here: ", id="another shell"),
+        pytest.param("", "text", "$ kubectl get nms\n", "commands in a block of text", id="commands as text"),
+    ],
+)
+def test_a_block_that_nothing_tries_is_found(page: Page, mark: str, language: str, text: str, told: str) -> None:
+    above = f"<!-- {mark} -->\n" if mark else "\n"
+    (found,) = texts(d.mark_findings(page(f"{above}```{language}\n{text}```\n")))
+
+    assert found.startswith(f"3: {told}")
+
+
+def test_a_command_outside_of_a_block_is_found(page: Page) -> None:
+    written = page("Type\n\n    kubectl apply -f x\n\n    a quotation\n")
+
+    assert texts(d.mark_findings(written)) == ["3: a command outside of a block: kubectl apply -f x"]

@@ -6,7 +6,7 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import pytest
 
@@ -15,11 +15,27 @@ from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, LEASE_NAME
 from numamigration_operator.metrics import METRICS, PREFIX
 from tests.testbed.chart import Helm
 from tests.testbed.commands import ROOT
-from tests.testbed.runbooks import PAGES, Step, steps
+from tests.testbed.pages import RUN, blocks, steps
 
 pytestmark = pytest.mark.uncounted
 
-STEPS: Final = tuple(steps())
+PAGES: Final = tuple(sorted((ROOT / "docs" / "runbooks").glob("*.md")))
+
+
+class Command(NamedTuple):
+    """A command of a page, and whether it is marked to be run."""
+
+    page: str
+    text: str
+    runs: bool
+
+
+COMMANDS: Final = tuple(
+    Command(page.stem, step.text, block.mark == RUN)
+    for page in PAGES
+    for block in blocks(page)
+    for step in steps(block)
+)
 OURS: Final = {"nms": "NodeMigrationState", "migpol": "MigrationPolicy"}
 KUBERNETES: Final = {
     "configmap",
@@ -61,21 +77,21 @@ def named_fields(command: str) -> Iterator[str]:
     yield from re.findall(r"(?:[:{'=])(\.(?:spec|status)[\w.]*)", text)
 
 
-def name(step: Step) -> str:
-    return f"{step.page}: {step.text[:60]}"
+def name(command: Command) -> str:
+    return f"{command.page}: {command.text[:60]}"
 
 
-@pytest.mark.parametrize("step", STEPS, ids=name)
-def test_a_command_names_resources_fields_and_variables_that_exist(step: Step) -> None:
-    found = WITH_RESOURCE.search(step.text)
+@pytest.mark.parametrize("command", COMMANDS, ids=name)
+def test_a_command_names_resources_fields_and_variables_that_exist(command: Command) -> None:
+    found = WITH_RESOURCE.search(command.text)
     resources = set(found["resources"].split(",")) if found else set()
     known = {field for resource in resources & OURS.keys() for field in fields(OURS[resource])}
 
     assert resources <= KUBERNETES | OURS.keys()
     if resources & OURS.keys():
-        assert set(named_fields(step.text)) <= known
-    assert set(re.findall(r"\$([A-Za-z]+)", step.text)) <= VARIABLES
-    assert subprocess.run(["sh", "-nc", step.text], check=False).returncode == 0
+        assert set(named_fields(command.text)) <= known
+    assert set(re.findall(r"\$([A-Za-z]+)", command.text)) <= VARIABLES
+    assert subprocess.run(["sh", "-nc", command.text], check=False).returncode == 0
 
 
 def test_the_fields_of_ranges_and_filters_are_looked_at() -> None:
@@ -90,14 +106,14 @@ def test_objects_that_commands_name_are_those_of_the_chart(helm: Helm) -> None:
     known = {one["metadata"]["name"] for one in helm.template({"monitoring": {"dashboard": {"enabled": True}}})}
     known |= {CONTROL_CONFIG_MAP, LEASE_NAME, "numamigration-system"}
 
-    named = {found for step in STEPS for found in re.findall(r"(?<![\w./])numamigration-[a-z-]+", step.text)}
+    named = {found for command in COMMANDS for found in re.findall(r"(?<![\w./])numamigration-[a-z-]+", command.text)}
 
     assert named
     assert named <= known
 
 
 def test_files_that_commands_name_are_there() -> None:
-    named = {path for step in STEPS for path in re.findall(r"(?<![\w/])(?:deploy|charts)/\S+", step.text)}
+    named = {path for command in COMMANDS for path in re.findall(r"(?<![\w/])(?:deploy|charts)/\S+", command.text)}
 
     assert {path for path in named if not (ROOT / path).exists()} == set()
 
@@ -112,4 +128,4 @@ def test_metrics_that_pages_name_exist() -> None:
 @pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "README"], ids=lambda page: page.stem)
 def test_a_runbook_says_what_to_look_at_what_to_do_and_how_to_undo(page: Any) -> None:
     assert re.findall(r"^## (.*)", page.read_text(), re.MULTILINE) == ["Look", "Do", "Undo"]
-    assert any(step.runs for step in STEPS if step.page == page.stem)
+    assert any(command.runs for command in COMMANDS if command.page == page.stem)
