@@ -1,0 +1,167 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The arithmetic of a search: means of cells, the time a setting takes for a mix, and how sure a comparison is.
+
+* A cell is (setting, shape). Its mean is that of the time a byte took, so it says how long many bytes take. Nothing is
+  dropped for being slow: an engine that is slow now and then *is* slower, and a mean that forgets it would flatter it.
+* The time of the mix is the weighted sum of its cells'. Settings are compared by the logarithm of the ratio of their
+  times; the variance is that of the first order (delta method), cells being independent. All settings that are compared were measured in the same rounds, so a
+  drift of the machine cancels from the ratio and only widens the interval.
+* A cell of two or three samples cannot know its own spread. It borrows: a few samples' worth of the spread of its
+  setting at other shapes, and that a few of ``SPREAD_USUAL`` (Smyth 2004, moderated t). So equal samples make no
+  certainty. Degrees of freedom are Satterthwaite's (1946), quantiles Student's.
+
+Sources: Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004) 3; Satterthwaite, Biometrics
+Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and Stegun 26.7.3 and 26.7.4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from numamigration_api.machinery.tuning.samples import Setting, Shape
+
+SPREAD_USUAL: Final = 0.1
+"""Relative standard deviation of one measurement, as far as a cell cannot know its own: a tenth, a round number."""
+BORROWED: Final = 2.0
+"""How many samples' worth a cell borrows, and a setting."""
+DEGREES_MAX: Final = 200
+"""Beyond these Student's quantiles are as good as constant."""
+LOG_RATIO_MAX: Final = 50.0
+"""Nobody is faster by more; keeps powers finite whatever samples say."""
+SPEED_MIN: Final = 1.0
+SPEED_MAX: Final = 1e15
+"""Bytes per second that a measurement may have."""
+
+
+class Cell:
+    """Mean and spread of one setting at one shape, kept up sample by sample (Welford 1962)."""
+
+    __slots__ = ("mean", "samples", "squares")
+
+    def __init__(self) -> None:
+        self.samples = 0
+        self.mean = 0.0
+        self.squares = 0.0
+
+    def add(self, seconds: float) -> None:
+        """Take the time that a byte took."""
+        self.samples += 1
+        step = seconds - self.mean
+        self.mean += step / self.samples
+        self.squares += step * (seconds - self.mean)
+
+    @property
+    def relative_squares(self) -> float:
+        """Sum of squared deviations, as shares of the mean."""
+        return self.squares / (self.mean * self.mean)
+
+
+Cells = Mapping[Shape, Cell]
+"""Of one setting."""
+
+
+class Comparison(NamedTuple):
+    """How much faster one setting moves the mix than another.
+
+    Attributes:
+        log_ratio: natural logarithm of the ratio of throughputs.
+        error: its standard error.
+        degrees: of freedom.
+    """
+
+    log_ratio: float
+    error: float
+    degrees: int
+
+    @property
+    def gain(self) -> float:
+        """By how much it is faster, as a share."""
+        return gain(self.log_ratio)
+
+    def at_least(self, doubt: float) -> float:
+        """Return the log ratio that the truth exceeds, but for a chance of `doubt`."""
+        return self.log_ratio - quantile(self.degrees, doubt) * self.error
+
+    def at_most(self, doubt: float) -> float:
+        """Return the log ratio that the truth stays below, but for a chance of `doubt`."""
+        return self.log_ratio + quantile(self.degrees, doubt) * self.error
+
+
+def gain(log_ratio: float) -> float:
+    """Turn a logarithm of a ratio into a share: 0.24 is 24 % faster."""
+    return math.expm1(max(-LOG_RATIO_MAX, min(LOG_RATIO_MAX, log_ratio)))
+
+
+def is_speed(value: object) -> bool:
+    """Tell whether a measurement is a number that a speed can be."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and SPEED_MIN <= value <= SPEED_MAX
+
+
+def pooled_variance(cells: Iterable[Cell]) -> float:
+    """Return the relative variance of one sample of a setting, over all its shapes."""
+    squares, degrees = BORROWED * SPREAD_USUAL**2, BORROWED
+    for cell in cells:
+        if cell.samples > 1:
+            squares += cell.relative_squares
+            degrees += cell.samples - 1
+    return squares / degrees
+
+
+def seconds_per_byte(cells: Cells, weights: Mapping[Shape, float]) -> float:
+    """Return the time that one byte of the mix takes; every shape must have a sample."""
+    return math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
+
+
+def narrowing(cells: Cells, weights: Mapping[Shape, float]) -> Iterator[tuple[Shape, float]]:
+    """Yield by how much one more sample of each shape lessens the relative variance of a setting's time."""
+    for shape, _, part in _parts(cells, weights):
+        yield shape, part / (cells[shape].samples + 1)
+
+
+def compare(one: Cells, other: Cells, weights: Mapping[Shape, float]) -> Comparison:
+    """Compare two settings; both must have a sample of every shape."""
+    variance = crossed = 0.0
+    for cells in (one, other):
+        for _, degrees, part in _parts(cells, weights):
+            variance += part
+            crossed += part * part / degrees
+    degrees = max(1, min(DEGREES_MAX, int(variance * variance / crossed))) if crossed else DEGREES_MAX
+    times = [seconds_per_byte(cells, weights) for cells in (one, other)]
+    return Comparison(math.log(times[1] / times[0]), math.sqrt(variance), degrees)
+
+
+def _parts(cells: Cells, weights: Mapping[Shape, float]) -> Iterator[tuple[Shape, float, float]]:
+    """Yield each shape with its degrees of freedom and its part of the relative variance of a setting's time."""
+    time, pooled = seconds_per_byte(cells, weights), pooled_variance(cells.values())
+    for shape, weight in weights.items():
+        cell = cells[shape]
+        share, degrees = weight * cell.mean / time, BORROWED + cell.samples - 1
+        yield shape, degrees, share * share * (BORROWED * pooled + cell.relative_squares) / (degrees * cell.samples)
+
+
+@lru_cache(maxsize=1024)
+def quantile(degrees: int, doubt: float) -> float:
+    """Return what Student's t exceeds with a chance of `doubt`, 0 < doubt <= 1/2."""
+    low, high = 0.0, 2.0
+    while _tail(high, degrees) > doubt:
+        high *= 2
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _tail(middle, degrees) > doubt else (low, middle)
+    return high
+
+
+def _tail(t: float, degrees: int) -> float:
+    """Return the chance that Student's t exceeds `t` >= 0."""
+    angle = math.atan(t / math.sqrt(degrees))
+    cosine, odd = math.cos(angle), degrees % 2
+    term = math.sin(angle) * (cosine if odd else 1.0) if degrees > 1 else 0.0
+    total = 0.0
+    for k in range(1 + odd, degrees, 2):
+        total += term
+        term *= cosine * cosine * k / (k + 1)
+    inside = (angle + total) * 2 / math.pi if odd else total
+    return max(0.0, (1 - inside) / 2)
