@@ -12,7 +12,16 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, NamedTuple
 
-from numamigration_api.machinery.tuning.measures import Cells, Comparison, compare, gain, quantile, seconds_per_byte
+from numamigration_api.machinery.tuning.measures import (
+    SPREAD_USUAL,
+    Cells,
+    Comparison,
+    compare,
+    gain,
+    pooled_variance,
+    quantile,
+    seconds_per_byte,
+)
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
     FOLIOS_PER_BATCH,
@@ -116,14 +125,21 @@ class Evidence(NamedTuple):
     weights: Mapping[Shape, float]
     settings: Sequence[Setting]
 
+    @property
+    def usual(self) -> float:
+        """Relative variance of one sample on this machine."""
+        every = (cell for cells in self.cells.values() for cell in cells.values())
+        return pooled_variance(every, SPREAD_USUAL**2)
+
     def is_whole(self, setting: Setting) -> bool:
         """Whether a setting was measured at every shape."""
         cells = self.cells.get(setting, {})
         return bool(self.weights) and all(shape in cells and cells[shape].samples for shape in self.weights)
 
-    def against_baseline(self, setting: Setting) -> Comparison:
-        """Compare a whole setting with plain copy."""
-        return compare(self.cells[setting], self.cells[BASELINE], self.weights)
+    def compare(self, settings: Iterable[Setting], other: Setting = BASELINE) -> dict[Setting, Comparison]:
+        """Compare whole settings with another one."""
+        usual = self.usual
+        return {one: compare(self.cells[one], self.cells[other], self.weights, usual) for one in settings}
 
 
 def cost(setting: Setting, rules: Rules) -> float:
@@ -136,7 +152,7 @@ def is_surely_faster(found: Comparison, among: int, rules: Rules) -> bool:
     return (
         found.at_least(rules.doubt_slower / among) > 0
         and found.at_least(rules.doubt_harm / among) > math.log1p(-rules.harm)
-    )  # fmt: skip
+    )
 
 
 def best(evidence: Evidence, rules: Rules) -> Setting:
@@ -144,7 +160,7 @@ def best(evidence: Evidence, rules: Rules) -> Setting:
     if not evidence.is_whole(BASELINE):
         return BASELINE
     among = max(1, len(evidence.settings))
-    found = {one: evidence.against_baseline(one) for one in evidence.settings if evidence.is_whole(one)}
+    found = evidence.compare(filter(evidence.is_whole, evidence.settings))
     passing = {one: each.log_ratio for one, each in found.items() if is_surely_faster(each, among, rules)}
     return fewest(passing, rules) if passing else BASELINE
 
@@ -202,8 +218,8 @@ def _row(
     if not evidence.is_whole(setting) or not evidence.is_whole(BASELINE):
         return row._replace(verdict="not measured at every size")
     speed = 1 / seconds_per_byte(cells, evidence.weights)
-    among, found = max(1, len(evidence.settings)), evidence.against_baseline(setting)
-    own = compare(cells, cells, evidence.weights)
+    among, found = max(1, len(evidence.settings)), evidence.compare([setting])[setting]
+    own = evidence.compare([setting], setting)[setting]
     width = quantile(own.degrees, rules.doubt_slower / among) * own.error / math.sqrt(2)  # it was counted twice
     row = row._replace(
         bytes_per_second=speed, low=speed * (1 + gain(-width)), high=speed * (1 + gain(width))
@@ -226,7 +242,7 @@ def _verdict(setting: Setting, found: Comparison, evidence: Evidence, chosen: Se
         return "slower than plain copy"
     if not is_surely_faster(found, among, rules):
         return "not surely faster than plain copy"
-    ahead = compare(evidence.cells[setting], evidence.cells[chosen], evidence.weights).log_ratio
+    ahead = evidence.compare([setting], chosen)[setting].log_ratio
     if ahead >= -rules.tie and setting.channels > chosen.channels:
         return "no faster than the choice for its channels"
     return "faster than plain copy, slower than the choice"

@@ -6,9 +6,10 @@
 * The time of the mix is the weighted sum of its cells'. Settings are compared by the logarithm of the ratio of their
   times; the variance is that of the first order (delta method), cells being independent. All settings that are compared were measured in the same rounds, so a
   drift of the machine cancels from the ratio and only widens the interval.
-* A cell of two or three samples cannot know its own spread. It borrows: a few samples' worth of the spread of its
-  setting at other shapes, and that a few of ``SPREAD_USUAL`` (Smyth 2004, moderated t). So equal samples make no
-  certainty. Degrees of freedom are Satterthwaite's (1946), quantiles Student's.
+* A cell of two or three samples cannot know its own spread. It borrows a few samples' worth of the spread of its
+  setting at other shapes; that borrows from all cells of the machine, and these from ``SPREAD_USUAL`` (Smyth 2004,
+  moderated t). So equal samples make no certainty. Degrees of freedom
+  are Satterthwaite's (1946) of what is not borrowed, and the borrowed once; quantiles are Student's.
 
 Sources: Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004) 3; Satterthwaite, Biometrics
 Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and Stegun 26.7.3 and 26.7.4.
@@ -27,6 +28,8 @@ SPREAD_USUAL: Final = 0.1
 """Relative standard deviation of one measurement, as far as a cell cannot know its own: a tenth, a round number."""
 BORROWED: Final = 2.0
 """How many samples' worth a cell borrows, and a setting."""
+OWN_MIN: Final = 0.1
+"""Degrees of freedom of a cell with one sample, which says nothing of its spread; small, and more than nothing."""
 DEGREES_MAX: Final = 200
 """Beyond these Student's quantiles are as good as constant."""
 LOG_RATIO_MAX: Final = 50.0
@@ -100,9 +103,9 @@ def is_speed(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and SPEED_MIN <= value <= SPEED_MAX
 
 
-def pooled_variance(cells: Iterable[Cell]) -> float:
-    """Return the relative variance of one sample of a setting, over all its shapes."""
-    squares, degrees = BORROWED * SPREAD_USUAL**2, BORROWED
+def pooled_variance(cells: Iterable[Cell], usual: float) -> float:
+    """Return the relative variance of one sample over several cells, which borrow from a usual one."""
+    squares, degrees = BORROWED * usual, BORROWED
     for cell in cells:
         if cell.samples > 1:
             squares += cell.relative_squares
@@ -115,31 +118,37 @@ def seconds_per_byte(cells: Cells, weights: Mapping[Shape, float]) -> float:
     return math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
 
 
-def narrowing(cells: Cells, weights: Mapping[Shape, float]) -> Iterator[tuple[Shape, float]]:
+def narrowing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
     """Yield by how much one more sample of each shape lessens the relative variance of a setting's time."""
-    for shape, _, part in _parts(cells, weights):
+    for shape, part in _parts(cells, weights, usual):
         yield shape, part / (cells[shape].samples + 1)
 
 
-def compare(one: Cells, other: Cells, weights: Mapping[Shape, float]) -> Comparison:
-    """Compare two settings; both must have a sample of every shape."""
+def compare(one: Cells, other: Cells, weights: Mapping[Shape, float], usual: float) -> Comparison:
+    """Compare two settings; both must have a sample of every shape.
+
+    Args:
+        one, other: what was measured of them.
+        weights: of the mix.
+        usual: relative variance of one sample on this machine.
+    """
     variance = crossed = 0.0
     for cells in (one, other):
-        for _, degrees, part in _parts(cells, weights):
+        for shape, part in _parts(cells, weights, usual):
             variance += part
-            crossed += part * part / degrees
-    degrees = max(1, min(DEGREES_MAX, int(variance * variance / crossed))) if crossed else DEGREES_MAX
+            crossed += part * part / max(OWN_MIN, cells[shape].samples - 1)
+    degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
     times = [seconds_per_byte(cells, weights) for cells in (one, other)]
-    return Comparison(math.log(times[1] / times[0]), math.sqrt(variance), degrees)
+    return Comparison(math.log(times[1] / times[0]), math.sqrt(variance), max(1, min(DEGREES_MAX, int(degrees))))
 
 
-def _parts(cells: Cells, weights: Mapping[Shape, float]) -> Iterator[tuple[Shape, float, float]]:
-    """Yield each shape with its degrees of freedom and its part of the relative variance of a setting's time."""
-    time, pooled = seconds_per_byte(cells, weights), pooled_variance(cells.values())
+def _parts(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
+    """Yield each shape with its part of the relative variance of a setting's time."""
+    time, pooled = seconds_per_byte(cells, weights), pooled_variance(cells.values(), usual)
     for shape, weight in weights.items():
         cell = cells[shape]
         share, degrees = weight * cell.mean / time, BORROWED + cell.samples - 1
-        yield shape, degrees, share * share * (BORROWED * pooled + cell.relative_squares) / (degrees * cell.samples)
+        yield shape, share * share * (BORROWED * pooled + cell.relative_squares) / (degrees * cell.samples)
 
 
 @lru_cache(maxsize=1024)

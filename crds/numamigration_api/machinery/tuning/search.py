@@ -33,7 +33,7 @@ from numamigration_api.machinery.tuning.choice import (
     cost,
     is_surely_faster,
 )
-from numamigration_api.machinery.tuning.measures import Cell, compare, is_speed, narrowing
+from numamigration_api.machinery.tuning.measures import Cell, Comparison, is_speed, narrowing
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
     LeftOut,
@@ -58,8 +58,8 @@ FAILURES_MAX: Final = 3
 
 
 def grid_probes(settings: Iterable[Setting], mix: Mix) -> int:
-    """Return how many measurements a full grid takes: every candidate and plain copy, every shape that can gain."""
-    return (len(set(settings) - {BASELINE}) + 1) * len(mix.gaining) * GRID_ROUNDS
+    """Return how many measurements a full grid takes: a warm-up and all settings, at every shape that can gain."""
+    return (1 + (len(set(settings) - {BASELINE}) + 1) * GRID_ROUNDS) * len(mix.gaining)
 
 
 def usual_budget(settings: Iterable[Setting], mix: Mix) -> int:
@@ -172,27 +172,27 @@ class Search:
     def _eliminate(self) -> None:
         """Let go who cannot win any more; end when the winner is clear."""
         rules, among = self._rules, max(1, len(self._settings))
-        found = {one: self._evidence.against_baseline(one) for one in self._racing}
+        found = self._evidence.compare(self._racing)
         worth = {one: each.log_ratio - cost(one, rules) for one, each in found.items()}
         leader = max(worth, key=worth.__getitem__)
+        behind = self._evidence.compare(self._racing, leader)
         self._racing = [
             one
             for one in self._racing
-            if found[one].at_most(rules.doubt_race) > 0 and (one == leader or self._may_beat(one, leader))
+            if found[one].at_most(rules.doubt_race) > 0 and (one == leader or self._may_beat(behind[one], one, leader))
         ]
         winner_is_clear = self._racing == [leader] and is_surely_faster(found[leader], among, rules)
         self._ended = winner_is_clear or not self._racing
 
-    def _may_beat(self, one: Setting, leader: Setting) -> bool:
-        found = compare(self._cells[one], self._cells[leader], self._weights)
+    def _may_beat(self, found: Comparison, one: Setting, leader: Setting) -> bool:
         paid = cost(one, self._rules) - cost(leader, self._rules)
         return found.at_most(self._rules.doubt_race) - paid > self._rules.tie
 
     def _widest(self) -> Shape:
         """Return the shape at which one more block narrows the intervals most."""
-        gain = dict.fromkeys(self._weights, 0.0)
+        gain, usual = dict.fromkeys(self._weights, 0.0), self._evidence.usual
         for one in (BASELINE, *self._racing):
-            for shape, less in narrowing(self._cells[one], self._weights):
+            for shape, less in narrowing(self._cells[one], self._weights, usual):
                 gain[shape] += less
         return max(gain, key=gain.__getitem__)
 
