@@ -79,7 +79,13 @@ def draw_task(table: Table, weather: Weather, rng: Random) -> Task:
 
 
 def decide(
-    table: Table, weather: Weather, numbers: Iterable[int], seed: int, decider: Decider = tuner, *, draw: Callable[[Table, Weather, Random], Task] = draw_task
+    table: Table,
+    weather: Weather,
+    numbers: Iterable[int],
+    seed: int,
+    decider: Decider = tuner,
+    *,
+    draw: Callable[[Table, Weather, Random], Task] = draw_task,
 ) -> list[Verdict]:
     """Make decisions on one system; each depends on nothing but seed, system and its number."""
     found = []

@@ -4,12 +4,12 @@
 * A cell is (setting, shape). Its mean is that of the time a byte took, so it says how long many bytes take. Nothing is
   dropped for being slow: an engine that is slow now and then *is* slower, and a mean that forgets it would flatter it.
 * The time of the mix is the weighted sum of its cells'. Settings are compared by the logarithm of the ratio of their
-  times; the variance is that of the first order (delta method), cells being independent. All settings that are compared were measured in the same rounds, so a
-  drift of the machine cancels from the ratio and only widens the interval.
+  times; the variance is that of the first order (delta method), cells being independent. All settings that are
+  compared were measured in the same blocks, so a drift of the machine cancels from the ratio and widens the interval.
 * A cell of two or three samples cannot know its own spread. It borrows a few samples' worth of the spread of its
   setting at other shapes; that borrows from all cells of the machine, and these from ``SPREAD_USUAL`` (Smyth 2004,
-  moderated t). So equal samples make no certainty. Degrees of freedom
-  are Satterthwaite's (1946) of what is not borrowed, and the borrowed once; quantiles are Student's.
+  moderated t). So equal samples make no certainty. Degrees of freedom are Satterthwaite's (1946) of what is not
+  borrowed, and the borrowed ones once, for all cells borrow of the same; quantiles are Student's.
 
 Sources: Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004) 3; Satterthwaite, Biometrics
 Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and Stegun 26.7.3 and 26.7.4.
@@ -18,11 +18,11 @@ Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from numamigration_api.machinery.tuning.samples import Setting, Shape
+from numamigration_api.machinery.tuning.samples import Shape
 
 SPREAD_USUAL: Final = 0.1
 """Relative standard deviation of one measurement, as far as a cell cannot know its own: a tenth, a round number."""
@@ -64,6 +64,22 @@ class Cell:
 
 Cells = Mapping[Shape, Cell]
 """Of one setting."""
+
+
+class Standing(NamedTuple):
+    """What is known of one setting.
+
+    Attributes:
+        seconds_per_byte: of the mix.
+        variance: of that, relative.
+        crossed: sum of squared parts of the variance by their degrees of freedom, for Satterthwaite.
+        narrowing: by how much one more sample of a shape lessens the variance.
+    """
+
+    seconds_per_byte: float
+    variance: float
+    crossed: float
+    narrowing: Mapping[Shape, float]
 
 
 class Comparison(NamedTuple):
@@ -113,42 +129,34 @@ def pooled_variance(cells: Iterable[Cell], usual: float) -> float:
     return squares / degrees
 
 
-def seconds_per_byte(cells: Cells, weights: Mapping[Shape, float]) -> float:
-    """Return the time that one byte of the mix takes; every shape must have a sample."""
-    return math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
-
-
-def narrowing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
-    """Yield by how much one more sample of each shape lessens the relative variance of a setting's time."""
-    for shape, part in _parts(cells, weights, usual):
-        yield shape, part / (cells[shape].samples + 1)
-
-
-def compare(one: Cells, other: Cells, weights: Mapping[Shape, float], usual: float) -> Comparison:
-    """Compare two settings; both must have a sample of every shape.
+def standing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Standing:
+    """Sum up what is known of a setting, which must have a sample of every shape.
 
     Args:
-        one, other: what was measured of them.
+        cells: of the setting.
         weights: of the mix.
         usual: relative variance of one sample on this machine.
     """
+    time = math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
+    pooled = pooled_variance(cells.values(), usual)
     variance = crossed = 0.0
-    for cells in (one, other):
-        for shape, part in _parts(cells, weights, usual):
-            variance += part
-            crossed += part * part / max(OWN_MIN, cells[shape].samples - 1)
-    degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
-    times = [seconds_per_byte(cells, weights) for cells in (one, other)]
-    return Comparison(math.log(times[1] / times[0]), math.sqrt(variance), max(1, min(DEGREES_MAX, int(degrees))))
-
-
-def _parts(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
-    """Yield each shape with its part of the relative variance of a setting's time."""
-    time, pooled = seconds_per_byte(cells, weights), pooled_variance(cells.values(), usual)
+    parts = {}
     for shape, weight in weights.items():
         cell = cells[shape]
-        share, degrees = weight * cell.mean / time, BORROWED + cell.samples - 1
-        yield shape, share * share * (BORROWED * pooled + cell.relative_squares) / (degrees * cell.samples)
+        share, own = weight * cell.mean / time, cell.samples - 1
+        part = share * share * (BORROWED * pooled + cell.relative_squares) / ((BORROWED + own) * cell.samples)
+        variance += part
+        crossed += part * part / max(OWN_MIN, own)
+        parts[shape] = part / (cell.samples + 1)
+    return Standing(time, variance, crossed, parts)
+
+
+def compare(one: Standing, other: Standing) -> Comparison:
+    """Compare two settings."""
+    variance, crossed = one.variance + other.variance, one.crossed + other.crossed
+    degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
+    log_ratio = math.log(other.seconds_per_byte / one.seconds_per_byte)
+    return Comparison(log_ratio, math.sqrt(variance), min(DEGREES_MAX, int(degrees)))
 
 
 @lru_cache(maxsize=1024)
