@@ -42,6 +42,7 @@ OPERATOR: Final = {
     "numamigration_api": "crds/numamigration_api",
     "numamigration_api/crds/migrationpolicies.yaml": "crds/migrationpolicies.yaml",
     "numamigration_api/crds/nodemigrationstates.yaml": "crds/nodemigrationstates.yaml",
+    "numamigration_api/crds/migrationprofiles.yaml": "crds/migrationprofiles.yaml",
 }
 SOURCES: Final = {"agent": AGENT, "operator": OPERATOR}
 """By target: where in the image, and from where in the source tree."""

@@ -72,18 +72,26 @@ def vocabulary() -> Names:
     """Return every word of the closed sets, the names of these sets, and the kinds."""
     words = {str(member) for enum in ENUMS for member in enum} | {enum.__name__ for enum in ENUMS}
     words |= {word for words_of_field in field_values().values() for word in words_of_field}
-    return frozenset(words | {v.POLICY_KIND, v.STATE_KIND, *(row.trap for row in TRAPS)})
+    return frozenset(words | {v.POLICY_KIND, v.STATE_KIND, v.PROFILE_KIND, *(row.trap for row in TRAPS)})
 
 
 def resources() -> Names:
     """Return what kubectl takes for our kinds."""
-    words = {v.POLICY_PLURAL, v.POLICY_SHORT_NAME, v.STATE_PLURAL, v.STATE_SHORT_NAME, v.CATEGORY}
+    words = {
+        v.POLICY_PLURAL,
+        v.POLICY_SHORT_NAME,
+        v.STATE_PLURAL,
+        v.STATE_SHORT_NAME,
+        v.PROFILE_PLURAL,
+        v.PROFILE_SHORT_NAME,
+        v.CATEGORY,
+    }
     return frozenset(words | {crd["spec"]["names"]["singular"] for crd in all_crds().values()})
 
 
 def group_names() -> Names:
     """Return the names that end in the API group: of CRDs, labels, annotations, finalizers."""
-    crds = {f"{plural}.{v.GROUP}" for plural in (v.POLICY_PLURAL, v.STATE_PLURAL)}
+    crds = {f"{plural}.{v.GROUP}" for plural in (v.POLICY_PLURAL, v.STATE_PLURAL, v.PROFILE_PLURAL)}
     return frozenset(
         {v.GROUP, v.API_VERSION, v.RESTORE_FINALIZER, v.EPOCH_ANNOTATION, v.POLICY_UID_LABEL, v.CELL_ANNOTATION_PREFIX}
         | crds

@@ -9,9 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from numamigration_api.vocabulary import POLICY_PLURAL, STATE_PLURAL
+from numamigration_api.vocabulary import POLICY_PLURAL, PROFILE_PLURAL, STATE_PLURAL
 
-FILES: Final = (f"{POLICY_PLURAL}.yaml", f"{STATE_PLURAL}.yaml")
+FILES: Final = (f"{POLICY_PLURAL}.yaml", f"{STATE_PLURAL}.yaml", f"{PROFILE_PLURAL}.yaml")
 
 
 def definitions() -> dict[str, str]:

@@ -23,9 +23,9 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from numamigration_api import vocabulary as v
-from numamigration_api.models import MigrationPolicy, NodeMigrationState
+from numamigration_api.models import MigrationPolicy, MigrationProfile, NodeMigrationState
 from numamigration_api.models.base import ApiModel, Column
-from numamigration_api.models.columns import POLICY_COLUMNS, STATE_COLUMNS
+from numamigration_api.models.columns import POLICY_COLUMNS, PROFILE_COLUMNS, STATE_COLUMNS
 
 _DROPPED: Final = ("title", "$defs", "additionalProperties")
 _LICENSE: Final = """\
@@ -128,6 +128,13 @@ def all_crds() -> dict[str, dict[str, Any]]:
             plural=v.STATE_PLURAL,
             short_name=v.STATE_SHORT_NAME,
             columns=STATE_COLUMNS,
+        ),
+        f"{v.PROFILE_PLURAL}.yaml": crd(
+            MigrationProfile,
+            kind=v.PROFILE_KIND,
+            plural=v.PROFILE_PLURAL,
+            short_name=v.PROFILE_SHORT_NAME,
+            columns=PROFILE_COLUMNS,
         ),
     }
 

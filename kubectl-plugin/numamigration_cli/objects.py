@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from numamigration_api.vocabulary import API_VERSION, POLICY_PLURAL, STATE_PLURAL
+from numamigration_api.vocabulary import API_VERSION, POLICY_PLURAL, PROFILE_PLURAL, STATE_PLURAL
 from numamigration_operator.core.objects import Meta, PolicyStatusView, Statistics, Struct
 
 POLICIES: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}"
 STATES: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
+PROFILES: Final = f"/apis/{API_VERSION}/{PROFILE_PLURAL}"
 NODES: Final = "/api/v1/nodes"
 EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
 """Of policies: Events of what is in no namespace are in this one."""

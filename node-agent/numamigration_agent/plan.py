@@ -21,9 +21,10 @@ from numamigration_agent.groups import GroupPlan, Known, TrialWindow, plan_group
 from numamigration_agent.guards import SERIES_GROUPS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import FIELD_ORDER, KNOBS, Knob, Phase
-from numamigration_agent.kernel.probe import KernelFacts
+from numamigration_agent.kernel.probe import KernelFacts, hardware_class
 from numamigration_agent.rows import KnobPlan, KnobWrite, write_of
 from numamigration_agent.wishes import PlanRequest, Spec, Wish
+from numamigration_api.machinery.profiles import profile_name, settings_of_class
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import (
     Engine,
@@ -120,7 +121,7 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
         known: what this node knows beside that.
     """
     baselines = known.baselines
-    groups = tuple(_plan_wish(facts, spec, wish, known) for wish in spec.wishes)
+    groups = tuple(_plan_wish(facts, spec, of_class(facts, wish), known) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
@@ -131,6 +132,16 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
     begins = (change for change in _unit_changes(facts, groups, orphans) if change.unit not in open_units)
     return Plan(groups, (*ends, *begins))
+
+
+def of_class(facts: KernelFacts, wish: Wish) -> Wish:
+    """Return a wish with the settings of this node's hardware class, where it has other ones for some.
+
+    A class that was not measured yet has none: what was set here goes back to what it was before.
+    """
+    if wish.group is not SettingsGroup.OFFLOAD or "profiles" not in wish.settings or wish.mode is GroupMode.RESTORE:
+        return wish
+    return replace(wish, settings=settings_of_class(wish.settings, profile_name(facts.dialect, hardware_class(facts))))
 
 
 def _plan_wish(facts: KernelFacts, spec: Spec, wish: Wish, known: Known) -> GroupPlan:
@@ -161,7 +172,7 @@ def _distrusted(group: GroupPlan, problem: str) -> GroupPlan:
 def plan_policy(facts: KernelFacts, request: PlanRequest, known: Known) -> PlannedPolicy:
     """Say what a Plan policy would change; nothing of it is written, so nothing of it drifts or is tried."""
     bare = Known(known.baselines, veto=known.veto)
-    groups = tuple(plan_group(facts, wish, bare) for wish in request.wishes)
+    groups = tuple(plan_group(facts, of_class(facts, wish), bare) for wish in request.wishes)
     rows = tuple(
         replace(row, outcome=Outcome.WOULD_CHANGE) if row.differs else row for group in groups for row in group.knobs
     )

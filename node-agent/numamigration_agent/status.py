@@ -47,7 +47,6 @@ from numamigration_api.vocabulary import (
 
 SHORT_LENGTH_MAX: Final = 128
 KNOB_TEXT_LENGTH_MAX: Final = 256
-HARDWARE_CLASS_LENGTH_MAX: Final = 253
 REASONS_MAX: Final = 32  # rows in status; the mask is a word of the kernel
 NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
@@ -88,7 +87,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "kernelRelease": shorten(view.facts.host.release, SHORT_LENGTH_MAX),
             "agentVersion": view.agent_version,
             "dialect": str(view.facts.dialect),
-            "hardwareClass": shorten(hardware_class(view.facts), HARDWARE_CLASS_LENGTH_MAX),
+            "hardwareClass": hardware_class(view.facts),
             "offload": offload_phrase(view.facts),
             "conditions": merge_conditions(conditions, found, generation=view.spec.generation, now=now),
             # Left out when empty: what an apply empties becomes null, which the CRD refuses (kube-apiserver 1.37).

@@ -28,6 +28,7 @@ from numamigration_operator.core.objects import (
     ConfigMapObject,
     NodeObject,
     PolicyObject,
+    ProfileObject,
     RevisionObject,
     StateObject,
     is_older,
@@ -110,6 +111,15 @@ class FleetLike(Protocol):
 
     def revisions_listed(self, names: frozenset[str], now: float) -> None:
         """These ControllerRevisions exist, and no others."""
+
+    def profile_changed(self, profile: ProfileObject, now: float) -> None:
+        """A MigrationProfile is as given."""
+
+    def profile_gone(self, name: str, now: float) -> None:
+        """A MigrationProfile was deleted."""
+
+    def profiles_listed(self, names: frozenset[str], now: float) -> None:
+        """These MigrationProfiles exist, and no others."""
 
     def decide(self, now: float, wall: datetime) -> Decisions:
         """What is to be done now."""
@@ -300,6 +310,32 @@ class RevisionFeed:
 
     def _heard(self, version: str) -> None:
         self._told = version if is_older(self._told, version) else self._told
+
+
+class ProfileFeed:
+    """MigrationProfiles for the fleet."""
+
+    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
+        self._fleet = fleet
+        self._clock = clock
+
+    def upsert(self, item: ProfileObject) -> None:
+        """A profile exists."""
+        self._fleet.profile_changed(item, self._clock.now())
+        self._clock.changed()
+
+    def gone(self, item: AnyObject) -> None:
+        """A profile was deleted."""
+        self._fleet.profile_gone(item.metadata.name, self._clock.now())
+        self._clock.changed()
+
+    def list_begun(self) -> None:
+        """Nothing else tells of profiles, so there is nothing to keep."""
+
+    def listed(self, names: frozenset[str]) -> None:
+        """Only these profiles exist."""
+        self._fleet.profiles_listed(names, self._clock.now())
+        self._clock.changed()
 
 
 class PolicyFeed:

@@ -35,6 +35,7 @@ from numamigration_operator.cluster.fence import FenceReader
 from numamigration_operator.cluster.informer import (
     NODES,
     POLICIES,
+    PROFILES,
     STATES,
     AnyObject,
     Informer,
@@ -51,6 +52,7 @@ from numamigration_operator.feeds import (
     FleetLike,
     NodeFeed,
     PolicyFeed,
+    ProfileFeed,
     RevisionFeed,
     StateFeed,
 )
@@ -197,6 +199,7 @@ class Operator:
             "revisions": Informer(client, revisions_resource(settings.home_namespace), revisions, rng),
             "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
             "node states": Informer(client, STATES, states, rng),
+            "profiles": Informer(client, PROFILES, ProfileFeed(fleet, self._pulse), rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),
         }
         self._relists = Relists([self._readers["nodes"], self._readers["node states"]])
@@ -325,7 +328,7 @@ class Operator:
         if write.key.kind is WriteKind.STATE_SPEC:
             self._fleet.write_skewed(write.key.name, message)
             self._pulse.changed()
-        else:
+        elif write.key.kind in {WriteKind.POLICY_STATUS, WriteKind.POLICY_FINALIZER}:
             uid = _metadata.decode(write.body).metadata.uid
             self._events.post(EventWish(write.key.name, uid, True, Reason.VERSION_SKEW, shorten(message)))
 

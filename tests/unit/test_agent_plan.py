@@ -16,13 +16,14 @@ from numamigration_agent.guards import GUARDS, TURN_ON_GUARDS
 from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.codecs import Value
 from numamigration_agent.kernel.dialects import knobs_of
-from numamigration_agent.kernel.probe import KernelFacts, probe, probe_host
+from numamigration_agent.kernel.probe import KernelFacts, hardware_class, probe, probe_host
 from numamigration_agent.kernel.sysfs import Absent, Denied
 from numamigration_agent.plan import in_safe_order, make_plan, plan_policy
 from numamigration_agent.rows import KnobWrite
 from numamigration_agent.situation import Refusal, Veto
 from numamigration_agent.wishes import Spec, parse_spec
 from numamigration_api.machinery.canonical import spec_revision
+from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.machinery.records import replace
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, Engine, GroupState, MigrationReason, Outcome, Reason
 from tests.fakekernel.config import REASONS_7_3, DmaEngine, HostConfig, NumaNode
@@ -855,3 +856,49 @@ def test_the_order_of_writes_does_not_depend_on_how_they_come() -> None:
     writes = [KnobWrite(knob, Value("1")) for knob in knobs_of(Dialect.V6) if knob.group == "offload"]
 
     assert in_safe_order(reversed(writes)) == in_safe_order(writes)
+
+
+# --- hardware classes
+
+
+def named(entry: Mapping[str, Any], **settings: Any) -> dict[str, Any]:
+    """A wish with a profile of this host's class."""
+    facts = facts_of(HostConfig())
+    name = profile_name(facts.dialect, hardware_class(facts))
+    return wish({"profiles": [{"name": "another", "engine": "Off"}, {"name": name, **entry}], **settings})
+
+
+def test_a_class_that_is_named_has_its_own_engine_and_channels() -> None:
+    plan = plan_one("offload", named({"engine": "DMA", "channels": 2}, engine="Off"))
+
+    assert dict(written(plan))["offload.channels"] == "2"
+
+
+def test_a_class_that_is_not_named_has_what_the_group_says() -> None:
+    body = wish({"engine": "DMA", "channels": 1, "profiles": [{"name": "another", "engine": "DMA", "channels": 2}]})
+
+    assert written(plan_one("offload", body)) == written(plan_one("offload", wish({"engine": "DMA", "channels": 1})))
+
+
+def test_a_class_that_loses_by_offload_goes_without_whatever_dma_was_to_do() -> None:
+    plan = plan_one(
+        "offload",
+        named({"engine": "Off"}, engine="DMA", channels=4, reasons=["damon"]),
+        writes={OFFLOADING: "1"},
+    )
+
+    assert written(plan) == [("offload.engine", "0")]
+
+
+def test_a_class_that_was_not_measured_is_not_touched() -> None:
+    plan = plan_one("offload", wish({"profiles": []}), writes={OFFLOADING: "1"})
+
+    assert (plan.state, plan.writes) == (GroupState.READY, ())
+
+
+def test_a_class_that_is_measured_no_more_goes_back_to_what_was_before() -> None:
+    plan = plan_one(
+        "offload", wish({"profiles": []}), writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"}
+    )
+
+    assert written(plan) == [("offload.engine", "0")]

@@ -45,7 +45,7 @@ kubectl label namespace {{ .Release.Namespace }} --overwrite pod-security.kubern
 {{- include "numamigration.checkOwner" (dict "root" $ "object" (lookup "rbac.authorization.k8s.io/v1" "ClusterRole" "" .) "advice" (printf "One cluster takes one install, since policies are cluster-wide: upgrade or uninstall that one. Look at it with: helm list --all-namespaces --filter %q" $.Chart.Name)) }}
 {{- end }}
 {{- if .Values.crds.install }}
-{{- range list "migrationpolicies.numamigration.dev" "nodemigrationstates.numamigration.dev" }}
+{{- range list "migrationpolicies.numamigration.dev" "nodemigrationstates.numamigration.dev" "migrationprofiles.numamigration.dev" }}
 {{- include "numamigration.checkOwner" (dict "root" $ "object" (lookup "apiextensions.k8s.io/v1" "CustomResourceDefinition" "" .) "advice" "Two owners would undo each other's changes: set crds.install=false and let that release keep the CRDs, or take them out of it first.") }}
 {{- end }}
 {{- end }}

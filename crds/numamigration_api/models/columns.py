@@ -36,3 +36,14 @@ STATE_COLUMNS: Final = (
     Column("Reported", ".status.reportedAt", "Last report of the agent", type="date", wide=True),
     Column("Message", f"{_READY}.message", "The Ready condition in words", wide=True),
 )
+
+PROFILE_COLUMNS: Final = (
+    Column("Phase", ".status.phase", "How far the measurement is"),
+    Column("Engine", ".status.recommendation.engine", "Who should copy"),
+    Column("Channels", ".status.recommendation.channels", "DMA channels per batch", type="integer"),
+    Column("Gain", ".status.gain", "Expected throughput against the plain copy by CPU"),
+    Column("Measured", ".status.measuredAt", "Since then", type="date"),
+    Column("Dialect", ".spec.dialect", "File layout of the kernel series", wide=True),
+    Column("Class", ".spec.hardwareClass", "Hardware class", wide=True),
+    Column("Message", ".status.message", "The choice in words", wide=True),
+)

@@ -168,6 +168,11 @@ class MigrationPolicySpec(ApiModel):
                 _ANY_GROUP.message,
             ),
             Rule(
+                "!has(self.settings.offload) || has(self.settings.offload.engine)"
+                " || has(self.settings.offload.profiles) || self.tuning.mode == 'Auto'",
+                "offload needs an engine; only with profiles, or tuning.mode: Auto, it may be left out",
+            ),
+            Rule(
                 "self.verification != 'Off' || 'UnverifiedEngine' in self.acceptedRisks",
                 "verification: Off needs UnverifiedEngine in acceptedRisks, since the engine is then used untested",
             ),
@@ -183,7 +188,7 @@ class MigrationPolicySpec(ApiModel):
     settings: Settings = nested(Settings)
     """Settings groups; a policy wins or loses each one as a whole."""
     tuning: Tuning = nested(Tuning)
-    """Measured choice of numbers; a fixed settings.offload.channels wins over Auto."""
+    """Measured choice of numbers. Fixed ones (channels, engine: "Off" or CPUThreads) win over Auto."""
     accepted_risks: Annotated[
         list[AcceptedRisk], Field(max_length=len(AcceptedRisk), json_schema_extra=extensions(list_type="set"))
     ] = []

@@ -18,6 +18,7 @@ from pydantic import Field
 from numamigration_api.models.base import ApiModel, Rule, Size, extensions, some_of
 from numamigration_api.vocabulary import (
     CHANNELS_MAX,
+    PROFILES_MAX,
     BalancingMode,
     Engine,
     Locality,
@@ -26,10 +27,30 @@ from numamigration_api.vocabulary import (
 )
 
 _ONLY_DMA = " is for engine: DMA only; remove it or set engine: DMA"
-_OFFLOAD_RULES = tuple(
-    Rule(f"self.engine == 'DMA' || !has(self.{name})", name + _ONLY_DMA)
-    for name in ("channels", "reasons", "locality", "cacheAllocate")
+_OFFLOAD_RULES = (
+    Rule("!has(self.channels) || (has(self.engine) && self.engine == 'DMA')", "channels" + _ONLY_DMA),
+    *(
+        Rule(f"!has(self.{name}) || !has(self.engine) || self.engine == 'DMA' || has(self.profiles)", name + _ONLY_DMA)
+        for name in ("reasons", "locality", "cacheAllocate")
+    ),
 )
+
+Channels = Annotated[int, Field(ge=1, le=CHANNELS_MAX)]
+
+
+class ClassSettings(ApiModel):
+    """What nodes of one hardware class shall have in place of the group's own engine and channels."""
+
+    model_config = ApiModel.model_config | {
+        "json_schema_extra": extensions(Rule("!has(self.channels) || self.engine == 'DMA'", "channels" + _ONLY_DMA))
+    }
+
+    name: Annotated[str, Field(min_length=1, max_length=64)]
+    """Of the class's MigrationProfile."""
+    engine: Engine
+    """Who copies there."""
+    channels: Channels | None = None
+    """DMA channels per batch there."""
 
 
 class OffloadSettings(ApiModel):
@@ -37,9 +58,10 @@ class OffloadSettings(ApiModel):
 
     model_config = ApiModel.model_config | {"json_schema_extra": extensions(*_OFFLOAD_RULES)}
 
-    engine: Engine
-    """Who copies: DMA, CPUThreads, or "Off" (the migrating task itself). Off needs quotes: bare, YAML reads false."""
-    channels: Annotated[int, Field(ge=1, le=CHANNELS_MAX)] | None = None
+    engine: Engine | None = None
+    """Who copies: DMA, CPUThreads, or "Off" (the migrating task itself). Off needs quotes: bare, YAML reads false.
+    Left out, with profiles or tuning: Auto: nodes of other classes than those of profiles are not touched."""
+    channels: Channels | None = None
     """DMA channels per batch. Channels times concurrent migrators must not exceed the channels of the node, or the
     kernel silently copies by CPU. Left out: the kernel's value stays."""
     reasons: (
@@ -54,6 +76,12 @@ class OffloadSettings(ApiModel):
     """Where the DMA channel may be, relative to the folios (F-ext only)."""
     cache_allocate: bool | None = None
     """Whether destination writes allocate in the CPU cache (F-mid, F-ext only)."""
+    profiles: (
+        Annotated[list[ClassSettings], Field(max_length=PROFILES_MAX, json_schema_extra=extensions(list_type="atomic"))]
+        | None
+    ) = None
+    """Other engines and channels for some hardware classes. tuning: Auto fills it from MigrationProfiles, where it is
+    not given and neither engine: "Off" nor channels are."""
 
 
 class BatchSettings(ApiModel):

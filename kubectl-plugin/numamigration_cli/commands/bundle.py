@@ -88,7 +88,7 @@ async def collect(cluster: Cluster, agents: int, moment: datetime) -> dict[str, 
 def _collections(cluster: Cluster) -> dict[str, tuple[str, dict[str, str]]]:
     from numamigration_api.fence import ADMISSION_API, FENCE_NAME
     from numamigration_cli.commands.doctor import CRDS, LEASES
-    from numamigration_cli.objects import NODES, POLICIES, STATES
+    from numamigration_cli.objects import NODES, POLICIES, PROFILES, STATES
     from numamigration_cli.reads import APPS
 
     here, admission = cluster.in_namespace, f"/apis/{ADMISSION_API}"
@@ -96,6 +96,7 @@ def _collections(cluster: Cluster) -> dict[str, tuple[str, dict[str, str]]]:
     return {
         "migrationpolicies": (POLICIES, {}),
         "nodemigrationstates": (STATES, {}),
+        "migrationprofiles": (PROFILES, {}),
         "nodes": (NODES, {}),
         "controllerrevisions": (here("controllerrevisions", api=APPS), {"labelSelector": POLICY_UID_LABEL}),
         "control": (here("configmaps"), {"fieldSelector": f"metadata.name={CONTROL_CONFIG_MAP}"}),
@@ -107,6 +108,7 @@ def _collections(cluster: Cluster) -> dict[str, tuple[str, dict[str, str]]]:
         "policy-events": ("/api/v1/events", {"fieldSelector": "involvedObject.kind=MigrationPolicy"}),
         "crds": (CRDS, {"fieldSelector": f"metadata.name=migrationpolicies.{GROUP}"}),
         "crds-node-states": (CRDS, {"fieldSelector": f"metadata.name=nodemigrationstates.{GROUP}"}),
+        "crds-profiles": (CRDS, {"fieldSelector": f"metadata.name=migrationprofiles.{GROUP}"}),
         "admission-policies": (f"{admission}/validatingadmissionpolicies", fence),
         "admission-bindings": (f"{admission}/validatingadmissionpolicybindings", fence),
     }

@@ -39,12 +39,14 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import DmaEngines, copying_drivers, find_engines, obstacle_of
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs, printable
+from numamigration_api.machinery.conditions import shorten
 from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
 CONFIG_BYTES_MAX: Final = 4 << 20  # unpacked; a kernel's configuration has some 300 KiB
 NUMA_NODES_MAX: Final = 1024  # MAX_NUMNODES at most (include/linux/numa.h)
+HARDWARE_CLASS_LENGTH_MAX: Final = 253
 GZIP_BITS: Final = zlib.MAX_WBITS | 16
 """A gzip header and trailer are expected and checked (zlib.h, inflateInit2)."""
 
@@ -229,7 +231,7 @@ def hardware_class(facts: KernelFacts) -> str:
             by_driver[row.driver] = by_driver.get(row.driver, 0) + row.channels
     engines = " + ".join(f"{count} {driver}" for driver, count in sorted(by_driver.items())) or "no DMA"
     layout = f"{with_cpus} NUMA" + (f" + {without} memory-only" if without else "")
-    return f"{facts.host.cpu_model}; {layout}; {engines}"
+    return shorten(f"{facts.host.cpu_model}; {layout}; {engines}", HARDWARE_CLASS_LENGTH_MAX)
 
 
 def _detected(sysfs: Sysfs, telling: Detection, drivers: frozenset[str]) -> bool:

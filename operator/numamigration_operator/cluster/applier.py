@@ -53,6 +53,8 @@ from numamigration_api.vocabulary import (
     LATE_MESSAGE,
     OPERATOR_MANAGER,
     POLICY_PLURAL,
+    PROBE_MANAGER,
+    PROFILE_PLURAL,
     STATE_PLURAL,
 )
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
@@ -85,6 +87,7 @@ class Target(NamedTuple):
 
 _POLICY: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}/{{name}}"
 _STATE: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}/{{name}}"
+_PROFILE: Final = f"/apis/{API_VERSION}/{PROFILE_PLURAL}/{{name}}"
 _REVISION: Final = "/apis/apps/v1/namespaces/{home}/controllerrevisions/{name}"
 _CONTROL: Final = f"/api/v1/namespaces/{{home}}/configmaps/{CONTROL_CONFIG_MAP}"
 _HOLD_MANAGER: Final = "numamigration-hold-{digits}"
@@ -95,6 +98,9 @@ TARGETS: Final[dict[WriteKind, Target]] = {
     WriteKind.POLICY_STATUS: Target(f"{_POLICY}/status", OPERATOR_MANAGER, creates=False, rank=2),
     WriteKind.POLICY_FINALIZER: Target(_POLICY, FINALIZER_MANAGER, creates=False, rank=2),
     WriteKind.STATE_SPEC: Target(_STATE, OPERATOR_MANAGER, creates=True, rank=3),
+    WriteKind.PROFILE: Target(_PROFILE, OPERATOR_MANAGER, creates=True, rank=4),
+    WriteKind.PROFILE_STATUS: Target(f"{_PROFILE}/status", OPERATOR_MANAGER, creates=False, rank=4),
+    WriteKind.PROBE: Target(_STATE, PROBE_MANAGER, creates=True, rank=4),
     WriteKind.REVISION_DELETION: Target(_REVISION, OPERATOR_MANAGER, creates=False, rank=4),
 }
 

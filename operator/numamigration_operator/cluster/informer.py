@@ -31,6 +31,7 @@ from numamigration_api.vocabulary import (
     GROUP,
     POLICY_PLURAL,
     POLICY_UID_LABEL,
+    PROFILE_PLURAL,
     STATE_PLURAL,
 )
 from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, StatusError
@@ -40,6 +41,7 @@ from numamigration_operator.core.objects import (
     Meta,
     NodeObject,
     PolicyObject,
+    ProfileObject,
     RevisionObject,
     StateObject,
     StatusObject,
@@ -142,6 +144,12 @@ POLICIES: Final = Resource(
     path=f"/apis/{API_VERSION}/{POLICY_PLURAL}",
     decoder=msgspec.json.Decoder(PolicyObject),
     whole=True,
+)
+
+PROFILES: Final = Resource(
+    name=f"{PROFILE_PLURAL}.{GROUP}",
+    path=f"/apis/{API_VERSION}/{PROFILE_PLURAL}",
+    decoder=msgspec.json.Decoder(ProfileObject),
 )
 
 

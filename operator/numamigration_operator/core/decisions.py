@@ -19,6 +19,10 @@ class WriteKind(StrEnum):
     """A ControllerRevision in the operator's namespace, whole."""
     REVISION_DELETION = "RevisionDeletion"
     """Its end; the key's name is the ControllerRevision's, `patch` is DELETE."""
+    PROBE = "Probe"
+    """A node state's spec.probe, and nothing else of it."""
+    PROFILE = "Profile"
+    PROFILE_STATUS = "ProfileStatus"
     CLASS_HOLD = "ClassHold"
     """One key of the control ConfigMap; the key's name is that key, ``hold.<16 hex>``."""
 

@@ -27,7 +27,14 @@ from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.matching import Matching
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.numbers import PolicyNumbers
-from numamigration_operator.core.objects import NodeObject, PolicyObject, RevisionObject, Selector, StateObject
+from numamigration_operator.core.objects import (
+    NodeObject,
+    PolicyObject,
+    ProfileObject,
+    RevisionObject,
+    Selector,
+    StateObject,
+)
 from numamigration_operator.core.policy_record import Pace, PolicyRecord
 from numamigration_operator.core.policy_writes import PolicyWrites, is_fenced, unfenced
 from numamigration_operator.core.readiness import Readiness
@@ -37,6 +44,8 @@ from numamigration_operator.core.selectors import selects
 from numamigration_operator.core.settling import Settling
 from numamigration_operator.core.silence import Alarms
 from numamigration_operator.core.stops import Stops
+from numamigration_operator.core.tuned import Tuned
+from numamigration_operator.core.tuning import Tuner
 from numamigration_operator.core.wishes import (
     Spec,
     Writer,
@@ -110,6 +119,7 @@ class Fleet:
         self._readiness = Readiness(self._nodes, self._policies)
         self._matching = Matching()
         self._settling = Settling(self._policies, self._stops, self._alarms, self._pools)
+        self._tuner = Tuner(self._nodes, self._policies, self._stops)
         self._restores_incomplete = 0
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
@@ -164,6 +174,7 @@ class Fleet:
             self._add_policy(policy)
         elif record.take(policy, now):
             self._matching.edited[uid] = None
+            self._tuner.take_policy(uid, record.facts.tuning)
         self._take_ledger(self._policies[uid])
         self._close_all(self._policies[uid])
 
@@ -176,7 +187,7 @@ class Fleet:
 
     def _add_policy(self, policy: PolicyObject) -> None:
         uid = policy.metadata.uid
-        record = self._policies[uid] = PolicyRecord(policy, self._pace)
+        record = self._policies[uid] = PolicyRecord(policy, self._pace, self._tuner.profiles())
         record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
         if self._history_known:
             record.rollout.history_listed()
@@ -185,12 +196,14 @@ class Fleet:
                 record.rollout.take_revision(revision)
         self._uids[policy.metadata.name] = uid
         self._matching.edited[uid] = None
+        self._tuner.take_policy(uid, record.facts.tuning)
 
     def _drop_policy(self, uid: str) -> None:
         record = self._policies.pop(uid, None)
         if record is None:
             return
         del self._uids[record.facts.name]
+        self._tuner.take_policy(uid, Tuned.NO)
         for node in self._nodes.values():
             node.contributions = {one: counted for one, counted in node.contributions.items() if one != uid}
             node.places = {one: place for one, place in node.places.items() if one != uid}
@@ -238,6 +251,7 @@ class Fleet:
 
     def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
         """Take in one node state."""
+        self._tuner.take_state(state)
         record = self._record(state.metadata.name)
         is_quiet = record.name not in self._dirty and not record.is_lost
         if is_quiet and record.take_numbers(state, now):
@@ -249,6 +263,7 @@ class Fleet:
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a node state is gone; its Node gets a new one."""
+        self._tuner.drop_state(name)
         record = self._nodes.get(name)
         if record is None or record.state_uid is None:
             return
@@ -392,6 +407,32 @@ class Fleet:
             if record is not None:
                 self._mark(record)
 
+    # Measurements
+
+    def profile_changed(self, profile: ProfileObject, now: float) -> None:  # noqa: ARG002
+        """Take in one MigrationProfile."""
+        self._tuner.take_profile(profile)
+        self._take_profiles()
+
+    def profile_gone(self, name: str, now: float) -> None:  # noqa: ARG002
+        """Take in that a MigrationProfile is gone."""
+        self._tuner.drop_profile(name)
+        self._take_profiles()
+
+    def profiles_listed(self, names: Collection[str], now: float) -> None:  # noqa: ARG002
+        """Take in the end of a whole list: other MigrationProfiles are gone."""
+        self._tuner.keep_profiles(names)
+        self._take_profiles()
+
+    def _take_profiles(self) -> None:
+        """Make of tuned policies what was measured; before all profiles are known that would be half of it."""
+        if not self._tuner.listed:
+            return
+        profiles = self._tuner.profiles()
+        for uid, policy in self._policies.items():
+            if policy.take_profiles(profiles):
+                self._matching.edited[uid] = None
+
     # What became of writes
 
     def write_stored(self, key: WriteKey, generation: int) -> None:
@@ -411,6 +452,9 @@ class Fleet:
             node = self._nodes.get(key.name)
             if node is not None:
                 self._write_again(node)
+            return
+        if key.kind in {WriteKind.PROBE, WriteKind.PROFILE, WriteKind.PROFILE_STATUS}:
+            self._tuner.write_failed(key)
             return
         if key.kind is WriteKind.CLASS_HOLD:
             self._stops.forget_open_hold(key.name)
@@ -454,8 +498,11 @@ class Fleet:
 
     @property
     def synced(self) -> bool:
-        """The fleet switch, the node fence, policies, nodes and node states were each read once."""
-        return all(self._listed.values())
+        """The fleet switch, the node fence, policies, nodes and node states were each read once.
+
+        So were profiles, where a policy has what they say.
+        """
+        return all(self._listed.values()) and self._tuner.is_known
 
     def snapshot(self) -> FleetSnapshot:
         """Return counts for logs and metrics."""
@@ -498,7 +545,9 @@ class Fleet:
             made.firsts.append(hold_write(hold))
             made.events.extend(self._tell_of_hold(record, hold))
         specs = self._settle_all(now)
-        look_again = min(self._alarms.due, self._readiness.due(now))
+        if self._tuner.due(now) <= now:
+            made.statuses.extend(self._tuner.writes(now, wall, self._epoch))
+        look_again = min(self._alarms.due, self._readiness.due(now), self._tuner.due(now))
         for policy in self._policies.values():
             made.add(policy)
         look_again = min(look_again, made.look_again)

@@ -23,6 +23,7 @@ from numamigration_api.vocabulary import (
     Reason,
     Release,
     SettingsGroup,
+    TuningMode,
     UnsupportedPolicy,
     Verification,
 )
@@ -119,6 +120,12 @@ class Rollout(Struct, frozen=True):
     on_failure: OnFailure = OnFailure.ROLLBACK
 
 
+class Tuning(Struct, frozen=True):
+    """``spec.tuning``."""
+
+    mode: TuningMode = TuningMode.OFF
+
+
 class PolicySpec(Struct, frozen=True):
     """A policy's spec after the API server's defaults."""
 
@@ -126,6 +133,7 @@ class PolicySpec(Struct, frozen=True):
     priority: int = 100
     mode: PolicyMode = PolicyMode.APPLY
     settings: dict[SettingsGroup, dict[str, Any]] = {}
+    tuning: Tuning = Tuning()
     accepted_risks: tuple[AcceptedRisk, ...] = ()
     verification: Verification = Verification.FIRST_USE
     unsupported: UnsupportedPolicy = UnsupportedPolicy.BEST_EFFORT
@@ -283,6 +291,12 @@ class Observe(Struct, frozen=True, cache_hash=True):
     guardrails: tuple[Guardrail, ...] = ()
 
 
+class ProbeRequestView(Struct, frozen=True):
+    """What a node is asked to measure."""
+
+    id: str
+
+
 class StateSpec(Struct, frozen=True):
     """A node state's spec."""
 
@@ -293,6 +307,7 @@ class StateSpec(Struct, frozen=True):
     observe: Observe | None = None
     groups: dict[SettingsGroup, WishView] = {}
     plans: tuple[PlanWishView, ...] = ()
+    probe: ProbeRequestView | None = None
 
 
 class GroupResult(Struct, frozen=True, cache_hash=True):
@@ -344,6 +359,24 @@ class WindowView(Struct, frozen=True):
         return WindowView(self.revision, self.before.copy(), self.after.copy())
 
 
+class ProbeChoice(Struct, frozen=True):
+    """What a node's own measurement says."""
+
+    engine: str
+    channels: int | None = None
+    gain: str | None = None
+
+
+class ProbeView(Struct, frozen=True):
+    """What became of a measurement. Plain strings: a newer release may have stored newer words."""
+
+    id: str
+    phase: str
+    reason: str = ""
+    message: str = ""
+    choice: ProbeChoice | None = None
+
+
 class NodeStatus(Struct, frozen=True):
     """A Node's status, the part that is used."""
 
@@ -370,6 +403,7 @@ class StateStatus(Struct, frozen=True):
     conditions: tuple[ConditionView, ...] = ()
     statistics: Statistics = Statistics()
     plans: tuple[PlanView, ...] = ()
+    probe: ProbeView | None = None
 
 
 class StateObject(Struct, frozen=True):
@@ -399,6 +433,53 @@ class RevisionObject(Struct, frozen=True):
     metadata: RevisionMeta
     data: dict[str, Any] = {}
     revision: int = 0
+
+
+class ProfileSpec(Struct, frozen=True):
+    """Whom a MigrationProfile is about."""
+
+    dialect: str
+    hardware_class: str
+
+
+class Recommendation(Struct, frozen=True, omit_defaults=True):
+    """Who should copy there."""
+
+    engine: str
+    channels: int | None = None
+
+
+class MeasuredNode(Struct, frozen=True, omit_defaults=True):
+    """What one node's own measurement says."""
+
+    node: str
+    engine: str
+    channels: int | None = None
+    gain: str | None = None
+    message: str | None = None
+
+
+class ProfileStatus(Struct, frozen=True, omit_defaults=True):
+    """A profile's status, as it was read and as it shall be."""
+
+    phase: str = ""
+    recommendation: Recommendation | None = None
+    gain: str | None = None
+    nodes: tuple[MeasuredNode, ...] = ()
+    measured_at: str | None = None
+    attempted_at: str | None = None
+    disputes: int = 0
+    digest: str | None = None
+    leader_epoch: int | None = None
+    message: str | None = None
+
+
+class ProfileObject(Struct, frozen=True):
+    """A MigrationProfile."""
+
+    metadata: Meta
+    spec: ProfileSpec
+    status: ProfileStatus = ProfileStatus()
 
 
 class ConfigMapObject(Struct, frozen=True):

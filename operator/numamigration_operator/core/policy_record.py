@@ -37,6 +37,7 @@ from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, is_armed, policy_facts
 from numamigration_operator.core.tally import Contribution, Tally
+from numamigration_operator.core.tuned import Profiles, Tuned
 
 COLLECT_SECONDS: Final = 0.25  # one edit moves many nodes; a person still sees it at once
 CALM_REASONS: Final = frozenset({Reason.APPLYING, Reason.RESTORING, Reason.PAUSED})
@@ -84,6 +85,7 @@ class PolicyRecord:
         "_object",
         "_open_finalizer",
         "_pace",
+        "_profiles",
         "_rollbacks",
         "_sums_at",
         "_touched_at",
@@ -99,10 +101,11 @@ class PolicyRecord:
         "touched",
     )
 
-    def __init__(self, policy: PolicyObject, pace: Pace) -> None:
+    def __init__(self, policy: PolicyObject, pace: Pace, profiles: Profiles = ()) -> None:
         self._object = policy
         self._pace = pace
-        self.facts: PolicyFacts = policy_facts(policy)
+        self._profiles = profiles
+        self.facts: PolicyFacts = policy_facts(policy, profiles)
         self.rollout = PolicyRollout(self.facts, pace.reserve_seconds)
         self.tally = Tally()
         self.holders: set[str] = set()
@@ -152,7 +155,7 @@ class PolicyRecord:
             meta.deletion_timestamp is not None,
         )
         if changed:  # most events are of our own statuses
-            self.facts = policy_facts(policy)
+            self.facts = policy_facts(policy, self._profiles)
         self._take_status(policy.status)
         if self._open_finalizer == self.has_finalizer:
             self._open_finalizer = None
@@ -161,6 +164,18 @@ class PolicyRecord:
         self.rollout.take_policy(self.facts)
         self.touched = self.touched or changed
         return changed
+
+    def take_profiles(self, profiles: Profiles) -> bool:
+        """Take in what was measured; return whether it makes another policy of this one."""
+        self._profiles = profiles
+        if self.facts.tuning is not Tuned.APPLIED:
+            return False
+        before, self.facts = self.facts, policy_facts(self._object, profiles)
+        if before.content == self.facts.content:
+            return False
+        self.rollout.take_policy(self.facts)
+        self.touched = True
+        return True
 
     def _take_status(self, status: PolicyStatusView) -> None:
         if status == self.stored:

@@ -38,6 +38,7 @@ from numamigration_operator.core.objects import (
 )
 from numamigration_operator.core.resolve import PolicyFacts
 from numamigration_operator.core.tally import Tally
+from numamigration_operator.core.tuned import Tuned
 
 WORST_FIRST: Final = (
     NodeBucket.FAILED,
@@ -142,7 +143,8 @@ def _content(standing: Standing) -> tuple[Reason, str]:
         return Reason.NO_NODES_MATCHED, "spec.nodeSelector matches no node"
     others = [bucket for bucket in WORST_FIRST if tally.buckets[bucket]]
     text = f"{tally.buckets[NodeBucket.READY]} of {_nodes(tally.matched)} ready"
-    message = "; ".join([text, *(_share(standing, bucket) for bucket in others), *_ineffective(standing)])
+    shares = (_share(standing, bucket) for bucket in others)
+    message = "; ".join([text, *shares, *_ineffective(standing), *_untuned(standing)])
     reasons = {PolicyMode.PAUSED: Reason.PAUSED, PolicyMode.PLAN: Reason.PLAN_ONLY}
     in_force = _main_reason(tally, NodeBucket.READY) if _ineffective(standing) else Reason.AS_EXPECTED
     return reasons.get(mode, in_force), message
@@ -258,6 +260,12 @@ def _ineffective(standing: Standing) -> tuple[str, ...]:
     """Say how many nodes are ready to no effect; nothing when none is."""
     count = sum(len(names) for (of, _), names in standing.tally.names.items() if of is NodeBucket.READY)
     return (f"{count} of them to no effect, {_example(standing, NodeBucket.READY)}",) if count else ()
+
+
+def _untuned(standing: Standing) -> tuple[str, ...]:
+    """Say that fixed numbers keep Auto from choosing."""
+    text = "tuning.mode Auto chooses nothing, since settings.offload gives channels, profiles or another engine"
+    return (text,) if standing.policy.tuning is Tuned.FIXED else ()
 
 
 def _example(standing: Standing, bucket: NodeBucket) -> str:

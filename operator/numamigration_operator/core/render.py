@@ -158,9 +158,12 @@ def is_safe_wish(group: SettingsGroup, wish: Wish | None) -> bool:
     """Return whether a wish, or the lack of one, only restores, holds, releases, or turns offload off."""
     if wish is None or wish.mode is not GroupMode.APPLY:
         return True
-    return group is SettingsGroup.OFFLOAD and _engine(wish.settings) == Engine.OFF
+    return group is SettingsGroup.OFFLOAD and _engines(wish.settings) <= {Engine.OFF}
 
 
 @lru_cache(maxsize=SETTINGS_CACHED)
-def _engine(settings: bytes) -> str:
-    return str(msgspec.json.decode(settings).get("engine"))
+def _engines(settings: bytes) -> frozenset[str]:
+    """Return all that a node may be asked for, whatever its class; none where nothing is touched."""
+    offload = msgspec.json.decode(settings)
+    named = (one.get("engine") for one in offload.get("profiles") or ())
+    return frozenset(str(one) for one in (offload.get("engine"), *named) if one is not None)

@@ -27,6 +27,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.objects import PolicyObject, Rollout, Selector, SourceView
 from numamigration_operator.core.revisions import content_of, revision_id, wishes_of
+from numamigration_operator.core.tuned import Profiles, Tuned, tuned_by, tuned_settings
 from numamigration_operator.core.wishes import PlanWish, Wish
 
 
@@ -41,6 +42,7 @@ class PolicyFacts:
         content: that, as canonical JSON (``revisions``).
         wishes: per group what a node shall have that this policy wins, once the rollout admits it.
         rollout: how carefully.
+        tuning: whether its nodes may be measured, and what is made of that.
     """
 
     name: str
@@ -59,6 +61,7 @@ class PolicyFacts:
     rollout: Rollout
     wishes: Mapping[SettingsGroup, Wish]
     plan: PlanWish
+    tuning: Tuned = Tuned.NO
 
     @property
     def deadline_seconds(self) -> int:
@@ -107,11 +110,16 @@ def is_armed(policy: PolicyObject) -> bool:
     return policy.spec.on_delete is Release.KEEP or RESTORE_FINALIZER in policy.metadata.finalizers
 
 
-def policy_facts(policy: PolicyObject) -> PolicyFacts:
-    """Return what decisions need of a policy."""
+def policy_facts(policy: PolicyObject, profiles: Profiles = ()) -> PolicyFacts:
+    """Return what decisions need of a policy.
+
+    Args:
+        policy: as it stands.
+        profiles: what was measured, by class.
+    """
     meta, spec = policy.metadata, policy.spec
     source = SourceView(policy=meta.name, uid=meta.uid, generation=meta.generation)
-    content = content_of(spec)
+    content = content_of(spec, profiles)
     return PolicyFacts(
         name=meta.name,
         uid=meta.uid,
@@ -130,11 +138,12 @@ def policy_facts(policy: PolicyObject) -> PolicyFacts:
         wishes=wishes_of(content, source),
         plan=PlanWish(
             source=source,
-            settings=canonical_json(spec.settings),
+            settings=canonical_json(tuned_settings(spec, profiles)),
             unsupported=spec.unsupported,
             verification=spec.verification,
             accepted_risks=tuple(sorted(spec.accepted_risks)),
         ),
+        tuning=tuned_by(spec),
     )
 
 

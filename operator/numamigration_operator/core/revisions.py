@@ -41,6 +41,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.objects import PolicySpec, RevisionObject, SourceView, Struct
+from numamigration_operator.core.tuned import Profiles, tuned_settings
 from numamigration_operator.core.wishes import Wish
 
 NAME_CHARACTERS_MAX: Final = 200  # of the policy's; with the digits below a name of an object, whose bound is 253
@@ -128,7 +129,7 @@ class Revision(NamedTuple):
 class Content(Struct, frozen=True):
     """What of a policy reaches nodes."""
 
-    settings: dict[SettingsGroup, dict[str, Any]]
+    settings: Mapping[SettingsGroup, dict[str, Any]]
     accepted_risks: tuple[AcceptedRisk, ...]
     verification: Verification
     unsupported: UnsupportedPolicy
@@ -136,10 +137,10 @@ class Content(Struct, frozen=True):
     on_delete: Release
 
 
-def content_of(spec: PolicySpec) -> bytes:
-    """Return what of a policy reaches nodes, as canonical JSON."""
+def content_of(spec: PolicySpec, profiles: Profiles = ()) -> bytes:
+    """Return what of a policy reaches nodes, as canonical JSON; where it is tuned, with what was measured."""
     asked = Content(
-        settings=spec.settings,
+        settings=tuned_settings(spec, profiles),
         accepted_risks=tuple(sorted(spec.accepted_risks)),
         verification=spec.verification,
         unsupported=spec.unsupported,

@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What ``tuning.mode: Auto`` makes of a policy's settings: pure functions of the policy and of what was measured.
+
+All profiles are in the content of every tuned policy, not only those of its nodes. So it does not follow from where
+nodes are, and neither a restart nor a node that comes or goes makes a new revision; a node takes what its own class
+has (``machinery.profiles``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+from numamigration_api.vocabulary import Engine, SettingsGroup, TuningMode
+from numamigration_operator.core.objects import PolicySpec, Struct
+
+
+class ClassSettings(Struct, frozen=True, omit_defaults=True):
+    """``settings.offload.profiles[]``: engine and channels of one class, by the name of its profile."""
+
+    name: str
+    engine: str
+    channels: int | None = None
+
+
+Profiles = tuple[ClassSettings, ...]
+
+
+class Tuned(StrEnum):
+    """What is made of measurements."""
+
+    NO = "no"
+    """Nothing is measured."""
+    SHOWN = "shown"
+    """It is measured, and shown in MigrationProfiles."""
+    FIXED = "fixed"
+    """The same, for the numbers that the policy gives win over Auto."""
+    APPLIED = "applied"
+    """What was measured becomes the settings."""
+
+
+def is_fixed(spec: PolicySpec) -> bool:
+    """Return whether a policy gives the numbers itself, which win over what is measured."""
+    offload = spec.settings.get(SettingsGroup.OFFLOAD, {})
+    return bool({"channels", "profiles"} & offload.keys()) or offload.get("engine") in (Engine.OFF, Engine.CPU_THREADS)
+
+
+def tuned_by(spec: PolicySpec) -> Tuned:
+    """Return what a policy makes of measurements."""
+    if spec.tuning.mode is TuningMode.OFF:
+        return Tuned.NO
+    if spec.tuning.mode is TuningMode.RECOMMEND:
+        return Tuned.SHOWN
+    return Tuned.FIXED if is_fixed(spec) else Tuned.APPLIED
+
+
+def tuned_settings(spec: PolicySpec, profiles: Profiles) -> Mapping[SettingsGroup, dict[str, Any]]:
+    """Return the settings of a policy; those of offload with what was measured, if it is tuned.
+
+    The engine is left out: a class that was not measured yet stays as it is.
+    """
+    if tuned_by(spec) is not Tuned.APPLIED:
+        return spec.settings
+    offload = {key: value for key, value in spec.settings.get(SettingsGroup.OFFLOAD, {}).items() if key != "engine"}
+    named = [
+        {key: value for key, value in (("name", one.name), ("engine", one.engine), ("channels", one.channels)) if value}
+        for one in profiles
+    ]
+    return {**spec.settings, SettingsGroup.OFFLOAD: {**offload, "profiles": named}}

@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Which nodes are measured, and what their hardware class makes of it: MigrationProfiles, kept by the leader.
+
+* A class is a dialect on a hardware class. One node of it is asked at a time, up to PROFILE_NODES_MAX in all, so the
+  cost grows with kinds of hardware and not with nodes. Only nodes are asked whose policy wants to know, and that
+  nothing keeps from being pushed.
+* What a node is asked stands in its spec.probe, what came of it in its status, what follows in the profile. So a new
+  leader goes on where the last one stopped. A round has an id of its own, which an agent measures once.
+* The class has what all measured nodes would gain by: offload only if all say so, with the fewest channels that one
+  of them chose.
+* What was measured is used until it is measured anew: after REMEASURE_SECONDS, when somebody edited the profile, or
+  when a rollout with it failed in service; the last takes it out of use at once, and waits longer each time.
+* Nobody looks at nodes while no policy is tuned.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Final, NamedTuple
+
+import msgspec
+
+from numamigration_api.machinery.canonical import canonical_json, revision_hash
+from numamigration_api.machinery.clock import parse_timestamp, timestamp
+from numamigration_api.machinery.conditions import shorten
+from numamigration_api.machinery.profiles import profile_name
+from numamigration_api.vocabulary import (
+    API_VERSION,
+    PROFILE_KIND,
+    PROFILE_NODES_MAX,
+    PROFILES_MAX,
+    STATE_KIND,
+    Engine,
+    PolicyMode,
+    ProbePhase,
+    ProfilePhase,
+    RolloutPhase,
+    SettingsGroup,
+)
+from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
+from numamigration_operator.core.node_record import NodeRecord
+from numamigration_operator.core.objects import (
+    MeasuredNode,
+    ProbeView,
+    ProfileObject,
+    ProfileStatus,
+    Recommendation,
+    StateObject,
+)
+from numamigration_operator.core.policy_record import PolicyRecord
+from numamigration_operator.core.revisions import Cell
+from numamigration_operator.core.stops import Stops
+from numamigration_operator.core.tuned import ClassSettings, Profiles, Tuned
+
+LOOK_SECONDS: Final = 10.0
+"""Between two looks at all nodes, while there is something to measure."""
+ANSWER_SECONDS: Final = 1800.0
+"""A node that has not measured by then is let be; most of it is waiting for a calm moment."""
+RETRY_SECONDS: Final = 3600.0
+"""After a round in which no node could measure."""
+REMEASURE_SECONDS: Final = 30 * 86_400.0
+"""Firmware, kernels and neighbours change what was measured."""
+DISPUTE_SECONDS: Final = 86_400.0
+"""After the first failure in service; twice as long after each further one."""
+CHANNELS_TRIED: Final = (1, 2, 4, 8, 16)
+"""As in the published tables; an agent leaves out what its host has not."""
+ENDED: Final = frozenset({ProbePhase.DONE, ProbePhase.STOPPED, ProbePhase.REFUSED})
+
+
+class Asked(NamedTuple):
+    """What a node is asked to measure, and what it says of that."""
+
+    id: str = ""
+    view: ProbeView | None = None
+
+    @property
+    def result(self) -> ProbeView | None:
+        """What became of it; None while nothing did."""
+        view = self.view
+        return view if view is not None and view.id == self.id and view.phase in ENDED else None
+
+
+NOT_ASKED: Final = Asked()
+
+
+class Tuner:
+    """Measures classes.
+
+    Attributes:
+        listed: the profiles were listed once; before that no tuned policy is known.
+    """
+
+    def __init__(self, nodes: Mapping[str, NodeRecord], policies: Mapping[str, PolicyRecord], stops: Stops) -> None:
+        self.listed = False
+        self._nodes, self._policies, self._stops = nodes, policies, stops
+        self._profiles: dict[str, ProfileObject] = {}
+        self._tuned: dict[str, Tuned] = {}  # policies that want to know, by uid
+        self._asked: dict[str, Asked] = {}  # by node
+        self._since: dict[tuple[str, str], float] = {}  # (node, id), monotonic seconds
+        self._open: dict[WriteKey, bytes] = {}  # what was written last, until it is seen
+        self._due = -math.inf
+
+    # What the API server shows
+
+    def take_state(self, state: StateObject) -> None:
+        """Take in what a node was asked, and what it says."""
+        name, probe = state.metadata.name, state.spec.probe
+        if self._open:
+            self._open.pop(WriteKey(WriteKind.PROBE, name), None)
+        before = self._asked.get(name, NOT_ASKED)
+        after = NOT_ASKED if probe is None else Asked(probe.id, state.status.probe)
+        if after == before:
+            return
+        self._due = -math.inf
+        if probe is None:
+            del self._asked[name]
+        else:
+            self._asked[name] = after
+
+    def drop_state(self, name: str) -> None:
+        """Take in that a node state is gone."""
+        self._asked.pop(name, None)
+
+    def take_profile(self, profile: ProfileObject) -> None:
+        """Take in a profile."""
+        name = profile.metadata.name
+        for kind in (WriteKind.PROFILE, WriteKind.PROFILE_STATUS):
+            self._open.pop(WriteKey(kind, name), None)
+        self._profiles[name] = profile
+        self._due = -math.inf
+
+    def drop_profile(self, name: str) -> None:
+        """Take in that a profile is gone: the class is measured anew."""
+        self._profiles.pop(name, None)
+        self._due = -math.inf
+
+    def keep_profiles(self, names: Iterable[str]) -> None:
+        """Take in the end of a whole list: other profiles are gone."""
+        known = set(names)
+        for name in [name for name in self._profiles if name not in known]:
+            self.drop_profile(name)
+        self.listed = True
+
+    def write_failed(self, key: WriteKey) -> None:
+        """Take in that a write did not stick."""
+        self._open.pop(key, None)
+
+    def take_policy(self, uid: str, tuning: Tuned) -> None:
+        """Take in what a policy wants to know; one that is gone wants nothing."""
+        self._tuned.pop(uid, None)
+        if tuning is not Tuned.NO:
+            self._tuned[uid] = tuning
+        self._due = -math.inf
+
+    # What follows
+
+    @property
+    def is_known(self) -> bool:
+        """It is known what was measured, or no policy has it."""
+        return self.listed or Tuned.APPLIED not in self._tuned.values()
+
+    def profiles(self) -> Profiles:
+        """Return what tuned policies have: of each measured class its recommendation, of a disputed one no offload."""
+        usable = ((name, _settled(one)) for name, one in sorted(self._profiles.items()))
+        found = (ClassSettings(name, one.engine, one.channels) for name, one in usable if one is not None)
+        return tuple(found)[:PROFILES_MAX]
+
+    def due(self, now: float) -> float:
+        """Return when to look again, monotonic seconds; infinity when there is nothing to measure."""
+        if not self._tuned and not self._asked:
+            return math.inf
+        return max(self._due, now) if self.listed else math.inf
+
+    def writes(self, now: float, wall: datetime, epoch: int) -> Iterator[Write]:
+        """Yield what is to be asked, and what was found; looks at all nodes."""
+        self._due = now + LOOK_SECONDS
+        classes = self._classes()
+        wanted: dict[str, str] = {}
+        for name, (cell, nodes) in classes.items():
+            profile = self._profiles.get(name)
+            if profile is None:
+                yield from self._write(WriteKey(WriteKind.PROFILE, name), _profile_document(name, cell), Patch.CREATE)
+                continue
+            status = self._next_status(profile, nodes, now, wall)
+            if status != profile.status:
+                yield from self._tell(profile, status, epoch)
+            elif _is_due(profile, wall):
+                wanted |= self._next_asks(_round(profile), nodes, now)
+        yield from self._asks(wanted, now)
+
+    def _classes(self) -> dict[str, tuple[Cell, list[NodeRecord]]]:
+        """Return the nodes that may be asked, by the name of their class's profile."""
+        cells: defaultdict[Cell, list[NodeRecord]] = defaultdict(list)
+        for record in self._nodes.values():
+            if record.cell is not None and record.cell.hardware_class and self._may_ask(record):
+                cells[record.cell].append(record)
+        return {profile_name(*cell): (cell, nodes) for cell, nodes in sorted(cells.items())}
+
+    def _may_ask(self, record: NodeRecord) -> bool:
+        """Return whether a node's policy wants to know, and nothing keeps pushes from it."""
+        if record.uid is None or not record.selected or record.report is None or record.is_lost:
+            return False
+        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
+        policies = (winner,) if winner is not None else record.resolution.policies
+        wants = any(one.mode is PolicyMode.APPLY and one.tuning is not Tuned.NO for one in policies)
+        return wants and self._stops.stop(record).reason is None and not record.is_corrupt
+
+    def _next_status(
+        self, profile: ProfileObject, nodes: list[NodeRecord], now: float, wall: datetime
+    ) -> ProfileStatus:
+        """Return a profile's status after what has happened since it was written."""
+        status, stamp = profile.status, timestamp(wall)
+        if status.phase == ProfilePhase.MEASURED and status.digest != _digest(status):
+            return ProfileStatus(ProfilePhase.MEASURING, message="edited by hand; it is measured anew")
+        failure = self._failure(profile)
+        if failure is not None:
+            return msgspec.structs.replace(
+                status, phase=ProfilePhase.DISPUTED, disputes=status.disputes + 1, attempted_at=stamp, message=failure
+            )
+        if not _is_due(profile, wall):
+            return status
+        results = self._results(_round(profile), nodes)
+        measured = tuple(_measured(name, view) for name, view in results if view.choice is not None)[:PROFILE_NODES_MAX]
+        if self._goes_on(_round(profile), nodes, now, len(measured)):
+            return status if status.phase else ProfileStatus(ProfilePhase.MEASURING)
+        if measured:
+            return _concluded(measured, status.disputes, stamp)
+        why = "; ".join(sorted({f"{view.reason}: {view.message}" for _, view in results})) or "no node has answered"
+        return msgspec.structs.replace(
+            status, phase=status.phase or ProfilePhase.MEASURING, attempted_at=stamp, message=shorten(why)
+        )
+
+    def _failure(self, profile: ProfileObject) -> str | None:
+        """Return why a rollout of what was measured has failed in service, once that was taken back."""
+        status, recommended = profile.status, profile.status.recommendation
+        if status.phase != ProfilePhase.MEASURED or recommended is None or recommended.engine == Engine.OFF:
+            return None
+        cell = Cell(profile.spec.dialect, profile.spec.hardware_class)
+        for policy in self._policies.values():
+            rollout = policy.stored.rollout
+            if policy.facts.tuning is not Tuned.APPLIED or rollout is None or rollout.phase != RolloutPhase.ROLLED_BACK:
+                continue
+            for record in policy.rollout.course.failures:
+                if record.cell == cell and record.at > (status.measured_at or ""):
+                    return shorten(f"policy {policy.facts.name}: {record.message}")
+        return None
+
+    def _results(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[tuple[str, ProbeView]]:
+        asked = ((record.name, self._asked.get(record.name, NOT_ASKED)) for record in nodes)
+        ended = ((name, one.result) for name, one in asked if one.id == round_id)
+        return sorted((name, view) for name, view in ended if view is not None)
+
+    def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float, measured: int) -> bool:
+        """Return whether somebody is to be waited for, or to be asked."""
+        if measured >= min(PROFILE_NODES_MAX, len(nodes)):
+            return False
+        return bool(self._running(round_id, nodes, now)) or self._next_node(round_id, nodes) is not None
+
+    def _running(self, round_id: str, nodes: Iterable[NodeRecord], now: float) -> list[str]:
+        """Return who measures, or waits to, and has time left."""
+        names = (one.name for one in nodes if (asked := self._asked.get(one.name)) and asked.id == round_id)
+        waiting = (name for name in names if self._asked[name].result is None)
+        return [name for name in waiting if now - self._since.setdefault((name, round_id), now) < ANSWER_SECONDS]
+
+    def _next_node(self, round_id: str, nodes: Iterable[NodeRecord]) -> str | None:
+        """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours."""
+        free = (one.name for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id and not one.is_open)
+        return min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
+
+    def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
+        """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is."""
+        asked = {one.name: round_id for one in nodes if self._asked.get(one.name, NOT_ASKED).id == round_id}
+        after = None if self._running(round_id, nodes, now) else self._next_node(round_id, nodes)
+        return asked if after is None else {**asked, after: round_id}
+
+    def _asks(self, wanted: Mapping[str, str], now: float) -> Iterator[Write]:
+        for name in sorted(wanted.keys() | self._asked.keys()):
+            round_id, record = wanted.get(name), self._nodes.get(name)
+            shown = self._asked.get(name, NOT_ASKED).id or None
+            if round_id == shown or record is None or record.state_uid is None:
+                continue
+            if round_id is not None:
+                self._since[name, round_id] = now
+            else:
+                self._since.pop((name, shown or ""), None)
+            yield from self._write(WriteKey(WriteKind.PROBE, name), _probe_document(record, round_id), Patch.APPLY)
+
+    def _tell(self, profile: ProfileObject, status: ProfileStatus, epoch: int) -> Iterator[Write]:
+        told = msgspec.structs.replace(status, digest=_digest(status), leader_epoch=epoch)
+        meta = profile.metadata
+        body = {
+            "apiVersion": API_VERSION,
+            "kind": PROFILE_KIND,
+            # Onto what was seen or nowhere: a late write would bring an older measurement back.
+            "metadata": {"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version},
+            "status": msgspec.to_builtins(told),
+        }
+        yield from self._write(WriteKey(WriteKind.PROFILE_STATUS, meta.name), canonical_json(body), Patch.APPLY)
+
+    def _write(self, key: WriteKey, body: bytes, patch: Patch) -> Iterator[Write]:
+        """Yield a write, unless it is on its way."""
+        if self._open.get(key) != body:
+            self._open[key] = body
+            yield Write(key, body, patch=patch)
+
+
+def _settled(profile: ProfileObject) -> Recommendation | None:
+    """Return what the nodes of a class shall have; None while nothing is known, or somebody edited it."""
+    status = profile.status
+    if status.digest != _digest(status) or status.recommendation is None:
+        return None
+    return Recommendation(Engine.OFF) if status.phase == ProfilePhase.DISPUTED else status.recommendation
+
+
+def _digest(status: ProfileStatus) -> str:
+    """Return the hash of what was measured, and of what is made of it."""
+    content = {"phase": status.phase, "recommendation": status.recommendation, "nodes": status.nodes}
+    return revision_hash(msgspec.to_builtins(content))
+
+
+def _round(profile: ProfileObject) -> str:
+    """Return the id of the measurement that comes next: another one after each that ended."""
+    status = profile.status
+    return revision_hash(
+        {"uid": profile.metadata.uid, "measured": status.measured_at, "attempted": status.attempted_at}
+    )
+
+
+def _is_due(profile: ProfileObject, wall: datetime) -> bool:
+    """Return whether a class is to be measured."""
+    status = profile.status
+    attempted, measured = _age(status.attempted_at, wall), _age(status.measured_at, wall)
+    if status.phase == ProfilePhase.DISPUTED:
+        return attempted >= min(DISPUTE_SECONDS * 2.0 ** (min(status.disputes, 16) - 1), REMEASURE_SECONDS)
+    if status.phase == ProfilePhase.MEASURED:
+        return measured >= REMEASURE_SECONDS and attempted >= RETRY_SECONDS
+    return attempted >= RETRY_SECONDS
+
+
+def _age(moment: str | None, wall: datetime) -> float:
+    """Seconds since a moment; infinity when there is none, or it cannot be."""
+    try:
+        age = (wall - parse_timestamp(moment or "")).total_seconds()
+    except ValueError:
+        return math.inf
+    return age if age >= 0 else math.inf
+
+
+def _measured(name: str, view: ProbeView) -> MeasuredNode:
+    choice = view.choice
+    assert choice is not None
+    return MeasuredNode(name, choice.engine, choice.channels, choice.gain, shorten(view.message) or None)
+
+
+def _concluded(nodes: tuple[MeasuredNode, ...], disputes: int, stamp: str) -> ProfileStatus:
+    """Return what follows from some nodes for their class: the most careful of their choices."""
+    careful = min(nodes, key=lambda one: (one.engine != Engine.OFF, one.channels or 0))
+    gains = [one.gain for one in nodes if one.gain is not None]
+    return ProfileStatus(
+        phase=ProfilePhase.MEASURED,
+        recommendation=Recommendation(careful.engine, careful.channels),
+        gain=min(gains, key=float) if gains and careful.engine != Engine.OFF else None,
+        nodes=nodes,
+        measured_at=stamp,
+        disputes=disputes,
+        message=careful.message,
+    )
+
+
+def _profile_document(name: str, cell: Cell) -> bytes:
+    return canonical_json(
+        {
+            "apiVersion": API_VERSION,
+            "kind": PROFILE_KIND,
+            "metadata": {"name": name},
+            "spec": {"dialect": cell.dialect, "hardwareClass": cell.hardware_class},
+        }
+    )
+
+
+def _probe_document(record: NodeRecord, round_id: str | None) -> bytes:
+    """Return the apply of what a node is asked, and of nothing else; None asks no more."""
+    candidates = [{"engine": str(Engine.DMA), "channels": channels} for channels in CHANNELS_TRIED]
+    spec = {} if round_id is None else {"probe": {"id": round_id, "candidates": candidates}}
+    return canonical_json(
+        {
+            "apiVersion": API_VERSION,
+            "kind": STATE_KIND,
+            "metadata": {"name": record.name, "uid": record.state_uid},
+            "spec": spec,
+        }
+    )
