@@ -897,8 +897,6 @@ def test_a_class_that_was_not_measured_is_not_touched() -> None:
 
 
 def test_a_class_that_is_measured_no_more_goes_back_to_what_was_before() -> None:
-    plan = plan_one(
-        "offload", wish({"profiles": []}), writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"}
-    )
+    plan = plan_one("offload", wish({"profiles": []}), writes={OFFLOADING: "1"}, baselines={"offload.engine": "0"})
 
     assert written(plan) == [("offload.engine", "0")]
