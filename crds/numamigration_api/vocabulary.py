@@ -69,6 +69,8 @@ PLANS_MAX: Final = 3  # keeps a node state below 10 kB (promise 12)
 RESERVED_MAX: Final = 128  # names in a policy's status; beside the longest names their bytes are bounded (promise 12)
 REVISIONS_MAX: Final = 10  # of a policy, as a DaemonSet keeps (apps/v1 revisionHistoryLimit)
 KNOBS_MAX: Final = 48  # every knob of the largest dialect (F-ext, about 25) and the mainline ones, with room
+PROBE_CANDIDATES_MAX: Final = 16  # settings of one probe; the published tables have six
+PROBE_ROWS_MAX: Final = 40  # results of one probe in a node state, which stays below 10 kB (promise 12)
 CHANNELS_MAX: Final = 32  # F-ext takes 1..32, V2-V6 1..16 (dcbm drivers); the agent checks its dialect's own bound
 
 
@@ -321,6 +323,67 @@ class VerificationResult(StrEnum):
     SKIPPED = "Skipped"
 
 
+class ProbePhase(StrEnum):
+    """Where the measurement of a node's settings stands."""
+
+    WAITING = "Waiting"
+    RUNNING = "Running"
+    DONE = "Done"
+    STOPPED = "Stopped"
+    REFUSED = "Refused"
+
+
+class ProbeReason(StrEnum):
+    """The closed set of reasons of a probe's phase. Meanings in ``PROBE_MEANING``."""
+
+    MEASURING = "Measuring"
+    MEASURED = "Measured"
+    BUDGET_SPENT = "BudgetSpent"
+    NOT_CALM = "NotCalm"
+    NO_FREE_MEMORY = "NoFreeMemory"
+    MEMORY_LIMIT = "MemoryLimit"
+    CHANGE_UNDER_WAY = "ChangeUnderWay"
+    POLICY_FORBIDS = "PolicyForbids"
+    ENGINE_NOT_TRUSTED = "EngineNotTrusted"
+    ENGINE_INEFFECTIVE = "EngineIneffective"
+    SETTING_REFUSED = "SettingRefused"
+    SETTING_FAILED = "SettingFailed"
+    ONE_NUMA_NODE = "OneNumaNode"
+    CPUSET_FORBIDS = "CpusetForbids"
+    CALL_FORBIDDEN = "CallForbidden"
+    SAMPLES_UNUSABLE = "SamplesUnusable"
+    MOVE_STALLED = "MoveStalled"
+    MOVE_FAILED = "MoveFailed"
+    STATE_NOT_SAVED = "StateNotSaved"
+    INTERRUPTED = "Interrupted"
+    WITHDRAWN = "Withdrawn"
+
+
+PROBE_MEANING: Final[dict[ProbeReason, str]] = {
+    ProbeReason.MEASURING: "Own pages are moved and timed. Wait; settings go back afterwards.",
+    ProbeReason.MEASURED: "The choice is as sure as it gets. Nothing to do.",
+    ProbeReason.BUDGET_SPENT: "The seconds for one probe, or for one day, are spent; what was measured is shown.",
+    ProbeReason.NOT_CALM: "Tasks wait for CPU or memory (PSI, or the load average). Probe another node, or later.",
+    ProbeReason.NO_FREE_MEMORY: "A NUMA node has too little free memory for the pages that are moved.",
+    ProbeReason.MEMORY_LIMIT: "The agent's container has too little memory. Raise agent.tuning.memory in the chart.",
+    ProbeReason.CHANGE_UNDER_WAY: "Settings are being changed, or are not in force. Wait.",
+    ProbeReason.POLICY_FORBIDS: "Offload is held or is being restored on this node, so nothing is tried. Wait.",
+    ProbeReason.ENGINE_NOT_TRUSTED: "The engine stalled, failed or copied wrong; status.groups says which.",
+    ProbeReason.ENGINE_INEFFECTIVE: "The engine was on and did not copy the pages. Is a channel free?",
+    ProbeReason.SETTING_REFUSED: "A setting is refused here as any policy's would be; the message says why.",
+    ProbeReason.SETTING_FAILED: "A setting did not come into force; the message has the kernel's answer.",
+    ProbeReason.ONE_NUMA_NODE: "Fewer than two NUMA nodes have memory, so nothing migrates.",
+    ProbeReason.CPUSET_FORBIDS: "The container's cpuset keeps it off a NUMA node. Widen cpuset.mems.",
+    ProbeReason.CALL_FORBIDDEN: "The system calls are forbidden. Check agent.seccompProfile in the chart.",
+    ProbeReason.SAMPLES_UNUSABLE: "What was measured is no number to choose by; the message says what was wrong.",
+    ProbeReason.MOVE_STALLED: "Pages did not come back in time. The settings of before are put back.",
+    ProbeReason.MOVE_FAILED: "Pages could not be moved; the message has the kernel's answer.",
+    ProbeReason.STATE_NOT_SAVED: "It could not be noted that a probe begins, so none did. Check the state folder.",
+    ProbeReason.INTERRUPTED: "The agent or the host ended in mid-probe; settings are put back. Ask with a new id.",
+    ProbeReason.WITHDRAWN: "The operator asks for it no more.",
+}
+
+
 class ConditionStatus(StrEnum):
     """Three values, as Kubernetes conditions have them."""
 
@@ -389,6 +452,7 @@ class Reason(StrEnum):
     RISK_NOT_ACCEPTED = "RiskNotAccepted"
     REASONS_NOT_RESTRICTABLE = "ReasonsNotRestrictable"
     VERIFYING = "Verifying"
+    PROBING = "Probing"
     VERIFICATION_IMPOSSIBLE = "VerificationImpossible"
     VERIFICATION_OFF = "VerificationOff"
     CORRUPTION_DETECTED = "CorruptionDetected"
@@ -445,6 +509,7 @@ REASON_MEANING: Final[dict[Reason, str]] = {
     Reason.RISK_NOT_ACCEPTED: "A known hazard is refused. Name it in acceptedRisks or narrow the selector.",
     Reason.REASONS_NOT_RESTRICTABLE: "This kernel cannot restrict migration reasons as asked, so offload stays off.",
     Reason.VERIFYING: "The engine is about to copy test pages before it is trusted. Wait.",
+    Reason.PROBING: "The node measures settings with own pages, a minute at most; then they are put back. Wait.",
     Reason.VERIFICATION_IMPOSSIBLE: "The engine cannot be tested on this node, so it stays off. The message says why.",
     Reason.VERIFICATION_OFF: "The policy turned verification off and accepted UnverifiedEngine.",
     Reason.CORRUPTION_DETECTED: "The engine copied test pages wrong. It is off for this boot; replace the engine.",
