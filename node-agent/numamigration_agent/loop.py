@@ -429,6 +429,7 @@ class Agent:
     def _end_measuring(self, now: float) -> None:
         """Let settings go back at once, whatever else has failed meanwhile."""
         self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
+        self._counting.trial_over(now)
         self._look_at, self._unlooked = now, True
 
     @property
@@ -541,8 +542,8 @@ class Agent:
         self._ask_probe(self._spec)
         plan = self._make_plan(self._facts, self._spec, self._baselines, now)
         while self._tuner and self._tuner.planned(plan.probe, at_rest=self._at_rest, now=now, wall=wall):
-            self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
-            self._counting.trial_over(now)
+            if not self._tuner.measures:
+                self._end_measuring(now)
             plan = self._make_plan(self._facts, self._spec, self._baselines, now)
         corrected = (group for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT)
         self._drifts.looked((name for group in corrected for name in group.drifted), now, timestamp(wall))

@@ -75,7 +75,7 @@ GIBIBYTE: Final = 1 << 30
 
 CALLS: Final = (32, 512)
 """Folios of the calls that can gain."""
-MIX_PAGES_MIN: Final = 4096  # 16 MiB: less is what any boot moves
+MIX_PAGES_MIN: Final = 1 << 18  # 1 GiB of small ones; a boot moves some, and each trial of an engine a few thousand
 ARRIVED_SHARE_MIN: Final = 0.9
 OFFLOADED_SHARE_MIN: Final = 0.9
 MIX_PARTS_MAX: Final = 8
@@ -173,24 +173,23 @@ def wish_after(wish: Wish | None, before: Mapping[str, Any] | None) -> Wish:
     return replace(wish, settings=before, mode=GroupMode.APPLY, release=Release.RESTORE)
 
 
-_STATES: Final = {
-    Reason.ENGINE_STALLED: ProbeReason.ENGINE_NOT_TRUSTED,
-    Reason.ENGINE_FAILING: ProbeReason.ENGINE_NOT_TRUSTED,
-    Reason.CORRUPTION_DETECTED: ProbeReason.ENGINE_NOT_TRUSTED,
-}
+_DISTRUST: Final = frozenset({Reason.ENGINE_STALLED, Reason.ENGINE_FAILING, Reason.CORRUPTION_DETECTED})
+
+
+def halt_of_failure(reason: Reason, message: str) -> Halt:
+    """Return why a setting did not come into force."""
+    distrusted = reason in _DISTRUST
+    told = ProbeReason.ENGINE_NOT_TRUSTED if distrusted else ProbeReason.SETTING_FAILED
+    return Halt(told, f"{reason}: {message}", lasting=not distrusted or reason is Reason.CORRUPTION_DETECTED)
 
 
 def halt_of(state: GroupState, reason: Reason, message: str) -> Halt | None:
     """Return why a setting cannot be measured, from what is said of its group; None while nothing is against it."""
     if state in {GroupState.READY, GroupState.PENDING}:
         return None
-    found = _STATES.get(reason)
-    if found:
-        return Halt(found, f"{reason}: {message}", lasting=reason is Reason.CORRUPTION_DETECTED)
-    failed = state is GroupState.FAILED
-    return Halt(
-        ProbeReason.SETTING_FAILED if failed else ProbeReason.SETTING_REFUSED, f"{reason}: {message}", lasting=True
-    )
+    if state is GroupState.FAILED or reason in _DISTRUST:
+        return halt_of_failure(reason, message)
+    return Halt(ProbeReason.SETTING_REFUSED, f"{reason}: {message}", lasting=True)
 
 
 # --- with how much -----------------------------------------------------------------------------------------------
@@ -209,7 +208,7 @@ def bounds_of(
         seconds_left: of a day's time.
     """
     care = 1.0 if strain.pressures else CAREFUL
-    free = int(min(room.free.values(), default=0) * FREE_SHARE_MAX)
+    free = int(min(room.free.values()) * FREE_SHARE_MAX) if len(room.free) > 1 else 0
     allowed = int(request.memory_bytes * care)
     limited = int((min(allowed, limit or allowed) - MIGRATORS * PROCESS_BYTES) * SET_SHARE)
     wanted = max(SET_BYTES_MIN, CACHE_TIMES * room.cache_bytes) if room.cache_bytes else limited
@@ -224,7 +223,7 @@ def bounds_of(
 def _too_little(free: int, limited: int, limit: int | None) -> Halt:
     least = size_text(SET_BYTES_MIN)
     if free < SET_BYTES_MIN:
-        message = f"a quarter of what is free on one of the NUMA nodes is {free >> 20} MiB, and {least} are needed"
+        message = f"a quarter of what is free on one of the NUMA nodes is {free >> 20} MiB, or not told; {least} are needed"
         return Halt(ProbeReason.NO_FREE_MEMORY, message)
     where = "is allowed" if limit is None else "is left below the memory limit of the agent's container, or allowed"
     message = f"{max(0, limited) >> 20} MiB {where} for own pages, and {least} are needed"

@@ -44,6 +44,7 @@ from numamigration_agent.probing import (
     extras,
     halt_of,
     halt_of_errno,
+    halt_of_failure,
     holds,
     judge_sample,
     knobs_of_setting,
@@ -308,7 +309,7 @@ class Tuner:
     @property
     def busy(self) -> bool:
         """Whether there is anything to be done or told."""
-        return self.open or self._request is not None or bool(self._record.status) or self._children
+        return self.open or self._request is not None or self._children or self._tried != self._record
 
     def asked(self, request: ProbeRequest | None) -> None:
         """Take notice of what is asked for now."""
@@ -369,13 +370,13 @@ class Tuner:
             return self.stop(found)
         if at_rest and not group.has_work and self.session:
             self.session.found_in_force(now)
-            return self._over()
+            return self._over() or not self.session.in_force
         return False
 
     def failed(self, failure: Failure) -> None:
         """Take in that a change for a setting failed and was undone."""
         if self.measures:
-            self.stop(Halt(ProbeReason.SETTING_FAILED, f"{failure.reason}: {failure.message}"))
+            self.stop(halt_of_failure(failure.reason, failure.message))
 
     def tick(self, wish: Wish | None, *, trusted: bool, now: float) -> bool:
         """Look whether it has to end; returns whether the wish is another one now."""
@@ -408,7 +409,7 @@ class Tuner:
     def _returned(self, now: float, wall: datetime) -> bool:
         """Note that all is as wished again, which is told with what was measured."""
         why = self._returning or Halt(ProbeReason.INTERRUPTED, "the agent ended in mid-probe")
-        done = why.reason in {ProbeReason.MEASURED, ProbeReason.BUDGET_SPENT}
+        done = why.reason in {ProbeReason.MEASURED, ProbeReason.BUDGET_SPENT} and self.session and self.session.rows
         phase = ProbePhase.DONE if done else ProbePhase.STOPPED
         status = _document(self._record.id, phase, why) | {"finishedAt": timestamp(wall)}
         if self.session:
@@ -444,11 +445,11 @@ class Tuner:
             return PrepareMoves(EndMoves())
         if not self.due or self._request is None or now < self._look_at:
             return None
-        self._look_at = now + WAIT_SECONDS
         halt = _obstacle(self._request, facts, wish, known, at_rest=at_rest) or self._day_spent(now)
         if halt:
             self._wait(halt)
             return None
+        self._look_at = now + WAIT_SECONDS
         pair = numa_pair(facts)
         return ReadRoom(pair) if pair else None
 

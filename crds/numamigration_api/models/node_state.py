@@ -425,6 +425,9 @@ class ProbeMixPart(ApiModel):
     folios: Count | None = None
     """Absent: whose batches nobody counts."""
     share: DecimalText
+    """Of the bytes."""
+    reason: ShortText | None = None
+    """The migration reason; absent: several, or not known."""
 
 
 class ProbeStatus(ApiModel):
