@@ -29,6 +29,7 @@ from numamigration_agent.health import Health, HealthServer, Ping
 from numamigration_agent.jobs import Worker, perform
 from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
+from numamigration_agent.kernel.timed_moves import Movers, TimedMover
 from numamigration_agent.lanes import Lane
 from numamigration_agent.loop import Agent
 from numamigration_agent.settings import AgentSettings, SettingsError, parse_settings
@@ -63,9 +64,10 @@ Events = SimpleQueue[Event | Ping | Stop | Crash]
 class Edges:
     """Threads and connections of one agent."""
 
-    def __init__(self, settings: AgentSettings, events: Events, move: Mover) -> None:
+    def __init__(self, settings: AgentSettings, events: Events, move: Mover, move_timed: TimedMover) -> None:
         self._settings, self._events, self._move = settings, events, move
         self._sysfs = Sysfs(settings.host_root)
+        self._move_timed = move_timed
         self._file = BaselineFile(settings.state_dir)
         self._workers = {lane: Worker(f"{lane.name.lower()}-jobs") for lane in Lane}
         self._reports: SimpleQueue[Mapping[str, Any]] = SimpleQueue()
@@ -88,7 +90,7 @@ class Edges:
         match command:
             case Run(lane, job):
                 self._workers[lane].start(
-                    lambda: perform(job, self._sysfs, self._file, self._move),
+                    lambda: perform(job, self._sysfs, self._file, self._move, self._move_timed),
                     lambda answer: self._events.put(JobDone(lane, answer)),
                 )
             case Report(status):
@@ -110,7 +112,13 @@ class Edges:
             self._events.put(ReportDone(result))
 
 
-def run(settings: AgentSettings, events: Events, health: Health, move: Mover = move_own_pages) -> int:
+def run(
+    settings: AgentSettings,
+    events: Events,
+    health: Health,
+    move: Mover = move_own_pages,
+    move_timed: TimedMover | None = None,
+) -> int:
     """Run until a Stop or a Crash is in the queue; `health` is told of every event."""
     timing = Timing(
         report_min=settings.report_interval_seconds_min,
@@ -119,7 +127,7 @@ def run(settings: AgentSettings, events: Events, health: Health, move: Mover = m
         statistics_window=settings.statistics_window_seconds,
     )
     agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
-    edges = Edges(settings, events, move)
+    edges = Edges(settings, events, move, move_timed or Movers().move_timed)
     edges.open()
     event: Event | Ping | Stop | Crash = Tick()
     while not isinstance(event, Stop | Crash):
@@ -147,12 +155,15 @@ def _next_event(events: Events, wake_at: float) -> Event | Ping | Stop | Crash:
         return Tick()
 
 
-def main(arguments: Sequence[str] | None = None, move: Mover = move_own_pages) -> int:
+def main(
+    arguments: Sequence[str] | None = None, move: Mover = move_own_pages, move_timed: TimedMover | None = None
+) -> int:
     """Run the agent; returns the exit code.
 
     Args:
         arguments: of the command line.
         move: moves the agent's own pages; another one where the kernel below --host-root is not the one it runs on.
+        move_timed: moves and times them; None means child processes.
     """
     try:
         settings = parse_settings(sys.argv[1:] if arguments is None else arguments, os.environ)
@@ -173,7 +184,7 @@ def main(arguments: Sequence[str] | None = None, move: Mover = move_own_pages) -
         return 2
     if server is not None:
         server.start()
-    return run(settings, events, health, move)
+    return run(settings, events, health, move, move_timed)
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ class Known:
         contended: by field, what is to be said of a knob that another writer changes again and again.
         veto: why an engine may not be on, whatever is wished.
         record: what the last trial of an engine on this boot has shown.
+        probe: what offload shall be instead of what the spec says, while settings are measured and until all is back.
     """
 
     baselines: Baselines
@@ -57,6 +58,7 @@ class Known:
     contended: Mapping[str, str] = field(default_factory=dict)
     veto: Veto | None = None
     record: Record = NO_RECORD
+    probe: Wish | None = None
 
 
 class TrialWindow(NamedTuple):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from errno import ENOSYS, EOPNOTSUPP
 from queue import SimpleQueue
 from typing import Final, assert_never
 
@@ -23,9 +24,20 @@ from numamigration_agent.kernel.dialects import Knob
 from numamigration_agent.kernel.engines import DMA_CLASS_DIR
 from numamigration_agent.kernel.pages import MoveAnswer, Mover, MoveRequest, move_own_pages
 from numamigration_agent.kernel.probe import HostFacts, KernelFacts, probe, probe_host
+from numamigration_agent.kernel.room import Room, Strain, not_calm, read_room, read_strain
 from numamigration_agent.kernel.signs import Channels, Signs, read_signs
 from numamigration_agent.kernel.sysfs import STALE, Denied, Present, Reading, Sysfs
+from numamigration_agent.kernel.timed_moves import (
+    EndMoves,
+    Prepare,
+    Survey,
+    TimedAnswer,
+    TimedMover,
+    TimedRequest,
+    TimeMoves,
+)
 from numamigration_agent.memory import Memory, MemoryFile, Remembered
+from numamigration_agent.probe_record import ProbeFile, ProbeRecord
 from numamigration_agent.record import RecordFile
 from numamigration_agent.verify import Verdict
 from numamigration_api.machinery.records import dataclass
@@ -47,6 +59,7 @@ class Begun:
     loaded: Loaded
     verdict: Verdict | None = None
     remembered: Remembered = Remembered()
+    probe: ProbeRecord | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +109,63 @@ class ReadSigns:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadRoom:
+    """Look what there is for a probe on two NUMA nodes, and, where no task waits, what may be moved there."""
+
+    numa_nodes: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Roomed:
+    """Answer to ReadRoom.
+
+    Attributes:
+        survey: None where tasks wait.
+        sizes: bytes of the folios that could be had.
+    """
+
+    strain: Strain
+    room: Room
+    survey: TimedAnswer | None = None
+    sizes: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PrepareMoves:
+    """Have own folios at hand, or give them back."""
+
+    request: Prepare | EndMoves
+
+
+@dataclass(frozen=True, slots=True)
+class ClockMoves:
+    """Move own folios against a clock, if no task waits; read counters and knobs before and after."""
+
+    request: TimeMoves
+    dialect: Dialect
+    knobs: tuple[Knob, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """Answer to PrepareMoves and ClockMoves; `answer` is None where nothing was moved, since tasks wait."""
+
+    answer: TimedAnswer | None
+    strain: Strain = Strain()
+    before: Counts = {}
+    after: Counts = {}
+    held: tuple[tuple[Value | None, ...], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SaveProbe:
+    """Replace what is remembered of probes."""
+
+    record: ProbeRecord
+    boot_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class SaveVerdict:
     """Replace the file with the last verdict."""
 
@@ -113,7 +183,7 @@ class SaveMemory:
 
 @dataclass(frozen=True, slots=True)
 class Saved:
-    """Answer to SaveBaselines, SaveVerdict and SaveMemory; `problem` is empty when the file is safe."""
+    """Answer to SaveBaselines, SaveVerdict, SaveMemory and SaveProbe; `problem` is empty when the file is safe."""
 
     problem: str
 
@@ -145,13 +215,17 @@ Job = (
     | ReadCounters
     | ReadSigns
     | MovePages
+    | ReadRoom
+    | PrepareMoves
+    | ClockMoves
+    | SaveProbe
     | SaveVerdict
     | SaveMemory
     | SaveBaselines
     | ReadKnob
     | WriteKnob
 )
-Answer = Begun | KernelFacts | Counted | Signs | Moved | Saved | Reading | Wrote | Broken
+Answer = Begun | KernelFacts | Counted | Signs | Moved | Roomed | Timed | Saved | Reading | Wrote | Broken
 
 
 def describe(job: Job) -> str:
@@ -163,21 +237,34 @@ def describe(job: Job) -> str:
             return f"writing {knob.path}"
         case SaveBaselines():
             return "saving the baselines"
-        case MovePages():
-            return "moving own pages"
-        case SaveVerdict():
-            return "saving the verdict on the engine"
-        case SaveMemory():
-            return "saving what the watch remembers"
-        case ReadSigns():
-            return f"reading {DMA_CLASS_DIR}"
-        case Begin() | Probe() | ReadCounters():
-            return "reading the kernel's files"
         case _:
-            assert_never(job)
+            return _WAITS_FOR.get(type(job), "reading the kernel's files")
 
 
-def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_pages) -> Answer:
+_WAITS_FOR: Final[dict[type, str]] = {
+    MovePages: "moving own pages",
+    ReadRoom: "measuring with own pages",
+    PrepareMoves: "measuring with own pages",
+    ClockMoves: "measuring with own pages",
+    SaveProbe: "saving what is known of the probe",
+    SaveVerdict: "saving the verdict on the engine",
+    SaveMemory: "saving what the watch remembers",
+    ReadSigns: f"reading {DMA_CLASS_DIR}",
+}
+
+
+def nothing_timed(_request: TimedRequest) -> TimedAnswer:
+    """Move nothing: for whoever has no process to move pages in."""
+    return TimedAnswer(errno=ENOSYS, cause="nobody here moves pages against a clock")
+
+
+def perform(
+    job: Job,
+    sysfs: Sysfs,
+    file: BaselineFile,
+    move: Mover = move_own_pages,
+    move_timed: TimedMover = nothing_timed,
+) -> Answer:
     """Do a job; may block."""
     match job:
         case Begin():
@@ -190,7 +277,9 @@ def perform(job: Job, sysfs: Sysfs, file: BaselineFile, move: Mover = move_own_p
             return read_signs(sysfs, known, dialect)
         case MovePages():
             return _move(job, sysfs, move)
-        case SaveBaselines() | SaveVerdict() | SaveMemory():
+        case ReadRoom() | PrepareMoves() | ClockMoves():
+            return _measure(job, sysfs, move_timed)
+        case SaveBaselines() | SaveVerdict() | SaveMemory() | SaveProbe():
             return _save(job, file)
         case ReadKnob(knob, life):
             return sysfs.read(knob.path) if _lives(sysfs, knob, life) else Denied(STALE)
@@ -207,7 +296,8 @@ def _lives(sysfs: Sysfs, knob: Knob, life: int | None) -> bool:
 def _begin(sysfs: Sysfs, file: BaselineFile) -> Begun:
     host = probe_host(sysfs)
     verdict = RecordFile(file.folder).load(host.boot_id)
-    return Begun(host, file.load(host.boot_id), verdict, MemoryFile(file.folder).load(host.boot_id))
+    remembered, record = MemoryFile(file.folder).load(host.boot_id), ProbeFile(file.folder).load(host.boot_id)
+    return Begun(host, file.load(host.boot_id), verdict, remembered, record)
 
 
 def _move(job: MovePages, sysfs: Sysfs, move: Mover) -> Moved:
@@ -219,12 +309,49 @@ def _move(job: MovePages, sysfs: Sysfs, move: Mover) -> Moved:
     return Moved(before, answer, read_counters(sysfs, job.dialect), tuple(held))
 
 
+def _measure(job: ReadRoom | PrepareMoves | ClockMoves, sysfs: Sysfs, move_timed: TimedMover) -> Roomed | Timed:
+    match job:
+        case ReadRoom(numa_nodes):
+            return _look_for_room(numa_nodes, sysfs, move_timed)
+        case PrepareMoves(request):
+            return Timed(move_timed(request))
+        case ClockMoves():
+            return _clock(job, sysfs, move_timed)
+        case _:
+            assert_never(job)
+
+
+def _look_for_room(numa_nodes: tuple[int, int], sysfs: Sysfs, move_timed: TimedMover) -> Roomed:
+    strain, room = read_strain(sysfs), read_room(sysfs, numa_nodes)
+    if not_calm(strain, own=False):
+        return Roomed(strain, room)
+    survey = move_timed(Survey(*numa_nodes))
+    sizes = [size for size in room.folio_sizes if not survey.errno and _can_be_had(size, numa_nodes, move_timed)]
+    move_timed(EndMoves())
+    return Roomed(strain, room, survey, tuple(sizes))
+
+
+def _can_be_had(size: int, numa_nodes: tuple[int, int], move_timed: TimedMover) -> bool:
+    """Whether the kernel makes folios of a size; else why not is told when all of them are wanted."""
+    return move_timed(Prepare(*numa_nodes, size, 2 * size)).errno != EOPNOTSUPP
+
+
+def _clock(job: ClockMoves, sysfs: Sysfs, move_timed: TimedMover) -> Timed:
+    strain = read_strain(sysfs)
+    if not_calm(strain, own=True):
+        return Timed(None, strain)
+    before, held = read_counters(sysfs, job.dialect), [tuple(_held(knob, sysfs) for knob in job.knobs)]
+    answer = move_timed(job.request)
+    held.append(tuple(_held(knob, sysfs) for knob in job.knobs))
+    return Timed(answer, strain, before, read_counters(sysfs, job.dialect), tuple(held))
+
+
 def _held(knob: Knob | None, sysfs: Sysfs) -> Value | None:
     reading = sysfs.read(knob.path) if knob else None
     return knob.codec.parse(reading.text) if knob and isinstance(reading, Present) else None
 
 
-def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> Saved:
+def _save(job: SaveBaselines | SaveVerdict | SaveMemory | SaveProbe, file: BaselineFile) -> Saved:
     match job:
         case SaveBaselines(baselines):
             return Saved(file.save(baselines))
@@ -232,6 +359,8 @@ def _save(job: SaveBaselines | SaveVerdict | SaveMemory, file: BaselineFile) -> 
             return Saved(RecordFile(file.folder).save(verdict, boot_id))
         case SaveMemory(memory, boot_id):
             return Saved(MemoryFile(file.folder).save(memory, boot_id))
+        case SaveProbe(record, boot_id):
+            return Saved(ProbeFile(file.folder).save(record, boot_id))
         case _:
             assert_never(job)
 

@@ -11,7 +11,8 @@ import logging
 from enum import Enum, auto
 from typing import Final
 
-from numamigration_agent.jobs import Job, describe
+from numamigration_agent.jobs import Job, PrepareMoves, ReadRoom, describe
+from numamigration_agent.kernel.timed_moves import PREPARE_SECONDS_MAX
 from numamigration_agent.verify import WINDOW_SECONDS_MAX
 from numamigration_api.machinery.records import dataclass
 
@@ -30,6 +31,7 @@ class Lane(Enum):
 
 
 _SECONDS_MAX: Final = {Lane.PAGES: WINDOW_SECONDS_MAX}
+_PREPARING_SECONDS_MAX: Final = 4 * PREPARE_SECONDS_MAX  # no page is moved: no engine can be what it waits for
 
 
 @dataclass(slots=True)
@@ -73,7 +75,7 @@ class Lanes:
     def is_late(self, lane: Lane, now: float) -> bool:
         """Note whether a job does not answer; True when it has just become too late."""
         running = self._running[lane]
-        late = running is not None and not running.blocked and now >= running.since + _seconds_max(lane)
+        late = running is not None and not running.blocked and now >= running.since + _seconds_max(lane, running.job)
         if late and running:
             running.blocked = True
             log.warning("kernel does not answer", extra={"job": describe(running.job)})
@@ -82,7 +84,7 @@ class Lanes:
     def deadlines(self) -> list[float]:
         """Return when the jobs that are waited for will be late."""
         waited_for = ((lane, job) for lane, job in self._running.items() if job and not job.blocked)
-        return [job.since + _seconds_max(lane) for lane, job in waited_for]
+        return [job.since + _seconds_max(lane, job.job) for lane, job in waited_for]
 
     @property
     def blocked(self) -> str:
@@ -95,5 +97,7 @@ class Lanes:
         return f"{describe(first.job)} has not answered for {JOB_SECONDS_MAX:g} s" if first else ""
 
 
-def _seconds_max(lane: Lane) -> float:
+def _seconds_max(lane: Lane, job: Job) -> float:
+    if isinstance(job, ReadRoom | PrepareMoves):
+        return _PREPARING_SECONDS_MAX
     return _SECONDS_MAX.get(lane, JOB_SECONDS_MAX)

@@ -27,7 +27,7 @@ import logging
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from random import Random
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, assert_never
 
 from numamigration_agent.baseline import Baselines
 from numamigration_agent.change import (
@@ -45,14 +45,18 @@ from numamigration_agent.jobs import (
     Begin,
     Begun,
     Broken,
+    ClockMoves,
     Counted,
     Job,
     Moved,
     MovePages,
     Probe,
+    Roomed,
     Saved,
     SaveMemory,
+    SaveProbe,
     SaveVerdict,
+    Timed,
     Wrote,
 )
 from numamigration_agent.kernel.counters import Look
@@ -73,10 +77,14 @@ from numamigration_agent.verify import TRIAL_SECONDS_MAX, WINDOW_SECONDS_MAX
 from numamigration_agent.view import View, group_results, is_settled
 from numamigration_agent.watch import Finding
 from numamigration_agent.watchdog import Watchdog
-from numamigration_agent.wishes import Spec, parse_spec
+from numamigration_agent.wishes import Spec, Wish, parse_spec
 from numamigration_api.machinery.clock import NEVER, timestamp
 from numamigration_api.machinery.records import replace
+from numamigration_api.machinery.shapes import mapping
 from numamigration_api.vocabulary import DriftPolicy, Reason, SettingsGroup, VerificationResult
+
+if TYPE_CHECKING:
+    from numamigration_agent.tuner import Tuner
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +100,7 @@ class Agent:
     """
 
     def __init__(self, timing: Timing, rng: Random, version: str, batch_ceiling_pages: int = 0) -> None:
-        self._timing, self._version = timing, version
+        self._timing, self._version, self._rng = timing, version, rng
         self._batch_ceiling_pages = batch_ceiling_pages
         self._lanes = Lanes()
         self._trials = Trials(rng)
@@ -109,6 +117,8 @@ class Agent:
         self._reasons_seen: frozenset[str] = frozenset()
         self._spec: Spec | None = None
         self._corruption: Veto | None = None  # as of the last plan
+        self._tuner: Tuner | None = None  # made, with all that it imports, where a probe was ever asked for
+        self._probe_told = ""
         self._look_at = 0.0
         self._waiting_until = NEVER
         self._unlooked = True
@@ -143,6 +153,7 @@ class Agent:
         self._unlooked |= self._is_news(event, before)
         self._wait_for_engine(now, wall)
         self._give_up_stalled(now)
+        self._tick_probe(now)
         commands = [
             *self._lane(Lane.KNOBS, self._next_knob_job, now),
             *self._lane(Lane.COUNTERS, self._next_counter_job, now),
@@ -159,6 +170,8 @@ class Agent:
         match event:
             case Tick() | JobDone(Lane.COUNTERS | Lane.WATCH, _) | JobDone(_, Moved()):
                 return before[2] != self._watchdog.watch.finding
+            case JobDone(_, Timed()):
+                return self._tuner is not None and not self._tuner.measures
             case JobDone(_, KernelFacts()):
                 # A correction that was told is told no more after a while, which only a status shows.
                 return bool(self._changes.current or self._drifts) or before[:2] != (self._facts, self._planning.plan)
@@ -172,7 +185,8 @@ class Agent:
         watch = [] if self._lanes[Lane.WATCH] else [self._watchdog.sample_at]
         told = self._planning.plan is None or self._reports.under_way or not self._quiet()
         reports = [] if told else [self._reports.next_at]
-        return min([*self._lanes.deadlines(), *looks, *counts, *watch, self._watchdog.wake_at(), *reports])
+        probe = [self._tuner.wake_at()] if self._tuner and not self._lanes[Lane.PAGES] else []
+        return min([*self._lanes.deadlines(), *looks, *counts, *watch, self._watchdog.wake_at(), *reports, *probe])
 
     # --- the node state ----------------------------------------------------------------------------------------------
 
@@ -208,6 +222,8 @@ class Agent:
         self._counting.soaks = Soaks(earlier.soaked)
         if earlier.statistics is not None:
             self._counting.resume(earlier.statistics, earlier.since, earlier.window)
+        if self._begun.probe or mapping(self._state.get("status")).get("probe"):
+            self._make_tuner()
 
     # --- jobs --------------------------------------------------------------------------------------------------------
 
@@ -227,8 +243,8 @@ class Agent:
                 self._changes.running.read(answer)
             case Wrote(number):
                 self._take_wrote(running, number)
-            case Moved():
-                self._take_moved(running, answer, now, wall)
+            case Moved() | Roomed() | Timed():
+                self._take_pages(running, answer, now, wall)
             case Signs():
                 self._take_signs(answer, now)
             case Broken(error):
@@ -253,6 +269,8 @@ class Agent:
         match running.job:
             case SaveVerdict(verdict):
                 self._trials.saved(verdict, problem)
+            case SaveProbe():
+                self._take_probe_saved(problem, now)
             case SaveMemory():
                 if problem:
                     log.error("what the watch remembers is not saved", extra={"problem": problem})
@@ -268,6 +286,17 @@ class Agent:
             if number is None:
                 self._planning.forget({knob.field})
             log.info("knob written", extra={"knob": knob.field, "value": value, "errno": number or 0})
+
+    def _take_pages(self, running: Running, answer: Moved | Roomed | Timed, now: float, wall: datetime) -> None:
+        match answer:
+            case Moved():
+                self._take_moved(running, answer, now, wall)
+            case Roomed():
+                self._take_roomed(answer, now)
+            case Timed():
+                self._take_timed(running, answer, now)
+            case _:
+                assert_never(answer)
 
     def _take_moved(self, running: Running, moved: Moved, now: float, wall: datetime) -> None:
         self._look_at = now  # a trial may have waited for these pages
@@ -290,7 +319,7 @@ class Agent:
         self._counting.counted(look, now, wall, watch.count_seconds if watch.wants_signs else NEVER)
         settled_at = self._planning.settled_at
         in_force = settled_at.revision if settled_at else None
-        if self._trial_pages_move(now):
+        if self._trial_pages_move(now) or (self._tuner and self._tuner.open):
             self._counting.leave_out()
         elif begun < self._counting.ours_until:
             self._counting.hasten(now)
@@ -348,7 +377,7 @@ class Agent:
         trial = self._changes.trial
         if trial is not None:
             return self._trials.begin(trial)
-        return self._next_probe(now)
+        return self._next_tuner_job(now) or self._next_probe(now)
 
     def _next_probe(self, now: float) -> Job | None:
         """Return the move of own pages that settles a suspicion of the watch."""
@@ -364,6 +393,9 @@ class Agent:
         if not self._lanes.is_late(Lane.PAGES, now):
             return
         self._unlooked = True
+        if self._tuner is not None and self._tuner.measures:
+            self._tuner.late()
+            self._look_at = now
         if self._trials.under_way:
             message = f"the engine has held our own test pages for {WINDOW_SECONDS_MAX:g} s; it is turned off"
             log.error("engine stalled", extra={"problem": message})
@@ -371,6 +403,75 @@ class Agent:
 
     def _next_look(self) -> float:
         return NEVER if self._changes.current is not None else min(self._look_at, self._waiting_until)
+
+    # --- the probe of settings ---------------------------------------------------------------------------------------
+
+    def _make_tuner(self) -> Tuner | None:
+        """Return the tuner, made once both its file and the status are known."""
+        if self._tuner is None and self._begun is not None and self._state is not None:
+            from numamigration_agent.tuner import Tuner
+
+            status = mapping(self._state.get("status"))
+            same_boot = status.get("bootID") == self._begun.host.boot_id
+            told = mapping(status.get("probe"))
+            self._tuner = Tuner(self._rng, self._begun.probe, told, same_boot=same_boot)
+        return self._tuner
+
+    def _ask_probe(self, spec: Spec) -> None:
+        tuner = self._make_tuner() if spec.probe else self._tuner
+        if tuner is not None:
+            tuner.asked(spec.probe)
+
+    def _tick_probe(self, now: float) -> None:
+        if self._tuner and self._spec and self._tuner.tick(self._offload_wish, trusted=self._veto is None, now=now):
+            self._end_measuring(now)
+
+    def _end_measuring(self, now: float) -> None:
+        """Let settings go back at once, whatever else has failed meanwhile."""
+        self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
+        self._counting.trial_over(now)
+        self._look_at, self._unlooked = now, True
+
+    @property
+    def _offload_wish(self) -> Wish | None:
+        return self._spec.wish(SettingsGroup.OFFLOAD) if self._spec else None
+
+    @property
+    def _at_rest(self) -> bool:
+        """Whether offload is as it shall be, with nothing under way and nothing failed."""
+        plan, unit = self._planning.plan, UNITS[SettingsGroup.OFFLOAD]
+        if plan is None or self._spec is None or not self._spec.whole or self._changes.current is not None:
+            return False
+        return unit not in self._changes.retries.failures and all(change.unit != unit for change in plan.changes)
+
+    def _next_tuner_job(self, now: float) -> Job | None:
+        if self._tuner is None or not self._tuner.busy or self._facts is None or self._baselines is None:
+            return None
+        if self._baselines.problem or self._spec is None:
+            return None
+        known = Known(self._baselines, veto=self._veto, record=self._trials.record(self._spec.verify_epoch))
+        before = self._tuner.document()
+        job = self._tuner.next_job(self._facts, self._offload_wish, known, at_rest=self._at_rest, now=now)
+        self._unlooked |= before != self._tuner.document()
+        return job
+
+    def _take_roomed(self, roomed: Roomed, now: float) -> None:
+        if self._tuner is None or self._facts is None:
+            return
+        thp_pages = self._counting.statistics.thp_pages or 0
+        self._tuner.roomed(roomed, self._facts, self._offload_wish, thp_pages, now)
+        self._unlooked = True
+
+    def _take_timed(self, running: Running, timed: Timed, now: float) -> None:
+        if isinstance(running.job, ClockMoves):
+            self._counting.leave_out()
+        if self._tuner is not None and self._tuner.timed(running, timed, now):
+            self._look_at = now
+
+    def _take_probe_saved(self, problem: str, now: float) -> None:
+        if self._tuner is not None:
+            self._tuner.saved(problem)
+        self._look_at, self._unlooked = now, True
 
     # --- the watch over the engine -----------------------------------------------------------------------------------
 
@@ -438,7 +539,12 @@ class Agent:
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
         self._baselines = self._of_this_life(self._facts, self._baselines)
+        self._ask_probe(self._spec)
         plan = self._make_plan(self._facts, self._spec, self._baselines, now)
+        while self._tuner and self._tuner.planned(plan.probe, at_rest=self._at_rest, now=now, wall=wall):
+            if not self._tuner.measures:
+                self._end_measuring(now)
+            plan = self._make_plan(self._facts, self._spec, self._baselines, now)
         corrected = (group for group in plan.groups if group.wish.drift is DriftPolicy.CORRECT)
         self._drifts.looked((name for group in corrected for name in group.drifted), now, timestamp(wall))
         self._changes.no_longer_fresh(self._planning.remember(plan))
@@ -470,6 +576,9 @@ class Agent:
             veto=self._veto,
             record=self._trials.record(spec.verify_epoch),
         )
+        if self._tuner is not None:
+            wish = spec.wish(SettingsGroup.OFFLOAD)
+            known = replace(known, probe=self._tuner.wish(wish, facts), record=self._tuner.covering(known.record))
         return self._planning.make(facts, spec, known)
 
     def _may_begin_at(self, change: UnitChange) -> float:
@@ -485,6 +594,9 @@ class Agent:
             self._drifts.corrected(corrected, now)
             self._counting.corrected(len(corrected))
         failure = self._changes.retries.failures.get(UNITS[SettingsGroup.OFFLOAD])
+        if failure and self._tuner and self._tuner.measures:
+            self._tuner.failed(failure)
+            self._end_measuring(now)
         if failure and failure.reason is Reason.CORRUPTION_DETECTED:
             # Nothing of it is tried again, and a pause would only delay turning off what somebody else turns on.
             self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
@@ -515,6 +627,7 @@ class Agent:
             agent_version=self._version,
             batch_ceiling_pages=self._batch_ceiling_pages,
             finding=self._watchdog.watch.finding,
+            probe=self._tuner.document() if self._tuner else None,
         )
 
     def _quiet(self) -> bool:
@@ -524,7 +637,14 @@ class Agent:
         """
         running = self._lanes[Lane.KNOBS]
         answers = running is None or running.blocked or self._changes.turning_off
-        return answers and self._changes.trial is None
+        return answers and self._changes.trial is None and not self._measures_quietly
+
+    @property
+    def _measures_quietly(self) -> bool:
+        """Whether settings change from sample to sample, which is told once."""
+        if self._tuner is None or not self._tuner.measures:
+            return False
+        return self._baselines_reported() and self._probe_told == mapping(self._tuner.document()).get("id")
 
     def _report(self, now: float, wall: datetime) -> list[Command]:
         if self._planning.plan is None or self._spec is None or self._reports.under_way or not self._quiet():
@@ -537,4 +657,5 @@ class Agent:
         if not self._reports.wants(status, now):
             return []
         self._reports.send(status, now)
+        self._probe_told = mapping(status.get("probe")).get("id", "")
         return [Report(status)]

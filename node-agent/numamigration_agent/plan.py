@@ -90,10 +90,16 @@ class UnitChange:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The whole answer; `changes` is empty when all is well."""
+    """The whole answer; `changes` is empty when all is well.
+
+    Attributes:
+        groups: of the spec.
+        probe: the group that stands in for offload while settings are measured.
+    """
 
     groups: tuple[GroupPlan, ...]
     changes: tuple[UnitChange, ...]
+    probe: GroupPlan | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,17 +127,34 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
         known: what this node knows beside that.
     """
     baselines = known.baselines
+    probe = plan_group(facts, known.probe, known) if known.probe else None
     groups = tuple(_plan_wish(facts, spec, of_class(facts, wish), known) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())
+    if probe is not None:
+        groups = tuple(
+            _measured(probe, group) if group.wish.group is SettingsGroup.OFFLOAD else group for group in groups
+        )
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
     # because somebody took it out by hand, an old CRD could not hold it, or the object is new: the operator will say.
     present = {wish.group for wish in spec.wishes} if spec.whole else set(SettingsGroup)
+    present |= {SettingsGroup.OFFLOAD} if probe else set()
     orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
     open_units = baselines.open_units if spec.revision else {}
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
-    begins = (change for change in _unit_changes(facts, groups, orphans) if change.unit not in open_units)
-    return Plan(groups, (*ends, *begins))
+    others = (group for group in groups if group.wish.group is not SettingsGroup.OFFLOAD)
+    planned = groups if probe is None else (probe, *others)
+    begins = (change for change in _unit_changes(facts, planned, orphans) if change.unit not in open_units)
+    return Plan(groups, (*ends, *begins), probe)
+
+
+def _measured(probe: GroupPlan, group: GroupPlan) -> GroupPlan:
+    """Say of a group that another wish stands in for it; what is wrong with that one is told all the same."""
+    shown = replace(probe, wish=group.wish)
+    if probe.state in {GroupState.FAILED, GroupState.REFUSED}:
+        return shown
+    message = "settings are being measured with own pages, or put back after that"
+    return replace(shown, state=GroupState.PENDING, reason=Reason.PROBING, message=message)
 
 
 def of_class(facts: KernelFacts, wish: Wish) -> Wish:

@@ -98,6 +98,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
             "statistics": _statistics(view),
             "window": window_json(view.window) if view.window else None,
             "verification": verdict_json(view.verdict) if view.verdict else None,
+            "probe": view.probe,
             "plans": [_plan_json(planned) for planned in view.plans[:PLANS_MAX]] or None,
             "unknownFiles": [shorten(path, 256) for path in view.facts.unknown_files] or None,
         }
@@ -124,6 +125,16 @@ def _without_numa_nodes(status: dict[str, Any]) -> dict[str, Any]:
 def _without_plan_knobs(status: dict[str, Any]) -> dict[str, Any]:
     plans = [_without_none(plan | {"knobs": None}) for plan in status.get("plans", ())]
     return _without_none(status | {"plans": plans or None})
+
+
+def _with_fewer_results(status: dict[str, Any]) -> dict[str, Any]:
+    """Keep the results of the heaviest shapes, which stand first, as many as there is room for."""
+    probe = status.get("probe") or {}
+    rows = list(probe.get("results", ()))
+    surplus = len(json.dumps(status)) - STATUS_BYTES_MAX
+    while rows and surplus > 0:
+        surplus -= len(json.dumps(rows.pop())) + 2
+    return _without_none(status | {"probe": _without_none(probe | {"results": rows or None}) or None})
 
 
 def _without_ranges(status: dict[str, Any]) -> dict[str, Any]:
@@ -155,6 +166,7 @@ _SPARED: Final = (
     _without_plan_knobs,
     _without_ranges,
     _without_unknown_files,
+    _with_fewer_results,
     _without_knob_messages,
     _without_texts,
     _with_short_conditions,

@@ -40,7 +40,7 @@ from numamigration_agent.kernel.pages import (
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.machinery.quantities import size_text
-from numamigration_api.machinery.records import dataclass
+from numamigration_api.machinery.records import dataclass, replace
 from numamigration_api.vocabulary import Engine, Reason, Verification, VerificationResult
 
 CAUSABLE: Final = (MEMPOLICY_MBIND, SYSCALL_OR_CPUSET)
@@ -163,6 +163,13 @@ class Record(NamedTuple):
         """The verdict, unless another trial was asked for since; nothing that is asked for undoes a mismatch."""
         holds = self.verdict is not None and (self.verdict.is_corrupt or self.verdict.epoch >= self.epoch)
         return self.verdict if holds else None
+
+    def covering(self, channels: int) -> Record:
+        """Return what it says of fewer channels of the same engine: they are among those that passed."""
+        found = self.current
+        if found is None or found.result is not VerificationResult.PASSED or found.subject.channels < channels:
+            return self
+        return self._replace(verdict=replace(found, subject=found.subject._replace(channels=channels)))
 
     def about(self, subject: Subject) -> Verdict | None:
         """Return the verdict on just this subject."""

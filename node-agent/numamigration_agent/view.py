@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Final
+from typing import Any, Final
 
 from numamigration_agent.change import Failure
 from numamigration_agent.groups import GroupPlan
@@ -45,6 +45,7 @@ class View:
         skewed: the installed CRD did not take the last status as a whole.
         soaked: by group, the revision of the wish that was in force for as long as the spec asks.
         finding: what the watch found of an engine that stays on.
+        probe: what is to be said of what was measured; None when nothing is.
     """
 
     spec: Spec
@@ -67,6 +68,7 @@ class View:
     agent_version: str = ""
     batch_ceiling_pages: int = 0
     finding: Finding | None = None
+    probe: Mapping[str, Any] | None = None
 
 
 def group_results(view: View) -> tuple[GroupPlan, ...]:

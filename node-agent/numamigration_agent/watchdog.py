@@ -10,7 +10,7 @@ from random import Random
 from typing import Any
 
 from numamigration_agent.effect import probe_request, probed
-from numamigration_agent.jobs import Moved, MovePages, ReadSigns, SaveMemory
+from numamigration_agent.jobs import ClockMoves, Moved, MovePages, ReadSigns, SaveMemory
 from numamigration_agent.kernel.dialects import ROWS, Trap
 from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.signs import Signs
@@ -138,7 +138,7 @@ class Watchdog:
 
     def waits(self, pages: Running | None, counters: Running | None, now: float, wall: datetime) -> None:
         """Take notice of jobs that wait for the engine, which says more than any number."""
-        if pages is not None and isinstance(pages.job, MovePages):
+        if pages is not None and isinstance(pages.job, MovePages | ClockMoves):
             self.watch.unanswered("a move of own pages", now - pages.since, now, wall)
         if counters is not None and counters.blocked:
             self.watch.counters_blocked(now, wall)

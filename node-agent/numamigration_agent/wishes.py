@@ -66,6 +66,23 @@ class PlanRequest:
     wishes: tuple[Wish, ...]
 
 
+class ProbeRequest(NamedTuple):
+    """What settings shall be measured, once.
+
+    Attributes:
+        candidates: engines with their number of channels, beside the copy by the CPU.
+        seconds: for which settings may be other ones than wished, also the sum of a day.
+        memory_bytes: that own pages may take.
+        accepted_risks: as in a Wish, where there is none for offload.
+    """
+
+    id: str
+    candidates: tuple[tuple[str, int], ...]
+    seconds: float = 60.0
+    memory_bytes: int = 256 << 20
+    accepted_risks: frozenset[str] = frozenset()
+
+
 @dataclass(frozen=True, slots=True)
 class Spec:
     """A node state's spec.
@@ -78,6 +95,7 @@ class Spec:
         guardrails: limits whose crossing is told at once, as JSON has them.
         verify_epoch: grows when a person, or the operator, asks for a fresh trial of the engine.
         unknown: names of groups that this release does not know.
+        probe: what shall be measured; None: nothing, and what was measured is dropped.
     """
 
     generation: int = 0
@@ -89,6 +107,7 @@ class Spec:
     guardrails: tuple[Mapping[str, Any], ...] = ()
     unknown: tuple[str, ...] = ()
     verify_epoch: int = 0
+    probe: ProbeRequest | None = None
 
     def wish(self, group: SettingsGroup) -> Wish | None:
         """Return the wish for a group."""
@@ -110,6 +129,7 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
         verify_epoch=count(spec.get("verifyEpoch")) or 0,
         soak_seconds=float(count(observe.get("soakSeconds")) or 0),
         guardrails=objects(observe.get("guardrails")),
+        probe=_probe(mapping(spec.get("probe"))),
     )
 
 
@@ -126,6 +146,21 @@ def _group_wish(group: SettingsGroup, body: Mapping[str, Any]) -> Wish:
     except (AttributeError, TypeError, ValueError):
         revision = ""
     return replace(_wish(group, body, body), revision=revision)
+
+
+def _probe(body: Mapping[str, Any]) -> ProbeRequest | None:
+    if not isinstance(body.get("id"), str) or not body["id"]:
+        return None
+    plain = ProbeRequest(body["id"], ())
+    return ProbeRequest(
+        id=plain.id,
+        candidates=tuple(
+            (str(row.get("engine")), count(row.get("channels")) or 0) for row in objects(body.get("candidates"))
+        ),
+        seconds=float(count(body.get("secondsMax")) or plain.seconds),
+        memory_bytes=count(body.get("memoryBytesMax")) or plain.memory_bytes,
+        accepted_risks=frozenset(texts(body.get("acceptedRisks"))),
+    )
 
 
 def _plan(plan: Mapping[str, Any]) -> PlanRequest:

@@ -136,6 +136,16 @@ class Spoiled(Struct, frozen=True, forbid_unknown_fields=True):
     """Errno that write(2) answers; the handler is not called then."""
 
 
+class Speed(Struct, frozen=True, forbid_unknown_fields=True):
+    """How fast one setting moves folios of one size by move_pages(2), in batches of 32 and more."""
+
+    channels: NotNegative
+    """0: the CPU copies."""
+    folio_bytes: AtLeastOne
+    gbps: Annotated[float, Meta(gt=0)]
+    deviation: Annotated[float, Meta(ge=0)] = 0.0
+
+
 class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """A host as it boots."""
 
@@ -188,6 +198,16 @@ class HostConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the agent's cpuset lets it have memory; None: everywhere."""
     full_numa_nodes: tuple[int, ...] = ()
     """NUMA nodes without a free page for the agent."""
+    free_kib: NotNegative = 4 << 20
+    """Free memory of each NUMA node that is not full."""
+    cache_kib: NotNegative = 16 << 10
+    """Last-level cache of a CPU; 0 shows none."""
+    load: float = 0.0
+    """First number of /proc/loadavg."""
+    memory_room: int | None = None
+    """Bytes to the next limit of the agent's control groups; None: there is none."""
+    speeds: tuple[Speed, ...] = ()
+    """Of the agent's own pages when it moves them against a clock; a setting that is not here takes its neighbour's."""
     osrelease: str = "7.3.0-rc7"
     cpu_model: str = "AMD EPYC 7713 64-Core Processor"
     read_only: bool = False

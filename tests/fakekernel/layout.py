@@ -24,6 +24,7 @@ from tests.fakekernel.state import NUMA_NODE_NAMES, PRESSURES, Dcbm, KernelState
 
 DMA_CLASS: Final = "/sys/class/dma"
 NODES: Final = "/sys/devices/system/node"
+CPUS: Final = "/sys/devices/system/cpu"
 SYSCTL: Final = "/proc/sys/kernel"
 HUGE_PAGES: Final = "/sys/kernel/mm/transparent_hugepage"
 THP_PAGES: Final = 512
@@ -240,6 +241,14 @@ def host_rows(config: HostConfig) -> Iterator[Row]:
         distances = " ".join(str(_distance(node, other)) for other in nodes)
         yield fixed(f"{NODES}/node{node.id}/distance", distances)
         yield Row(f"{NODES}/node{node.id}/vmstat", 0o444, Kind.SYSFS, _numa_vmstat(node.id))
+        free = 0 if node.id in config.full_numa_nodes or not node.memory else config.free_kib
+        yield fixed(f"{NODES}/node{node.id}/meminfo", f"Node {node.id} MemFree:{free:15} kB")
+    yield fixed("/proc/loadavg", f"{config.load:.2f} 0.00 0.00 1/100 1000")
+    yield fixed(f"{CPUS}/online", ",".join(filter(None, (node.cpus for node in nodes))))
+    if config.cache_kib:
+        for name, level, kib in (("index0", 1, 32), ("index3", 3, config.cache_kib)):
+            yield fixed(f"{CPUS}/cpu0/cache/{name}/level", str(level))
+            yield fixed(f"{CPUS}/cpu0/cache/{name}/size", f"{kib}K")
     if config.huge_pages:
         yield fixed(f"{HUGE_PAGES}/hpage_pmd_size", str(THP_PAGES * PAGE_BYTES))
         yield fixed(f"{HUGE_PAGES}/enabled", "always [madvise] never")

@@ -25,6 +25,7 @@ from numamigration_agent.events import Command, Event, JobDone, Report, ReportDo
 from numamigration_agent.jobs import Job, perform
 from numamigration_agent.kernel.pages import Mover
 from numamigration_agent.kernel.sysfs import Sysfs
+from numamigration_agent.kernel.timed_moves import TimedMover
 from numamigration_agent.lanes import Lane
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import spec_revision
@@ -32,6 +33,7 @@ from numamigration_api.models.node_state import NodeMigrationStateStatus
 from tests.fakekernel.config import HostConfig
 from tests.fakekernel.model import FakeKernel
 from tests.twin import twin
+from tests.twin.timed import timed_twin
 
 START: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TIMING: Final = Timing(report_min=300, report_max=600, drift_check=15, statistics_window=10)
@@ -132,6 +134,8 @@ class Rig:
     sysfs: Sysfs | None = None
     move: Mover | None = None
     """Moves the agent's own pages; the twin in the model unless a test has another one."""
+    move_timed: TimedMover | None = None
+    """Moves and times them; the same."""
     sent: int = 0
     """Reports, whatever was answered."""
 
@@ -236,8 +240,13 @@ class Rig:
     def _perform(self, lane: Lane, job: Job) -> None:
         sysfs = self.sysfs or FakeSysfs(self.kernel)
         self._events.append(
-            JobDone(lane, perform(job, sysfs, BaselineFile(self.folder), self.move or twin(self.kernel)))
+            JobDone(lane, perform(job, sysfs, BaselineFile(self.folder), self.move or twin(self.kernel), self._timed()))
         )
+
+    def _timed(self) -> TimedMover:
+        if self.move_timed is None:
+            self.move_timed = timed_twin(self.kernel)
+        return self.move_timed
 
     def _take(self, status: dict[str, Any]) -> None:
         self.sent += 1

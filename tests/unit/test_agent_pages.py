@@ -170,7 +170,7 @@ def test_batches_keep_to_the_bound_on_every_machine(
         return Passage(HERE, HERE, 1)
 
     monkeypatch.setattr(mover, "_THP_SIZE", size)
-    monkeypatch.setattr(mover, "_PAGE", page)
+    monkeypatch.setattr(mover, "PAGE", page)
     monkeypatch.setattr(mover, "_pass", watched)
 
     answer = move(request(*(Batch(HERE, HERE, *shape) for shape in SHAPES)))
@@ -204,7 +204,7 @@ def test_small_folios_are_single_pages_whatever_sizes_the_kernel_prefers(huge_si
 
 def test_what_cannot_be_huge_is_single_pages_and_holds_the_pattern(monkeypatch: pytest.MonkeyPatch) -> None:
     """Promise 15: without a free huge page the kernel may choose folios of any size in between."""
-    monkeypatch.setattr(mover, "_huge_bytes", lambda *_: 0)
+    monkeypatch.setattr(mover, "huge_bytes", lambda *_: 0)
     huge_size = 1 << 21
     pattern = Pattern(7, huge_size + 2 * PAGE)
     region = Region(LIBC, Batch(HERE, HERE, small=2, huge=1), huge_size)

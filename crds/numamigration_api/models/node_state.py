@@ -40,14 +40,20 @@ from numamigration_api.models.settings import (
     Settings,
 )
 from numamigration_api.vocabulary import (
+    CHANNELS_MAX,
     KNOBS_MAX,
     PLANS_MAX,
+    PROBE_CANDIDATES_MAX,
+    PROBE_ROWS_MAX,
     AcceptedRisk,
     Dialect,
     DriftPolicy,
+    Engine,
     GroupMode,
     GroupState,
     Outcome,
+    ProbePhase,
+    ProbeReason,
     Reason,
     Release,
     UnsupportedPolicy,
@@ -152,6 +158,35 @@ class Observe(ApiModel):
     guardrails: Annotated[list[Guardrail], Field(max_length=8, json_schema_extra=extensions(list_type="atomic"))] = []
 
 
+class ProbeCandidate(ApiModel):
+    """A setting to be measured beside the plain copy by the CPU, which always is."""
+
+    engine: Engine
+    """Only DMA is measured so far; Off means the copy by the CPU and needs not be named."""
+    channels: Annotated[int, Field(ge=0, le=CHANNELS_MAX)] = 0
+
+
+class ProbeRequest(ApiModel):
+    """What the agent shall measure, once; no part of the revision."""
+
+    model_config = ApiModel.model_config | {"json_schema_extra": extensions(atomic=True)}
+
+    id: Annotated[str, Field(min_length=1, max_length=64)]
+    """What was measured under an id is never measured again under it, whatever became of it."""
+    candidates: Annotated[
+        list[ProbeCandidate],
+        Field(min_length=1, max_length=PROBE_CANDIDATES_MAX, json_schema_extra=extensions(list_type="atomic")),
+    ]
+    seconds_max: Annotated[int, Field(ge=1, le=600)] = 60
+    """For which settings may be other ones than wished, also the sum of a day."""
+    memory_bytes_max: Annotated[int, Field(ge=1 << 20, le=16 << 30)] = 256 << 20
+    """What own pages may take, their copies included."""
+    accepted_risks: Annotated[
+        list[AcceptedRisk], Field(max_length=len(AcceptedRisk), json_schema_extra=extensions(list_type="atomic"))
+    ] = []
+    """Of the policy that wants to know, where it has no wish for offload here; else that wish has them."""
+
+
 class NodeMigrationStateSpec(ApiModel):
     """What this node shall have. Written by the operator only."""
 
@@ -177,6 +212,8 @@ class NodeMigrationStateSpec(ApiModel):
         Annotated[list[PlanWish], Field(max_length=PLANS_MAX, json_schema_extra=extensions(list_type="atomic"))] | None
     ) = None
     observe: Observe | None = None
+    probe: ProbeRequest | None = None
+    """Absent: nothing is measured, and the last result is dropped."""
 
 
 class KnobStatus(ApiModel):
@@ -362,6 +399,59 @@ class PlanResult(ApiModel):
     knobs: Annotated[list[KnobStatus], Field(max_length=16, json_schema_extra=extensions(list_type="atomic"))] = []
 
 
+class ProbeResult(ApiModel):
+    """What moving own pages under one setting came to."""
+
+    engine: ShortText
+    """CPU: no engine was on."""
+    channels: Count
+    folio_bytes: Count
+    folios: Count
+    """That one system call moved; with 1, folioBytes / bytesPerSecond is what one folio takes."""
+    migrators: Count
+    """Processes that moved pages at the same time."""
+    bytes_per_second: Count
+    standard_deviation: Count
+    """Of the samples, in bytes per second."""
+    samples: Count
+    cpu_seconds_per_gi_b: DecimalText
+    """Of the processes that moved pages; copy threads and engines are not in it."""
+
+
+class ProbeMixPart(ApiModel):
+    """How much of what this node migrates has folios of a size and comes in batches of a length."""
+
+    folio_bytes: Count
+    folios: Count | None = None
+    """Absent: whose batches nobody counts."""
+    share: DecimalText
+    """Of the bytes."""
+    reason: ShortText | None = None
+    """The migration reason; absent: several, or not known."""
+
+
+class ProbeStatus(ApiModel):
+    """What became of spec.probe."""
+
+    id: Annotated[str, Field(max_length=64)]
+    phase: ProbePhase
+    reason: ProbeReason
+    message: Annotated[str, Field(max_length=512)] | None = None
+    finished_at: Timestamp | None = None
+    cache_bound: bool | None = None
+    """Whether the pages were fewer than four times the last-level cache, or that is not known; then the copies are
+    faster than those of a workload."""
+    results: (
+        Annotated[list[ProbeResult], Field(max_length=PROBE_ROWS_MAX, json_schema_extra=extensions(list_type="atomic"))]
+        | None
+    ) = None
+    """The shapes with the most weight first; fewer where the status would become too large."""
+    mix: Annotated[list[ProbeMixPart], Field(max_length=8, json_schema_extra=extensions(list_type="atomic"))] | None = (
+        None
+    )
+    """What this node has migrated since its boot; absent while that is not known."""
+
+
 class NodeMigrationStateStatus(ApiModel):
     """What the kernel says. Written by this node's agent only."""
 
@@ -395,6 +485,7 @@ class NodeMigrationStateStatus(ApiModel):
     statistics: NodeStatistics | None = None
     window: Window | None = None
     verification: VerificationStatus | None = None
+    probe: ProbeStatus | None = None
     plans: (
         Annotated[list[PlanResult], Field(max_length=PLANS_MAX, json_schema_extra=extensions(list_type="atomic"))]
         | None

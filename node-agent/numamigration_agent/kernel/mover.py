@@ -27,6 +27,7 @@ import signal
 import sys
 import time
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -56,7 +57,8 @@ SYSCALLS: Final = {"x86_64": Calls(mbind=237, move_pages=279), "aarch64": Calls(
 _MPOL_PREFERRED: Final = 1  # not MPOL_BIND: on a full NUMA node that one calls the out-of-memory killer
 _MPOL_MF_MOVE: Final = 2
 _PR_SET_PDEATHSIG: Final = 1
-_PAGE: Final = os.sysconf("SC_PAGESIZE")
+_POINTER, _INT = ctypes.sizeof(ctypes.c_void_p), ctypes.sizeof(ctypes.c_int)
+PAGE: Final = os.sysconf("SC_PAGESIZE")
 _CHUNK: Final = 1 << 16  # what is copied at once when the pattern turns
 _LANE: Final = 8
 """Bytes in which the pattern never repeats."""
@@ -81,6 +83,7 @@ class Libc:
         self._numbers = SYSCALLS[machine]
         self._libc = ctypes.CDLL(None, use_errno=True)
         self._libc.syscall.restype = ctypes.c_long
+        self._move_number = ctypes.c_long(self._numbers.move_pages)
 
     def prefer(self, start: int, length: int, numa_node: int, flags: int = 0) -> None:
         """Let new pages of a range be on a NUMA node; with MPOL_MF_MOVE those that are there too."""
@@ -103,6 +106,13 @@ class Libc:
         other = (ctypes.c_char * length).from_buffer(expected)
         return bool(self._libc.memcmp(ctypes.c_void_p(address), other, ctypes.c_size_t(length)) == 0)
 
+    def move_raw(self, pages: Any, held: Any, first: int, count: int, targets: Any) -> None:
+        """Move `count` folios of arrays of their addresses and of where they are then, and make nothing on the way."""
+        at_page, at_held = ctypes.byref(pages, first * _POINTER), ctypes.byref(held, first * _INT)
+        if self._libc.syscall(self._move_number, 0, ctypes.c_long(count), at_page, targets, at_held, _MPOL_MF_MOVE) < 0:
+            code = ctypes.get_errno()
+            raise OSError(code, os.strerror(code), "move_pages")
+
     def _move_pages(self, addresses: Sequence[int], numa_nodes: Any) -> list[int]:
         count, status = len(addresses), (ctypes.c_int * len(addresses))()
         pages = (ctypes.c_void_p * count)(*addresses)
@@ -121,14 +131,14 @@ class Pattern:
 
     def __init__(self, salt: int, length: int) -> None:
         self.bytes = bytearray()
-        lanes = _PAGE // _LANE
+        lanes = PAGE // _LANE
         # A lane's low 16 bits are its place in the page, the next 16 the page: no two lanes are alike.
         first = b"".join((_mix(salt + lane) & ~0xFFFF | lane).to_bytes(_LANE, "little") for lane in range(lanes))
         every_lane = int.from_bytes((1).to_bytes(_LANE, "little") * lanes, "little")
         plain = int.from_bytes(first, "little")
-        for page in range(-(-length // _PAGE)):
+        for page in range(-(-length // PAGE)):
             key = _mix(salt ^ page << 32) & ~0xFFFFFFFF | page << 16
-            self.bytes += (plain ^ every_lane * key).to_bytes(_PAGE, "little")
+            self.bytes += (plain ^ every_lane * key).to_bytes(PAGE, "little")
         self._turn = 0
         self._turns = [0] * -(-len(self.bytes) // _CHUNK)
 
@@ -170,11 +180,11 @@ class Region:
 
     def __init__(self, libc: Libc, batch: Batch, huge_size: int) -> None:
         huge = min(batch.huge, BATCH_BYTES_MAX // huge_size) if huge_size else 0
-        small = min(batch.small, (BATCH_BYTES_MAX - huge * huge_size) // _PAGE)
+        small = min(batch.small, (BATCH_BYTES_MAX - huge * huge_size) // PAGE)
         self._libc, self._huge_size, self._untouched = libc, huge_size, True
-        self._small_length, self.length = small * _PAGE, small * _PAGE + huge * huge_size
+        self._small_length, self.length = small * PAGE, small * PAGE + huge * huge_size
         flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
-        self._map = mmap.mmap(-1, self.length + huge_size + _PAGE, flags=flags)
+        self._map = mmap.mmap(-1, self.length + huge_size + PAGE, flags=flags)
         address = ctypes.addressof(ctypes.c_char.from_buffer(self._map))
         boundary = address + self._small_length
         boundary += -boundary % huge_size if huge else 0
@@ -203,14 +213,14 @@ class Region:
 
     def _has_huge(self) -> bool:
         boundary, end = self.start + self._small_length, self.start + self.length
-        return boundary < end and _huge_bytes(boundary, end) == end - boundary
+        return boundary < end and huge_bytes(boundary, end) == end - boundary
 
     def folios(self) -> list[Folio]:
         """Return the folios in order; without enough huge pages, what should have been huge is small."""
         boundary, end = self.start + self._small_length, self.start + self.length
-        small = range(self.start, boundary, _PAGE)
-        huge = self._huge_size if self._has_huge() else _PAGE
-        return [*(Folio(at, _PAGE) for at in small), *(Folio(at, huge) for at in range(boundary, end, huge))]
+        small = range(self.start, boundary, PAGE)
+        huge = self._huge_size if self._has_huge() else PAGE
+        return [*(Folio(at, PAGE) for at in small), *(Folio(at, huge) for at in range(boundary, end, huge))]
 
     def wrong(self, pattern: Pattern, folios: Iterable[Folio]) -> tuple[int, int]:
         """Return how many folios hold wrong bytes, and where the first such byte is; -1 when there is none."""
@@ -228,7 +238,7 @@ class Region:
         return number, first
 
 
-def _huge_bytes(start: int, end: int) -> int:
+def huge_bytes(start: int, end: int) -> int:
     """Return how much of a range of our addresses is in huge pages (proc_pid_smaps(5))."""
     found, inside = 0, False
     for line in Path("/proc/self/smaps").read_text().splitlines():
@@ -248,6 +258,16 @@ def die_with(parent: int) -> None:
         sys.exit(1)
 
 
+def become_child(arguments: Sequence[str]) -> None:
+    """Live no longer than whose process id is given, if one is."""
+    # Should memory run out, it is this process that has to go, not the agent.
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("1000")
+    if arguments:
+        os.setsid()
+        die_with(int(arguments[0]))
+
+
 def move(request: MoveRequest, began: float | None = None) -> MoveAnswer:
     """Move pages in this process; `began` is when the request was made, if not now (monotonic seconds)."""
     began = time.monotonic() if began is None else began
@@ -257,13 +277,16 @@ def move(request: MoveRequest, began: float | None = None) -> MoveAnswer:
         libc = Libc(os.uname().machine)
         _move_all(libc, request, passages, began + request.seconds_max)
     except OSError as error:
-        number = error.errno or errno.EIO
-        words = _WORDS.get(number, "") if error.filename else ""
-        words = words or error.strerror or str(error)
-        cause = f"{error.filename}: {words}" if error.filename else words
-        return MoveAnswer(tuple(passages), number, cause, time.monotonic() - began)
-    left_out = size if (size := _huge_size()) > BATCH_BYTES_MAX else 0
+        return MoveAnswer(tuple(passages), error.errno or errno.EIO, explain(error), time.monotonic() - began)
+    left_out = size if (size := huge_size()) > BATCH_BYTES_MAX else 0
     return MoveAnswer(tuple(passages), seconds=time.monotonic() - began, huge_left_out=left_out)
+
+
+def explain(error: OSError) -> str:
+    """Say what an error of a system call means, or of a check before it."""
+    words = _WORDS.get(error.errno or errno.EIO, "") if error.filename else ""
+    words = words or error.strerror or str(error)
+    return f"{error.filename}: {words}" if error.filename else words
 
 
 def _check(request: MoveRequest) -> None:
@@ -272,8 +295,17 @@ def _check(request: MoveRequest) -> None:
         raise OSError(errno.EINVAL, f"no system call migrates with reason {request.reason}")
     if len(request.batches) > BATCHES_MAX:
         raise OSError(errno.EINVAL, f"more than {BATCHES_MAX} batches")
+    check_numa_nodes({node for batch in request.batches for node in batch[:2]})
+
+
+def check_numa_nodes(numa_nodes: AbstractSet[int]) -> None:
+    """Refuse NUMA nodes that are not there, or where this process may have no memory.
+
+    Raises:
+        OSError: in words that say why.
+    """
     allowed = _allowed_numa_nodes()
-    for numa_node in sorted({node for batch in request.batches for node in batch[:2]} - allowed):
+    for numa_node in sorted(numa_nodes - allowed):
         if not Path(f"/sys/devices/system/node/node{numa_node}").exists():
             raise OSError(errno.ENODEV, f"there is no NUMA node {numa_node}")
         ours = ", ".join(map(str, sorted(allowed)))
@@ -289,11 +321,11 @@ def _allowed_numa_nodes() -> frozenset[int]:
 
 
 def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadline: float) -> None:
-    huge_size = size if (size := _huge_size()) <= BATCH_BYTES_MAX else 0
-    longest = max(batch.small * _PAGE + batch.huge * huge_size for batch in request.batches)
+    huge = size if (size := huge_size()) <= BATCH_BYTES_MAX else 0
+    longest = max(batch.small * PAGE + batch.huge * huge for batch in request.batches)
     pattern = Pattern(request.salt, min(longest, BATCH_BYTES_MAX))
     for batch in request.batches:
-        region = Region(libc, batch, huge_size)
+        region = Region(libc, batch, huge)
         if not region.length:  # a batch of huge folios alone, where there are none
             continue
         libc.prefer(region.start, region.length, batch.source)
@@ -305,7 +337,7 @@ def _move_all(libc: Libc, request: MoveRequest, passages: list[Passage], deadlin
                 return
 
 
-def _huge_size() -> int:
+def huge_size() -> int:
     """Return the size of a huge page; 0 when there is none."""
     try:
         return int(_THP_SIZE.read_text())
@@ -335,7 +367,7 @@ def _pass(libc: Libc, reason: str, region: Region, pattern: Pattern, way: tuple[
         source=source,
         destination=destination,
         folios=len(arrived),
-        huge=sum(length > _PAGE for _, length in arrived),
+        huge=sum(length > PAGE for _, length in arrived),
         left=len(present) - len(arrived),
         wrong=wrong,
         wrong_at=wrong_at,
@@ -355,12 +387,7 @@ def main(arguments: Sequence[str]) -> int:
     Args:
         arguments: the process id of whoever starts this, to die with it; none when a person does.
     """
-    # Should memory run out, it is this process that has to go, not the agent.
-    with contextlib.suppress(OSError):
-        Path("/proc/self/oom_score_adj").write_text("1000")
-    if arguments:
-        os.setsid()
-        die_with(int(arguments[0]))
+    become_child(arguments)
     reason, batches, salt, seconds_max, *began = json.load(sys.stdin)
     sys.stdout.write(MOVES.decode())
     sys.stdout.flush()

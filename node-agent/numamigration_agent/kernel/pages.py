@@ -38,7 +38,7 @@ _PACKAGES: Final = __file__.rsplit("/", 3)[0]
 _BUSY: Final = "the node is busy, or the CPU limit of this container is low"
 _PROGRAM: Final = (
     "import sys; sys.path.append(sys.argv[1]); "
-    "from numamigration_agent.kernel.mover import main; sys.exit(main(sys.argv[2:]))"
+    "from numamigration_agent.kernel.{} import main; sys.exit(main(sys.argv[2:]))"
 )
 
 
@@ -143,9 +143,9 @@ def _start(request: bytes) -> tuple[int, int]:
     return child, answered
 
 
-def child_command(*arguments: str) -> list[str]:
-    """Return how the child is started; the standard library is all that it finds beside these packages."""
-    return [sys.executable, "-I", "-S", "-c", _PROGRAM, _PACKAGES, *arguments]
+def child_command(*arguments: str, module: str = "mover") -> list[str]:
+    """Return how a child is started; the standard library is all that it finds beside these packages."""
+    return [sys.executable, "-I", "-S", "-c", _PROGRAM.format(module), _PACKAGES, *arguments]
 
 
 def _outcome(child: int, answered: int, seconds_max: float) -> MoveAnswer:
