@@ -210,7 +210,8 @@ def bounds_of(
     care = 1.0 if strain.pressures else CAREFUL
     free = int(min(room.free.values()) * FREE_SHARE_MAX) if len(room.free) > 1 else 0
     allowed = int(request.memory_bytes * care)
-    limited = int((min(allowed, limit or allowed) - MIGRATORS * PROCESS_BYTES) * SET_SHARE)
+    least = allowed if limit is None else min(allowed, limit)
+    limited = int((least - MIGRATORS * PROCESS_BYTES) * SET_SHARE)
     wanted = max(SET_BYTES_MIN, CACHE_TIMES * room.cache_bytes) if room.cache_bytes else limited
     size = min(wanted, free, limited)
     if size < SET_BYTES_MIN:
@@ -223,7 +224,9 @@ def bounds_of(
 def _too_little(free: int, limited: int, limit: int | None) -> Halt:
     least = size_text(SET_BYTES_MIN)
     if free < SET_BYTES_MIN:
-        message = f"a quarter of what is free on one of the NUMA nodes is {free >> 20} MiB, or not told; {least} are needed"
+        message = (
+            f"a quarter of what is free on one of the NUMA nodes is {free >> 20} MiB, or not told; {least} are needed"
+        )
         return Halt(ProbeReason.NO_FREE_MEMORY, message)
     where = "is allowed" if limit is None else "is left below the memory limit of the agent's container, or allowed"
     message = f"{max(0, limited) >> 20} MiB {where} for own pages, and {least} are needed"

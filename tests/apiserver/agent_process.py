@@ -33,9 +33,9 @@ class NodeState:
     def path(self) -> str:
         return f"{COLLECTION}/{self.name}"
 
-    def push(self, **groups: Any) -> None:
-        """Write a spec as the operator does."""
-        spec = {"revision": spec_revision({"groups": groups}), "groups": groups}
+    def push(self, *, probe: Json | None = None, **groups: Any) -> None:
+        """Write a spec as the operator does, with what is to be measured or without."""
+        spec = {"revision": spec_revision({"groups": groups}), "groups": groups, **({"probe": probe} if probe else {})}
         document = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": self.name}, "spec": spec}
         stored = self.api.apply(self.path, document, OPERATOR_MANAGER, force=True)
         self._generation = stored["metadata"]["generation"]

@@ -123,8 +123,9 @@ def _folio_sizes(sysfs: Sysfs) -> tuple[int, ...]:
     chosen = _chosen(_text(sysfs, f"{_THP_DIR}/enabled"))
     matches = (_SIZE_FOLDER.fullmatch(name) for name in sysfs.names(_THP_DIR))
     sizes = {int(match[1]) * 1024 for match in matches if match}
-    # Where sizes have no folder of their own, the kernel makes the one huge size alone.
-    wanted = {size for size in sizes if _is_wanted(sysfs, size, chosen)} or ({huge} if chosen in _WANTED else set())
+    wanted = {size for size in sizes if _is_wanted(sysfs, size, chosen)}
+    if huge not in sizes and chosen in _WANTED:  # older kernels make that size alone, and it has no folder
+        wanted.add(huge)
     between = [size for size in wanted if page < size < huge]
     return (page, *([max(between)] if between else []), *([huge] if huge and huge in wanted else []))
 
