@@ -60,6 +60,7 @@ from numamigration_agent.verify import Record
 from numamigration_agent.wishes import ProbeRequest, Wish
 from numamigration_api.machinery.clock import NEVER, timestamp
 from numamigration_api.machinery.conditions import shorten
+from numamigration_api.machinery.quantities import decimal_text
 from numamigration_api.machinery.tuning.samples import BASELINE, Sample, Setting, Shape
 from numamigration_api.machinery.tuning.search import Search, usual_budget
 from numamigration_api.vocabulary import Engine, GroupMode, ProbePhase, ProbeReason
@@ -239,6 +240,17 @@ class Session:
                 return asked
             self._extras = deque(extras(self._search.choice().setting, self._shapes, self._channels))
         return self._extras.popleft() if self._extras else None
+
+    @property
+    def choice(self) -> dict[str, Any] | None:
+        """What was found, as the status has it; None where nothing was measured."""
+        found = self._search.choice() if self._search else None
+        if found is None:
+            return None
+        if found.setting == BASELINE:
+            return {"engine": str(Engine.OFF)}
+        gain = decimal_text(1.0 + found.gain_low)
+        return {"engine": str(Engine.DMA), "channels": found.setting.channels, "gain": gain}
 
     def _finish(self, reason: ProbeReason) -> None:
         measured = {row["engine"] for row in self.rows}
@@ -543,4 +555,5 @@ def _document(id_: str, phase: ProbePhase, why: Halt) -> dict[str, Any]:
 def _measured(session: Session) -> dict[str, Any]:
     rows = session.rows
     found: dict[str, Any] = {"cacheBound": session.cache_bound} if rows else {}
+    found |= {"choice": session.choice} if rows and session.choice else {}
     return found | ({"results": rows} if rows else {}) | ({"mix": session.mix} if session.mix else {})

@@ -277,6 +277,24 @@ def test_a_node_that_does_not_answer_is_let_be() -> None:
     assert [name for name in world.waiting if name != silent]
 
 
+def test_a_class_whose_nodes_are_all_being_written_is_asked_once_they_are_not() -> None:
+    world = Tuned(nodes=1, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", tuning={"mode": "Recommend"}, settings={"demotion": {"enabled": False}})
+    pushes: list[Write] = []
+    for _ in range(5):
+        found = world.decide().writes
+        pushes += [write for write in found if write.key.kind is WriteKind.STATE_SPEC]
+        world.carry_out(write for write in found if write.key.kind is not WriteKind.STATE_SPEC)
+        world.now += LOOK_SECONDS
+    assert pushes
+    assert world.asked == []
+
+    world.carry_out(pushes)
+    world.look()
+
+    assert world.waiting == ["n0"]
+
+
 def test_fewer_nodes_than_three_are_enough_where_there_are_no_more() -> None:
     world = Tuned(nodes=1)
     world.measure(EIGHT)

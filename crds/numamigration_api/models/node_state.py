@@ -430,6 +430,15 @@ class ProbeMixPart(ApiModel):
     """The migration reason; absent: several, or not known."""
 
 
+class ProbeChoice(ApiModel):
+    """What this node's own measurement says."""
+
+    engine: Engine
+    channels: Annotated[int, Field(ge=1, le=CHANNELS_MAX)] | None = None
+    gain: DecimalText | None = None
+    """Throughput against the plain copy by CPU: the lower end of the interval, so 1.2 is surely 20 % more."""
+
+
 class ProbeStatus(ApiModel):
     """What became of spec.probe."""
 
@@ -438,6 +447,8 @@ class ProbeStatus(ApiModel):
     reason: ProbeReason
     message: Annotated[str, Field(max_length=512)] | None = None
     finished_at: Timestamp | None = None
+    choice: ProbeChoice | None = None
+    """Absent where nothing was measured. engine: Off where no setting is surely better than the copy by CPU."""
     cache_bound: bool | None = None
     """Whether the pages were fewer than four times the last-level cache, or that is not known; then the copies are
     faster than those of a workload."""

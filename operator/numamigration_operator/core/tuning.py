@@ -258,7 +258,7 @@ class Tuner:
         """Return whether somebody is to be waited for, or to be asked."""
         if measured >= min(PROFILE_NODES_MAX, len(nodes)):
             return False
-        return bool(self._running(round_id, nodes, now)) or self._next_node(round_id, nodes) is not None
+        return bool(self._running(round_id, nodes, now) or self._unasked(round_id, nodes))
 
     def _running(self, round_id: str, nodes: Iterable[NodeRecord], now: float) -> list[str]:
         """Return who measures, or waits to, and has time left."""
@@ -266,9 +266,15 @@ class Tuner:
         waiting = (name for name in names if self._asked[name].result is None)
         return [name for name in waiting if now - self._since.setdefault((name, round_id), now) < ANSWER_SECONDS]
 
+    def _unasked(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
+        return [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
+
     def _next_node(self, round_id: str, nodes: Iterable[NodeRecord]) -> str | None:
-        """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours."""
-        free = (one.name for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id and not one.is_open)
+        """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours.
+
+        None while writes to all of them are on their way: theirs would look like somebody else's in between.
+        """
+        free = (one.name for one in self._unasked(round_id, nodes) if not one.is_open)
         return min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
 
     def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
