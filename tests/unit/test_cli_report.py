@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from numamigration_api.vocabulary import FleetSwitch
 from numamigration_cli.commands.report import read
 from numamigration_cli.exits import Exit, Failure
 from numamigration_cli.objects import PolicyView
@@ -22,7 +23,8 @@ from numamigration_cli.views.report.moments import MOMENTS_MAX, Mark, timeline
 from numamigration_cli.views.report.page import page
 from numamigration_cli.views.report.policies_part import along
 from numamigration_cli.views.report.traffic import decimal, failed_share, histogram
-from tests.unit.cli_samples import NOW, condition, policy, state_document, wish
+from numamigration_operator.core.fleet_switch import Control
+from tests.unit.cli_samples import NOW, READY, condition, policy, state_document, wish
 from tests.unit.report_scene import as_reported, event, revision, scene
 
 HOSTILE = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>\"'&\u202e\x1b[2J"
@@ -160,6 +162,15 @@ def test_the_worst_stands_first() -> None:
     assert [band.place for band in report(scene()).bands] == list(Place)
 
 
+def test_the_counts_of_each_kind_of_node_add_up_to_its_nodes(whole: Page) -> None:
+    matrix = re.search(r'class="matrix">.*?</table>', whole.text, re.DOTALL)
+    assert matrix is not None
+
+    for row in re.findall(r'<tr><th scope="row">(?:\d).*?</tr>', matrix[0]):
+        nodes, *counts = [int(cell) for cell in re.findall(r"<td[^>]*>(\d+)</td>", row)]
+        assert sum(counts) == nodes
+
+
 def test_a_table_says_the_same_in_words(whole: Page) -> None:
     text = "".join(whole.texts)
 
@@ -237,6 +248,15 @@ def test_what_could_not_be_read_is_on_the_page() -> None:
 
 def test_a_policy_that_no_operator_has_seen_has_a_page() -> None:
     assert "no operator has seen it yet" in "".join(shown(Objects(NOW, "", [policy()])).texts)
+
+
+def test_lines_of_a_terminal_stay_lines() -> None:
+    control = Control(FleetSwitch.OFF, "", (("hold.0123456789abcdef", "{}"),))
+    found = shown(Objects(NOW, "", [policy(status=READY)], control=control))
+
+    text = "".join(found.texts)
+    assert "Fleet switch: off\n  back to normal: kubectl numamigration stop run\nHeld class: " in text
+    assert "3/3 ready\n  Ready True, AsExpected, for 30m, mode Apply\n" in text
 
 
 # When what happened
@@ -332,6 +352,13 @@ def test_a_share_needs_both_counts_and_something_counted(
     counts: tuple[int | None, int | None], share: float | None
 ) -> None:
     assert failed_share(*counts) == share
+
+
+@pytest.mark.parametrize(("folios", "told"), [(511, False), (512, True)])
+def test_nodes_that_fail_most_are_told_once_they_have_copied_enough(folios: int, told: bool) -> None:
+    found = shown(one_node(statistics={"foliosMigrated": folios - 9, "foliosFailed": 9}))
+
+    assert ("Most failed folios" in "".join(found.texts)) is told
 
 
 @pytest.mark.parametrize("text", ["", "many", "nan", "-1", "1e999", None])

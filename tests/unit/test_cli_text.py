@@ -34,6 +34,13 @@ def test_a_column_that_gives_way_is_cut_in_its_middle_and_only_as_far_as_needed(
     assert columns([("database-one", "x")], table, width=20)[1] == "database-one  x"
 
 
+def test_of_two_columns_that_give_way_the_second_gives_what_the_first_cannot() -> None:
+    table = (PAIR[0]._replace(least=5), PAIR[1]._replace(least=5))
+
+    assert columns([("database-one", "x" * 10)], table, width=20)[1] == "data…one  xxxxxxxxxx"
+    assert columns([("database-one", "x" * 10)], table, width=15)[1] == "da…ne  xxxx…xxx"
+
+
 def test_without_a_terminal_nothing_is_cut() -> None:
     assert columns([("a", "b" * 500)], PAIR)[1].endswith("b" * 500)
 

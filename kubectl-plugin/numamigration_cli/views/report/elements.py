@@ -39,6 +39,18 @@ def verbatim(tag: str, code: str) -> Element:
     return made
 
 
+def preformatted(lines: Iterable[str], **attributes: str) -> Element:
+    """Return lines as a terminal has them, each on one line whatever it says."""
+    made = element("pre", **attributes)
+    made.text = "\n".join(map(printable, lines))
+    return made
+
+
+def frame(inside: Element, label: str) -> Element:
+    """Return a place that scrolls by itself when what is in it is too wide."""
+    return element("div", inside, class_="frame", tabindex="0", role="region", aria_label=label)
+
+
 def _append_text(made: Element, text: str) -> None:
     if len(made):
         made[-1].tail = (made[-1].tail or "") + text
@@ -60,7 +72,7 @@ def table(caption: str, head: Sequence[Part], rows: Iterable[Sequence[Part]], **
         element("tbody", *(_row(row) for row in rows)),
         **attributes,
     )
-    return element("div", made, class_="frame", tabindex="0", role="region", aria_label=caption)
+    return frame(made, caption)
 
 
 def _row(cells: Sequence[Part]) -> Element:

@@ -45,7 +45,8 @@ def fleet(report: Report, now: datetime) -> Element:
         "Fleet",
         "fleet",
         element(
-            "p", "A cell is a node. Worst stands first; under the pointer it says which node, a click shows its row."
+            "p",
+            "A cell is a node. Worst stands first; the pointer shows which node, a click its row of the table.",
         ),
         _legend(report.bands, len(nodes)),
         *(_band(number, band, len(nodes)) for number, band in enumerate(report.bands)),

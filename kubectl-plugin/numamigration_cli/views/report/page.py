@@ -16,7 +16,7 @@ from xml.etree.ElementTree import Element
 
 from numamigration_api.machinery.clock import parse_timestamp
 from numamigration_cli.text import plural
-from numamigration_cli.views.report.elements import bullets, document, element, verbatim
+from numamigration_cli.views.report.elements import bullets, document, element, preformatted, verbatim
 from numamigration_cli.views.report.facts import Report
 from numamigration_cli.views.report.fleet_part import fleet
 from numamigration_cli.views.report.policies_part import policies
@@ -87,7 +87,7 @@ def _theme() -> Element:
 
 def _notices(report: Report) -> list[Element]:
     """Return what must be known before anything else: the fleet switch, held classes, and what could not be read."""
-    notices = [element("pre", "\n".join(above(report.status)), class_="switch")]
+    notices = [preformatted(above(report.status))]
     if report.missing:
         notices.append(
             element("div", element("h2", "Could not be read"), bullets(report.missing), class_="notice", role="note")

@@ -9,10 +9,10 @@ from datetime import datetime
 from typing import Final
 from xml.etree.ElementTree import Element
 
-from numamigration_api.machinery.clock import parse_timestamp
+from numamigration_api.machinery.clock import parse_timestamp, timestamp
 from numamigration_api.vocabulary import NodeBucket
 from numamigration_cli.text import duration, plural, since
-from numamigration_cli.views.report.elements import element, percent, section, table
+from numamigration_cli.views.report.elements import element, frame, percent, preformatted, section, table
 from numamigration_cli.views.report.facts import Report
 from numamigration_cli.views.report.moments import Mark, Moment, Timeline
 from numamigration_cli.views.status import PolicyRow, details
@@ -51,13 +51,9 @@ def _policy(row: PolicyRow, line: Timeline, now: datetime) -> Element:
         _strip(line, now),
         _moments(line, now),
         element(
-            "details", element("summary", f"All that status says of {row.policy}"), element("pre", _lines(row, now))
+            "details", element("summary", f"All that status says of {row.policy}"), preformatted(details(row, now))
         ),
     )
-
-
-def _lines(row: PolicyRow, now: datetime) -> str:
-    return "\n".join(details(row, now))
 
 
 def _partition(nodes: NodeCounts) -> Element:
@@ -86,7 +82,7 @@ def _strip(line: Timeline, now: datetime) -> Element | None:
     height = LANE_PIXELS * len(lanes) + AXIS_PIXELS
     drawn = sorted(line.moments, key=lambda moment: moment.mark is Mark.BAD)  # over what happened at the same time
     marks = [_mark(moment, lanes.index(moment.lane), now, oldest) for moment in drawn]
-    return element(
+    drawing = element(
         "svg",
         element("title", f"{line.policy}: {plural(len(line.moments), 'moment')}, the list below says each"),
         *(part for number, lane in enumerate(lanes) for part in _lane(number, lane)),
@@ -97,6 +93,7 @@ def _strip(line: Timeline, now: datetime) -> Element | None:
         role="img",
         class_="timeline",
     )
+    return frame(drawing, f"Timeline of {line.policy}")
 
 
 def _age(moment: Moment, now: datetime) -> float:
@@ -137,17 +134,18 @@ def _mark(moment: Moment, lane: int, now: datetime, oldest: float) -> Element:
     )
 
 
+def _time(at: str) -> Element:
+    return element("time", timestamp(parse_timestamp(at)), datetime=at)
+
+
 def _moments(line: Timeline, now: datetime) -> Element:
     if not line.moments:
         return element("p", "Nothing is known of its past.")
-    rows = [
-        (element("time", moment.at, datetime=moment.at), since(moment.at, now), moment.lane, moment.text)
-        for moment in line.moments
-    ]
+    rows = [(_time(moment.at), since(moment.at, now), moment.lane, moment.text) for moment in line.moments]
     left_out = [element("p", f"{plural(line.left_out, 'older moment')} left out.")] if line.left_out else []
     return element(
         "details",
         element("summary", f"{plural(len(line.moments), 'moment')} in words"),
         *left_out,
-        table(f"What happened to {line.policy}", ("When", "Ago", "What", "How it went"), rows),
+        table(f"What happened to {line.policy}", ("When", "Ago", "What", "How it went"), rows, class_="moments"),
     )
