@@ -229,7 +229,15 @@ OTHERS: Final[Mapping[str, Names]] = {
         }
     ),
     "the kernel and its interfaces": frozenset(
-        {"core_pattern", "dma_device_release", "find_candidate", "in_use", "move_pages", "uevent_helper"}
+        {
+            "core_pattern",
+            "dma_device_release",
+            "find_candidate",
+            "in_use",
+            "move_pages",
+            "numa_hint_faults",
+            "uevent_helper",
+        }
     ),
     "tests, tools and code of this repository": frozenset(
         {

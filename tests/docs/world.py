@@ -151,7 +151,7 @@ class World:
         ours = {"KUBECONFIG": str(self._stage.control_plane.kubeconfig), **VARIABLES}
         path = os.pathsep.join((str(self._kubectl.parent), str(Path(sys.executable).parent), os.environ["PATH"]))
         done = subprocess.run(
-            ["timeout", str(STEP_SECONDS_MAX), "sh", "-ec", text],
+            ["timeout", str(STEP_SECONDS_MAX), "sh", "-euc", text],
             cwd=self._checkout,
             env={**os.environ, **ours, "PATH": path},
             stdin=subprocess.DEVNULL,

@@ -14,6 +14,7 @@ Map:
 * ``guest``: a guest for tests: questions, programs, files, reboot.
 * ``prepare``: all of these together.
 * ``suite/``: what runs inside: the runner, and the guest's tests. Standard library only, for the guest has no more.
+* ``workload``: a real program in the guest, whose pages migrate.
 * ``session``: the one guest of a pytest run.
 * ``collection``: makes each of the guest's tests one of pytest's.
 

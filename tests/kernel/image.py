@@ -33,7 +33,7 @@ DRIVERS: Final = ("virtio_pci", "virtio_blk", "ext4", "9pnet_virtio", "9p", "vir
 """What the guest needs of a kernel, built in or as a module: its bus, root disk, shares, network, and port to us."""
 
 SUITE: Final = "bookworm"
-PACKAGES: Final = ("iproute2", "kmod", "numactl", "python3")
+PACKAGES: Final = ("iproute2", "kmod", "numactl", "python3", "redis-server")
 DISK_MIB: Final = 600
 DISK_MAKING_MIB: Final = 1200
 """The folder, the packages in it before they are cleaned away, and the image."""

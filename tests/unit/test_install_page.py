@@ -18,7 +18,7 @@ from tests.cluster.installing import SETTINGS
 from tests.testbed.api import Json
 from tests.testbed.chart import CHART, NAMESPACE, RELEASE, Helm
 from tests.testbed.commands import ROOT
-from tests.testbed.pages import Command, commands, script
+from tests.testbed.pages import CLUSTER, Command, blocks, commands, script
 
 PAGE: Final = ROOT / "docs" / "install.md"
 FOUND: Final = commands(PAGE)
@@ -40,6 +40,10 @@ def test_every_command_is_run_by_a_test() -> None:
 
     assert [command for command in FOUND if command.section not in run] == []
     assert set(re.findall(r"^```(.+)", PAGE.read_text(), re.MULTILINE)) == LANGUAGES
+
+
+def test_the_marks_say_that_its_commands_are_run_on_a_cluster() -> None:
+    assert {block.mark for block in blocks(PAGE) if block.language == "sh"} == {CLUSTER}
 
 
 def _followed() -> Iterator[tuple[str, ...]]:
