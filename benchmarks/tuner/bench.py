@@ -120,10 +120,9 @@ def conditions(tables: Mapping[str, Mapping[str, Sequence[Table]]]) -> tuple[str
     count = sum(map(len, tables["unseen"].values()))
     return (
         "A model, nothing is measured: machines are the published tables, and made-up ones.",
-        f"{len(tables['published']['published'])} published systems of {DECISIONS['published']} decisions each, {count} "
-        f"made-up ones of {DECISIONS['unseen']} each in {len(FAMILIES) + 1} families; seed {SEED}.",
-        "Each decision draws its mix of folio sizes, calls of 32 or 512 folios, and the kernel's batch ceiling "
-        "(512 or 262,144 base pages).",
+        f"{len(tables['published']['published'])} published systems of {DECISIONS['published']} decisions each.",
+        f"{count} made-up ones of {DECISIONS['unseen']} each in {len(FAMILIES) + 1} families; seed {SEED}.",
+        "Each decision draws folio sizes and their weights, calls of 32 or 512 folios, and the kernel's batch ceiling.",
     )
 
 
