@@ -27,7 +27,7 @@ def _decision(choice: Choice) -> Iterator[str]:
     yield f"{choice.setting}: {_percent(choice.gain)} against plain CPU copy for what this node migrates,"
     yield f"between {_percent(choice.gain_low)} and {_percent(choice.gain_high)} ({sure})."
     if choice.channel_cost:
-        yield f"Its channels counted as a cost of {100 * choice.channel_cost:.1f} %, for engines are shared."
+        yield f"Their number counted as a cost of {100 * choice.channel_cost:.1f} %, for they are shared."
 
 
 def _table(choice: Choice) -> Iterator[str]:

@@ -29,7 +29,9 @@ SPREAD_USUAL: Final = 0.1
 BORROWED: Final = 2.0
 """How many samples' worth a cell borrows, and a setting."""
 OWN_MIN: Final = 0.1
-"""Degrees of freedom of a cell with one sample, which says nothing of its spread; small, and more than nothing."""
+"""Degrees of freedom of a cell with one sample, which says nothing of its spread."""
+MATTERS: Final = 0.05
+"""Share of the mix, or of its time, from which on a shape matters for a proof."""
 DEGREES_MAX: Final = 200
 """Beyond these Student's quantiles are as good as constant."""
 LOG_RATIO_MAX: Final = 50.0
@@ -74,12 +76,16 @@ class Standing(NamedTuple):
         variance: of that, relative.
         crossed: sum of squared parts of the variance by their degrees of freedom, for Satterthwaite.
         narrowing: by how much one more sample of a shape lessens the variance.
+        thinnest: of the shapes that matter, that with the fewest samples.
+        least: how many these are.
     """
 
     seconds_per_byte: float
     variance: float
     crossed: float
     narrowing: Mapping[Shape, float]
+    thinnest: Shape
+    least: int
 
 
 class Comparison(NamedTuple):
@@ -89,11 +95,13 @@ class Comparison(NamedTuple):
         log_ratio: natural logarithm of the ratio of throughputs.
         error: its standard error.
         degrees: of freedom.
+        least: samples that each of them has of every shape that matters.
     """
 
     log_ratio: float
     error: float
     degrees: int
+    least: int
 
     @property
     def gain(self) -> float:
@@ -140,15 +148,18 @@ def standing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Stan
     time = math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
     pooled = pooled_variance(cells.values(), usual)
     variance = crossed = 0.0
-    parts = {}
+    narrowing, matters = {}, []
     for shape, weight in weights.items():
         cell = cells[shape]
         share, own = weight * cell.mean / time, cell.samples - 1
         part = share * share * (BORROWED * pooled + cell.relative_squares) / ((BORROWED + own) * cell.samples)
         variance += part
         crossed += part * part / max(OWN_MIN, own)
-        parts[shape] = part / (cell.samples + 1)
-    return Standing(time, variance, crossed, parts)
+        narrowing[shape] = part / (cell.samples + 1)
+        if max(share, weight) >= MATTERS:
+            matters.append(shape)
+    thinnest = min(matters or narrowing, key=lambda shape: cells[shape].samples)
+    return Standing(time, variance, crossed, narrowing, thinnest, cells[thinnest].samples)
 
 
 def compare(one: Standing, other: Standing) -> Comparison:
@@ -156,7 +167,7 @@ def compare(one: Standing, other: Standing) -> Comparison:
     variance, crossed = one.variance + other.variance, one.crossed + other.crossed
     degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
     log_ratio = math.log(other.seconds_per_byte / one.seconds_per_byte)
-    return Comparison(log_ratio, math.sqrt(variance), min(DEGREES_MAX, int(degrees)))
+    return Comparison(log_ratio, math.sqrt(variance), min(DEGREES_MAX, int(degrees)), min(one.least, other.least))
 
 
 @lru_cache(maxsize=1024)
