@@ -56,6 +56,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m scripts.licences --check
 	$(BIN)/python -m benchmarks.table --check
 	$(BIN)/python -m benchmarks.page --check
+	$(BIN)/python -m benchmarks.tuner.page --check
 	$(BIN)/python -m tests.promises --check
 	$(BIN)/python -m tests.demo.transcript --check
 	$(BIN)/python -m scripts.document_names
@@ -167,6 +168,11 @@ bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,0
 bench-fleet: setup-fuse ## What NODES=1000 nodes cost; SCENARIOS=install,edit RUNS=6 STEADY_SECONDS=180 choose (20 minutes)
 	@$(BIN)/python -m benchmarks.fleet --nodes $(or $(NODES),1000) --scenarios "$(SCENARIOS)" --runs $(or $(RUNS),0) --steady-seconds $(or $(STEADY_SECONDS),180)
 
+.PHONY: bench-tuner
+bench-tuner: setup-fuse ## How well the tuner chooses, on a model of published and made-up machines (three minutes)
+	@$(BIN)/python -m benchmarks.tuner
+	@$(MAKE) --no-print-directory performance-page
+
 .PHONY: bench-table
 bench-table: setup ## Put the targets of benchmarks/results/ into README.md
 	$(BIN)/python -m benchmarks.table
@@ -174,6 +180,7 @@ bench-table: setup ## Put the targets of benchmarks/results/ into README.md
 .PHONY: performance-page
 performance-page: bench-table ## Write docs/performance.md and its figures from benchmarks/results/
 	$(BIN)/python -m benchmarks.page
+	$(BIN)/python -m benchmarks.tuner.page
 
 .PHONY: generate
 generate: performance-page ## Write CRDs, the node fence, manifests and generated documents

@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Final
 
 from benchmarks.schema import FLEET_PREFIX, Result, Row, Unit, fleet_nodes
-from benchmarks.targets import Statistic
+from benchmarks.targets import TUNER, Statistic
 
 
 class Origin(StrEnum):
@@ -18,6 +18,7 @@ class Origin(StrEnum):
     MEASURED = "measured"
     SIMULATED = "simulated"
     COMPUTED = "computed"
+    MODEL = "model"
 
 
 COMPUTED: Final = ("*, beside the bare files*",)
@@ -41,6 +42,8 @@ SIMULATED: Final = (
 
 def origin(row: Row, statistic: Statistic = Statistic.MEDIAN) -> Origin:
     """Return how a number of a row came about."""
+    if row.scenario == TUNER:
+        return Origin.MODEL
     if statistic is Statistic.RATIO or row.unit is Unit.RATIO or _is_one_of(row.metric, COMPUTED):
         return Origin.COMPUTED
     return Origin.SIMULATED if _is_one_of(row.metric, SIMULATED) else Origin.MEASURED

@@ -13,7 +13,7 @@ import msgspec
 
 from benchmarks.page.book import Book, Origin
 from benchmarks.schema import Row
-from benchmarks.targets import AIMS, CORE, FLEET, LATENCY, Statistic, target_of
+from benchmarks.targets import AIMS, CORE, FLEET, LATENCY, TUNER, Statistic, target_of
 
 NODES: Final = "nodes"
 EDIT_LAST: Final = "edit to written, last node"
@@ -282,6 +282,33 @@ def _shares(row: Row) -> list[Point]:
     return [Point(x, y, y, y) for x, y in shares]
 
 
+DECIDERS: Final = ("tuner", "fixed 4", "fixed 16", "full grid", "random search", "successive halving")
+SYSTEMS: Final = ("published", "unseen")
+NOISE: Final = re.compile(r"mean regret, (?P<systems>\w+), × (?P<noise>\d+)")
+
+
+def _tuner(book: Book) -> list[Panel]:
+    found = {row.metric: row.median for row in book.rows(TUNER, TUNER)}
+    if not found:
+        return []
+    names, kinds = [name.replace(" ", "\n", 1) for name in DECIDERS], ("mean regret", "slower than no offload")
+    panels = [
+        Panel(
+            "who decides, noise × 1",
+            f"{kind}, % of throughput" if kind == "mean regret" else f"{kind}, % of decisions",
+            bars=[Bars(of, [found[f"beside: {kind}, {name}, {of}"] for name in DECIDERS]) for of in SYSTEMS],
+            categories=names,
+        )
+        for kind in kinds
+    ]
+    matches = [(match, value) for metric, value in found.items() if (match := NOISE.fullmatch(metric))]
+    lines = [
+        _flat(of, [(int(match["noise"]), value) for match, value in matches if match["systems"] == of], Style.OURS)
+        for of in SYSTEMS
+    ]
+    return [*panels, *_drawn(Panel("published spread, times", "tuner, mean regret, % of throughput", lines))]
+
+
 FIGURES: Final = (
     Figure("edit", "From an edit of one policy to the last node's spec written", FLEET, Origin.MEASURED, _edit),
     Figure("beside-bare", "Product beside bare loops of the same run", FLEET, Origin.COMPUTED, _beside_bare),
@@ -292,5 +319,6 @@ FIGURES: Final = (
     Figure("policies", "How cost grows with the number of policies", FLEET, Origin.MEASURED, _policies),
     Figure("core", "One node event in the operator's core", CORE, Origin.MEASURED, _core),
     Figure("latency", "From an edit to the kernel file of one node", LATENCY, Origin.SIMULATED, _latency),
+    Figure("tuner", "The tuner beside other ways to choose", TUNER, Origin.MODEL, _tuner),
 )
 """In docs/performance.md each stands above the text that explains it (page.md)."""

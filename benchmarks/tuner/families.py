@@ -2,8 +2,8 @@
 """Tables of machines that do not exist: made up by seed, for the tuner must choose well where nobody has measured.
 
 Each family is one way to be unlike the published tables. Their shapes follow from how copying goes: part of a migration
-is never copied by others (Amdahl), engines saturate, more of them get in each other's way. Every cell is then moved by chance,
-so that nothing is smooth or monotonic.
+is never copied by others (Amdahl), engines saturate, more of them get in each other's way. Every cell is then moved by
+chance, so that nothing is smooth or monotonic.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ class Engines(NamedTuple):
     def gain(self, channels: int, at: float) -> float:
         """Return throughput as a multiple of plain copy; `at` is 0 at the smallest folio and 1 at the largest."""
         work = self.work[0] + (self.work[1] - self.work[0]) * at
-        speed = self.speed[0] * (self.speed[1] / self.speed[0]) ** at
+        speed = self.speed[0] * math.exp(at * math.log(self.speed[1] / self.speed[0]))
         copies = speed * min(channels, self.saturation)
-        crowd = (1 + self.crowding) ** max(0.0, math.log2(channels / self.saturation))
+        crowd = math.exp(math.log1p(self.crowding) * max(0.0, math.log2(channels / self.saturation)))
         return 1 / ((1 - work) + work * crowd / copies)
 
 
@@ -90,7 +90,7 @@ def _hardly(rng: Random) -> Gain:
 def _one_channel(rng: Random) -> Gain:
     """One channel wins, and each further one costs."""
     first, slope = rng.uniform(1.1, 2.5), rng.uniform(0.1, 0.5)
-    return lambda one, _at, chance: first * one.channels**-slope * _near(1, WOBBLE, chance)
+    return lambda one, _at, chance: first * math.exp(-slope * math.log(one.channels)) * _near(1, WOBBLE, chance)
 
 
 def _flipping(rng: Random) -> Gain:

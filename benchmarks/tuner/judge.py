@@ -66,7 +66,7 @@ def summary(verdicts: Sequence[Verdict]) -> dict[str, Any]:
 
 
 def draw_mix(folios: Sequence[int], rng: Random) -> Mix:
-    """Draw what a node migrates: one folio size, some, or all, with random weights; each size in calls of one length."""
+    """Draw what a node migrates: one folio size, some, or all, with random weights, each in calls of one length."""
     count = rng.choice((1, min(3, len(folios)), len(folios)))
     sizes = rng.sample(list(folios), count)
     return Mix.of(Part(Shape(size, rng.choice(FOLIOS_PER_CALL)), rng.expovariate(1)) for size in sizes)
@@ -79,7 +79,13 @@ def draw_task(table: Table, weather: Weather, rng: Random) -> Task:
 
 
 def decide(
-    table: Table, weather: Weather, numbers: Iterable[int], seed: int, decider: Decider = tuner, *, draw: Callable[[Table, Weather, Random], Task] = draw_task
+    table: Table,
+    weather: Weather,
+    numbers: Iterable[int],
+    seed: int,
+    decider: Decider = tuner,
+    *,
+    draw: Callable[[Table, Weather, Random], Task] = draw_task,
 ) -> list[Verdict]:
     """Make decisions on one system; each depends on nothing but seed, system and its number."""
     found = []

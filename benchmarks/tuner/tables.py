@@ -1,14 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads tables of throughput: CSV with the header ``system,engine,folio,channels,gbps,sd``.
 
-Lenient where the meaning is clear: columns in any order, ``,`` ``;`` or tab between them, comments (``#``), blank lines,
-a byte order mark, sizes as 4K, 4KB, 4KiB or 4096, engines by their usual names, an empty cell for one that was not
-measured, a cell given twice (its mean). Where it is not, an error names file, line and what was expected.
+Lenient where the meaning is clear: columns in any order, ``,`` ``;`` or tab between them, comments (``#``), blank
+lines, a byte order mark, sizes as 4K, 4KB, 4KiB or 4096, engines by their usual names, an empty cell for one that was
+not measured, a cell given twice (its mean). Where it is not, an error names file, line and what was expected.
 """
 
 from __future__ import annotations
 
-import csv
 import math
 import re
 import statistics
@@ -35,6 +34,8 @@ FACTORS: Final[Mapping[str, int]] = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 <
 SIZE: Final = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([kmg]?)(i?b|bytes?)?", re.IGNORECASE)
 FOLIO_BYTES_MIN: Final = 1 << 10
 """Smaller is no folio but a number whose unit was forgotten."""
+GBPS_MIN: Final = 1e-6
+GBPS_MAX: Final = 1e5
 PUBLISHED: Final = Path(__file__).with_name("published.csv")
 
 
@@ -85,7 +86,7 @@ def read(path: Path) -> list[Table]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise TableError(f"{path}: cannot be read: {_why(error)}") from error
     found: dict[str, dict[tuple[Setting, int], list[Value]]] = {}
     for line, row in _rows(path, text):
@@ -115,7 +116,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     if not lines:
         raise TableError(f"{path}: empty; expected the header {','.join(HEADER)} and a line for each cell")
     between = max(",;\t", key=lines[0][1].count)
-    head = [name.strip().lower() for name in next(csv.reader([lines[0][1]], delimiter=between))]
+    head = [name.strip().strip('"').strip().lower() for name in lines[0][1].split(between)]
     missing = [name for name in HEADER if name not in head and name not in OPTIONAL]
     if missing or len(set(head)) < len(head):
         raise TableError(
@@ -123,7 +124,7 @@ def _rows(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
             + (f", so {', '.join(missing)} is missing" if missing else ", each once")
         )
     for number, line in lines[1:]:
-        cells = [cell.strip() for cell in next(csv.reader([line], delimiter=between, skipinitialspace=True))]
+        cells = [cell.strip().strip('"').strip() for cell in line.split(between)]
         if len(cells) > len(head) and any(cells[len(head) :]):
             raise TableError(f"{path}:{number}: {len(cells)} columns; expected {len(head)}: {','.join(head)}")
         yield number, dict(zip(head, cells + [""] * (len(head) - len(cells)), strict=False))
@@ -169,8 +170,8 @@ def _value(gbps: str, sd: str) -> Value | None:
     if mean.strip().lower() in EMPTY:
         return None
     number = _number("gbps", mean)
-    if number <= 0:
-        raise ValueError(f"gbps {gbps!r}; expected more than 0")
+    if not GBPS_MIN <= number <= GBPS_MAX:
+        raise ValueError(f"gbps {gbps!r}; expected GB/s, more than 0 and at most {GBPS_MAX:g}")
     text = (sd or beside).strip().lstrip("±").strip()
     if text.lower() in EMPTY:
         return Value(number, None)

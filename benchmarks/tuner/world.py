@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A model of a machine: what a setting would move, and what one measurement of it would say. Nothing is measured.
 
-* Between the cells of a table, logarithms are interpolated linearly over the logarithms of folio size and channels;
-  of candidates that of the gain over plain copy, so that what a table lacks follows its baseline. Beyond the last cell the last one holds; below
-  the fewest channels known, throughput goes down in proportion.
+* Between the cells of a table, logarithms are interpolated linearly over the logarithms of folio size and channels; of
+  candidates that of the gain over plain copy, so that what a table lacks follows its baseline. A cell that is missing
+  between others is the mean of both ways. Beyond the last cell the last one holds; below the fewest channels known,
+  throughput goes down in proportion.
 * A batch ends with the folio that reaches the kernel's ceiling of base pages. A batch uses no more channels than it has
   folios, and no more than 16.
 * A shorter batch is slower as in the published column of 2 MiB folios by number per call, relative to its 512.
@@ -53,7 +54,9 @@ def batch_curves() -> Mapping[str, Curve]:
         rows = list(csv.DictReader(line for line in file if line[0] != "#"))
     found: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
-        found.setdefault(ENGINES[row["engine"]], []).append((math.log(int(row["folios"])), math.log(float(row["gbps"]))))
+        found.setdefault(ENGINES[row["engine"]], []).append(
+            (math.log(int(row["folios"])), math.log(float(row["gbps"])))
+        )
     at = math.log(BATCH_OF_TABLES)
     return {engine: [(x, y - interpolated(curve, at)) for x, y in curve] for engine, curve in found.items()}
 
@@ -67,6 +70,17 @@ def interpolated(curve: Curve, x: float) -> float:
         return curve[at][1]
     (left, low), (right, high) = curve[at - 1], curve[at]
     return low + (high - low) * (x - left) / (right - left)
+
+
+def filled_in(given: Mapping[tuple[int, int], float], channels: int, folio: int) -> float | None:
+    """Return a cell that is given or lies between others, of the same channels or the same folio size; else None."""
+    if (channels, folio) in given:
+        return given[channels, folio]
+    by_size = sorted((math.log(size), gain) for (many, size), gain in given.items() if many == channels)
+    by_channels = sorted((math.log(many), gain) for (many, size), gain in given.items() if size == folio)
+    ways = ((by_size, math.log(folio)), (by_channels, math.log(channels)))
+    found = [interpolated(curve, at) for curve, at in ways if curve[0][0] < at < curve[-1][0]]
+    return sum(found) / len(found) if found else None
 
 
 class Weather(NamedTuple):
@@ -109,13 +123,18 @@ class Machine:
         self._known: dict[Probe, float] = {}
 
     def _surface(self, table: Table, engine: str) -> dict[int, Curve]:
-        """Return log gain over log folio size, by channels."""
-        by_channels: dict[int, list[tuple[float, float]]] = {}
-        for (setting, folio), value in sorted(table.cells.items()):
-            if setting.engine == engine:
-                gain = math.log(value.gbps) - interpolated(self._base, math.log(folio))
-                by_channels.setdefault(setting.channels, []).append((math.log(folio), gain))
-        return {channels: sorted(curve) for channels, curve in sorted(by_channels.items())}
+        """Return log gain over log folio size, by channels, with what is missing between others filled in."""
+        given = {
+            (one.channels, folio): math.log(value.gbps) - interpolated(self._base, math.log(folio))
+            for (one, folio), value in table.cells.items()
+            if one.engine == engine
+        }
+        folios, channels = sorted({at[1] for at in given}), sorted({at[0] for at in given})
+        filled = {(many, folio): filled_in(given, many, folio) for many in channels for folio in folios}
+        return {
+            many: [(math.log(folio), gain) for folio in folios if (gain := filled[many, folio]) is not None]
+            for many in channels
+        }
 
     def seconds_per_byte(self, setting: Setting, shape: Shape) -> float:
         """Return the true mean time of a byte."""

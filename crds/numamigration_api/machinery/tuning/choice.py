@@ -16,11 +16,11 @@ from numamigration_api.machinery.tuning.measures import (
     SPREAD_USUAL,
     Cells,
     Comparison,
+    Standing,
     compare,
     gain,
     pooled_variance,
-    quantile,
-    seconds_per_byte,
+    standing,
 )
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
@@ -40,29 +40,35 @@ class Rules(NamedTuple):
         doubt_harm: chance that it is slower by `harm` or more.
         harm: a slowdown that must not happen, as a share.
         tie: settings nearer to each other than this share are equal.
-        channel_cost: share of throughput that one more channel must bring, for engines are shared; of DMA only.
+        channel_cost: share of throughput that one more channel or thread must bring, for they are shared.
         doubt_race: chance to lose a candidate that is better than the leader by more than a tie.
+        proof_samples: of each shape that matters; fewer prove nothing, for their likeness may be chance.
+        settled_samples: of the same, before a race ends early.
     """
 
     doubt_slower: float = 1e-3
-    doubt_harm: float = 1e-5
+    doubt_harm: float = 1e-4
     harm: float = 0.02
     tie: float = 0.01
     channel_cost: float = 0.001
     doubt_race: float = 0.05
+    proof_samples: int = 3
+    settled_samples: int = 5
 
 
 RULES: Final = Rules()
+SHOWN: Final = 0.025
+"""Doubt on each side of the intervals of rows: 95 %, as people expect."""
 
 
 class Candidate(NamedTuple):
     """One line of the table of a choice.
 
     Attributes:
-        bytes_per_second: of the mix, with `low` and `high` as its interval; 0 where it was not measured at every shape.
+        bytes_per_second: of the mix, with `low` and `high` as its 95 % interval; 0 where a shape was not measured.
         samples: that were taken.
         cpu_seconds: of one sample, on average.
-        gain: over plain copy, as a share, with `gain_low` and `gain_high` as its interval.
+        gain: over plain copy, as a share, with `gain_low` and `gain_high` as its 95 % interval.
         verdict: in words.
     """
 
@@ -83,7 +89,8 @@ class Choice(NamedTuple):
 
     Attributes:
         setting: the baseline when nothing is surely better.
-        gain: expected over plain copy, as a share: 0.24 is 24 % faster; with its interval.
+        gain: expected over plain copy, as a share: 0.24 is 24 % faster.
+        gain_low, gain_high: its interval, each bound as sure as `confidence` says, for all candidates together.
         confidence: that `setting` is not slower than plain copy.
         channel_cost: share of throughput that was set against its channels.
         rows: the baseline, then candidates by engine and channels.
@@ -136,33 +143,36 @@ class Evidence(NamedTuple):
         cells = self.cells.get(setting, {})
         return bool(self.weights) and all(shape in cells and cells[shape].samples for shape in self.weights)
 
-    def compare(self, settings: Iterable[Setting], other: Setting = BASELINE) -> dict[Setting, Comparison]:
-        """Compare whole settings with another one."""
+    def standings(self) -> dict[Setting, Standing]:
+        """Return what is known of every whole setting; none when plain copy is not whole."""
+        if not self.is_whole(BASELINE):
+            return {}
         usual = self.usual
-        return {one: compare(self.cells[one], self.cells[other], self.weights, usual) for one in settings}
+        whole = filter(self.is_whole, (BASELINE, *self.settings))
+        return {one: standing(self.cells[one], self.weights, usual) for one in whole}
 
 
 def cost(setting: Setting, rules: Rules) -> float:
-    """Return what a setting's channels cost, as a logarithm of throughput; threads are bounded by the machine."""
+    """Return what a setting's channels or threads cost, as a logarithm of throughput."""
     return rules.channel_cost * setting.channels
 
 
 def is_surely_faster(found: Comparison, among: int, rules: Rules) -> bool:
     """Tell whether a candidate may be chosen, being one of so many."""
-    return (
-        found.at_least(rules.doubt_slower / among) > 0
-        and found.at_least(rules.doubt_harm / among) > math.log1p(-rules.harm)
-    )
+    not_slower = found.at_least(rules.doubt_slower / among) > 0
+    not_harmful = found.at_least(rules.doubt_harm / among) > math.log1p(-rules.harm)
+    return not_slower and not_harmful and found.least >= rules.proof_samples
 
 
-def best(evidence: Evidence, rules: Rules) -> Setting:
-    """Return the setting to have."""
-    if not evidence.is_whole(BASELINE):
-        return BASELINE
-    among = max(1, len(evidence.settings))
-    found = evidence.compare(filter(evidence.is_whole, evidence.settings))
+def best(standings: Mapping[Setting, Standing], among: int, rules: Rules) -> Setting:
+    """Return the setting to have, of so many candidates."""
+    found = {one: _against_baseline(standings, one) for one in standings if one != BASELINE}
     passing = {one: each.log_ratio for one, each in found.items() if is_surely_faster(each, among, rules)}
     return fewest(passing, rules) if passing else BASELINE
+
+
+def _against_baseline(standings: Mapping[Setting, Standing], setting: Setting) -> Comparison:
+    return compare(standings[setting], standings[BASELINE])
 
 
 def fewest(log_ratios: Mapping[Setting, float], rules: Rules) -> Setting:
@@ -184,14 +194,21 @@ def choose(
     probes: int = 0,
 ) -> Choice:
     """Decide, and say why."""
-    setting = best(evidence, rules)
-    rows = tuple(_row(one, evidence, setting, rules, cpu_seconds or {}) for one in (BASELINE, *evidence.settings))
-    chosen = next(row for row in rows if row.setting == setting)
+    standings, among = evidence.standings(), max(1, len(evidence.settings))
+    setting = best(standings, among, rules)
+    rows = tuple(
+        _row(one, standings, setting, among, rules)._replace(
+            samples=sum(cell.samples for cell in evidence.cells[one].values()),
+            cpu_seconds=(cpu_seconds or {}).get(one, 0.0),
+        )
+        for one in (BASELINE, *evidence.settings)
+    )
+    found = _against_baseline(standings, setting) if setting != BASELINE else None
     return Choice(
         setting=setting,
-        gain=chosen.gain,
-        gain_low=chosen.gain_low,
-        gain_high=chosen.gain_high,
+        gain=found.gain if found else 0.0,
+        gain_low=gain(found.at_least(rules.doubt_slower / among)) if found else 0.0,
+        gain_high=gain(found.at_most(rules.doubt_slower / among)) if found else 0.0,
         confidence=1 - rules.doubt_slower,
         channel_cost=cost(setting, rules),
         rows=rows,
@@ -210,39 +227,39 @@ def reasons_left_out(mix: Mix) -> tuple[str, ...]:
 
 
 def _row(
-    setting: Setting, evidence: Evidence, chosen: Setting, rules: Rules, cpu_seconds: Mapping[Setting, float]
+    setting: Setting, standings: Mapping[Setting, Standing], chosen: Setting, among: int, rules: Rules
 ) -> Candidate:
-    cells = evidence.cells.get(setting, {})
-    row = Candidate(setting, samples=sum(cell.samples for cell in cells.values()))
-    row = row._replace(cpu_seconds=cpu_seconds.get(setting, 0.0))
-    if not evidence.is_whole(setting) or not evidence.is_whole(BASELINE):
-        return row._replace(verdict="not measured at every size")
-    speed = 1 / seconds_per_byte(cells, evidence.weights)
-    among, found = max(1, len(evidence.settings)), evidence.compare([setting])[setting]
-    own = evidence.compare([setting], setting)[setting]
-    width = quantile(own.degrees, rules.doubt_slower / among) * own.error / math.sqrt(2)  # it was counted twice
-    row = row._replace(
-        bytes_per_second=speed, low=speed * (1 + gain(-width)), high=speed * (1 + gain(width))
-    )
+    if setting not in standings:
+        return Candidate(setting, verdict="not measured at every size")
+    own, found = standings[setting], _against_baseline(standings, setting)
+    speed, width = 1 / own.seconds_per_byte, -compare(own, own).at_least(SHOWN) / math.sqrt(2)  # counted twice
+    row = Candidate(setting, speed, speed * (1 + gain(-width)), speed * (1 + gain(width)))
     if setting == BASELINE:
         return row._replace(verdict="chosen: nothing is surely faster" if chosen == BASELINE else "plain copy")
     return row._replace(
         gain=found.gain,
-        gain_low=gain(found.at_least(rules.doubt_slower / among)),
-        gain_high=gain(found.at_most(rules.doubt_slower / among)),
-        verdict=_verdict(setting, found, evidence, chosen, rules),
+        gain_low=gain(found.at_least(SHOWN)),
+        gain_high=gain(found.at_most(SHOWN)),
+        verdict=_verdict(
+            setting,
+            found,
+            compare(own, standings[chosen]),
+            chosen,
+            is_sure=is_surely_faster(found, among, rules),
+            rules=rules,
+        ),
     )
 
 
-def _verdict(setting: Setting, found: Comparison, evidence: Evidence, chosen: Setting, rules: Rules) -> str:
-    among = len(evidence.settings)
+def _verdict(
+    setting: Setting, found: Comparison, ahead: Comparison, chosen: Setting, *, is_sure: bool, rules: Rules
+) -> str:
     if setting == chosen:
         return "chosen"
     if found.at_most(rules.doubt_race) < 0:
         return "slower than plain copy"
-    if not is_surely_faster(found, among, rules):
-        return "not surely faster than plain copy"
-    ahead = evidence.compare([setting], chosen)[setting].log_ratio
-    if ahead >= -rules.tie and setting.channels > chosen.channels:
-        return "no faster than the choice for its channels"
-    return "faster than plain copy, slower than the choice"
+    if not is_sure:
+        return "not surely faster"
+    if ahead.log_ratio >= -rules.tie and setting.channels > chosen.channels:
+        return "no faster, and more channels"
+    return "faster, less than the choice"

@@ -4,9 +4,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from numamigration_api.machinery.tuning.choice import Candidate, Choice
 from numamigration_api.machinery.tuning.samples import BASELINE
+
+PERCENT_MAX: Final = 999
+"""More is only said to be more."""
 
 
 def explain(choice: Choice) -> str:
@@ -15,21 +19,21 @@ def explain(choice: Choice) -> str:
 
 
 def _decision(choice: Choice) -> Iterator[str]:
-    sure = f"{100 * choice.confidence:.4g} %"
+    sure = f"{100 * choice.confidence:.4g} % sure, {choice.probes} measurements"
     if choice.setting == BASELINE:
-        yield "Offload stays off: no setting is surely faster than plain CPU copy for what this node"
-        yield f"migrates (asked for: {sure} sure, {choice.probes} measurements)."
+        yield "Offload stays off: no setting is surely faster than plain CPU copy for what"
+        yield f"this node migrates ({sure})."
         return
     yield f"{choice.setting}: {_percent(choice.gain)} against plain CPU copy for what this node migrates,"
-    yield f"between {_percent(choice.gain_low)} and {_percent(choice.gain_high)} ({sure} sure, {choice.probes} measurements)."
+    yield f"between {_percent(choice.gain_low)} and {_percent(choice.gain_high)} ({sure})."
     if choice.channel_cost:
-        yield f"Its channels were counted as a cost of {100 * choice.channel_cost:.1f} %, for engines are shared."
+        yield f"Their number counted as a cost of {100 * choice.channel_cost:.1f} %, for they are shared."
 
 
 def _table(choice: Choice) -> Iterator[str]:
-    yield f"{'setting':<17}{'GB/s':>7}{'gain':>8}{'interval':>17}{'n':>5}  verdict"
+    yield f"{'setting':<16}{'GB/s':>7}{'gain':>8}{'95 % between':>17}{'n':>4}  verdict"
     for row in choice.rows:
-        yield f"{row.setting!s:<17}{_speed(row)}{row.samples:>5}  {row.verdict}"
+        yield f"{row.setting!s:<16}{_speed(row)}{row.samples:>4}  {row.verdict}"
 
 
 def _speed(row: Candidate) -> str:
@@ -41,15 +45,15 @@ def _speed(row: Candidate) -> str:
 
 
 def _besides(choice: Choice) -> Iterator[str]:
-    if choice.left_out:
+    if choice.left_out or choice.reasons_left_out or choice.notes:
         yield ""
     for one in choice.left_out:
         yield f"Not measured: {one.setting}: {one.why}."
     if choice.reasons_left_out:
-        yield ""
-        yield f"Leave out of reasons, for their batches are single folios and cannot gain: {', '.join(choice.reasons_left_out)}."
+        yield "Left out of reasons, for they move one folio a batch and cannot gain:"
+        yield f"{', '.join(choice.reasons_left_out)}."
     yield from choice.notes
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:+.0f} %"
+    return f"{100 * share:+.0f} %" if share < PERCENT_MAX / 100 else f"> {PERCENT_MAX} %"

@@ -4,12 +4,12 @@
 * A cell is (setting, shape). Its mean is that of the time a byte took, so it says how long many bytes take. Nothing is
   dropped for being slow: an engine that is slow now and then *is* slower, and a mean that forgets it would flatter it.
 * The time of the mix is the weighted sum of its cells'. Settings are compared by the logarithm of the ratio of their
-  times; the variance is that of the first order (delta method), cells being independent. All settings that are compared were measured in the same rounds, so a
-  drift of the machine cancels from the ratio and only widens the interval.
+  times; the variance is that of the first order (delta method), cells being independent. All settings that are
+  compared were measured in the same blocks, so a drift of the machine cancels from the ratio and widens the interval.
 * A cell of two or three samples cannot know its own spread. It borrows a few samples' worth of the spread of its
   setting at other shapes; that borrows from all cells of the machine, and these from ``SPREAD_USUAL`` (Smyth 2004,
-  moderated t). So equal samples make no certainty. Degrees of freedom
-  are Satterthwaite's (1946) of what is not borrowed, and the borrowed once; quantiles are Student's.
+  moderated t). So equal samples make no certainty. Degrees of freedom are Satterthwaite's (1946) of what is not
+  borrowed, and the borrowed ones once, for all cells borrow of the same; quantiles are Student's.
 
 Sources: Smyth, Statistical Applications in Genetics and Molecular Biology 3 (2004) 3; Satterthwaite, Biometrics
 Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and Stegun 26.7.3 and 26.7.4.
@@ -18,18 +18,20 @@ Bulletin 2 (1946) 110; Student's distribution for whole degrees: Abramowitz and 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Final, NamedTuple
 
-from numamigration_api.machinery.tuning.samples import Setting, Shape
+from numamigration_api.machinery.tuning.samples import Shape
 
 SPREAD_USUAL: Final = 0.1
 """Relative standard deviation of one measurement, as far as a cell cannot know its own: a tenth, a round number."""
 BORROWED: Final = 2.0
 """How many samples' worth a cell borrows, and a setting."""
 OWN_MIN: Final = 0.1
-"""Degrees of freedom of a cell with one sample, which says nothing of its spread; small, and more than nothing."""
+"""Degrees of freedom of a cell with one sample, which says nothing of its spread."""
+MATTERS: Final = 0.05
+"""Share of the mix, or of its time, from which on a shape matters for a proof."""
 DEGREES_MAX: Final = 200
 """Beyond these Student's quantiles are as good as constant."""
 LOG_RATIO_MAX: Final = 50.0
@@ -66,6 +68,26 @@ Cells = Mapping[Shape, Cell]
 """Of one setting."""
 
 
+class Standing(NamedTuple):
+    """What is known of one setting.
+
+    Attributes:
+        seconds_per_byte: of the mix.
+        variance: of that, relative.
+        crossed: sum of squared parts of the variance by their degrees of freedom, for Satterthwaite.
+        narrowing: by how much one more sample of a shape lessens the variance.
+        thinnest: of the shapes that matter, that with the fewest samples.
+        least: how many these are.
+    """
+
+    seconds_per_byte: float
+    variance: float
+    crossed: float
+    narrowing: Mapping[Shape, float]
+    thinnest: Shape
+    least: int
+
+
 class Comparison(NamedTuple):
     """How much faster one setting moves the mix than another.
 
@@ -73,11 +95,13 @@ class Comparison(NamedTuple):
         log_ratio: natural logarithm of the ratio of throughputs.
         error: its standard error.
         degrees: of freedom.
+        least: samples that each of them has of every shape that matters.
     """
 
     log_ratio: float
     error: float
     degrees: int
+    least: int
 
     @property
     def gain(self) -> float:
@@ -113,42 +137,37 @@ def pooled_variance(cells: Iterable[Cell], usual: float) -> float:
     return squares / degrees
 
 
-def seconds_per_byte(cells: Cells, weights: Mapping[Shape, float]) -> float:
-    """Return the time that one byte of the mix takes; every shape must have a sample."""
-    return math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
-
-
-def narrowing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
-    """Yield by how much one more sample of each shape lessens the relative variance of a setting's time."""
-    for shape, part in _parts(cells, weights, usual):
-        yield shape, part / (cells[shape].samples + 1)
-
-
-def compare(one: Cells, other: Cells, weights: Mapping[Shape, float], usual: float) -> Comparison:
-    """Compare two settings; both must have a sample of every shape.
+def standing(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Standing:
+    """Sum up what is known of a setting, which must have a sample of every shape.
 
     Args:
-        one, other: what was measured of them.
+        cells: of the setting.
         weights: of the mix.
         usual: relative variance of one sample on this machine.
     """
+    time = math.fsum(weight * cells[shape].mean for shape, weight in weights.items())
+    pooled = pooled_variance(cells.values(), usual)
     variance = crossed = 0.0
-    for cells in (one, other):
-        for shape, part in _parts(cells, weights, usual):
-            variance += part
-            crossed += part * part / max(OWN_MIN, cells[shape].samples - 1)
-    degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
-    times = [seconds_per_byte(cells, weights) for cells in (one, other)]
-    return Comparison(math.log(times[1] / times[0]), math.sqrt(variance), max(1, min(DEGREES_MAX, int(degrees))))
-
-
-def _parts(cells: Cells, weights: Mapping[Shape, float], usual: float) -> Iterator[tuple[Shape, float]]:
-    """Yield each shape with its part of the relative variance of a setting's time."""
-    time, pooled = seconds_per_byte(cells, weights), pooled_variance(cells.values(), usual)
+    narrowing, matters = {}, []
     for shape, weight in weights.items():
         cell = cells[shape]
-        share, degrees = weight * cell.mean / time, BORROWED + cell.samples - 1
-        yield shape, share * share * (BORROWED * pooled + cell.relative_squares) / (degrees * cell.samples)
+        share, own = weight * cell.mean / time, cell.samples - 1
+        part = share * share * (BORROWED * pooled + cell.relative_squares) / ((BORROWED + own) * cell.samples)
+        variance += part
+        crossed += part * part / max(OWN_MIN, own)
+        narrowing[shape] = part / (cell.samples + 1)
+        if max(share, weight) >= MATTERS:
+            matters.append(shape)
+    thinnest = min(matters or narrowing, key=lambda shape: cells[shape].samples)
+    return Standing(time, variance, crossed, narrowing, thinnest, cells[thinnest].samples)
+
+
+def compare(one: Standing, other: Standing) -> Comparison:
+    """Compare two settings."""
+    variance, crossed = one.variance + other.variance, one.crossed + other.crossed
+    degrees = BORROWED + (variance * variance / crossed if crossed else 0.0)
+    log_ratio = math.log(other.seconds_per_byte / one.seconds_per_byte)
+    return Comparison(log_ratio, math.sqrt(variance), min(DEGREES_MAX, int(degrees)), min(one.least, other.least))
 
 
 @lru_cache(maxsize=1024)

@@ -18,6 +18,10 @@ CPU: Final = "CPU"
 CHANNELS_MAX: Final = 16
 """Of one batch, whatever `nr_dma_chan` says (dialects V2 to V6)."""
 
+WEIGHT_MAX: Final = 1e30
+NEGLIGIBLE: Final = 1e-3
+"""A part with less of the greatest part's weight is not worth its measurements."""
+
 FOLIOS_PER_BATCH: Final[Mapping[MigrationReason, int]] = {
     MigrationReason.SYSCALL_OR_CPUSET: 512,
     MigrationReason.MEMPOLICY_MBIND: 512,
@@ -116,8 +120,10 @@ class Mix(NamedTuple):
 
     @classmethod
     def of(cls, parts: Iterable[Part]) -> Self:
-        """Make a mix of parts whose weights have any sum; what has no weight is left out."""
-        kept = [part for part in parts if math.isfinite(part.weight) and part.weight > 0]
+        """Make a mix of parts whose weights have any sum; what has no weight beside the others is left out."""
+        real = [part for part in parts if 0 < part.weight <= WEIGHT_MAX]
+        least = NEGLIGIBLE * max((part.weight for part in real), default=0.0)
+        kept = [part for part in real if part.weight > least]
         total = math.fsum(part.weight for part in kept)
         return cls(tuple(part._replace(weight=part.weight / total) for part in kept))
 

@@ -20,7 +20,7 @@ the samples are, nothing raises.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final, TypeVar
 
@@ -33,10 +33,9 @@ from numamigration_api.machinery.tuning.choice import (
     cost,
     is_surely_faster,
 )
-from numamigration_api.machinery.tuning.measures import Cell, Comparison, is_speed, narrowing
+from numamigration_api.machinery.tuning.measures import Cell, Comparison, Standing, compare, is_speed
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
-    LeftOut,
     Mix,
     Probe,
     Sample,
@@ -51,6 +50,10 @@ GRID_ROUNDS: Final = 10
 """Measurements of each cell in a full grid: what the published numbers were made with."""
 BUDGET_SHARE: Final = 3
 """A search takes at most one grid divided by this."""
+RESERVE: Final = 0.5
+"""Share of the budget that is kept to prove that the leader is faster than plain copy."""
+SEEN_MIN: Final = 8
+"""Samples of a leader before the race ends early: one that stalls now and then shall have the time to do so."""
 CPU_SECONDS_MAX: Final = 1e6
 """That one measurement can take."""
 FAILURES_MAX: Final = 3
@@ -104,7 +107,7 @@ class Search:
         self._ended = False
 
     def next(self) -> Probe | None:
-        """Return the measurement to be made; None when there is nothing left to find out. The same until it is taken."""
+        """Return the measurement to be made, the same until it is taken; None when nothing is left to find out."""
         while not self._queue and not self._ended:
             self._plan()
         return self._queue[0][0] if self._queue and not self._ended else None
@@ -151,9 +154,9 @@ class Search:
             shape = self._unseen.popleft()
             self._ask([(Probe(BASELINE, shape), False), *self._block(shape)])
         else:
-            self._eliminate()
+            standings = self._eliminate()
             if not self._ended:
-                self._ask(self._block(self._widest()))
+                self._ask(self._block(self._most_wanted(standings)))
 
     def _ask(self, block: list[tuple[Probe, bool]]) -> None:
         if self._made + len(block) > self._budget:
@@ -169,32 +172,37 @@ class Search:
         self._rng.shuffle(found)
         return found
 
-    def _eliminate(self) -> None:
-        """Let go who cannot win any more; end when the winner is clear."""
-        rules, among = self._rules, max(1, len(self._settings))
-        found = self._evidence.compare(self._racing)
+    def _eliminate(self) -> Mapping[Setting, Standing]:
+        """Let go who cannot win any more; end when the winner is clear. Return what is known."""
+        rules, among, standings = self._rules, len(self._settings), self._evidence.standings()
+        found = {one: compare(standings[one], standings[BASELINE]) for one in self._racing}
         worth = {one: each.log_ratio - cost(one, rules) for one, each in found.items()}
         leader = max(worth, key=worth.__getitem__)
-        behind = self._evidence.compare(self._racing, leader)
         self._racing = [
             one
             for one in self._racing
-            if found[one].at_most(rules.doubt_race) > 0 and (one == leader or self._may_beat(behind[one], one, leader))
+            if found[one].at_most(rules.doubt_race) > 0
+            and (one == leader or self._may_beat(compare(standings[one], standings[leader]), one, leader))
         ]
-        winner_is_clear = self._racing == [leader] and is_surely_faster(found[leader], among, rules)
-        self._ended = winner_is_clear or not self._racing
+        if self._made + len(self._racing) + 1 > self._budget * (1 - RESERVE) and leader in self._racing:
+            self._racing = [leader]
+        seen = sum(cell.samples for cell in self._cells[leader].values())
+        is_settled = seen >= SEEN_MIN and found[leader].least >= rules.settled_samples
+        is_clear = is_settled and is_surely_faster(found[leader], among, rules)
+        self._ended = not self._racing or (self._racing == [leader] and is_clear)
+        return standings
 
     def _may_beat(self, found: Comparison, one: Setting, leader: Setting) -> bool:
         paid = cost(one, self._rules) - cost(leader, self._rules)
         return found.at_most(self._rules.doubt_race) - paid > self._rules.tie
 
-    def _widest(self) -> Shape:
-        """Return the shape at which one more block narrows the intervals most."""
-        gain, usual = dict.fromkeys(self._weights, 0.0), self._evidence.usual
-        for one in (BASELINE, *self._racing):
-            for shape, less in narrowing(self._cells[one], self._weights, usual):
-                gain[shape] += less
-        return max(gain, key=gain.__getitem__)
+    def _most_wanted(self, standings: Mapping[Setting, Standing]) -> Shape:
+        """Return the shape that narrows the intervals most; for a proof, first the one of which least is known."""
+        running = [standings[one] for one in (BASELINE, *self._racing)]
+        thinnest = min(running, key=lambda one: one.least)
+        if len(self._racing) == 1 and thinnest.least < self._rules.settled_samples:
+            return thinnest.thinnest
+        return max(self._weights, key=lambda shape: sum(one.narrowing[shape] for one in running))
 
     # --- what went wrong
 
