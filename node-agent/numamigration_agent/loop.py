@@ -185,7 +185,7 @@ class Agent:
         watch = [] if self._lanes[Lane.WATCH] else [self._watchdog.sample_at]
         told = self._planning.plan is None or self._reports.under_way or not self._quiet()
         reports = [] if told else [self._reports.next_at]
-        probe = [self._tuner.wake_at()] if self._tuner and not self._lanes[Lane.PAGES] else []
+        probe = [self._tuner.wake_at()] if self._tuner and self._may_measure and not self._lanes[Lane.PAGES] else []
         return min([*self._lanes.deadlines(), *looks, *counts, *watch, self._watchdog.wake_at(), *reports, *probe])
 
     # --- the node state ----------------------------------------------------------------------------------------------
@@ -393,7 +393,8 @@ class Agent:
         if not self._lanes.is_late(Lane.PAGES, now):
             return
         self._unlooked = True
-        if self._tuner is not None and self._tuner.measures:
+        running = self._lanes[Lane.PAGES]
+        if self._tuner is not None and running and not isinstance(running.job, MovePages):
             self._tuner.late()
             self._look_at = now
         if self._trials.under_way:
@@ -433,6 +434,12 @@ class Agent:
         self._look_at, self._unlooked = now, True
 
     @property
+    def _may_measure(self) -> bool:
+        """Whether it is known what the kernel holds, held before and shall hold."""
+        known = self._facts is not None and self._spec is not None and self._baselines is not None
+        return known and not (self._baselines and self._baselines.problem)
+
+    @property
     def _offload_wish(self) -> Wish | None:
         return self._spec.wish(SettingsGroup.OFFLOAD) if self._spec else None
 
@@ -445,9 +452,9 @@ class Agent:
         return unit not in self._changes.retries.failures and all(change.unit != unit for change in plan.changes)
 
     def _next_tuner_job(self, now: float) -> Job | None:
-        if self._tuner is None or not self._tuner.busy or self._facts is None or self._baselines is None:
+        if self._tuner is None or not self._tuner.busy or not self._may_measure:
             return None
-        if self._baselines.problem or self._spec is None:
+        if self._facts is None or self._spec is None or self._baselines is None:
             return None
         known = Known(self._baselines, veto=self._veto, record=self._trials.record(self._spec.verify_epoch))
         before = self._tuner.document()

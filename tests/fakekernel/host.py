@@ -240,13 +240,18 @@ def _understood(line: bytes) -> Reply:
 
 def move_own_pages(control: Path, command: MoveOwnPages) -> Moved:
     """Move the agent's own pages on the host whose control socket that is; see ``FakeHost.move_own_pages``."""
-    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
-        connection.connect(str(control))
-        connection.sendall(msgspec.json.encode(command) + b"\n")
-        moved = _understood(replies.readline()).moved
+    moved = ask(control, command).moved
     if moved is None:
         raise FakeHostError("no move in the reply")
     return moved
+
+
+def ask(control: Path, command: Command) -> Reply:
+    """Do something to the host whose control socket that is; see ``FakeHost.do``."""
+    with socket.socket(socket.AF_UNIX) as connection, connection.makefile("rb") as replies:
+        connection.connect(str(control))
+        connection.sendall(msgspec.json.encode(command) + b"\n")
+        return _understood(replies.readline())
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

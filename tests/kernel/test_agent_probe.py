@@ -63,7 +63,7 @@ def measured(node: GuestNode, id_: str) -> Json:
 
 def test_an_engine_slower_than_the_cpu_is_left_off(v6: Driver, node: GuestNode, small_pages: None) -> None:  # noqa: ARG001
     """Promises 7 and 15: it is verified, measured, found slower, and all is as before."""
-    v6.switch(batch_delay_ms=60)
+    v6.switch(batch_delay_ms=30)
     before = v6.knobs()
     node.start()
 
@@ -112,7 +112,7 @@ def test_an_agent_that_is_killed_in_mid_probe_puts_all_back_when_it_is_started_a
     small_pages: None,  # noqa: ARG001
 ) -> None:
     """Promises 6 and 7."""
-    v6.switch(batch_delay_ms=60)
+    v6.switch(batch_delay_ms=30)
     before = v6.knobs()
     node.start()
     node.push(offload=wish(OFF, **VERIFIED), probe=probe("killed", CHANNELS))

@@ -11,7 +11,9 @@ from numamigration_agent.__main__ import main
 from numamigration_agent.settings import parse_settings
 from tests.fakekernel.host import move_own_pages
 from tests.twin import mover
+from tests.twin.timed import timed_twin_of_host
 
 if __name__ == "__main__":
-    control = Path(parse_settings(sys.argv[1:], os.environ).host_root).parent / "control"
-    sys.exit(main(move=mover(lambda move: move_own_pages(control, move))))
+    home = Path(parse_settings(sys.argv[1:], os.environ).host_root).parent
+    move = mover(lambda move: move_own_pages(home / "control", move))
+    sys.exit(main(move=move, move_timed=timed_twin_of_host(home)))

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from errno import ENOMEM, EOPNOTSUPP
+from pathlib import Path
 from random import Random
 from typing import Final, NamedTuple
+
+import msgspec
 
 from numamigration_agent.kernel.timed_moves import (
     EndMoves,
@@ -23,9 +26,10 @@ from numamigration_agent.kernel.timed_moves import (
 )
 from numamigration_api.vocabulary import MigrationReason
 from tests.fakekernel.config import HostConfig, Speed
-from tests.fakekernel.control import MoveOwnPages
+from tests.fakekernel.control import MoveOwnPages, TakeSnapshot
+from tests.fakekernel.host import FakeHostError, ask, move_own_pages
 from tests.fakekernel.layout import PAGE_BYTES, THP_PAGES
-from tests.fakekernel.model import FakeKernel
+from tests.fakekernel.model import FakeKernel, Snapshot
 from tests.fakekernel.moves import Moved
 from tests.fakekernel.parsing import KernelError
 
@@ -54,13 +58,26 @@ def timed_twin(kernel: FakeKernel, rng: Random | None = None) -> TimedMover:
             command.reason, command.source, command.destination, small=command.small, huge=command.huge
         )
 
-    def offloaded() -> int:
-        return kernel.snapshot().folios_migrated or 0
+    calls = Calls(move, lambda: kernel.snapshot().folios_migrated, lambda: kernel.snapshot().nr_dma_chan)
+    return timed_mover(kernel.config, calls, rng or Random(1))
 
-    def channels() -> int:
-        return kernel.snapshot().nr_dma_chan or 0
 
-    return timed_mover(kernel.config, Calls(move, offloaded, channels), rng or Random(1))
+def timed_twin_of_host(home: Path) -> TimedMover:
+    """Return the timed mover of the fake host whose folder that is; what it says of time is the table's."""
+    control, config = home / "control", msgspec.json.decode((home / "config.json").read_bytes(), type=HostConfig)
+
+    def snapshot() -> Snapshot:
+        found = ask(control, TakeSnapshot()).snapshot
+        if found is None:
+            raise FakeHostError("no snapshot in the reply")
+        return found
+
+    calls = Calls(
+        move=lambda command: move_own_pages(control, command),
+        folios_offloaded=lambda: snapshot().folios_migrated,
+        channels=lambda: snapshot().nr_dma_chan,
+    )
+    return timed_mover(config, calls, Random())
 
 
 def timed_mover(config: HostConfig, calls: Calls, rng: Random) -> TimedMover:

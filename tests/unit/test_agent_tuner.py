@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import errno
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
@@ -14,9 +16,10 @@ from typing import Any
 import pytest
 from msgspec import structs
 
+from numamigration_agent.change import SaveBaselines, WriteKnob
 from numamigration_agent.cluster import StateGone
-from numamigration_agent.events import Command, Report, Run
-from numamigration_agent.jobs import ClockMoves, PrepareMoves, ReadRoom, SaveBaselines, SaveProbe, WriteKnob
+from numamigration_agent.events import Command, Run
+from numamigration_agent.jobs import ClockMoves, PrepareMoves, ReadRoom, SaveProbe
 from numamigration_agent.kernel.timed_moves import EndMoves, TimedAnswer, TimedRequest, TimeMoves
 from numamigration_agent.probe_record import FILE_NAME
 from numamigration_agent.probing import DAY_SECONDS
@@ -227,17 +230,20 @@ def test_only_the_reason_of_own_pages_is_offloaded_while_settings_are_measured(s
     assert seen == {("syscall_or_cpuset",)}
 
 
-def test_a_wish_that_was_in_force_is_in_force_again(start: Start) -> None:
+@pytest.mark.parametrize("drift", ["Correct", "Report", "Ignore"])
+def test_a_wish_that_was_in_force_is_in_force_again(start: Start, drift: str) -> None:
+    """Whatever the policy says of drift: it is we who change the knobs."""
     rig = start()
-    ask(rig, OFFLOAD, probe=None)
+    ask(rig, OFFLOAD, probe=None, drift=drift)
     before = knobs(rig)
 
-    ask(rig, OFFLOAD)
+    ask(rig, OFFLOAD, drift=drift)
     rig.pass_time(LONG_ENOUGH)
 
     assert told(rig) == ("Done", "Measured")
     assert knobs(rig) == before
-    assert rig.group()["state"] == "Ready"
+    assert (rig.group()["state"], rig.group()["reason"]) == ("Ready", "AsExpected")
+    assert rig.status["statistics"]["driftCorrections"] == 0
 
 
 def test_where_nobody_wishes_anything_the_values_of_before_are_back_and_forgotten(start: Start) -> None:
@@ -326,6 +332,15 @@ def test_a_node_that_is_not_asked_has_no_part_of_it(start: Start) -> None:
 
     assert "probe" not in rig.status
     assert not (rig.folder / FILE_NAME).exists()
+
+
+def test_an_agent_that_is_not_asked_loads_nothing_of_the_tuner() -> None:
+    """What it would take of every node's memory."""
+    code = "import sys, numamigration_agent.__main__; print(*(n for n in sys.modules if 'tun' in n or 'probing' in n))"
+
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
+
+    assert done.stdout.split() == []
 
 
 # --- once
@@ -817,6 +832,7 @@ def test_a_node_state_that_is_deleted_in_mid_probe_forgets_nothing(start: Start)
     rig.object = {"metadata": {"name": "node-a", "uid": "state-2", "generation": 1}, "spec": {}}
     rig.send(StateGone())
     rig.release()
+    rig.pass_time(LONG_ENOUGH)  # nothing is measured, and nothing spins
 
     ask(rig, probe=None)
     rig.pass_time(LONG_ENOUGH)
@@ -842,7 +858,7 @@ class MortalRig(Rig):
     def _do(self, command: Command) -> None:
         super()._do(command)
         traces = WriteKnob | SaveBaselines | SaveProbe | ClockMoves | PrepareMoves | ReadRoom
-        if isinstance(command, Report) or (isinstance(command, Run) and isinstance(command.job, traces)):
+        if not isinstance(command, Run) or isinstance(command.job, traces):
             self.steps += 1
             if self.steps == self.dies_at:
                 raise KilledError

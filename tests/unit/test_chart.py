@@ -33,6 +33,21 @@ def objects(helm: Helm, values: Json | None = None, *flags: str) -> Objects:
     return {(one["kind"], one["metadata"]["name"]): one for one in helm.template(values, *flags)}
 
 
+def agent_memory(found: Objects) -> str:
+    containers: list[Json] = pod_spec(found[AGENT])["containers"]
+    limit: str = containers[0]["resources"]["limits"]["memory"]
+    return limit
+
+
+def test_agents_have_the_memory_to_measure_with_only_where_tuning_is_on(helm: Helm) -> None:
+    limits = {"limits": {"memory": "64Mi", "cpu": "1"}}
+    tuned = objects(helm, {"agent": {"tuning": {"enabled": True}, "resources": limits}})
+
+    assert agent_memory(objects(helm)) == "64Mi"
+    assert agent_memory(tuned) == "320Mi"
+    assert pod_spec(tuned[AGENT])["containers"][0]["resources"]["limits"]["cpu"] == "1"
+
+
 @pytest.fixture(scope="module")
 def plain(helm: Helm) -> Objects:
     return objects(helm)
