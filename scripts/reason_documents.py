@@ -82,6 +82,10 @@ WAIT: Final[Mapping[Reason, Entry]] = {
     ),
     Reason.SOAKING: Entry("The change is in force and `canary.soakSeconds` are not over.", "Wait."),
     Reason.VERIFYING: Entry("The engine has not copied test pages on this boot yet.", "Wait: the window is short."),
+    Reason.PROBING: Entry(
+        "The operator has asked this node to measure settings (`tuning.mode`), for its hardware class.",
+        "Wait: a minute at most, and the settings of before are put back. `status.probe` says what was found.",
+    ),
     Reason.RESTORING: Entry(
         "The policy was deleted, the node left its selector, or an edit took the group out. A hung engine makes "
         "turning off slow.",
