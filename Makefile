@@ -33,6 +33,10 @@ demo-hazards: setup-fuse ## Watch five engines go wrong, and what is said of eac
 demo-rollout: setup-fuse ## Watch sixty nodes: a bad policy stops at its canary, a good one goes in waves (a minute)
 	@$(BIN)/python -m tests.demo.rollout $(if $(KEEP),--keep) $(if $(RECORD),--record)
 
+.PHONY: demo-tune
+demo-tune: setup-fuse ## Watch two hardware classes be measured: one gets offload, one does without (half a minute)
+	@$(BIN)/python -m tests.demo.tune
+
 .PHONY: test
 test: verify test-unit test-apiserver test-docs test-simulation test-kernel test-cluster test-demo coverage ## Everything that continuous integration runs
 
@@ -140,6 +144,7 @@ test-demo: setup-fuse ## The demos, as a newcomer runs them
 	$(BIN)/python -m tests.demo
 	$(BIN)/python -m tests.demo.hazards
 	$(BIN)/python -m tests.demo.rollout
+	$(BIN)/python -m tests.demo.tune
 
 .PHONY: images
 images: ## Build both images with podman, buildah or docker (ARCH=arm64 BASE= BUILDER= IMAGE_OPTIONS=)

@@ -65,7 +65,7 @@ from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.signs import Signs
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.lanes import Lane, Lanes, Running
-from numamigration_agent.plan import UNITS, Plan, UnitChange
+from numamigration_agent.plan import UNITS, Plan, UnitChange, of_class
 from numamigration_agent.planning import Planning
 from numamigration_agent.recovery import recall
 from numamigration_agent.reports import Reports
@@ -441,7 +441,9 @@ class Agent:
 
     @property
     def _offload_wish(self) -> Wish | None:
-        return self._spec.wish(SettingsGroup.OFFLOAD) if self._spec else None
+        """As this node's hardware class has it: what others have is none of a probe's concern."""
+        wish = self._spec.wish(SettingsGroup.OFFLOAD) if self._spec else None
+        return of_class(self._facts, wish) if wish and self._facts else wish
 
     @property
     def _at_rest(self) -> bool:
@@ -585,7 +587,8 @@ class Agent:
         )
         if self._tuner is not None:
             wish = spec.wish(SettingsGroup.OFFLOAD)
-            known = replace(known, probe=self._tuner.wish(wish, facts), record=self._tuner.covering(known.record))
+            mine = of_class(facts, wish) if wish else None
+            known = replace(known, probe=self._tuner.wish(mine, facts), record=self._tuner.covering(known.record))
         return self._planning.make(facts, spec, known)
 
     def _may_begin_at(self, change: UnitChange) -> float:

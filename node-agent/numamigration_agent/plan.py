@@ -127,7 +127,7 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
         known: what this node knows beside that.
     """
     baselines = known.baselines
-    probe = plan_group(facts, of_class(facts, known.probe), known) if known.probe else None
+    probe = plan_group(facts, known.probe, known) if known.probe else None
     groups = tuple(_plan_wish(facts, spec, of_class(facts, wish), known) for wish in spec.wishes)
     if baselines.problem:
         return Plan(tuple(_distrusted(group, baselines.problem) for group in groups), ())

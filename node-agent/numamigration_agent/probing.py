@@ -138,8 +138,7 @@ def wish_of(setting: Setting, wish: Wish | None, request: ProbeRequest, facts: K
     plain = wish or Wish(
         SettingsGroup.OFFLOAD, {}, Source("", "", 0), accepted_risks=request.accepted_risks, release=Release.RESTORE
     )
-    # What it has for hardware classes goes out: the setting that is measured is none of them.
-    settings = {key: value for key, value in plain.settings.items() if key != "profiles"} | {"engine": str(Engine.OFF)}
+    settings = dict(plain.settings) | {"engine": str(Engine.OFF)}
     if setting.engine == Engine.DMA:
         settings |= {"engine": str(Engine.DMA), "channels": setting.channels}
         if facts.restricts_reasons:

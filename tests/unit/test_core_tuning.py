@@ -176,6 +176,14 @@ def test_a_class_has_the_most_careful_choice_of_its_nodes(
     assert all(world.offload(name) == expected for name in world.states)
 
 
+def test_a_profile_shows_what_the_node_measured_whose_choice_it_has() -> None:
+    world = Tuned(nodes=2)
+    world.answer(EIGHT, results=[{"channels": 8}])
+    world.answer(FOUR, results=[{"channels": 4}])
+
+    assert world.profile()["results"] == [{"channels": 4}]
+
+
 def test_before_a_class_is_measured_its_nodes_are_not_touched() -> None:
     world = Tuned()
 
@@ -251,6 +259,15 @@ def test_a_node_that_cannot_measure_is_followed_by_another_one() -> None:
 
     assert world.waiting
     assert world.waiting != [first]
+
+
+def test_a_measurement_that_was_stopped_says_nothing_of_the_class() -> None:
+    world = Tuned(nodes=2)
+    world.answer(OFF, phase="Stopped", reason="NotCalm")
+    world.answer(EIGHT)
+    world.settle()
+
+    assert [one["engine"] for one in world.profile()["nodes"]] == ["DMA"]
 
 
 def test_a_class_in_which_nobody_can_measure_says_why_and_is_tried_again_later() -> None:

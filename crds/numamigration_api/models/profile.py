@@ -20,8 +20,9 @@ from numamigration_api.models.base import (
     extensions,
     leader_epoch_never_falls,
 )
+from numamigration_api.models.node_state import ProbeResult
 from numamigration_api.models.settings import Channels
-from numamigration_api.vocabulary import PROFILE_NODES_MAX, Dialect, Engine, ProfilePhase
+from numamigration_api.vocabulary import PROBE_ROWS_MAX, PROFILE_NODES_MAX, Dialect, Engine, ProfilePhase
 
 
 class MigrationProfileSpec(ApiModel):
@@ -69,6 +70,10 @@ class MigrationProfileStatus(ApiModel):
         list[MeasuredNode], Field(max_length=PROFILE_NODES_MAX, json_schema_extra=extensions(list_type="atomic"))
     ] = []
     """The nodes that were measured; in the phase Measuring those of the last time."""
+    results: Annotated[
+        list[ProbeResult], Field(max_length=PROBE_ROWS_MAX, json_schema_extra=extensions(list_type="atomic"))
+    ] = []
+    """What the node measured whose choice the recommendation is."""
     measured_at: Timestamp | None = None
     attempted_at: Timestamp | None = None
     """When a node was asked last; another one is asked after a while."""

@@ -368,13 +368,14 @@ class ProbeChoice(Struct, frozen=True):
 
 
 class ProbeView(Struct, frozen=True):
-    """What became of a measurement. Plain strings: a newer release may have stored newer words."""
+    """What became of a measurement. Plain strings: a newer release may have stored newer words; results are copied."""
 
     id: str
     phase: str
     reason: str = ""
     message: str = ""
     choice: ProbeChoice | None = None
+    results: tuple[dict[str, Any], ...] = ()
 
 
 class NodeStatus(Struct, frozen=True):
@@ -466,6 +467,7 @@ class ProfileStatus(Struct, frozen=True, omit_defaults=True):
     recommendation: Recommendation | None = None
     gain: str | None = None
     nodes: tuple[MeasuredNode, ...] = ()
+    results: tuple[dict[str, Any], ...] = ()
     measured_at: str | None = None
     attempted_at: str | None = None
     disputes: int = 0

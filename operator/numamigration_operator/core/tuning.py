@@ -224,11 +224,11 @@ class Tuner:
         if not _is_due(profile, wall):
             return status
         results = self._results(_round(profile), nodes)
-        measured = tuple(_measured(name, view) for name, view in results if view.choice is not None)[:PROFILE_NODES_MAX]
+        measured = [(name, view) for name, view in results if view.choice is not None and view.phase == ProbePhase.DONE]
         if self._goes_on(_round(profile), nodes, now, len(measured)):
             return status if status.phase else ProfileStatus(ProfilePhase.MEASURING)
         if measured:
-            return _concluded(measured, status.disputes, stamp)
+            return _concluded(measured[:PROFILE_NODES_MAX], status.disputes, stamp)
         why = "; ".join(sorted({f"{view.reason}: {view.message}" for _, view in results})) or "no node has answered"
         return msgspec.structs.replace(
             status, phase=status.phase or ProfilePhase.MEASURING, attempted_at=stamp, message=shorten(why)
@@ -362,8 +362,10 @@ def _measured(name: str, view: ProbeView) -> MeasuredNode:
     return MeasuredNode(name, choice.engine, choice.channels, choice.gain, shorten(view.message) or None)
 
 
-def _concluded(nodes: tuple[MeasuredNode, ...], disputes: int, stamp: str) -> ProfileStatus:
+def _concluded(measured: Iterable[tuple[str, ProbeView]], disputes: int, stamp: str) -> ProfileStatus:
     """Return what follows from some nodes for their class: the most careful of their choices."""
+    views = dict(measured)
+    nodes = tuple(_measured(name, view) for name, view in views.items())
     careful = min(nodes, key=lambda one: (one.engine != Engine.OFF, one.channels or 0))
     gains = [one.gain for one in nodes if one.gain is not None]
     return ProfileStatus(
@@ -371,6 +373,7 @@ def _concluded(nodes: tuple[MeasuredNode, ...], disputes: int, stamp: str) -> Pr
         recommendation=Recommendation(careful.engine, careful.channels),
         gain=min(gains, key=float) if gains and careful.engine != Engine.OFF else None,
         nodes=nodes,
+        results=views[careful.node].results,
         measured_at=stamp,
         disputes=disputes,
         message=careful.message,
