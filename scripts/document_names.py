@@ -242,8 +242,8 @@ _SPEC_FIELDS: Final = frozenset(str(field.alias) for field in MigrationPolicySpe
 # --- marks -----------------------------------------------------------------------------------------------------------
 
 LANGUAGES: Final = (*pages.SHELLS, "yaml", "text", "diff", "python")
-FOLLOWED: Final = (ROOT / "docs" / "install.md",)
-"""Pages whose commands tests of tests/cluster follow: tests/unit/test_install_page.py."""
+FOLLOWED: Final = (ROOT / "docs" / "install.md", *(ROOT / "docs" / "runbooks").glob("*.md"))
+"""Pages that tests of tests/cluster follow: installing.py there, and tests/unit/test_install_page.py of the first."""
 _TYPED: Final = re.compile(r" *(?:\$ )?(?:sudo )?(?:kubectl|helm|make|podman|docker) .*")
 _MAKE: Final = re.compile(r"(?:for \w+ in [^;]+; do )?(?:sudo )?make .*")
 """What tests call by themselves, or people do for hours; the target is looked up as a name."""

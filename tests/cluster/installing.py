@@ -12,9 +12,15 @@ from tests.cluster.bed import NODE, Cluster
 from tests.testbed.api import Json, condition
 from tests.testbed.chart import NAMESPACE, RELEASE
 from tests.testbed.commands import ROOT
-from tests.testbed.pages import script
+from tests.testbed.pages import CLUSTER, blocks, script, steps
 
 PAGE: Final = ROOT / "docs" / "install.md"
+RUNBOOKS: Final = {
+    page.stem: commands
+    for page in sorted((ROOT / "docs" / "runbooks").glob("*.md"))
+    if (commands := [step.text for block in blocks(page) if block.kind == CLUSTER for step in steps(block)])
+}
+"""What runbooks have one type about Pods that run and releases of Helm."""
 SETTINGS: Final = "Settings of this page"
 """Heading of the variables that the commands of a way use."""
 AT_ONCE: Final = "--set agent.settings.startJitterSecondsMax=0"

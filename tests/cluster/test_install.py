@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster.bed import Cluster
+from tests.cluster.bed import NODE, Cluster
 from tests.cluster.installing import (
     DEMOTION,
     OFF,
     ON,
     OURS,
     POLICY,
+    RUNBOOKS,
     STATE,
     apply_policy,
     follow,
@@ -89,6 +90,15 @@ def test_upgrading_and_rolling_back_changes_no_kernel_file(installed: Cluster) -
 
     assert "Rollback was a success" in said
     assert (installed.host.stores, knobs(installed)) == (stores, ON)
+
+
+@pytest.mark.parametrize("page", RUNBOOKS)
+def test_what_a_runbook_has_one_type_about_pods_and_releases_ends_well(installed: Cluster, page: str) -> None:
+    installed.shell("\n".join([f"NODE={NODE}", *RUNBOOKS[page]]))
+
+    for workload in ("daemonset/numamigration-agent", "deployment/numamigration-operator"):
+        installed.kubectl("rollout", "status", workload, "--namespace", NAMESPACE, "--timeout=90s")
+    assert knobs(installed) == ON
 
 
 def test_uninstalling_restores_the_node_and_lets_every_object_go(installed: Cluster) -> None:

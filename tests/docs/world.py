@@ -115,7 +115,10 @@ class World:
 
     def begin(self, given: Iterable[Json]) -> None:
         """Leave nothing of the page before, and only these objects."""
-        self._must("kubectl delete migpol --all --timeout 30s")
+        for policy in self.api.list_items(POLICIES):
+            path = f"{POLICIES}/{policy['metadata']['name']}"
+            self.api.delete(path)
+            self.api.watch_until(path, lambda found: not found)
         if self.api.get_if_exists(CONTROL):
             self.api.delete(CONTROL)
         for name in NODES:

@@ -34,7 +34,7 @@ return redis.call("dbsize")
 FOR_EVER: Final = 100_000_000
 PAGE_BYTES: Final = 4096
 SERVER: Final = ("redis-server", "--bind", "127.0.0.1", "--save", "", "--enable-debug-command", "local")
-CLIENT: Final = ("redis-benchmark", "-c", "1", "-P", "16", "-q", "-r", str(KEYS), "-d", str(VALUE_BYTES))
+CLIENT: Final = ("redis-benchmark", "-c", "1", "-P", "16", "-q", "-r", str(KEYS))
 SECONDS_MAX: Final = 60.0
 END_SECONDS_MAX: Final = 20.0
 
@@ -67,8 +67,10 @@ class Redis:
     def used(self) -> Iterator[None]:
         """Have a client get keys by chance for a while."""
         client = self._guest.start([*CLIENT, "-t", "get", "-n", str(FOR_EVER)])
-        yield
-        _end(client)
+        try:
+            yield
+        finally:
+            _end(client)
 
     def pages(self, numa_node: int) -> int:
         """Return how many pages of its own it has on a NUMA node."""

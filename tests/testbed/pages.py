@@ -24,7 +24,7 @@ EXAMPLE: Final = "example"
 NOT_RUN: Final = "not run"
 MARKS: Final = {
     RUN: ("console",),
-    CLUSTER: ("sh",),
+    CLUSTER: SHELLS,
     "demo": ("console",),
     "sample": ("console",),
     EXAMPLE: ("yaml",),
