@@ -51,7 +51,9 @@ class Class:
 
     def answer(self, state: Json, **probe: Any) -> None:
         asked = state["spec"].get("probe")
-        said: dict[str, Any] = {"probe": {"id": asked["id"], "phase": "Done", "reason": "Measured", **probe}} if asked else {}
+        said: dict[str, Any] = (
+            {"probe": {"id": asked["id"], "phase": "Done", "reason": "Measured", **probe}} if asked else {}
+        )
         report(self.api, state, "Ready", hardwareClass=self.name, **said)
 
     def until(self, path: str, holds: Callable[[Json], Any]) -> Json:
