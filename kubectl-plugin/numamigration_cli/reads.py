@@ -3,18 +3,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import msgspec
+from collections.abc import Iterable
+from typing import Final
 
 from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, POLICY_KIND, POLICY_UID_LABEL
 from numamigration_cli.cluster import Cluster, one
 from numamigration_cli.exits import Exit, Failure
-from numamigration_cli.objects import EVENTS, POLICIES, EventView, PolicyView
+from numamigration_cli.objects import EVENTS, POLICIES, PROFILES, EventView, PolicyView
 from numamigration_cli.text import names
 from numamigration_operator.core.fleet_switch import Control, read_control
-from numamigration_operator.core.objects import ConfigMapObject, PolicyObject, RevisionObject
-from numamigration_operator.core.revisions import Revision, content_of, read_revision, revision_id
+from numamigration_operator.core.objects import ConfigMapObject, PolicyObject, ProfileObject, RevisionObject
+from numamigration_operator.core.revisions import Revision, content_of, read_revision
+from numamigration_operator.core.tuned import Profiles, Tuned, profiles_of, tuned_by
 
 APPS: Final = "/apis/apps/v1"
 NAMED_MAX: Final = 5
@@ -80,12 +80,13 @@ async def asked_policy(cluster: Cluster, name: str) -> PolicyObject:
     return found
 
 
-def content_now(asked: PolicyObject) -> dict[str, Any]:
-    """Return what a policy asks of a node now."""
-    found: dict[str, Any] = msgspec.json.decode(content_of(asked.spec))
-    return found
+async def profiles(cluster: Cluster, policies: Iterable[PolicyObject]) -> Profiles:
+    """Return what was measured of hardware classes; nothing is read where none of the policies has it."""
+    if all(tuned_by(policy.spec) is not Tuned.APPLIED for policy in policies):
+        return ()
+    return profiles_of(await cluster.list_all(PROFILES, ProfileObject))
 
 
-def revision_of(asked: PolicyObject) -> str:
-    """Return the hash of what a policy asks of a node now."""
-    return revision_id(content_of(asked.spec))
+async def content_now(cluster: Cluster, asked: PolicyObject) -> bytes:
+    """Return what a policy asks of a node now, as canonical JSON."""
+    return content_of(asked.spec, await profiles(cluster, [asked]))

@@ -220,7 +220,9 @@ OFFLOAD = "spec.settings.offload"
         pytest.param("engine: DMA", "engine: DSA", f"p.yaml:8:7: {OFFLOAD}.engine: ", id="a wrong word"),
         pytest.param("engine: DMA", "engine: Off", "quote it: bare, YAML reads On, Off", id="a bare Off"),
         pytest.param("DMA", "DMA\n      chanels: 2", f"p.yaml:9:7: {OFFLOAD}.chanels: no such field", id="a typo"),
-        pytest.param("engine: DMA", "channels: 2", f"p.yaml:7:5: {OFFLOAD}: engine is missing", id="missing"),
+        pytest.param(
+            "offload:\n      engine: DMA", "demotion: {}", "spec.settings.demotion: enabled is missing", id="missing"
+        ),
         pytest.param("DMA", "DMA\n      channels: 99", f"p.yaml:9:7: {OFFLOAD}.channels", id="out of bounds"),
         pytest.param(
             "nodeSelector", "node_selector", "p.yaml:5:3: spec.node_selector: no such field", id="a name of Python"

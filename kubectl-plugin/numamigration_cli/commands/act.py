@@ -65,14 +65,16 @@ async def rollback(cluster: Cluster, screen: Screen, policy: str, wanted: str, y
     from numamigration_cli.cluster import one
     from numamigration_cli.objects import POLICIES
     from numamigration_cli.views.act import rollback_steps
-    from numamigration_cli.views.history import changes, content, find, way_back
+    from numamigration_cli.views.history import changes, content, decoded, find, way_back
+    from numamigration_operator.core.revisions import revision_id
 
     asked = await reads.asked_policy(cluster, policy)
     stored = await reads.revisions(cluster, asked.metadata.uid)
-    back = find(stored, wanted, policy) if wanted else way_back(stored, reads.revision_of(asked))
+    now = await reads.content_now(cluster, asked)
+    back = find(stored, wanted, policy) if wanted else way_back(stored, revision_id(now))
     if back is None:
         raise Failure(Exit.FAILED, f"{policy}: no other revision went well", "kubectl numamigration history; then --to")
-    found = changes(reads.content_now(asked), content(back))
+    found = changes(decoded(now), content(back))
     if not found:
         screen.say(f"{policy} asks for revision {back.number} already")
         return

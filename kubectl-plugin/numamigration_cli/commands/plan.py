@@ -85,14 +85,16 @@ def _documents(text: str, name: str, screen: Screen) -> list[Document]:
 async def objects(cluster: Cluster) -> Objects:
     """Read what a plan is made from."""
     from numamigration_cli.cluster import METADATA_LIST
-    from numamigration_cli.objects import NODES, POLICIES, STATES
+    from numamigration_cli.objects import NODES, POLICIES, PROFILES, STATES
     from numamigration_cli.views.plan import Objects, PlanState
-    from numamigration_operator.core.objects import NodeObject, PolicyObject
+    from numamigration_operator.core.objects import NodeObject, PolicyObject, ProfileObject
+    from numamigration_operator.core.tuned import profiles_of
 
     return Objects(
         await cluster.list_all(POLICIES, PolicyObject),
         await cluster.list_all(NODES, NodeObject, accept=METADATA_LIST),
         await cluster.list_all(STATES, PlanState),
+        profiles_of(await cluster.list_all(PROFILES, ProfileObject)),
     )
 
 

@@ -25,9 +25,11 @@ async def history(cluster: Cluster, screen: Screen, policy: str) -> None:
     from numamigration_cli import reads
     from numamigration_cli.views.history import history as view
     from numamigration_cli.views.history import table
+    from numamigration_operator.core.revisions import revision_id
 
     asked = await reads.asked_policy(cluster, policy)
-    rows = view(await reads.revisions(cluster, asked.metadata.uid), reads.revision_of(asked))
+    now = revision_id(await reads.content_now(cluster, asked))
+    rows = view(await reads.revisions(cluster, asked.metadata.uid), now)
     if screen.records(rows):
         return
     if rows:
@@ -47,7 +49,7 @@ async def diff(cluster: Cluster, screen: Screen, revision: str, other: str | Non
     what differs between the two.
     """
     from numamigration_cli import reads
-    from numamigration_cli.views.history import changes, content, find, named
+    from numamigration_cli.views.history import changes, content, decoded, find, named
 
     name, wanted = named(revision)
     if not name:
@@ -55,9 +57,10 @@ async def diff(cluster: Cluster, screen: Screen, revision: str, other: str | Non
     asked = await reads.asked_policy(cluster, name)
     stored = await reads.revisions(cluster, asked.metadata.uid)
     one = content(find(stored, wanted, name))
-    found = (
-        changes(reads.content_now(asked), one) if other is None else changes(one, content(find(stored, other, name)))
-    )
+    if other is None:
+        found = changes(decoded(await reads.content_now(cluster, asked)), one)
+    else:
+        found = changes(one, content(find(stored, other, name)))
     if not screen.records(found):
         screen.lines(found or ["nothing differs"])
     return Exit.WOULD_CHANGE if found else None

@@ -92,7 +92,12 @@ def verdict(revision: Revision) -> str:
 
 def content(revision: Revision) -> dict[str, Any]:
     """Return what a revision asks of a node, as JSON has it in a policy's spec."""
-    found: dict[str, Any] = msgspec.json.decode(revision.content)
+    return decoded(revision.content)
+
+
+def decoded(asked: bytes) -> dict[str, Any]:
+    """Return a content as JSON has it."""
+    found: dict[str, Any] = msgspec.json.decode(asked)
     return found
 
 

@@ -23,6 +23,7 @@ from numamigration_operator.core.matching import Matching
 from numamigration_operator.core.objects import NodeObject, PolicyObject, StateObject, Struct
 from numamigration_operator.core.render import Turn, render
 from numamigration_operator.core.resolve import PolicyFacts, Resolution, policy_facts
+from numamigration_operator.core.tuned import Profiles
 from numamigration_operator.core.wishes import Spec, Wish, means_same, moves_same, observed_spec
 
 NEW_UID: Final = "planned"
@@ -105,6 +106,7 @@ class Objects(NamedTuple):
     policies: Sequence[PolicyObject]
     nodes: Sequence[NodeObject]
     states: Sequence[PlanState]
+    profiles: Profiles = ()
 
 
 def planned_policy(name: str, spec: Mapping[str, Any], stored: PolicyObject | None, now: str) -> PolicyObject:
@@ -125,7 +127,7 @@ def plan(wanted: PolicyObject, there: Objects) -> Plan:
     """Return what would change if a policy were stored as `wanted`."""
     stored = [policy for policy in there.policies if policy.metadata.name == wanted.metadata.name]
     others = [policy for policy in there.policies if policy.metadata.name != wanted.metadata.name]
-    before, after = _matching([*stored, *others]), _matching([wanted, *others])
+    before, after = _matching([*stored, *others], there), _matching([wanted, *others], there)
     states = {state.metadata.name: state for state in there.states}
     found, matched = [], 0
     for node in sorted(there.nodes, key=lambda one: one.metadata.name):
@@ -147,9 +149,9 @@ def plan(wanted: PolicyObject, there: Objects) -> Plan:
     )
 
 
-def _matching(policies: Iterable[PolicyObject]) -> Matching:
+def _matching(policies: Iterable[PolicyObject], there: Objects) -> Matching:
     matching = Matching()
-    matching.take([policy_facts(_armed(policy)) for policy in policies])
+    matching.take([policy_facts(_armed(policy), there.profiles) for policy in policies])
     return matching
 
 

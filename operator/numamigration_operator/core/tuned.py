@@ -8,12 +8,15 @@ has (``machinery.profiles``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from typing import Any
 
-from numamigration_api.vocabulary import Engine, SettingsGroup, TuningMode
-from numamigration_operator.core.objects import PolicySpec, Struct
+import msgspec
+
+from numamigration_api.machinery.canonical import revision_hash
+from numamigration_api.vocabulary import PROFILES_MAX, Engine, ProfilePhase, SettingsGroup, TuningMode
+from numamigration_operator.core.objects import PolicySpec, ProfileObject, ProfileStatus, Recommendation, Struct
 
 
 class ClassSettings(Struct, frozen=True, omit_defaults=True):
@@ -53,6 +56,27 @@ def tuned_by(spec: PolicySpec) -> Tuned:
     if spec.tuning.mode is TuningMode.RECOMMEND:
         return Tuned.SHOWN
     return Tuned.FIXED if is_fixed(spec) else Tuned.APPLIED
+
+
+def profiles_of(objects: Iterable[ProfileObject]) -> Profiles:
+    """Return what tuned policies have: of each measured class its recommendation, of a disputed one no offload."""
+    usable = ((one.metadata.name, _settled(one)) for one in sorted(objects, key=lambda one: one.metadata.name))
+    found = (ClassSettings(name, one.engine, one.channels) for name, one in usable if one is not None)
+    return tuple(found)[:PROFILES_MAX]
+
+
+def _settled(profile: ProfileObject) -> Recommendation | None:
+    """Return what the nodes of a class shall have; None while nothing is known, or somebody edited it."""
+    status = profile.status
+    if status.digest != digest_of(status) or status.recommendation is None:
+        return None
+    return Recommendation(Engine.OFF) if status.phase == ProfilePhase.DISPUTED else status.recommendation
+
+
+def digest_of(status: ProfileStatus) -> str:
+    """Return the hash of what was measured, and of what is made of it."""
+    content = {"phase": status.phase, "recommendation": status.recommendation, "nodes": status.nodes}
+    return revision_hash(msgspec.to_builtins(content))
 
 
 def tuned_settings(spec: PolicySpec, profiles: Profiles) -> Mapping[SettingsGroup, dict[str, Any]]:

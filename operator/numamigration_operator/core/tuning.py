@@ -32,7 +32,6 @@ from numamigration_api.vocabulary import (
     API_VERSION,
     PROFILE_KIND,
     PROFILE_NODES_MAX,
-    PROFILES_MAX,
     STATE_KIND,
     Engine,
     PolicyMode,
@@ -54,7 +53,7 @@ from numamigration_operator.core.objects import (
 from numamigration_operator.core.policy_record import PolicyRecord
 from numamigration_operator.core.revisions import Cell
 from numamigration_operator.core.stops import Stops
-from numamigration_operator.core.tuned import ClassSettings, Profiles, Tuned
+from numamigration_operator.core.tuned import Profiles, Tuned, digest_of, profiles_of
 
 LOOK_SECONDS: Final = 10.0
 """Between two looks at all nodes, while there is something to measure."""
@@ -165,9 +164,7 @@ class Tuner:
 
     def profiles(self) -> Profiles:
         """Return what tuned policies have: of each measured class its recommendation, of a disputed one no offload."""
-        usable = ((name, _settled(one)) for name, one in sorted(self._profiles.items()))
-        found = (ClassSettings(name, one.engine, one.channels) for name, one in usable if one is not None)
-        return tuple(found)[:PROFILES_MAX]
+        return profiles_of(self._profiles.values())
 
     def due(self, now: float) -> float:
         """Return when to look again, monotonic seconds; infinity when there is nothing to measure."""
@@ -214,7 +211,7 @@ class Tuner:
     ) -> ProfileStatus:
         """Return a profile's status after what has happened since it was written."""
         status, stamp = profile.status, timestamp(wall)
-        if status.phase == ProfilePhase.MEASURED and status.digest != _digest(status):
+        if status.phase == ProfilePhase.MEASURED and status.digest != digest_of(status):
             return ProfileStatus(ProfilePhase.MEASURING, message="edited by hand; it is measured anew")
         failure = self._failure(profile)
         if failure is not None:
@@ -296,7 +293,7 @@ class Tuner:
             yield from self._write(WriteKey(WriteKind.PROBE, name), _probe_document(record, round_id), Patch.APPLY)
 
     def _tell(self, profile: ProfileObject, status: ProfileStatus, epoch: int) -> Iterator[Write]:
-        told = msgspec.structs.replace(status, digest=_digest(status), leader_epoch=epoch)
+        told = msgspec.structs.replace(status, digest=digest_of(status), leader_epoch=epoch)
         meta = profile.metadata
         body = {
             "apiVersion": API_VERSION,
@@ -312,20 +309,6 @@ class Tuner:
         if self._open.get(key) != body:
             self._open[key] = body
             yield Write(key, body, patch=patch)
-
-
-def _settled(profile: ProfileObject) -> Recommendation | None:
-    """Return what the nodes of a class shall have; None while nothing is known, or somebody edited it."""
-    status = profile.status
-    if status.digest != _digest(status) or status.recommendation is None:
-        return None
-    return Recommendation(Engine.OFF) if status.phase == ProfilePhase.DISPUTED else status.recommendation
-
-
-def _digest(status: ProfileStatus) -> str:
-    """Return the hash of what was measured, and of what is made of it."""
-    content = {"phase": status.phase, "recommendation": status.recommendation, "nodes": status.nodes}
-    return revision_hash(msgspec.to_builtins(content))
 
 
 def _round(profile: ProfileObject) -> str:
