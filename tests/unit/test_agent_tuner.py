@@ -924,6 +924,37 @@ def test_a_reboot_in_mid_probe_is_told_as_such_and_not_measured_again(start: Sta
     assert rig.kernel.snapshot().folios_migrated == 0
 
 
+def test_no_knob_is_written_before_the_file_says_that_a_probe_is_open(start: Start) -> None:
+    """Promise 1: the save may take its time."""
+    rig = start()
+    ask(rig, probe=None)
+    rig.holds = SaveProbe
+
+    ask(rig)
+    rig.pass_time(1)
+
+    assert rig.held
+    assert rig.stores == []
+    rig.release()
+    rig.pass_time(LONG_ENOUGH)
+    assert told(rig) == ("Done", "Measured")
+
+
+def test_a_file_that_stayed_open_makes_no_interruption_of_a_probe_that_was_told_as_over(start: Start) -> None:
+    rig = start()
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+    found = rig.status["probe"]
+    path = rig.folder / FILE_NAME
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"probe": document["probe"] | {"open": True}}))
+
+    rig.restart()
+    rig.pass_time(LONG_ENOUGH)
+
+    assert rig.status["probe"] == found
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}'])
 def test_a_damaged_file_in_mid_probe_lets_the_status_tell(start: Start, text: str) -> None:
     rig = start()
