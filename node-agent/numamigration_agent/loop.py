@@ -50,6 +50,7 @@ from numamigration_agent.jobs import (
     Job,
     Moved,
     MovePages,
+    PrepareMoves,
     Probe,
     Roomed,
     Saved,
@@ -394,7 +395,7 @@ class Agent:
             return
         self._unlooked = True
         running = self._lanes[Lane.PAGES]
-        if self._tuner is not None and running and not isinstance(running.job, MovePages):
+        if self._tuner is not None and running and isinstance(running.job, PrepareMoves | ClockMoves):
             self._tuner.late()
             self._look_at = now
         if self._trials.under_way:

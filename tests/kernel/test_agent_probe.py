@@ -25,8 +25,8 @@ CPU_DELAY: Final = "/sys/kernel/debug/dcbm_test/cpu_delay_us"
 HUGE: Final = "/sys/kernel/mm/transparent_hugepage/enabled"
 OFF: Final = {"engine": "Off"}
 BATCH: Final = 512
-PROBE_SECONDS: Final = 60
-"""Of one probe; a choice between settings that are far apart takes some twenty samples."""
+PROBE_SECONDS: Final = 200
+"""Of one probe, at most: a choice between settings that are far apart takes some twenty samples."""
 
 
 @pytest.fixture
@@ -39,8 +39,8 @@ def small_pages(hands: Hands) -> Iterator[None]:
 
 @pytest.fixture
 def slow_cpu(hands: Hands) -> Iterator[None]:
-    """Each copy by the CPU takes a millisecond longer."""
-    hands.write(CPU_DELAY, 1000)
+    """Each copy by the CPU sleeps, which takes a tenth of a millisecond and more."""
+    hands.write(CPU_DELAY, 100)
     yield
     hands.write(CPU_DELAY, 0)
 
@@ -54,7 +54,8 @@ def measured(node: GuestNode, id_: str) -> Json:
     """Return what became of a probe, once it is over."""
     over = {"Done", "Stopped", "Refused"}
     status = node.until(
-        lambda status: status.get("probe", {}).get("id") == id_ and status["probe"]["phase"] in over, seconds=150
+        lambda status: status.get("probe", {}).get("id") == id_ and status["probe"]["phase"] in over,
+        seconds=PROBE_SECONDS + 60,
     )
     found: Json = status["probe"]
     return found
