@@ -22,7 +22,7 @@ from benchmarks.tuner.tables import PUBLISHED, Table, read
 from benchmarks.tuner.world import Weather
 from tests.testbed.progress import Progress
 
-SEED: Final = 20261127
+SEED: Final = 20261128
 SYSTEMS: Final = 12
 """Of each family."""
 DECISIONS: Final = {"published": 200, "unseen": 12}
@@ -69,13 +69,13 @@ def judged(job: tuple[Group, Table]) -> list[Verdict]:
     return decide(table, WEATHERS[group.weather], numbers, SEED, DECIDERS[group.decider])
 
 
-def rows(found: Verdicts, by_family: Mapping[str, Sequence[Verdict]]) -> Iterator[Row]:
-    """Yield what is told: the tuner first, then its families, then the others."""
+def rows(found: Verdicts, by_kind: Mapping[str, Sequence[Verdict]]) -> Iterator[Row]:
+    """Yield what is told: the tuner first, then published systems and made-up families, then the others."""
     for group, verdicts in found.items():
         if group.decider == TUNER_NAME:
             yield from _told(f"{group.systems}, {group.weather}", verdicts)
-    for family, verdicts in by_family.items():
-        yield _percent(f"regret by family: {family}", summary(verdicts)["mean_regret"])
+    for kind, verdicts in by_kind.items():
+        yield _percent(f"regret of {kind}", summary(verdicts)["mean_regret"])
     for group, verdicts in found.items():
         if group.weather == CALM:
             numbers, who = summary(verdicts), f"{group.decider}, {group.systems}"
@@ -106,13 +106,13 @@ def benchmark(progress: Progress) -> Result:
     with ProcessPoolExecutor(2) as pool:
         done = list(zip(jobs, pool.map(judged, jobs, chunksize=4), strict=True))
     found: dict[Group, list[Verdict]] = {}
-    by_family: dict[str, list[Verdict]] = {}
+    by_kind: dict[str, list[Verdict]] = {}
     family_of = {table.system: family for family, ones in tables["unseen"].items() for table in ones}
     for (group, table), verdicts in done:
         found.setdefault(group, []).extend(verdicts)
-        if group == Group(TUNER_NAME, "unseen", CALM):
-            by_family.setdefault(family_of[table.system], []).extend(verdicts)
-    return result(TUNER, "make bench-tuner", machine, conditions(tables), rows(found, by_family), versions={})
+        if (group.decider, group.weather) == (TUNER_NAME, CALM):
+            by_kind.setdefault(family_of.get(table.system, table.system), []).extend(verdicts)
+    return result(TUNER, "make bench-tuner", machine, conditions(tables), rows(found, by_kind), versions={})
 
 
 def conditions(tables: Mapping[str, Mapping[str, Sequence[Table]]]) -> tuple[str, ...]:

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numamigration_api.machinery.tuning.choice import Choice
-from numamigration_api.machinery.tuning.measures import Cell, compare, quantile, standing
+from numamigration_api.machinery.tuning.choice import RULES, Choice, fewest, is_surely_faster
+from numamigration_api.machinery.tuning.measures import Cell, Comparison, compare, quantile, standing
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
     FOLIOS_PER_BATCH,
@@ -29,6 +29,7 @@ from numamigration_api.machinery.tuning.samples import (
 from numamigration_api.machinery.tuning.search import (
     FAILURES_MAX,
     RESERVE,
+    SEEN_MIN,
     Search,
     grid_probes,
     usual_budget,
@@ -122,6 +123,55 @@ def test_a_drift_of_the_machine_decides_nothing() -> None:
     chosen = {run(lambda _probe, made: GB * (1 + 0.01 * made), seed=n, budget=60).choice().setting for n in range(40)}
 
     assert chosen == {BASELINE}
+
+
+@pytest.mark.parametrize(
+    ("found", "may"),
+    [
+        pytest.param(Comparison(0.080, 0.02, 200, 5), True, id="four standard errors above plain copy"),
+        pytest.param(Comparison(0.055, 0.02, 200, 5), False, id="less than three: it may be slower"),
+        pytest.param(Comparison(0.330, 0.10, 200, 5), False, id="more than three, so wide that it may be much slower"),
+        pytest.param(Comparison(0.080, 0.02, 4, 5), False, id="of few degrees of freedom"),
+        pytest.param(Comparison(0.080, 0.02, 200, 3), True, id="three samples of each shape"),
+        pytest.param(Comparison(0.080, 0.02, 200, 2), False, id="two"),
+    ],
+)
+def test_a_candidate_has_to_be_surely_faster(found: Comparison, may: bool) -> None:
+    assert is_surely_faster(found, 1, RULES) is may
+
+
+def test_one_of_many_candidates_has_to_be_surer() -> None:
+    found = Comparison(0.07, 0.02, 200, 5)
+
+    assert is_surely_faster(found, 1, RULES)
+    assert not is_surely_faster(found, 20, RULES)
+
+
+def test_ending_early_takes_a_surer_leader() -> None:
+    found = Comparison(0.07, 0.02, 200, 5)
+
+    assert not is_surely_faster(found, 1, RULES, interim=True)
+    assert is_surely_faster(found._replace(log_ratio=0.09), 1, RULES, interim=True)
+    assert not is_surely_faster(found._replace(log_ratio=0.09, least=4), 1, RULES, interim=True)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "chosen"),
+    [
+        pytest.param((0.500, 0.505, 0.502), DMA[0], id="equal: fewest channels"),
+        pytest.param((0.480, 0.500, 0.500), DMA[1], id="one is worse by more than a tie"),
+        pytest.param((0.100, 0.500, 0.520), DMA[1], id="more channels do not pay for themselves"),
+        pytest.param((0.100, 0.500, 0.540), DMA[2], id="more channels pay"),
+    ],
+)
+def test_channels_have_to_pay_for_themselves(ratios: tuple[float, ...], chosen: Setting) -> None:
+    assert fewest(dict(zip(DMA, ratios, strict=True)), RULES) == chosen
+
+
+def test_a_race_does_not_end_early_before_the_leader_was_seen_often() -> None:
+    search = run(machine({DMA[0]: 5}, noise=0), among=DMA[:1], mix=Mix.of([Part(SMALL, 1)]), budget=100)
+
+    assert [row.samples for row in search.choice().rows] == [SEEN_MIN, SEEN_MIN]
 
 
 # --- samples that say little
@@ -222,13 +272,16 @@ def test_a_search_asks_the_same_until_it_is_answered() -> None:
 def test_a_block_is_a_warm_up_and_then_every_setting_once_in_random_order() -> None:
     blocks = []
     for seed in range(8):
-        asked: list[Probe] = []
-        run(lambda probe, _: asked.append(probe) or GB, seed=seed)  # type: ignore[func-returns-value]  # noqa: B023
-        blocks.append([probe.setting for probe in asked[1 : 2 + len(DMA)]])
-        assert asked[0].setting == BASELINE
+        search = Search(DMA, BOTH, 100, Random(seed))
+        asked: list[Setting] = []
+        while len(asked) < 2 + len(DMA) and (probe := search.next()):
+            asked.append(probe.setting)
+            search.take(Sample(*probe, GB))
+        blocks.append(tuple(asked[1:]))
+        assert asked[0] == BASELINE
 
     assert all(sorted(block) == sorted([BASELINE, *DMA]) for block in blocks)
-    assert len(set(map(tuple, blocks))) > 4
+    assert len(set(blocks)) > 4
 
 
 def test_a_warm_up_counts_as_a_probe_and_says_nothing() -> None:

@@ -42,6 +42,7 @@ class Rules(NamedTuple):
         tie: settings nearer to each other than this share are equal.
         channel_cost: share of throughput that one more channel or thread must bring, for they are shared.
         doubt_race: chance to lose a candidate that is better than the leader by more than a tie.
+        interim: what a doubt is multiplied by where it would end a race early: who looks often is deceived more often.
         proof_samples: of each shape that matters; fewer prove nothing, for their likeness may be chance.
         settled_samples: of the same, before a race ends early.
     """
@@ -52,6 +53,7 @@ class Rules(NamedTuple):
     tie: float = 0.01
     channel_cost: float = 0.001
     doubt_race: float = 0.05
+    interim: float = 0.1
     proof_samples: int = 3
     settled_samples: int = 5
 
@@ -157,11 +159,12 @@ def cost(setting: Setting, rules: Rules) -> float:
     return rules.channel_cost * setting.channels
 
 
-def is_surely_faster(found: Comparison, among: int, rules: Rules) -> bool:
-    """Tell whether a candidate may be chosen, being one of so many."""
-    not_slower = found.at_least(rules.doubt_slower / among) > 0
-    not_harmful = found.at_least(rules.doubt_harm / among) > math.log1p(-rules.harm)
-    return not_slower and not_harmful and found.least >= rules.proof_samples
+def is_surely_faster(found: Comparison, among: int, rules: Rules, *, interim: bool = False) -> bool:
+    """Tell whether a candidate may be chosen, being one of so many; `interim` when that would end the race early."""
+    share = (rules.interim if interim else 1) / among
+    not_slower = found.at_least(rules.doubt_slower * share) > 0
+    not_harmful = found.at_least(rules.doubt_harm * share) > math.log1p(-rules.harm)
+    return not_slower and not_harmful and found.least >= (rules.settled_samples if interim else rules.proof_samples)
 
 
 def best(standings: Mapping[Setting, Standing], among: int, rules: Rules) -> Setting:
