@@ -82,7 +82,7 @@ WAIT: Final[Mapping[Reason, Entry]] = {
     ),
     Reason.SOAKING: Entry("The change is in force and `canary.soakSeconds` are not over.", "Wait."),
     Reason.PROBING: Entry(
-        "The operator asked this node to measure settings (`spec.probe`), and they are other ones than wished meanwhile. "
+        "The operator asked this node to measure settings (`spec.probe`); they are other ones than wished meanwhile. "
         "Whatever ends it, those of before are put back; `status.probe` says what came of it.",
         "Wait. It lasts a minute at most, and what is wished comes into force again afterwards.",
     ),

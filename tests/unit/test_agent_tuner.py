@@ -260,6 +260,7 @@ def test_where_nobody_wishes_anything_the_values_of_before_are_back_and_forgotte
 
 
 def test_a_release_of_keep_keeps_nothing_of_a_probe(start: Start) -> None:
+    """Promise 7: what it set is nobody's wish."""
     rig = start()
     before = knobs(rig)
 
@@ -609,6 +610,7 @@ def test_an_engine_that_copies_wrong_is_never_measured(start: Start) -> None:
 
 
 def test_a_node_that_is_no_longer_calm_ends_it_with_the_next_sample(start: Start) -> None:
+    """Promise 16: who has work to do does not wait for a measurement."""
     rig = start()
     before = knobs(rig)
     at_sample(rig, 5, lambda: rig.kernel.set_pressure("memory", 0.5))
@@ -764,6 +766,7 @@ def test_pages_that_do_not_come_back_end_it_and_the_engine_goes_off(start: Start
 
 
 def test_a_hold_in_mid_probe_puts_back_what_was_there_before(start: Start) -> None:
+    """Promise 7."""
     rig = start()
     ask(rig, OFFLOAD, probe=None)
     before = knobs(rig)
@@ -899,6 +902,7 @@ def test_an_agent_killed_at_any_step_of_a_probe_leaves_all_as_it_was(tmp_path: P
 
 
 def test_a_probe_that_a_crash_ended_is_told_as_interrupted(start: Start) -> None:
+    """Promise 7."""
     rig = start()
     until_sample(rig)
 
