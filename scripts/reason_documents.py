@@ -81,6 +81,11 @@ WAIT: Final[Mapping[Reason, Entry]] = {
         "Look at `status.rollout` and `status.worstNodes` ([rollouts](rollouts.md)).",
     ),
     Reason.SOAKING: Entry("The change is in force and `canary.soakSeconds` are not over.", "Wait."),
+    Reason.PROBING: Entry(
+        "The operator asked this node to measure settings (`spec.probe`); they are other ones than wished meanwhile. "
+        "Whatever ends it, those of before are put back; `status.probe` says what came of it.",
+        "Wait. It lasts a minute at most, and what is wished comes into force again afterwards.",
+    ),
     Reason.VERIFYING: Entry("The engine has not copied test pages on this boot yet.", "Wait: the window is short."),
     Reason.PROBING: Entry(
         "The operator has asked this node to measure settings (`tuning.mode`), for its hardware class.",

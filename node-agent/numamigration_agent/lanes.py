@@ -11,7 +11,7 @@ import logging
 from enum import Enum, auto
 from typing import Final
 
-from numamigration_agent.jobs import Job, PrepareMoves, ReadRoom, describe
+from numamigration_agent.jobs import ClockMoves, Job, PrepareMoves, ReadRoom, describe
 from numamigration_agent.kernel.timed_moves import PREPARE_SECONDS_MAX
 from numamigration_agent.verify import WINDOW_SECONDS_MAX
 from numamigration_api.machinery.records import dataclass
@@ -31,6 +31,7 @@ class Lane(Enum):
 
 
 _SECONDS_MAX: Final = {Lane.PAGES: WINDOW_SECONDS_MAX}
+CLOCKED_SECONDS_MAX: Final = 2.0  # a sample takes a tenth of a second, and the watch tells a stall after 5 s
 _PREPARING_SECONDS_MAX: Final = 4 * PREPARE_SECONDS_MAX  # no page is moved: no engine can be what it waits for
 
 
@@ -100,4 +101,6 @@ class Lanes:
 def _seconds_max(lane: Lane, job: Job) -> float:
     if isinstance(job, ReadRoom | PrepareMoves):
         return _PREPARING_SECONDS_MAX
+    if isinstance(job, ClockMoves):
+        return CLOCKED_SECONDS_MAX
     return _SECONDS_MAX.get(lane, JOB_SECONDS_MAX)

@@ -50,6 +50,7 @@ from numamigration_agent.jobs import (
     Job,
     Moved,
     MovePages,
+    PrepareMoves,
     Probe,
     Roomed,
     Saved,
@@ -394,7 +395,7 @@ class Agent:
             return
         self._unlooked = True
         running = self._lanes[Lane.PAGES]
-        if self._tuner is not None and running and not isinstance(running.job, MovePages):
+        if self._tuner is not None and running and isinstance(running.job, PrepareMoves | ClockMoves):
             self._tuner.late()
             self._look_at = now
         if self._trials.under_way:
@@ -604,12 +605,12 @@ class Agent:
             self._drifts.corrected(corrected, now)
             self._counting.corrected(len(corrected))
         failure = self._changes.retries.failures.get(UNITS[SettingsGroup.OFFLOAD])
-        if failure and self._tuner and self._tuner.measures:
-            self._tuner.failed(failure)
-            self._end_measuring(now)
         if failure and failure.reason is Reason.CORRUPTION_DETECTED:
             # Nothing of it is tried again, and a pause would only delay turning off what somebody else turns on.
             self._changes.retries.forget(UNITS[SettingsGroup.OFFLOAD])
+        if failure and self._tuner and self._tuner.measures:
+            self._tuner.failed(failure)
+            self._end_measuring(now)
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
@@ -645,9 +646,11 @@ class Agent:
 
         A change without a job under way waits for the report of its baselines, or for a trial.
         """
+        if self._measures_quietly:
+            return False
         running = self._lanes[Lane.KNOBS]
         answers = running is None or running.blocked or self._changes.turning_off
-        return answers and self._changes.trial is None and not self._measures_quietly
+        return answers and self._changes.trial is None
 
     @property
     def _measures_quietly(self) -> bool:

@@ -138,8 +138,8 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
     # because somebody took it out by hand, an old CRD could not hold it, or the object is new: the operator will say.
     present = {wish.group for wish in spec.wishes} if spec.whole else set(SettingsGroup)
-    present |= {SettingsGroup.OFFLOAD} if probe else set()
     orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
+    orphans -= {knob.field for knob in KNOBS if probe and knob.group is SettingsGroup.OFFLOAD}
     open_units = baselines.open_units if spec.revision else {}
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
     others = (group for group in groups if group.wish.group is not SettingsGroup.OFFLOAD)

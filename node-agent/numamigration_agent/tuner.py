@@ -71,6 +71,7 @@ WAIT_SECONDS: Final = 15.0  # between two looks whether the node is calm
 SETTING_SECONDS_MAX: Final = 30.0  # for one setting to come into force; a turn-off may wait 10 s for a slow engine
 SPOILED_MAX: Final = 3  # samples during which somebody else changed a knob
 MESSAGE_LENGTH_MAX: Final = 512
+_OVER: Final = frozenset({ProbePhase.DONE, ProbePhase.STOPPED, ProbePhase.REFUSED})
 
 
 class Session:
@@ -281,12 +282,15 @@ class Tuner:
         self._rng = rng
         self.session: Session | None = None
         self._record = self._tried = record or ProbeRecord()
+        self._safe = self._record.open  # the file says so
         self._request: ProbeRequest | None = None
         self._waits = Halt(ProbeReason.CHANGE_UNDER_WAY, "")
         self._look_at = 0.0
         self._children = False
         self._returning: Halt | None = None
-        if record and record.open:
+        if record and record.open and told.get("id") == record.id and told.get("phase") in _OVER:
+            self._record = record._replace(open=False, settings=None, status=told)  # it is told once all is back
+        elif record and record.open:
             self._returning = Halt(ProbeReason.INTERRUPTED, "the agent ended in mid-probe")
         elif not record and isinstance(told.get("id"), str):
             self._recall(told, same_boot=same_boot)
@@ -296,14 +300,14 @@ class Tuner:
 
     def _recall(self, told: Mapping[str, Any], *, same_boot: bool) -> None:
         phase = told.get("phase")
-        if phase in {ProbePhase.DONE, ProbePhase.STOPPED, ProbePhase.REFUSED}:
+        if phase in _OVER:
             self._record = self._record._replace(id=told["id"], status=told)
         elif phase == ProbePhase.RUNNING:
             message = "the agent lost what it knew of the probe" if same_boot else "the host was booted in mid-probe"
             status = _document(told["id"], ProbePhase.STOPPED, Halt(ProbeReason.INTERRUPTED, message))
             self._record = self._record._replace(id=told["id"], status=status)
             if same_boot:
-                self._record = self._record._replace(open=True)
+                self._record, self._safe = self._record._replace(open=True), True
                 self._returning = Halt(ProbeReason.INTERRUPTED, message)
 
     # --- what is asked for and told ------------------------------------------------------------------------------
@@ -349,8 +353,8 @@ class Tuner:
 
     def wish(self, wish: Wish | None, facts: KernelFacts) -> Wish | None:
         """Return what offload shall be instead of what the spec says; None while that holds."""
-        if not self._record.open or self._tried != self._record:
-            return None  # not on file yet
+        if not (self._record.open and self._safe):
+            return None  # or the next life of the agent would not know of it
         if self._returning or self.session is None:
             return wish_after(wish, self._record.settings)
         return wish_of(self.session.setting, wish, self.session.request, facts)
@@ -433,6 +437,7 @@ class Tuner:
             )
         self._record = self._record._replace(open=False, settings=None, status=status if self._request else {})
         self.session = self._returning = None
+        self._safe = False
         return True
 
     # --- jobs ----------------------------------------------------------------------------------------------------
@@ -509,7 +514,9 @@ class Tuner:
 
     def saved(self, problem: str) -> None:
         """Take the answer to SaveProbe; without a file no probe begins."""
-        if problem and self.measures and self.session and not self.session.in_force:
+        if not problem:
+            self._safe |= self._record.open
+        elif not self._safe and self.measures:
             log.error("probe not noted, so none is made", extra={"problem": problem})
             status = _document(self._record.id, ProbePhase.REFUSED, Halt(ProbeReason.STATE_NOT_SAVED, problem))
             self._record = self._tried = self._record._replace(open=False, settings=None, status=status)

@@ -23,11 +23,10 @@ pytestmark = pytest.mark.needs_switches
 
 CPU_DELAY: Final = "/sys/kernel/debug/dcbm_test/cpu_delay_us"
 HUGE: Final = "/sys/kernel/mm/transparent_hugepage/enabled"
-VERIFIED: Final = {"verification": "FirstUse", "acceptedRisks": []}
 OFF: Final = {"engine": "Off"}
 BATCH: Final = 512
-PROBE_SECONDS: Final = 60
-"""Of one probe; a choice between settings that are far apart takes some twenty samples."""
+PROBE_SECONDS: Final = 200
+"""Of one probe, at most: a choice between settings that are far apart takes some twenty samples."""
 
 
 @pytest.fixture
@@ -40,7 +39,7 @@ def small_pages(hands: Hands) -> Iterator[None]:
 
 @pytest.fixture
 def slow_cpu(hands: Hands) -> Iterator[None]:
-    """Each copy by the CPU takes a millisecond longer."""
+    """Each copy by the CPU sleeps, which takes a millisecond and more."""
     hands.write(CPU_DELAY, 1000)
     yield
     hands.write(CPU_DELAY, 0)
@@ -55,19 +54,20 @@ def measured(node: GuestNode, id_: str) -> Json:
     """Return what became of a probe, once it is over."""
     over = {"Done", "Stopped", "Refused"}
     status = node.until(
-        lambda status: status.get("probe", {}).get("id") == id_ and status["probe"]["phase"] in over, seconds=150
+        lambda status: status.get("probe", {}).get("id") == id_ and status["probe"]["phase"] in over,
+        seconds=PROBE_SECONDS + 60,
     )
     found: Json = status["probe"]
     return found
 
 
 def test_an_engine_slower_than_the_cpu_is_left_off(v6: Driver, node: GuestNode, small_pages: None) -> None:  # noqa: ARG001
-    """Promises 7 and 15: it is verified, measured, found slower, and all is as before."""
+    """Promise 7: it is measured, found slower, and all is as before."""
     v6.switch(batch_delay_ms=30)
     before = v6.knobs()
     node.start()
 
-    node.push(offload=wish(OFF, **VERIFIED), probe=probe("slow", CHANNELS))
+    node.push(offload=wish(OFF), probe=probe("slow", CHANNELS))
 
     found = measured(node, "slow")
     assert (found["phase"], found["message"]) == ("Done", "best here: offload off")
@@ -88,19 +88,19 @@ def test_an_engine_faster_than_the_cpu_is_found_and_can_be_turned_on_and_restore
     """Promise 7: the choice comes into force as any policy's wish does, and goes as one."""
     before = v6.knobs()
     node.start()
-    node.push(offload=wish(OFF, **VERIFIED), probe=probe("fast", 1, CHANNELS))
+    node.push(offload=wish(OFF), probe=probe("fast", CHANNELS))
 
     found = measured(node, "fast")
 
-    assert found["phase"] == "Done"
+    assert found["phase"] == "Done", found
     best = found["message"].removeprefix("best here: ")
-    assert best.startswith("DMA, ")
+    assert best.startswith("DMA, "), found
     assert v6.knobs() == before
     channels = int(best.removeprefix("DMA, ").split()[0])
-    node.push(offload=wish({"engine": "DMA", "channels": channels}, **VERIFIED), probe=probe("fast", 1, CHANNELS))
+    node.push(offload=wish({"engine": "DMA", "channels": channels}), probe=probe("fast", CHANNELS))
     node.until(lambda status: group_state(status) == "Ready" and status["offload"].startswith("DMA"))
     assert (v6.read("offloading"), v6.read("nr_dma_chan")) == ("1", str(channels))
-    node.push(offload=wish(OFF, **VERIFIED, mode="Restore"))
+    node.push(offload=wish(OFF, mode="Restore"))
     node.until(lambda status: group_state(status) == "Restored")
     assert v6.knobs() == before
 
@@ -115,8 +115,8 @@ def test_an_agent_that_is_killed_in_mid_probe_puts_all_back_when_it_is_started_a
     v6.switch(batch_delay_ms=30)
     before = v6.knobs()
     node.start()
-    node.push(offload=wish(OFF, **VERIFIED), probe=probe("killed", CHANNELS))
-    hands.until(v6.path("offloading"), "1")
+    node.push(offload=wish(OFF), probe=probe("killed", CHANNELS))
+    hands.until(v6.path("offloading"), "1", seconds=90)
     hands.until(v6.path("reason_mask"), "syscall_or_cpuset")
 
     node.kill()

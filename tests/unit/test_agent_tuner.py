@@ -260,6 +260,7 @@ def test_where_nobody_wishes_anything_the_values_of_before_are_back_and_forgotte
 
 
 def test_a_release_of_keep_keeps_nothing_of_a_probe(start: Start) -> None:
+    """Promise 7: what it set is nobody's wish."""
     rig = start()
     before = knobs(rig)
 
@@ -609,6 +610,7 @@ def test_an_engine_that_copies_wrong_is_never_measured(start: Start) -> None:
 
 
 def test_a_node_that_is_no_longer_calm_ends_it_with_the_next_sample(start: Start) -> None:
+    """Promise 16: who has work to do does not wait for a measurement."""
     rig = start()
     before = knobs(rig)
     at_sample(rig, 5, lambda: rig.kernel.set_pressure("memory", 0.5))
@@ -764,6 +766,7 @@ def test_pages_that_do_not_come_back_end_it_and_the_engine_goes_off(start: Start
 
 
 def test_a_hold_in_mid_probe_puts_back_what_was_there_before(start: Start) -> None:
+    """Promise 7."""
     rig = start()
     ask(rig, OFFLOAD, probe=None)
     before = knobs(rig)
@@ -899,6 +902,7 @@ def test_an_agent_killed_at_any_step_of_a_probe_leaves_all_as_it_was(tmp_path: P
 
 
 def test_a_probe_that_a_crash_ended_is_told_as_interrupted(start: Start) -> None:
+    """Promise 7."""
     rig = start()
     until_sample(rig)
 
@@ -922,6 +926,37 @@ def test_a_reboot_in_mid_probe_is_told_as_such_and_not_measured_again(start: Sta
     assert told(rig) == ("Stopped", "Interrupted")
     assert "booted" in rig.status["probe"]["message"]
     assert rig.kernel.snapshot().folios_migrated == 0
+
+
+def test_no_knob_is_written_before_the_file_says_that_a_probe_is_open(start: Start) -> None:
+    """Promise 1: the save may take its time."""
+    rig = start()
+    ask(rig, probe=None)
+    rig.holds = SaveProbe
+
+    ask(rig)
+    rig.pass_time(20)  # another look comes meanwhile
+
+    assert rig.held
+    assert rig.stores == []
+    rig.release()
+    rig.pass_time(LONG_ENOUGH)
+    assert told(rig) == ("Done", "Measured")
+
+
+def test_a_file_that_stayed_open_makes_no_interruption_of_a_probe_that_was_told_as_over(start: Start) -> None:
+    rig = start()
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+    found = rig.status["probe"]
+    path = rig.folder / FILE_NAME
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"probe": document["probe"] | {"open": True}}))
+
+    rig.restart()
+    rig.pass_time(LONG_ENOUGH)
+
+    assert rig.status["probe"] == found
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"version": 2}'])

@@ -131,7 +131,7 @@ def test_what_one_writer_owns_of_a_node_state_is_owned_as_a_whole() -> None:
 
     atomic = [path for path, schema in schemas(crd) if schema.get("x-kubernetes-map-type") == "atomic"]
 
-    assert atomic == [".spec.groups", ".spec.observe", ".status"]
+    assert atomic == [".spec.groups", ".spec.observe", ".spec.probe", ".status"]
 
 
 def test_every_map_is_bounded(crd: dict[str, Any]) -> None:

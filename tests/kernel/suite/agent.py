@@ -21,6 +21,9 @@ WINDOW_SECONDS_MAX: Final = 9.0
 PROBE_SECONDS_MAX: Final = 4.0
 """Less than the watch waits before it calls the engine stalled."""
 
+CLOCKED_SECONDS_MAX: Final = 60.0
+"""A copy by the CPU that is made to sleep at each page takes what timers of an emulated processor take."""
+
 
 def adjust() -> None:
     """Let a trial take longer, and a test of counters less long."""
@@ -29,6 +32,7 @@ def adjust() -> None:
         (loop, "WINDOW_SECONDS_MAX", WINDOW_SECONDS_MAX),
         (effect, "SECONDS_MAX", PROBE_SECONDS_MAX),
         (watch, "INEFFECTIVE_SECONDS", 5.0),
+        (lanes, "CLOCKED_SECONDS_MAX", CLOCKED_SECONDS_MAX),
         (counting, "NUMA_NODES_SECONDS", 1.0),
     ):
         getattr(module, name)  # there is such a name
