@@ -48,7 +48,7 @@ from numamigration_api.machinery.tuning.samples import (
 T = TypeVar("T")
 
 GRID_ROUNDS: Final = 10
-"""Measurements of each cell in a full grid: what the published numbers were made with."""
+"""Measurements of each cell in a full grid: rounds by default of the tool that the published numbers were made with."""
 BUDGET_SHARE: Final = 3
 """A search takes at most one grid divided by this."""
 RESERVE: Final = 0.5
