@@ -24,13 +24,15 @@ from random import Random
 from typing import Final, NamedTuple
 
 from benchmarks.tuner.tables import ENGINES, PUBLISHED, Table, median_spread, read
-from numamigration_api.machinery.tuning.samples import BASELINE, CHANNELS_MAX, CPU, Probe, Sample, Setting, Shape
+from numamigration_api.machinery.tuning.samples import BASELINE, CPU, Probe, Sample, Setting, Shape
 from numamigration_api.vocabulary import Engine
 
 PAGE_BYTES: Final = 4096
 CEILING_RAISED: Final = 512 * 512
 """Base pages of a batch in the kernels that the published tables were made with (a patch for testing)."""
 CEILING_MAINLINE: Final = 512
+CHANNELS_MAX: Final = 16
+"""Of one batch, whatever `nr_dma_chan` says (dialects V2 to V6)."""
 CUT: Final = 0.9
 """No measurement takes less than a tenth of its time, and so none more than 1.9 times."""
 BATCHES: Final = Path(__file__).with_name("batches.csv")

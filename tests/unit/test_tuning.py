@@ -113,14 +113,14 @@ def test_slower_settings_are_never_chosen_whatever_the_noise() -> None:
     slower = dict.fromkeys(DMA, 0.9)
 
     chosen = {
-        run(machine(slower, noise=noise, seed=n)).choice().setting for noise in (0.1, 0.3, 0.5) for n in range(60)
+        run(machine(slower, noise=noise, seed=n)).choice().setting for noise in (0.1, 0.3, 0.5) for n in range(25)
     }
 
     assert chosen == {BASELINE}
 
 
 def test_a_drift_of_the_machine_decides_nothing() -> None:
-    chosen = {run(lambda _probe, made: GB * (1 + 0.01 * made), seed=n, budget=60).choice().setting for n in range(40)}
+    chosen = {run(lambda _probe, made: GB * (1 + 0.01 * made), seed=n, budget=60).choice().setting for n in range(15)}
 
     assert chosen == {BASELINE}
 
@@ -200,17 +200,17 @@ BROKEN = [0, 0.0, -1.0, math.inf, -math.inf, math.nan, 1e-300, 1e300, 10**400, T
 
 
 @given(seed=st.integers(0, 1000), data=st.data(), budget=st.integers(0, 80))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_no_sample_raises_and_the_budget_holds(seed: int, data: st.DataObject, budget: int) -> None:
     speeds = st.one_of(st.sampled_from(BROKEN), st.floats(1, 1e15))
     search = Search(DMA, BOTH, budget, Random(seed))
     made = 0
     while probe := search.next():
-        search.take(Sample(*probe, data.draw(speeds), data.draw(st.floats())))  # type: ignore[arg-type]
+        search.take(Sample(*probe, data.draw(speeds), data.draw(st.one_of(st.none(), st.floats()))))  # type: ignore[arg-type]
         made += 1
     choice = search.choice()
 
-    assert made == choice.probes <= budget + FAILURES_MAX * len(DMA)
+    assert made == choice.probes <= budget
     assert math.isfinite(choice.gain)
     assert choice.explain()
 
@@ -394,6 +394,7 @@ def test_every_reason_has_its_batch() -> None:
 
 
 @given(st.lists(st.floats(), max_size=6))
+@settings(max_examples=40, deadline=None)
 def test_weights_of_a_mix_sum_to_one_or_there_are_none(weights: list[float]) -> None:
     mix = Mix.of(Part(Shape(4096 << n, 32), weight) for n, weight in enumerate(weights))
 
@@ -420,6 +421,7 @@ def test_the_time_of_a_mix_is_the_weighted_sum_of_its_shapes() -> None:
 
 
 @given(st.lists(st.floats(0.1, 10), min_size=2, max_size=12))
+@settings(max_examples=40, deadline=None)
 def test_a_cell_has_mean_and_squares_of_its_samples(values: list[float]) -> None:
     cell = Cell()
     for value in values:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeGuard
 
 from numamigration_api.machinery.tuning.samples import Shape
 
@@ -122,9 +122,14 @@ def gain(log_ratio: float) -> float:
     return math.expm1(max(-LOG_RATIO_MAX, min(LOG_RATIO_MAX, log_ratio)))
 
 
+def is_number(value: object) -> TypeGuard[float]:
+    """Tell whether something that was measured is a number at all; infinite ones and NaN are."""
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def is_speed(value: object) -> bool:
     """Tell whether a measurement is a number that a speed can be."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and SPEED_MIN <= value <= SPEED_MAX
+    return is_number(value) and SPEED_MIN <= value <= SPEED_MAX
 
 
 def pooled_variance(cells: Iterable[Cell], usual: float) -> float:

@@ -15,8 +15,6 @@ from numamigration_api.vocabulary import Engine, MigrationReason
 
 CPU: Final = "CPU"
 """Engine of the baseline: the migrating task copies, offload is off."""
-CHANNELS_MAX: Final = 16
-"""Of one batch, whatever `nr_dma_chan` says (dialects V2 to V6)."""
 
 WEIGHT_MAX: Final = 1e30
 NEGLIGIBLE: Final = 1e-3
@@ -188,7 +186,6 @@ def _why_not(
         return "no setting of an engine that we know"
     if engine == Engine.DMA and channels_present is not None and channels * migrators > channels_present:
         return f"{channels} channels for each of {migrators} migrating tasks, and {channels_present} present"
-    reach = min(folios_max, CHANNELS_MAX) if engine == Engine.DMA else folios_max
-    if any(other.engine == engine and other.channels >= reach for other in kept):
+    if any(other.engine == engine and other.channels >= folios_max for other in kept):
         return f"the same as fewer: a batch of this mix has at most {folios_max} folios"
     return ""

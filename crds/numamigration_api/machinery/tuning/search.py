@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """Asks for one measurement after the other until it is clear which setting is best, or the budget is spent.
 
-Successive elimination (Even-Dar, Mannor, Mansour 2006) as a race in blocks (Maron, Moore 1997; Birattari and others
+Successive elimination (Even-Dar, Mannor, Mansour 2006) as a race in blocks (Maron, Moore 1993; Birattari and others
 2002): a block measures every setting that is still in the race, and plain copy, once at one shape, in random order.
 
 * All that are compared share their blocks, so a drift of the machine hits them alike (interleaved trials in random
   order: Abedi, Brecht 2017).
 * The first block of each shape comes after a warm-up, whose sample counts as a probe and says nothing. Then the next
-  block is of the shape that narrows the intervals most: by weight and spread (Neyman 1934; Chen and others 2000).
+  block is of the shape that narrows the intervals most, by its weight and spread.
 * A candidate leaves the race when it is surely not better than the leader by more than a tie, channels paid for
   (an indifference zone: Kim, Nelson 2001). What it costs to be wrong there is speed; so the doubt may be larger than
   that of the choice itself.
@@ -34,7 +34,7 @@ from numamigration_api.machinery.tuning.choice import (
     cost,
     is_surely_faster,
 )
-from numamigration_api.machinery.tuning.measures import Cell, Comparison, Standing, compare, is_speed
+from numamigration_api.machinery.tuning.measures import Cell, Comparison, Standing, compare, is_number, is_speed
 from numamigration_api.machinery.tuning.samples import (
     BASELINE,
     Mix,
@@ -121,11 +121,12 @@ class Search:
             return
         _, counts = self._queue.popleft()
         self._made += 1
+        self._ended = self._made >= self._budget
         if not counts:
             return
         if is_speed(sample.bytes_per_second):
             self._cells[asked.setting][asked.shape].add(1 / sample.bytes_per_second)
-            if 0 < sample.cpu_seconds < CPU_SECONDS_MAX:
+            if is_number(sample.cpu_seconds) and 0 < sample.cpu_seconds < CPU_SECONDS_MAX:
                 self._cpu_seconds[asked.setting] = self._cpu_seconds.get(asked.setting, 0.0) + sample.cpu_seconds
         else:
             self._failed(asked)
