@@ -69,6 +69,7 @@ log = logging.getLogger(__name__)
 
 WAIT_SECONDS: Final = 15.0  # between two looks whether the node is calm
 SETTING_SECONDS_MAX: Final = 30.0  # for one setting to come into force; a turn-off may wait 10 s for a slow engine
+CELL_SAMPLES: Final = 8  # of few candidates a third of a grid is too little to be sure of anything; time is the bound
 SPOILED_MAX: Final = 3  # samples during which somebody else changed a knob
 MESSAGE_LENGTH_MAX: Final = 512
 _OVER: Final = frozenset({ProbePhase.DONE, ProbePhase.STOPPED, ProbePhase.REFUSED})
@@ -117,7 +118,7 @@ class Session:
         self._search = Search(
             self._candidates,
             known,
-            usual_budget(self._candidates, known),
+            max(usual_budget(self._candidates, known), CELL_SAMPLES * len(known.gaining) * (1 + len(self._candidates))),
             self._rng,
             channels_present=self._channels,
         )

@@ -116,6 +116,15 @@ def test_an_engine_that_is_faster_is_told_with_its_channels_and_left_off(start: 
     assert rig.group()["state"] == "Ready"
 
 
+def test_one_candidate_alone_is_measured_until_that_is_sure(start: Start) -> None:
+    rig = start()
+
+    ask(rig, probe=PROBE | {"candidates": [{"engine": "DMA", "channels": 4}]})
+    rig.pass_time(LONG_ENOUGH)
+
+    assert rig.status["probe"]["message"].startswith("best here: DMA, 4 channels (+")
+
+
 def test_an_engine_that_is_slower_is_told_so(start: Start) -> None:
     rig = start(LOSES)
 
