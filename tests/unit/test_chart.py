@@ -453,7 +453,11 @@ def test_whatever_anybody_may_do_to_crds_they_may_do_to_ours(everything: Objects
 
     assert len(rules) == 3  # people look at them, too
     assert {tuple(rule["resourceNames"]) for rule in rules} == {
-        ("migrationpolicies.numamigration.dev", "nodemigrationstates.numamigration.dev")
+        (
+            "migrationpolicies.numamigration.dev",
+            "nodemigrationstates.numamigration.dev",
+            "migrationprofiles.numamigration.dev",
+        )
     }
 
 
@@ -479,7 +483,8 @@ def test_people_who_view_or_edit_get_policies(everything: Objects) -> None:
     assert view["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-view"] == "true"
     assert {verb for rule in view["rules"] for verb in rule["verbs"]} == {"get", "list", "watch"}
     assert edit["metadata"]["labels"]["rbac.authorization.k8s.io/aggregate-to-edit"] == "true"
-    assert [rule["resources"] for rule in edit["rules"]] == [["migrationpolicies"]]
+    assert [rule["resources"] for rule in edit["rules"]] == [["migrationpolicies"], ["migrationprofiles"]]
+    assert edit["rules"][1]["verbs"] == ["delete", "deletecollection"]
 
 
 def test_nobody_gets_rights_by_roles_that_are_off(helm: Helm) -> None:
@@ -590,6 +595,7 @@ def test_one_file_has_crds_and_all_that_the_chart_installs(plain: Objects) -> No
     assert found - installed == {
         ("CustomResourceDefinition", "migrationpolicies.numamigration.dev"),
         ("CustomResourceDefinition", "nodemigrationstates.numamigration.dev"),
+        ("CustomResourceDefinition", "migrationprofiles.numamigration.dev"),
         ("Namespace", "numamigration-system"),
     }
     assert installed - found == set()

@@ -17,7 +17,7 @@ import pytest
 
 from numamigration_api import vocabulary as v
 from numamigration_api.generate import structural
-from numamigration_api.models import MigrationPolicy, NodeMigrationState
+from numamigration_api.models import MigrationPolicy, MigrationProfile, NodeMigrationState
 from numamigration_api.models.node_state import Groups, GroupStatuses
 from numamigration_api.models.policy import NodeCounts
 from numamigration_api.models.settings import Settings
@@ -40,7 +40,7 @@ def nodes(schema: Any) -> Iterator[dict[str, Any]]:
 
 @cache
 def crd_enums() -> frozenset[tuple[str, ...]]:
-    schemas = [structural(MigrationPolicy), structural(NodeMigrationState)]
+    schemas = [structural(kind) for kind in (MigrationPolicy, NodeMigrationState, MigrationProfile)]
     found = (node["enum"] for schema in schemas for node in nodes(schema) if isinstance(node.get("enum"), list))
     return frozenset(map(tuple, found))
 
