@@ -609,7 +609,7 @@ command.run_schedule = lambda _schedule: enough
 tally = command.run(map(make_schedule, range(command.BATCH)), 4, float("inf"), Progress())
 print(tally.schedules, len(left))
 """
-"""A program of its own: a fork of a process that has threads, as one that runs tests has, may never come to its senses."""
+"""A program of its own: a fork of a process with threads, as one that runs tests has, may never go on."""
 
 
 def test_processes_end_by_themselves_once_all_schedules_are_run() -> None:
