@@ -36,6 +36,7 @@ from numamigration_api.vocabulary import (
     UnsupportedPolicy,
 )
 
+UNMEASURED: Final = "no MigrationProfile tells what is best for this node's hardware class, so offload is as before"
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
 """Groups of one unit change together, all or nothing (promise 4)."""
 
@@ -174,11 +175,16 @@ def _plan_wish(facts: KernelFacts, spec: Spec, wish: Wish, known: Known) -> Grou
     (promise 3).
     """
     if spec.whole or spec.revision is None or wish.mode is not GroupMode.APPLY or not _wants_engine(wish):
-        return plan_group(facts, wish, known)
+        return _explained(plan_group(facts, wish, known))
     group = replace(plan_group(facts, replace(wish, mode=GroupMode.HOLD), known), wish=wish)
     if group.state is not GroupState.HELD:
         return group
     return replace(group, state=GroupState.PENDING, reason=Reason.VERSION_SKEW, message=CUT)
+
+
+def _explained(group: GroupPlan) -> GroupPlan:
+    unmeasured = group.wish.group is SettingsGroup.OFFLOAD and not group.wish.settings
+    return replace(group, message=UNMEASURED) if unmeasured and group.state is GroupState.READY else group
 
 
 def _wants_engine(wish: Wish) -> bool:

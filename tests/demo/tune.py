@@ -132,10 +132,11 @@ def _point(channels: int, row: Json) -> Point:
 
 
 def _panel(name: str, rows: list[Json]) -> Panel:
-    """Return throughput over channels, a line for each shape; plain copy is a level."""
+    """Return throughput over channels, a line for the longest batches of each folio size; plain copy is a level."""
     lines: list[Line] = []
     most = max((row["channels"] for row in rows), default=1)
-    for size, folios in sorted({(row["folioBytes"], row["folios"]) for row in rows}):
+    longest = {row["folioBytes"]: row["folios"] for row in sorted(rows, key=lambda row: int(row["folios"]))}
+    for size, folios in sorted(longest.items()):
         mine = [row for row in rows if (row["folioBytes"], row["folios"]) == (size, folios)]
         text = _shape(size, folios)
         by_dma = sorted(_point(row["channels"], row) for row in mine if row["channels"])

@@ -894,6 +894,7 @@ def test_a_class_that_was_not_measured_is_not_touched() -> None:
     plan = plan_one("offload", wish({"profiles": []}), writes={OFFLOADING: "1"})
 
     assert (plan.state, plan.writes) == (GroupState.READY, ())
+    assert "no MigrationProfile" in plan.message
 
 
 def test_a_class_that_is_measured_no_more_goes_back_to_what_was_before() -> None:

@@ -222,6 +222,12 @@ def test_recommend_measures_and_changes_nothing() -> None:
     assert all(world.groups(name) == {} for name in world.states)
 
 
+def test_a_node_measures_under_the_risks_that_the_policy_accepts() -> None:
+    world = Tuned(nodes=1, acceptedRisks=["SharedEngine"], **RECOMMEND)
+
+    assert world.states["n0"]["spec"]["probe"]["acceptedRisks"] == ["SharedEngine"]
+
+
 @pytest.mark.parametrize(
     "spec",
     [

@@ -20,7 +20,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -51,6 +51,7 @@ from numamigration_operator.core.objects import (
     StateObject,
 )
 from numamigration_operator.core.policy_record import PolicyRecord
+from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.revisions import Cell
 from numamigration_operator.core.stops import Stops
 from numamigration_operator.core.tuned import Profiles, Tuned, digest_of, profiles_of
@@ -193,17 +194,15 @@ class Tuner:
         """Return the nodes that may be asked, by the name of their class's profile."""
         cells: defaultdict[Cell, list[NodeRecord]] = defaultdict(list)
         for record in self._nodes.values():
-            if record.cell is not None and record.cell.hardware_class and self._may_ask(record):
+            if record.cell is not None and record.cell.hardware_class and self._may_be_asked(record):
                 cells[record.cell].append(record)
         return {profile_name(*cell): (cell, nodes) for cell, nodes in sorted(cells.items())}
 
-    def _may_ask(self, record: NodeRecord) -> bool:
+    def _may_be_asked(self, record: NodeRecord) -> bool:
         """Return whether a node's policy wants to know, and nothing keeps pushes from it."""
         if record.uid is None or not record.selected or record.report is None or record.is_lost:
             return False
-        winner = record.resolution.winners.get(SettingsGroup.OFFLOAD)
-        policies = (winner,) if winner is not None else record.resolution.policies
-        wants = any(one.mode is PolicyMode.APPLY and one.tuning is not Tuned.NO for one in policies)
+        wants = _who_wants(record.resolution) is not None
         return wants and self._stops.stop(record).reason is None and not record.is_corrupt
 
     def _next_status(
@@ -311,6 +310,13 @@ class Tuner:
             yield Write(key, body, patch=patch)
 
 
+def _who_wants(resolution: Resolution) -> PolicyFacts | None:
+    """Return the policy for which a node may be measured: the one that has offload there, else the first that asks."""
+    winner = resolution.winners.get(SettingsGroup.OFFLOAD)
+    policies = (winner,) if winner is not None else resolution.policies
+    return next((one for one in policies if one.mode is PolicyMode.APPLY and one.tuning is not Tuned.NO), None)
+
+
 def _round(profile: ProfileObject) -> str:
     """Return the id of the measurement that comes next: another one after each that ended."""
     status = profile.status
@@ -374,10 +380,16 @@ def _profile_document(name: str, cell: Cell) -> bytes:
     )
 
 
+def _probe(round_id: str, policy: PolicyFacts | None) -> dict[str, Any]:
+    candidates = [{"engine": str(Engine.DMA), "channels": channels} for channels in CHANNELS_TRIED]
+    probe: dict[str, Any] = {"id": round_id, "candidates": candidates}
+    risks = [str(risk) for risk in policy.plan.accepted_risks] if policy is not None else []
+    return probe | ({"acceptedRisks": risks} if risks else {})
+
+
 def _probe_document(record: NodeRecord, round_id: str | None) -> bytes:
     """Return the apply of what a node is asked, and of nothing else; None asks no more."""
-    candidates = [{"engine": str(Engine.DMA), "channels": channels} for channels in CHANNELS_TRIED]
-    spec = {} if round_id is None else {"probe": {"id": round_id, "candidates": candidates}}
+    spec = {} if round_id is None else {"probe": _probe(round_id, _who_wants(record.resolution))}
     return canonical_json(
         {
             "apiVersion": API_VERSION,
