@@ -421,6 +421,24 @@ def test_what_fails_in_service_goes_back_and_the_class_goes_without_offload() ->
     assert world.offload() == OFF
 
 
+@pytest.mark.parametrize(
+    ("guardrails", "expected"),
+    [
+        pytest.param([], [("foliosFailedShare", "0.01")], id="none given"),
+        pytest.param([{"metric": "cpuPressure", "max": "5"}], [("cpuPressure", "5")], id="the policy's own"),
+    ],
+)
+def test_what_was_measured_is_watched_in_service(
+    guardrails: list[dict[str, str]], expected: list[tuple[str, str]]
+) -> None:
+    world = Tuned(nodes=1, rollout={**SOAKS["rollout"], "guardrails": guardrails})
+    world.answer(EIGHT)
+    world.step(10)
+
+    watched = world.states["n0"]["spec"]["observe"]["guardrails"]
+    assert [(one["metric"], one["max"]) for one in watched] == expected
+
+
 def test_a_disputed_class_is_measured_anew_after_a_day_and_later_each_time() -> None:
     world = disputed()
     assert world.asked == []

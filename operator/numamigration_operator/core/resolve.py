@@ -27,7 +27,7 @@ from numamigration_api.vocabulary import (
 )
 from numamigration_operator.core.objects import PolicyObject, Rollout, Selector, SourceView
 from numamigration_operator.core.revisions import content_of, revision_id, wishes_of
-from numamigration_operator.core.tuned import Profiles, Tuned, tuned_by, tuned_settings
+from numamigration_operator.core.tuned import Profiles, Tuned, guarded, tuned_by, tuned_settings
 from numamigration_operator.core.wishes import PlanWish, Wish
 
 
@@ -134,7 +134,7 @@ def policy_facts(policy: PolicyObject, profiles: Profiles = ()) -> PolicyFacts:
         source=source,
         revision=revision_id(content),
         content=content,
-        rollout=spec.rollout,
+        rollout=guarded(spec),
         wishes=wishes_of(content, source),
         plan=PlanWish(
             source=source,

@@ -10,13 +10,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
 from numamigration_api.machinery.canonical import revision_hash
-from numamigration_api.vocabulary import PROFILES_MAX, Engine, ProfilePhase, SettingsGroup, TuningMode
-from numamigration_operator.core.objects import PolicySpec, ProfileObject, ProfileStatus, Recommendation, Struct
+from numamigration_api.vocabulary import PROFILES_MAX, Engine, GuardrailMetric, ProfilePhase, SettingsGroup, TuningMode
+from numamigration_operator.core.objects import (
+    Guardrail,
+    PolicySpec,
+    ProfileObject,
+    ProfileStatus,
+    Recommendation,
+    Rollout,
+    Struct,
+)
 
 
 class ClassSettings(Struct, frozen=True, omit_defaults=True):
@@ -28,6 +36,10 @@ class ClassSettings(Struct, frozen=True, omit_defaults=True):
 
 
 Profiles = tuple[ClassSettings, ...]
+
+
+GUARDRAILS: Final = (Guardrail(GuardrailMetric.FOLIOS_FAILED_SHARE, "0.01"),)
+"""Of a tuned policy that names none: an engine that fails one folio in a hundred is not what was measured."""
 
 
 class Tuned(StrEnum):
@@ -56,6 +68,13 @@ def tuned_by(spec: PolicySpec) -> Tuned:
     if spec.tuning.mode is TuningMode.RECOMMEND:
         return Tuned.SHOWN
     return Tuned.FIXED if is_fixed(spec) else Tuned.APPLIED
+
+
+def guarded(spec: PolicySpec) -> Rollout:
+    """Return how carefully a policy goes; what was measured is watched in service, also where nobody asked for it."""
+    if tuned_by(spec) is not Tuned.APPLIED or spec.rollout.guardrails:
+        return spec.rollout
+    return msgspec.structs.replace(spec.rollout, guardrails=GUARDRAILS)
 
 
 def profiles_of(objects: Iterable[ProfileObject]) -> Profiles:
