@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from numamigration_api.machinery.profiles import profile_name, settings_of_class
-from numamigration_api.vocabulary import FleetSwitch, PolicyMode
+from numamigration_api.vocabulary import PROFILE_NODES_MAX, FleetSwitch, PolicyMode
 from numamigration_operator.core.decisions import Write, WriteKind
 from numamigration_operator.core.fleet import Fleet
 from numamigration_operator.core.objects import ProfileObject
@@ -220,6 +220,12 @@ def test_recommend_measures_and_changes_nothing() -> None:
 
     assert world.profile()["recommendation"] == {"engine": "DMA", "channels": 8}
     assert all(world.groups(name) == {} for name in world.states)
+
+
+def test_the_nodes_of_a_class_share_a_minute_of_measuring() -> None:
+    world = Tuned(nodes=1)
+
+    assert world.states["n0"]["spec"]["probe"]["secondsMax"] * PROFILE_NODES_MAX == 60
 
 
 def test_a_node_measures_under_the_risks_that_the_policy_accepts() -> None:

@@ -68,6 +68,8 @@ DISPUTE_SECONDS: Final = 86_400.0
 """After the first failure in service; twice as long after each further one."""
 CHANNELS_TRIED: Final = (1, 2, 4, 8, 16)
 """As in the published tables; an agent leaves out what its host has not."""
+SECONDS_OF_CLASS: Final = 60
+"""Of measuring a class; its nodes share them."""
 ENDED: Final = frozenset({ProbePhase.DONE, ProbePhase.STOPPED, ProbePhase.REFUSED})
 
 
@@ -382,7 +384,8 @@ def _profile_document(name: str, cell: Cell) -> bytes:
 
 def _probe(round_id: str, policy: PolicyFacts | None) -> dict[str, Any]:
     candidates = [{"engine": str(Engine.DMA), "channels": channels} for channels in CHANNELS_TRIED]
-    probe: dict[str, Any] = {"id": round_id, "candidates": candidates}
+    seconds = SECONDS_OF_CLASS // PROFILE_NODES_MAX
+    probe: dict[str, Any] = {"id": round_id, "candidates": candidates, "secondsMax": seconds}
     risks = [str(risk) for risk in policy.plan.accepted_risks] if policy is not None else []
     return probe | ({"acceptedRisks": risks} if risks else {})
 
