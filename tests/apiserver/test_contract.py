@@ -145,7 +145,7 @@ def test_the_table_is_as_wide_as_promised() -> None:
 
 
 def test_definitions_are_established_and_structural(api: Api, crds: tuple[str, ...]) -> None:
-    assert len(crds) == 2
+    assert len(crds) == 3
     for name in crds:
         crd = api.get(f"{CRDS}/{name}")
         assert condition(crd, "Established")["status"] == "True"

@@ -25,11 +25,13 @@ from tests.testbed.controlplane import ControlPlane
 ACCOUNT: Final = "numamigration-crds"
 POLICY_CRD: Final = f"{CRDS}/migrationpolicies.numamigration.dev"
 STATE_CRD: Final = f"{CRDS}/nodemigrationstates.numamigration.dev"
+PROFILE_CRD: Final = f"{CRDS}/migrationprofiles.numamigration.dev"
+ALL: Final = (POLICY_CRD, STATE_CRD, PROFILE_CRD)
 RULES: Final = [
     {
         "apiGroups": ["apiextensions.k8s.io"],
         "resources": ["customresourcedefinitions"],
-        "resourceNames": ["migrationpolicies.numamigration.dev", "nodemigrationstates.numamigration.dev"],
+        "resourceNames": [path.rpartition("/")[2] for path in ALL],
         "verbs": ["get", "create", "patch"],
     }
 ]
@@ -73,30 +75,26 @@ def replace(bed: ControlPlane, path: str, crd: Json) -> None:
 
 
 def test_into_an_empty_cluster_they_are_created_and_served_when_it_ends(bed: ControlPlane, crds: Command) -> None:
-    for path in (POLICY_CRD, STATE_CRD):
+    for path in ALL:
         bed.api.delete(path)
         bed.api.wait_crd_gone(path)
 
     code, said = crds("apply")
 
-    assert (code, said.splitlines()) == (
-        0,
-        ["migrationpolicies.numamigration.dev: created", "nodemigrationstates.numamigration.dev: created"],
-    )
-    assert is_established(bed.api.get(POLICY_CRD))
-    assert is_established(bed.api.get(STATE_CRD))
+    assert (code, said.splitlines()) == (0, [f"{path.rpartition('/')[2]}: created" for path in ALL])
+    assert all(is_established(bed.api.get(path)) for path in ALL)
 
 
 def test_applied_twice_nothing_is_written(bed: ControlPlane, crds: Command) -> None:
     """Promise 12: nothing is written when nothing changed."""
     crds("apply")
-    before = version(bed, POLICY_CRD), version(bed, STATE_CRD)
+    before = [version(bed, path) for path in ALL]
 
     code, said = crds("apply")
 
-    assert (version(bed, POLICY_CRD), version(bed, STATE_CRD)) == before
+    assert [version(bed, path) for path in ALL] == before
     assert code == 0
-    assert said.count(": unchanged") == 2
+    assert said.count(": unchanged") == len(ALL)
 
 
 def test_a_newer_crd_is_left_alone(bed: ControlPlane, crds: Command) -> None:

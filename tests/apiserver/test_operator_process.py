@@ -250,7 +250,7 @@ def test_without_rights_and_crds_it_says_so_and_gets_well(
         join(bed.api, node)
         make_policy(bed.api, name, node)
         bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
-        assert len(operator.lines("WARNING")) <= 6  # each of three kinds: no right, then no CRD
+        assert len(operator.lines("WARNING")) <= 8  # each of four kinds: no right, then no CRD
 
 
 def test_a_crd_that_is_removed_and_comes_back_is_survived(

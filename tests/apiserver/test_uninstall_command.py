@@ -26,7 +26,7 @@ from tests.apiserver.operator_process import (
     report,
     start_command,
 )
-from tests.apiserver.test_crds_command import POLICY_CRD, STATE_CRD
+from tests.apiserver.test_crds_command import ALL, POLICY_CRD
 from tests.testbed.api import Api, Json, condition
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.warm import Program
@@ -48,7 +48,7 @@ RULES: Final = [
     {
         "apiGroups": ["apiextensions.k8s.io"],
         "resources": ["customresourcedefinitions"],
-        "resourceNames": ["migrationpolicies.numamigration.dev", "nodemigrationstates.numamigration.dev"],
+        "resourceNames": [path.rpartition("/")[2] for path in ALL],
         "verbs": ["get", "delete"],
     },
 ]
@@ -272,8 +272,7 @@ def test_the_crds_go_too_when_that_is_asked_for(bed: ControlPlane, start: Start)
 
     assert code == 0, said
     assert "migrationpolicies.numamigration.dev: deleted" in said
-    assert bed.api.get_if_exists(POLICY_CRD) == {}
-    assert bed.api.get_if_exists(STATE_CRD) == {}
+    assert [bed.api.get_if_exists(path) for path in ALL] == [{}] * len(ALL)
 
     code, said = end_command(start("--delete-crds"))
     assert (code, said) == (0, "no CRD of ours is installed: there is nothing to restore\n")
