@@ -106,6 +106,7 @@ def compile_all(target: str, out: Path) -> None:
         stripdir=str(out),
         prependdir="/",
         invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH,
+        optimize=2 if target == "agent" else -1,  # nobody reads docstrings there; they are a quarter of it
     )
     if not done:
         raise ValueError("something does not compile; see above")
