@@ -28,6 +28,7 @@ _VARIABLE: Final = (
     (re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z"), "TIME"),
     (re.compile(r"\b\d+(\.\d+)? s\b"), "SECONDS"),
     (re.compile(r"Share is 0\.\d+"), "Share is MEASURED"),
+    (re.compile(r"Leader Epoch:( +)\d+"), r"Leader Epoch:\1EPOCH"),
 )
 
 
