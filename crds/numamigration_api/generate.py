@@ -112,30 +112,18 @@ def crd(model: type[ApiModel], *, kind: str, plural: str, short_name: str, colum
     }
 
 
+KINDS: Final = (
+    (MigrationPolicy, v.POLICY_KIND, v.POLICY_PLURAL, v.POLICY_SHORT_NAME, POLICY_COLUMNS),
+    (NodeMigrationState, v.STATE_KIND, v.STATE_PLURAL, v.STATE_SHORT_NAME, STATE_COLUMNS),
+    (MigrationProfile, v.PROFILE_KIND, v.PROFILE_PLURAL, v.PROFILE_SHORT_NAME, PROFILE_COLUMNS),
+)
+
+
 def all_crds() -> dict[str, dict[str, Any]]:
     """Return file name → CustomResourceDefinition."""
     return {
-        f"{v.POLICY_PLURAL}.yaml": crd(
-            MigrationPolicy,
-            kind=v.POLICY_KIND,
-            plural=v.POLICY_PLURAL,
-            short_name=v.POLICY_SHORT_NAME,
-            columns=POLICY_COLUMNS,
-        ),
-        f"{v.STATE_PLURAL}.yaml": crd(
-            NodeMigrationState,
-            kind=v.STATE_KIND,
-            plural=v.STATE_PLURAL,
-            short_name=v.STATE_SHORT_NAME,
-            columns=STATE_COLUMNS,
-        ),
-        f"{v.PROFILE_PLURAL}.yaml": crd(
-            MigrationProfile,
-            kind=v.PROFILE_KIND,
-            plural=v.PROFILE_PLURAL,
-            short_name=v.PROFILE_SHORT_NAME,
-            columns=PROFILE_COLUMNS,
-        ),
+        f"{plural}.yaml": crd(model, kind=kind, plural=plural, short_name=short_name, columns=columns)
+        for model, kind, plural, short_name, columns in KINDS
     }
 
 

@@ -587,9 +587,9 @@ class Agent:
             record=self._trials.record(spec.verify_epoch),
         )
         if self._tuner is not None:
-            wish = spec.wish(SettingsGroup.OFFLOAD)
-            mine = of_class(facts, wish) if wish else None
-            known = replace(known, probe=self._tuner.wish(mine, facts), record=self._tuner.covering(known.record))
+            known = replace(
+                known, probe=self._tuner.wish(self._offload_wish, facts), record=self._tuner.covering(known.record)
+            )
         return self._planning.make(facts, spec, known)
 
     def _may_begin_at(self, change: UnitChange) -> float:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
-from typing import Final, Protocol
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -36,6 +36,8 @@ from numamigration_operator.core.objects import (
 from numamigration_operator.watch_check import WatchCheck
 
 log = logging.getLogger(__name__)
+
+Item = TypeVar("Item")
 
 _ANSWERS: Final[Mapping[WriteKind, msgspec.json.Decoder[AnyObject | PolicyObject | RevisionObject]]] = {
     WriteKind.STATE_SPEC: msgspec.json.Decoder(AnyObject),
@@ -191,30 +193,52 @@ class ControlFeed:
         self._clock.changed()
 
 
-class NodeFeed:
-    """Nodes for the fleet."""
+class PlainFeed(Generic[Item]):
+    """Objects of which nothing else tells than list and watch, such as Nodes and MigrationProfiles, for the fleet.
 
-    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
-        self._fleet = fleet
+    Args:
+        changed, gone, listed: of the fleet.
+        clock: whose time they get.
+    """
+
+    def __init__(
+        self,
+        changed: Callable[[Item, float], None],
+        gone: Callable[[str, float], None],
+        listed: Callable[[frozenset[str], float], None],
+        clock: Clock,
+    ) -> None:
+        self._changed: Callable[[Item, float], None] = changed
+        self._gone, self._listed = gone, listed
         self._clock = clock
 
-    def upsert(self, item: NodeObject) -> None:
-        """A node exists."""
-        self._fleet.node_changed(item, self._clock.now())
+    def upsert(self, item: Item) -> None:
+        """An object exists."""
+        self._changed(item, self._clock.now())
         self._clock.changed()
 
     def gone(self, item: AnyObject) -> None:
-        """A node was deleted."""
-        self._fleet.node_gone(item.metadata.name, self._clock.now())
+        """An object was deleted."""
+        self._gone(item.metadata.name, self._clock.now())
         self._clock.changed()
 
     def list_begun(self) -> None:
-        """Nothing else tells of nodes, so there is nothing to keep."""
+        """Nothing else tells of them, so there is nothing to keep."""
 
     def listed(self, names: frozenset[str]) -> None:
-        """Only these nodes exist."""
-        self._fleet.nodes_listed(names, self._clock.now())
+        """Only these objects exist."""
+        self._listed(names, self._clock.now())
         self._clock.changed()
+
+
+def node_feed(fleet: FleetLike, clock: Clock) -> PlainFeed[NodeObject]:
+    """Return what tells the fleet of Nodes."""
+    return PlainFeed(fleet.node_changed, fleet.node_gone, fleet.nodes_listed, clock)
+
+
+def profile_feed(fleet: FleetLike, clock: Clock) -> PlainFeed[ProfileObject]:
+    """Return what tells the fleet of MigrationProfiles."""
+    return PlainFeed(fleet.profile_changed, fleet.profile_gone, fleet.profiles_listed, clock)
 
 
 class StateFeed:
@@ -310,32 +334,6 @@ class RevisionFeed:
 
     def _heard(self, version: str) -> None:
         self._told = version if is_older(self._told, version) else self._told
-
-
-class ProfileFeed:
-    """MigrationProfiles for the fleet."""
-
-    def __init__(self, fleet: FleetLike, clock: Clock) -> None:
-        self._fleet = fleet
-        self._clock = clock
-
-    def upsert(self, item: ProfileObject) -> None:
-        """A profile exists."""
-        self._fleet.profile_changed(item, self._clock.now())
-        self._clock.changed()
-
-    def gone(self, item: AnyObject) -> None:
-        """A profile was deleted."""
-        self._fleet.profile_gone(item.metadata.name, self._clock.now())
-        self._clock.changed()
-
-    def list_begun(self) -> None:
-        """Nothing else tells of profiles, so there is nothing to keep."""
-
-    def listed(self, names: frozenset[str]) -> None:
-        """Only these profiles exist."""
-        self._fleet.profiles_listed(names, self._clock.now())
-        self._clock.changed()
 
 
 class PolicyFeed:

@@ -50,11 +50,11 @@ from numamigration_operator.feeds import (
     AnswerFeed,
     ControlFeed,
     FleetLike,
-    NodeFeed,
     PolicyFeed,
-    ProfileFeed,
     RevisionFeed,
     StateFeed,
+    node_feed,
+    profile_feed,
 )
 from numamigration_operator.handlers import WatchSupervisor, WatchThread, policy_registry
 from numamigration_operator.health import Facts, ReaderFacts, serve_health
@@ -197,9 +197,9 @@ class Operator:
                 client, control_resource(settings.home_namespace), control, rng, on_forbidden=control.forbidden
             ),
             "revisions": Informer(client, revisions_resource(settings.home_namespace), revisions, rng),
-            "nodes": Informer(client, NODES, NodeFeed(fleet, self._pulse), rng),
+            "nodes": Informer(client, NODES, node_feed(fleet, self._pulse), rng),
             "node states": Informer(client, STATES, states, rng),
-            "profiles": Informer(client, PROFILES, ProfileFeed(fleet, self._pulse), rng),
+            "profiles": Informer(client, PROFILES, profile_feed(fleet, self._pulse), rng),
             "policy lists": Informer(client, POLICIES, self._policies, rng, settings.policy_resync_seconds),
         }
         self._relists = Relists([self._readers["nodes"], self._readers["node states"]])

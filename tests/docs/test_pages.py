@@ -56,9 +56,9 @@ OBJECTS: Final = dict(objects())
 def test_what_a_page_has_one_type_ends_well_and_prints_what_is_shown(world: World, page: str) -> None:
     world.begin(ABOUT.get(page, (POLICY, HELD)))
 
-    for step in TYPED[page]:
-        if wrong := world.type(step):
-            pytest.fail(f"{page}:{step.line}: {wrong}", pytrace=False)
+    wrong = ((step, said) for step in TYPED[page] if (said := world.type(step)))
+    found = next((f"{page}:{step.line}: {said}" for step, said in wrong), "")
+    assert not found, found
 
 
 @pytest.mark.parametrize("place", OBJECTS)

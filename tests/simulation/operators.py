@@ -36,7 +36,7 @@ from numamigration_operator.cluster.readiness import OPEN_MAX, REST_SECONDS, Rea
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.feeds import AnswerFeed, ControlFeed, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
+from numamigration_operator.feeds import AnswerFeed, ControlFeed, PolicyFeed, RevisionFeed, StateFeed, node_feed
 from numamigration_operator.runtime import Relists
 from tests.simulation.client import SimClient, carry_on, has_ended
 from tests.simulation.clock import Clock, Process
@@ -222,7 +222,7 @@ class SimOperator(Process):
         self.informers: dict[str, Informer[Any]] = {
             "control": self._informer(control_resource(NAMESPACE), control, on_forbidden=control.forbidden),
             "revisions": self._informer(revisions_resource(NAMESPACE), self._revisions),
-            "nodes": self._informer(NODES, NodeFeed(self.fleet, self)),
+            "nodes": self._informer(NODES, node_feed(self.fleet, self)),
             "states": self._informer(STATES, self._states),
             "policy lists": self._informer(POLICIES, self._policies, relist_seconds=RESYNC_SECONDS),
         }

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from numamigration_api.machinery.clock import parse_timestamp, timestamp
+from numamigration_api.machinery.clock import parse_timestamp, seconds_since, timestamp
 
 MOMENT = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
 
@@ -48,3 +48,17 @@ def test_a_time_without_zone_is_never_written() -> None:
 @given(st.datetimes(datetime(1970, 1, 1), datetime(9999, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001 - zone follows
 def test_what_is_written_is_read_back_to_the_second(moment: datetime) -> None:
     assert parse_timestamp(timestamp(moment)) == moment.replace(microsecond=0)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        pytest.param("2026-01-02T03:04:00Z", 5.678901, id="a moment ago"),
+        pytest.param("2026-01-02T03:04:10Z", -4.321099, id="it lies ahead"),
+        pytest.param(None, None, id="none"),
+        pytest.param("yesterday", None, id="no timestamp"),
+        pytest.param("2026-01-02T03:04:00", None, id="no zone"),
+    ],
+)
+def test_how_long_ago_a_timestamp_was(text: str | None, seconds: float | None) -> None:
+    assert seconds_since(text, MOMENT) == seconds

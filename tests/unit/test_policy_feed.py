@@ -18,7 +18,7 @@ from numamigration_operator.core.objects import (
     StateMeta,
     StateObject,
 )
-from numamigration_operator.feeds import AnswerFeed, NodeFeed, PolicyFeed, RevisionFeed, StateFeed
+from numamigration_operator.feeds import AnswerFeed, PolicyFeed, RevisionFeed, StateFeed, node_feed
 
 WALL = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -138,7 +138,7 @@ def test_the_watch_is_told_on_at_once(feed: PolicyFeed, recorder: Recorder) -> N
 
 
 def test_nodes_are_told_by_name(recorder: Recorder) -> None:
-    feed, node = NodeFeed(recorder, recorder), NodeObject(Meta("n1"))
+    feed, node = node_feed(recorder, recorder), NodeObject(Meta("n1"))
     feed.upsert(node)
     feed.gone(AnyObject(Meta("n1")))
     feed.listed(frozenset({"n2"}))

@@ -44,3 +44,11 @@ def parse_timestamp(text: str) -> datetime:
     if moment.tzinfo is None:
         raise ValueError(f"{text!r} has no time zone")
     return moment
+
+
+def seconds_since(text: str | None, wall: datetime) -> float | None:
+    """Return how long ago the moment of a timestamp was, negative when it lies ahead; None for what is none."""
+    try:
+        return (wall - parse_timestamp(text or "")).total_seconds()
+    except ValueError:
+        return None

@@ -44,7 +44,7 @@ from numamigration_operator.core.selectors import selects
 from numamigration_operator.core.settling import Settling
 from numamigration_operator.core.silence import Alarms
 from numamigration_operator.core.stops import Stops
-from numamigration_operator.core.tuned import Tuned
+from numamigration_operator.core.tuned import Profiles, Tuned
 from numamigration_operator.core.tuning import Tuner
 from numamigration_operator.core.wishes import (
     Spec,
@@ -120,6 +120,7 @@ class Fleet:
         self._matching = Matching()
         self._settling = Settling(self._policies, self._stops, self._alarms, self._pools)
         self._tuner = Tuner(self._nodes, self._policies, self._stops)
+        self._profiles: Profiles = ()  # what tuned policies have; none before all were listed
         self._restores_incomplete = 0
         self._relisting: frozenset[str] | None = None  # uids of policies that wait for the lists that were asked for
 
@@ -187,7 +188,7 @@ class Fleet:
 
     def _add_policy(self, policy: PolicyObject) -> None:
         uid = policy.metadata.uid
-        record = self._policies[uid] = PolicyRecord(policy, self._pace, self._tuner.profiles())
+        record = self._policies[uid] = PolicyRecord(policy, self._pace, self._profiles)
         record.holders.update(node.name for node in self._nodes.values() if uid in node.holds)
         if self._history_known:
             record.rollout.history_listed()
@@ -428,9 +429,9 @@ class Fleet:
         """Make of tuned policies what was measured; before all profiles are known that would be half of it."""
         if not self._tuner.listed:
             return
-        profiles = self._tuner.profiles()
+        self._profiles = self._tuner.profiles()
         for uid, policy in self._policies.items():
-            if policy.take_profiles(profiles):
+            if policy.take_profiles(self._profiles):
                 self._matching.edited[uid] = None
 
     # What became of writes

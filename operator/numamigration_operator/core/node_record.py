@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Final
 
-from numamigration_api.machinery.clock import parse_timestamp
+from numamigration_api.machinery.clock import seconds_since
 from numamigration_api.vocabulary import SettingsGroup, VerificationResult
 from numamigration_operator.core.node_facts import Report, Said, report_of
 from numamigration_operator.core.objects import GroupResult, StateObject, StateStatus, Statistics
@@ -288,7 +288,7 @@ class NodeRecord:
         self._close_open_write(foreign_counts=moved)
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
-            self.silent_since = now if known else now - _age(state.status_stored_at, wall)
+            self.silent_since = now if known else now - max(0.0, seconds_since(state.status_stored_at, wall) or 0.0)
         elif not known:
             self.silent_since = now
         if not self._in_cell(state.status):
@@ -372,11 +372,3 @@ class NodeRecord:
         foreign = foreign_counts and self.shown not in self.open_revisions
         if arrived or foreign:
             self.forget_open_write()
-
-
-def _age(moment: str | None, wall: datetime) -> float:
-    """Return the seconds since a moment, by wall clock; 0 when there is none or it lies ahead."""
-    try:
-        return max(0.0, (wall - parse_timestamp(moment or "")).total_seconds())
-    except ValueError:
-        return 0.0

@@ -29,7 +29,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
-from numamigration_api.machinery.clock import parse_timestamp, timestamp
+from numamigration_api.machinery.clock import seconds_since, timestamp
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.vocabulary import (
     RESERVED_MAX,
@@ -534,10 +534,8 @@ class PolicyRollout:
         """
         recorded = min((one.at for one in self.course.failures), default="")
         if recorded != self._begun[0]:
-            try:
-                begun = now - max(0.0, (wall - parse_timestamp(recorded)).total_seconds())
-            except ValueError:  # somebody edited or deleted the record
-                begun = -math.inf
+            age = seconds_since(recorded, wall)  # None: somebody edited or deleted the record
+            begun = -math.inf if age is None else now - max(0.0, age)
             self._begun = recorded, begun
         return self._begun[1] + self.facts.rollout.node_deadline_seconds
 

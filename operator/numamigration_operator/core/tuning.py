@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json, revision_hash
-from numamigration_api.machinery.clock import parse_timestamp, timestamp
+from numamigration_api.machinery.clock import seconds_since, timestamp
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import (
@@ -248,8 +248,7 @@ class Tuner:
         return None
 
     def _results(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[tuple[str, ProbeView]]:
-        asked = ((record.name, self._asked.get(record.name, NOT_ASKED)) for record in nodes)
-        ended = ((name, one.result) for name, one in asked if one.id == round_id)
+        ended = ((name, self._asked[name].result) for name in self._asked_among(round_id, nodes))
         return sorted((name, view) for name, view in ended if view is not None)
 
     def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float, measured: int) -> bool:
@@ -260,9 +259,11 @@ class Tuner:
 
     def _running(self, round_id: str, nodes: Iterable[NodeRecord], now: float) -> list[str]:
         """Return who measures, or waits to, and has time left."""
-        names = (one.name for one in nodes if (asked := self._asked.get(one.name)) and asked.id == round_id)
-        waiting = (name for name in names if self._asked[name].result is None)
+        waiting = (name for name in self._asked_among(round_id, nodes) if self._asked[name].result is None)
         return [name for name in waiting if now - self._since.setdefault((name, round_id), now) < ANSWER_SECONDS]
+
+    def _asked_among(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[str]:
+        return [one.name for one in nodes if self._asked.get(one.name, NOT_ASKED).id == round_id]
 
     def _unasked(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
         return [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
@@ -277,7 +278,7 @@ class Tuner:
 
     def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
         """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is."""
-        asked = {one.name: round_id for one in nodes if self._asked.get(one.name, NOT_ASKED).id == round_id}
+        asked = dict.fromkeys(self._asked_among(round_id, nodes), round_id)
         after = None if self._running(round_id, nodes, now) else self._next_node(round_id, nodes)
         return asked if after is None else {**asked, after: round_id}
 
@@ -340,11 +341,8 @@ def _is_due(profile: ProfileObject, wall: datetime) -> bool:
 
 def _age(moment: str | None, wall: datetime) -> float:
     """Seconds since a moment; infinity when there is none, or it cannot be."""
-    try:
-        age = (wall - parse_timestamp(moment or "")).total_seconds()
-    except ValueError:
-        return math.inf
-    return age if age >= 0 else math.inf
+    age = seconds_since(moment, wall)
+    return math.inf if age is None or age < 0 else age
 
 
 def _measured(name: str, view: ProbeView) -> MeasuredNode:
