@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,18 @@ def test_calls_of_work_done_twice_are_twice_as_many() -> None:
 def test_what_others_call_within_is_not_counted() -> None:
     assert calls(work, (HERE,)) == 1
     assert calls(work) > 10
+
+
+def test_what_the_garbage_collector_calls_is_not_counted(request: pytest.FixtureRequest) -> None:
+    def collected(phase: str, details: dict[str, int]) -> None:
+        """Is told of each collection."""
+
+    request.addfinalizer(partial(gc.set_threshold, *gc.get_threshold()))
+    request.addfinalizer(partial(gc.callbacks.remove, collected))
+    gc.callbacks.append(collected)
+    gc.set_threshold(1)
+    assert calls(lambda: [[], [], [], []], (HERE,)) == 1
+    assert gc.isenabled()
 
 
 @pytest.mark.parametrize(
