@@ -49,7 +49,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.generate --check
 	$(BIN)/python -m numamigration_api.fence_files --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
-	$(BIN)/python -m numamigration_operator.metrics --markdown --check docs/metrics.md
+	$(BIN)/python -m scripts.metrics_documents --check
 	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m scripts.api_documents --check
@@ -199,7 +199,7 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m numamigration_api.generate
 	$(BIN)/python -m numamigration_api.fence_files
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
-	$(BIN)/python -m numamigration_operator.metrics --markdown >docs/metrics.md
+	$(BIN)/python -m scripts.metrics_documents
 	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m scripts.api_documents

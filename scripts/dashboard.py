@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The Grafana dashboard: a table of rows and panels, from which its JSON is made (``scripts/monitoring_documents.py``).
 
-No series names a node, so neither does a panel: the row "Nodes" counts them by reason; ``kubectl get nms`` has names.
-Of fleet and policies only the leader speaks, hence the greatest over the pods.
+No series of the operator names a node, so neither does a panel of its own: the row "Nodes" counts them by reason;
+``kubectl get nms`` has names. Of fleet and policies only the leader speaks, hence the greatest over the pods. The last
+row is of the agents, and empty unless the chart's ``monitoring.agentPodMonitor`` is on.
 
 Source: Grafana documentation, "JSON model" of dashboards, schema version 39.
 """
@@ -20,6 +21,9 @@ WIDTH: Final = 24
 HEIGHT: Final = {"stat": 4, "timeseries": 8, "bargauge": 8, "table": 8}
 CHOSEN: Final = '{policy=~"$policy"'
 """Begins the selector of what the dashboard's variable chooses."""
+FOLIOS_PER_SECOND: Final = 'rate(numamigration_agent_folios_total{result="migrated"}[$__rate_interval])'
+BUSIEST: Final = 10
+"""Nodes that a panel of the agents shows."""
 DATASOURCE: Final = {"type": "prometheus", "uid": "${datasource}"}
 
 Json = dict[str, Any]
@@ -79,6 +83,10 @@ def _rate(metric: str, *labels: str) -> str:
 def _quantile(quantile: float, metric: str) -> str:
     buckets = f"rate(numamigration_operator_{metric}_bucket[$__rate_interval])"
     return f"histogram_quantile({quantile}, sum by (le) ({buckets}))"
+
+
+def _busiest(expr: str) -> str:
+    return f"topk({BUSIEST}, {expr})"
 
 
 ROWS: Final = (
@@ -274,6 +282,76 @@ ROWS: Final = (
                     ),
                 ),
                 "Nodes whose engine is off, cannot be trusted, or does nothing.",
+            ),
+        ),
+    ),
+    Row(
+        "Agents",
+        (
+            Panel(
+                "Busiest engines",
+                "timeseries",
+                8,
+                (
+                    Query(
+                        _busiest(f"sum by (node) ({FOLIOS_PER_SECOND})"),
+                        "{{node}}",
+                    ),
+                ),
+                "Folios that a node's engine copied, per second.",
+                "ops",
+            ),
+            Panel(
+                "Pages that may have fallen back",
+                "timeseries",
+                8,
+                (Query(_busiest("max by (node) (numamigration_agent_fallback_ratio_max)"), "{{node}}"),),
+                "Part of migrated pages that the CPU can have copied although offload is on, at most.",
+                "percentunit",
+            ),
+            Panel(
+                "Groups by state",
+                "timeseries",
+                8,
+                (Query("sum by (group, state) (numamigration_agent_group_state) > 0", "{{group}}: {{state}}"),),
+                "Nodes by the state of each group of settings.",
+            ),
+            Panel(
+                "Pressure",
+                "timeseries",
+                8,
+                (
+                    Query(
+                        _busiest("max by (node, resource) (numamigration_agent_pressure_ratio)"),
+                        "{{node}}: {{resource}}",
+                    ),
+                ),
+                "Part of the time in which some task waited for memory or CPU.",
+                "percentunit",
+            ),
+            Panel(
+                "Pages demoted and promoted",
+                "timeseries",
+                8,
+                (
+                    Query("sum(rate(numamigration_agent_pages_demoted_total[$__rate_interval]))", "demoted"),
+                    Query("sum(rate(numamigration_agent_pages_promoted_total[$__rate_interval]))", "promoted"),
+                ),
+                "Base pages per second, over all nodes.",
+                "ops",
+            ),
+            Panel(
+                "Time since the last stored report",
+                "timeseries",
+                8,
+                (
+                    Query(
+                        _busiest("max by (node) (time() - numamigration_agent_last_stored_report_timestamp_seconds)"),
+                        "{{node}}",
+                    ),
+                ),
+                "Of the agents that have not been heard for longest.",
+                "s",
             ),
         ),
     ),

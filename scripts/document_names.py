@@ -96,7 +96,7 @@ _PACKAGES: Final = frozenset(
 _OTHERS: Final = known.of_others()
 
 SPANS: Final = (
-    _rule("metric", r"(?P<name>numamigration_\w+)", known.metric_names(), _PACKAGES),
+    _rule("metric", r"(?P<name>(?:numamigration|process)_\w+)", known.metric_names(), _PACKAGES),
     _rule("environment variable", r"(?P<name>NUMAMIGRATION_\w+)", known.variables()),
     _rule("flag", r"(?P<name>--[a-z-]+)", known.flags(), _OTHERS),
     _rule("target of the Makefile", r"make (?P<name>[a-z][a-z-]*)(?: .*)?", known.targets()),

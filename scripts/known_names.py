@@ -14,6 +14,7 @@ from typing import Any, Final
 import click
 import yaml
 
+from numamigration_agent import metrics as agent_metrics
 from numamigration_agent import settings as agent
 from numamigration_agent.hazards import TRAPS
 from numamigration_agent.kernel.dialects import COUNTERS, DIALECTS, KNOBS
@@ -24,6 +25,7 @@ from numamigration_cli.app import program as plugin
 from numamigration_operator import metrics
 from numamigration_operator import settings as operator
 from numamigration_operator.commands import COMMANDS
+from scripts.metrics_documents import AGENT_LABELS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CHART: Final = ROOT / "charts" / "numa-migration-operator"
@@ -103,14 +105,14 @@ def group_names() -> Names:
 
 def metric_names() -> Names:
     """Return every series of every metric."""
-    found = {one.full_name for one in metrics.METRICS}
+    found = {one.full_name for one in (*metrics.METRICS, *agent_metrics.METRICS)}
     histograms = (one.full_name for one in metrics.METRICS if one.kind is metrics.Kind.HISTOGRAM)
     return frozenset(found | {f"{name}_{part}" for name in histograms for part in ("bucket", "sum", "count")})
 
 
 def labels() -> Names:
     """Return the labels of the metrics."""
-    return frozenset(metrics.LABELS)
+    return frozenset({*metrics.LABELS, *AGENT_LABELS})
 
 
 def settings() -> Names:

@@ -262,6 +262,7 @@ class GuardrailMetric(StrEnum):
     INEFFECTIVE_SHARE = "ineffectiveShare"
     REFUSED_SHARE = "refusedShare"
     MIGRATION_FAILURES = "migrationFailures"
+    MIGRATION_RATE_DROP = "migrationRateDrop"
     MEMORY_PRESSURE = "memoryPressure"
     CPU_PRESSURE = "cpuPressure"
     NODE_NOT_READY = "nodeNotReady"

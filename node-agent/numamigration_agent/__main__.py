@@ -25,7 +25,7 @@ from numamigration_agent import __version__
 from numamigration_agent.baseline import BaselineFile
 from numamigration_agent.cluster import ApiClient, StateWatcher
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
-from numamigration_agent.health import Health, HealthServer, Ping
+from numamigration_agent.health import Health, HealthServer, Question
 from numamigration_agent.jobs import Worker, perform
 from numamigration_agent.kernel.pages import Mover, move_own_pages
 from numamigration_agent.kernel.sysfs import Sysfs
@@ -58,7 +58,7 @@ class Crash:
 
 
 # SimpleQueue, since put() is called from a signal handler, which may interrupt get() on the same thread.
-Events = SimpleQueue[Event | Ping | Stop | Crash]
+Events = SimpleQueue[Event | Question | Stop | Crash]
 
 
 class Edges:
@@ -129,10 +129,10 @@ def run(
     agent = Agent(timing, SystemRandom(), __version__, settings.batch_ceiling_pages)
     edges = Edges(settings, events, move, move_timed or Movers().move_timed)
     edges.open()
-    event: Event | Ping | Stop | Crash = Tick()
+    event: Event | Question | Stop | Crash = Tick()
     while not isinstance(event, Stop | Crash):
-        if isinstance(event, Ping):
-            event.answer()
+        if isinstance(event, Question):
+            event.answer(lambda: agent.status(time.monotonic(), datetime.now(UTC)))
         else:
             health.heard(event)
             for command in agent.handle(event, time.monotonic(), datetime.now(UTC)):
@@ -147,7 +147,7 @@ def run(
     return 0
 
 
-def _next_event(events: Events, wake_at: float) -> Event | Ping | Stop | Crash:
+def _next_event(events: Events, wake_at: float) -> Event | Question | Stop | Crash:
     wait = TICK_SECONDS_MAX if wake_at == NEVER else min(max(0.0, wake_at - time.monotonic()), TICK_SECONDS_MAX)
     try:
         return events.get(timeout=wait)

@@ -614,6 +614,13 @@ class Agent:
 
     # --- reports -----------------------------------------------------------------------------------------------------
 
+    def status(self, now: float, wall: datetime) -> dict[str, Any]:
+        """Return the status as of now; empty while nothing is decided yet."""
+        if self._planning.plan is None:
+            return {}
+        view = replace(self._view(), corrected=self._drifts.told(now), skewed=self._reports.skewed)
+        return build_status(view, now=wall, conditions=self._reports.conditions)
+
     def _view(self) -> View:
         planning, counting = self._planning, self._counting
         if planning.plan is None or self._facts is None or self._baselines is None:
@@ -665,8 +672,7 @@ class Agent:
         if not self._unlooked and now < self._reports.next_at:
             return []
         self._unlooked = False
-        view = replace(self._view(), corrected=self._drifts.told(now), skewed=self._reports.skewed)
-        status = build_status(view, now=wall, conditions=self._reports.conditions)
+        status = self.status(now, wall)
         if not self._reports.wants(status, now):
             return []
         self._reports.send(status, now)

@@ -269,7 +269,7 @@ SETTINGS: Final = (
     Setting(
         "health_address",
         ADDRESS,
-        "Where /healthz and /readyz are served over HTTP, for the probes of a pod.",
+        "Where /healthz and /readyz are served over HTTP, for the probes of a pod, and /metrics for Prometheus.",
         "Empty serves nothing. Nothing there is secret, and nothing can be changed there. A probe must wait for 3 "
         "seconds or longer.",
         default="",

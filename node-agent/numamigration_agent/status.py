@@ -52,6 +52,11 @@ NUMA_ROWS_MAX: Final = 8  # half a kilobyte
 PLAN_KNOBS_MAX: Final = 8  # the knobs of a plan that are not as asked
 STATUS_BYTES_MAX: Final = 9_900  # as JSON with blanks; promise 12 says 10 kB
 
+OFFLOAD_UNKNOWN: Final = "Unknown"
+_NOT_LOADED, _UNSUPPORTED, _OFF = "Not loaded", "Unsupported", "Off"
+OFFLOAD_OFF: Final = frozenset({_NOT_LOADED, _UNSUPPORTED, _OFF})
+"""Phrases of a kernel that copies by no engine."""
+
 _UNITS_OF_ENGINE: Final = {
     Engine.DMA: (CHANNELS_FIELD, "channel"),
     Engine.CPU_THREADS: (THREAD_COUNT_FIELD, "thread"),
@@ -181,10 +186,10 @@ def significant(status: Mapping[str, Any]) -> dict[str, Any]:
 def offload_phrase(facts: KernelFacts) -> str:
     """Say in one phrase what the kernel does now."""
     if not facts.switches:
-        return "Not loaded" if facts.driver is DriverState.NOT_LOADED else "Unsupported"
+        return _NOT_LOADED if facts.driver is DriverState.NOT_LOADED else _UNSUPPORTED
     if any(facts.value(knob) is None for knob in facts.switches):
-        return "Unknown"
-    return " or ".join(_engine_phrase(facts, knob) for knob in facts.running) or "Off"
+        return OFFLOAD_UNKNOWN
+    return " or ".join(_engine_phrase(facts, knob) for knob in facts.running) or _OFF
 
 
 def _engine_phrase(facts: KernelFacts, switch: Knob) -> str:

@@ -79,7 +79,7 @@ def test_the_agent_works_under_the_seccomp_profile_of_the_chart(
         node.kill()
 
 
-def test_it_is_ready_once_the_api_server_has_a_report_of_this_life(node: NodeUnderTest) -> None:
+def test_it_is_ready_and_tells_numbers_once_the_api_server_has_a_report_of_this_life(node: NodeUnderTest) -> None:
     node.push(demotion=wish({"enabled": True}))
     node.until(lambda status: group_state(status, "demotion") == "Ready")
     assert node.stop() == 0
@@ -95,6 +95,10 @@ def test_it_is_ready_once_the_api_server_has_a_report_of_this_life(node: NodeUnd
             return False
 
     assert poll(ready, "a report of this life")
+    with urlopen(f"http://127.0.0.1:{port}/metrics") as answer:
+        text = answer.read().decode()
+    assert '\nnumamigration_agent_group_state{group="demotion",state="Ready"} 1\n' in text
+    assert '\nnumamigration_agent_report_results_total{result="applied"} 1\n' in text
 
 
 def test_drift_is_set_back_and_told(node: NodeUnderTest) -> None:

@@ -14,7 +14,7 @@ import pytest
 from numamigration_agent import health as module
 from numamigration_agent.cluster import ApplyKind, ApplyResult, StateGone, StateSeen
 from numamigration_agent.events import ReportDone, Tick
-from numamigration_agent.health import Finding, Health, HealthServer, Ping, family_of
+from numamigration_agent.health import Finding, Health, HealthServer, Question, family_of
 
 WAIT_SECONDS_MAX = 20.0
 STORED = ReportDone(ApplyResult(ApplyKind.APPLIED))
@@ -22,25 +22,26 @@ REFUSED = ReportDone(ApplyResult(ApplyKind.RETRY, "403: not this node"))
 
 
 class MainThread:
-    """Answers pings as the agent's main thread does, unless it hangs."""
+    """Answers questions as the agent's main thread does, unless it hangs."""
 
     def __init__(self) -> None:
         self.hangs = False
-        self._pings: SimpleQueue[Ping | None] = SimpleQueue()
+        self.status: dict[str, Any] = {}
+        self._questions: SimpleQueue[Question | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
 
-    def ask(self, ping: Ping) -> None:
+    def ask(self, question: Question) -> None:
         if not self.hangs:
-            self._pings.put(ping)
+            self._questions.put(question)
 
     def end(self) -> None:
-        self._pings.put(None)
+        self._questions.put(None)
         self._thread.join(WAIT_SECONDS_MAX)
 
     def _run(self) -> None:
-        while (ping := self._pings.get()) is not None:
-            ping.answer()
+        while (question := self._questions.get()) is not None:
+            question.answer(lambda: self.status)
 
 
 @pytest.fixture
@@ -117,6 +118,41 @@ def test_probes_get_a_line_that_says_why(server: HealthServer, health: Health) -
     assert get(server, "/readyz?verbose") == (503, "the API server has not been read yet\n")
     health.heard(STORED)
     assert get(server, "/readyz") == (200, "reports are stored\n")
+
+
+def test_prometheus_gets_numbers_of_what_would_be_reported_now(
+    server: HealthServer, health: Health, main_thread: MainThread
+) -> None:
+    main_thread.status = {"offload": "Off"}
+    health.heard(STORED)
+    health.heard(REFUSED)
+
+    status, text = get(server, "/metrics")
+
+    assert status == 200
+    assert "\nnumamigration_agent_offload_enabled 0\n" in text
+    assert '\nnumamigration_agent_report_results_total{result="applied"} 1\n' in text
+    assert '\nnumamigration_agent_report_results_total{result="retry"} 1\n' in text
+    assert "\nnumamigration_agent_last_stored_report_timestamp_seconds " in text
+
+
+def test_an_agent_whose_main_thread_does_not_answer_has_no_numbers(
+    server: HealthServer, main_thread: MainThread, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_SECONDS_MAX", 0.01)
+    main_thread.hangs = True
+
+    assert get(server, "/metrics") == (503, "the main thread has not answered for 0.01 s\n")
+
+
+def test_probes_make_nobody_build_a_status() -> None:
+    def built() -> dict[str, Any]:
+        raise AssertionError
+
+    question = Question()
+    question.answer(built)
+
+    assert question.wait(WAIT_SECONDS_MAX) == {}
 
 
 @pytest.mark.parametrize(

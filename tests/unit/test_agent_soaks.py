@@ -23,6 +23,7 @@ PLAIN: Final = {"offload": wish(OFFLOAD)}
 DEMOTION: Final = {"demotion": wish({"enabled": True}, source={"policy": "tiering", "uid": "uid-2", "generation": 1})}
 MEMORY: Final = {"metric": "memoryPressure", "max": "20", "minFolios": 512}
 FOLIOS: Final = {"metric": "foliosFailedShare", "max": "0.05", "minFolios": 16}
+RATE: Final = {"metric": "migrationRateDrop", "max": "0.5", "minFolios": 512}
 CPU: Final = {"metric": "cpuPressure", "max": "30", "minFolios": 512}
 
 
@@ -328,6 +329,20 @@ def test_a_guardrail_that_becomes_crossed_is_told_at_once_with_the_numbers_so_fa
     assert 45 <= float(after["seconds"]) <= 75
     assert float(after["memoryPressure"]) > 20
     assert not is_soaked(rig)
+
+
+@pytest.mark.parametrize(
+    ("folios_per_second", "is_told"), [pytest.param(40, True, id="by more"), pytest.param(60, False, id="by less")]
+)
+def test_migrations_that_fall_by_more_than_half_after_a_change_are_told(
+    rig: Rig, folios_per_second: int, is_told: bool
+) -> None:
+    rig.kernel.set_workloads([Workload(MigrationReason.DAMON, folios_per_second)])
+    ask(rig, soak=300, guardrails=(RATE,))
+
+    run(rig, 100)
+
+    assert ("after" in rig.status["window"]) is is_told
 
 
 def test_a_guardrail_that_stays_crossed_is_not_told_again_and_another_one_is(rig: Rig) -> None:

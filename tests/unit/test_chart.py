@@ -546,25 +546,39 @@ def test_network_policies_let_pods_reach_the_api_server_alone(everything: Object
     ]
 
 
-def test_nobody_reaches_an_agent_and_prometheus_alone_an_operator(everything: Objects) -> None:
-    assert everything["NetworkPolicy", "numamigration-agent"]["spec"]["ingress"] == []
-    assert everything["NetworkPolicy", "numamigration-operator"]["spec"]["ingress"] == [
+@pytest.mark.parametrize(("name", "port"), [("numamigration-agent", 8082), ("numamigration-operator", 8081)])
+def test_prometheus_alone_reaches_what_it_scrapes(everything: Objects, name: str, port: int) -> None:
+    assert everything["NetworkPolicy", name]["spec"]["ingress"] == [
         {
-            "ports": [{"protocol": "TCP", "port": 8081}],
+            "ports": [{"protocol": "TCP", "port": port}],
             "from": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}],
         }
     ]
 
 
+def test_nobody_reaches_an_agent_that_is_not_scraped(helm: Helm) -> None:
+    documents = helm.template({"networkPolicy": {"enabled": True}})
+
+    found = {one["metadata"]["name"]: one["spec"] for one in documents if one["kind"] == "NetworkPolicy"}
+    assert found["numamigration-agent"]["ingress"] == []
+
+
 @pytest.mark.parametrize(
-    ("kind", "target"), [("ServiceMonitor", ("Service", "numamigration-operator")), ("PodMonitor", OPERATOR)]
+    ("monitor", "target"),
+    [
+        pytest.param(("ServiceMonitor", "numamigration-operator"), ("Service", "numamigration-operator"), id="Service"),
+        pytest.param(("PodMonitor", "numamigration-operator"), OPERATOR, id="operators"),
+        pytest.param(("PodMonitor", "numamigration-agent"), AGENT, id="agents"),
+    ],
 )
-def test_monitors_select_what_serves_metrics(everything: Objects, kind: str, target: tuple[str, str]) -> None:
-    monitor, served = everything[kind, "numamigration-operator"], everything[target]
+def test_monitors_select_what_serves_metrics(
+    everything: Objects, monitor: tuple[str, str], target: tuple[str, str]
+) -> None:
+    found, served = everything[monitor], everything[target]
 
     labels = served["spec"].get("template", served)["metadata"]["labels"]
-    assert monitor["spec"]["selector"]["matchLabels"].items() <= labels.items()
-    assert monitor["metadata"]["labels"]["release"] == "prometheus"
+    assert found["spec"]["selector"]["matchLabels"].items() <= labels.items()
+    assert found["metadata"]["labels"]["release"] == "prometheus"
 
 
 def test_network_policies_monitoring_and_the_namespace_are_off_by_default(plain: Objects) -> None:

@@ -430,7 +430,16 @@ def test_what_fails_in_service_goes_back_and_the_class_goes_without_offload() ->
 @pytest.mark.parametrize(
     ("guardrails", "expected"),
     [
-        pytest.param([], [("foliosFailedShare", "0.01")], id="none given"),
+        pytest.param(
+            [],
+            [
+                ("foliosFailedShare", "0.01"),
+                ("migrationRateDrop", "0.5"),
+                ("memoryPressure", "10"),
+                ("cpuPressure", "50"),
+            ],
+            id="none given",
+        ),
         pytest.param([{"metric": "cpuPressure", "max": "5"}], [("cpuPressure", "5")], id="the policy's own"),
     ],
 )

@@ -10,9 +10,11 @@ from typing import Any, Final
 
 import pytest
 
+from numamigration_agent import metrics as agent
 from numamigration_operator.metrics import LABELS, METRICS, PREFIX, Kind
 from scripts.alerts import ALERTS
 from scripts.dashboard import ROWS, UID, WIDTH, dashboard
+from scripts.metrics_documents import AGENT_LABELS
 from tests.testbed.chart import Helm
 
 pytestmark = pytest.mark.uncounted
@@ -38,6 +40,7 @@ def series() -> dict[str, frozenset[str]]:
         if one.kind is Kind.HISTOGRAM:
             found[f"{one.full_name}_bucket"] = frozenset({*one.labels, "le"})
             found |= dict.fromkeys((f"{one.full_name}_sum", f"{one.full_name}_count"), frozenset(one.labels))
+    found |= {one.full_name: frozenset({*one.labels, "node"}) for one in agent.METRICS}  # that one is the monitor's
     return found | {"ALERTS": frozenset({"alertname"})}
 
 
@@ -52,15 +55,16 @@ def problems(expr: str) -> Iterator[str]:
         for matcher in MATCHER.finditer(found["matchers"] or ""):
             if matcher["label"] not in labels:
                 yield f"{metric} has no label {matcher['label']}"
-            yield from _value_problems(matcher["label"], matcher["value"])
+            yield from _value_problems(metric, matcher["label"], matcher["value"])
     wanted = {label.strip() for found in GROUPING.finditer(expr) for label in found["labels"].split(",")}
     yield from (f"nothing there has the label {label}" for label in wanted - seen)
     if not seen and not SELECTOR.search(expr):
         yield "no metric at all"
 
 
-def _value_problems(label: str, values: str) -> Iterator[str]:
-    names = {alert.name for alert in ALERTS} if label == "alertname" else set(LABELS[label].split(", "))
+def _value_problems(metric: str, label: str, values: str) -> Iterator[str]:
+    known = AGENT_LABELS if metric.startswith(agent.PREFIX) else LABELS
+    names = {alert.name for alert in ALERTS} if label == "alertname" else set(known[label].split(", "))
     for value in values.split("|"):
         if value not in names and not value.startswith("$"):
             yield f"{label} is never {value}"
@@ -109,7 +113,7 @@ def test_panels_have_ids_of_their_own_and_say_what_they_show() -> None:
     panels = dashboard()["panels"]
 
     assert len({panel["id"] for panel in panels}) == len(panels)
-    assert [row.title for row in ROWS] == ["Fleet overview", "Rollout", "Nodes", "DMA engines"]
+    assert [row.title for row in ROWS] == ["Fleet overview", "Rollout", "Nodes", "DMA engines", "Agents"]
     assert all(panel["description"] for panel in panels if panel["type"] != "row")
 
 

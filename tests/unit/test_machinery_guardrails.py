@@ -133,6 +133,29 @@ def test_what_was_over_the_limit_before_crosses_only_when_it_is_worse_by_a_tenth
     assert crossed(CPU, before, {"cpuPressure": now}) == found
 
 
+BEFORE = {"seconds": "300", "pagesMigrated": 30_000}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        pytest.param(BEFORE, {"seconds": "60", "pagesMigrated": 2_999}, "0.500167", id="by more than half"),
+        pytest.param(BEFORE, {"seconds": "60", "pagesMigrated": 3_000}, None, id="by half"),
+        pytest.param(BEFORE, {"seconds": "60", "pagesMigrated": 0}, "1", id="to nothing"),
+        pytest.param(BEFORE, {"seconds": "60", "pagesMigrated": 60_000}, None, id="not at all"),
+        pytest.param(BEFORE, {"seconds": "59.9", "pagesMigrated": 0}, None, id="for a moment"),
+        pytest.param(BEFORE | {"seconds": "59.9"}, {"seconds": "60", "pagesMigrated": 0}, None, id="after a moment"),
+        pytest.param(BEFORE | {"pagesMigrated": 99}, {"seconds": "60", "pagesMigrated": 0}, None, id="from little"),
+        pytest.param({}, {"seconds": "60", "pagesMigrated": 0}, None, id="from what nobody knows"),
+        pytest.param(BEFORE, {"seconds": "60"}, None, id="to what nobody knows"),
+        pytest.param(BEFORE, {"pagesMigrated": 0}, None, id="over no time"),
+        pytest.param(BEFORE | {"seconds": "x"}, {"seconds": "60", "pagesMigrated": 0}, None, id="since no time"),
+    ],
+)
+def test_a_rate_that_fell_behind_what_it_was_crosses(before: Numbers, after: Numbers, found: str | None) -> None:
+    assert crossed({"metric": "migrationRateDrop", "max": "0.5", "minFolios": 100}, before, after) == found
+
+
 def test_migration_failures_are_compared_with_those_of_before_when_there_were_enough() -> None:
     after = {"pagesMigrationFailed": 210, "pagesMigrated": 790}
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A real Prometheus answers every query of dashboard and alerts, over series that the operator's own code renders."""
+"""A real Prometheus answers every query of dashboard and alerts, over series that operator and agent render."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ import json
 import subprocess
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from numamigration_agent.metrics import render
 from numamigration_operator.cluster.api_call import ApiCall
 from numamigration_operator.metrics import Metrics
 from scripts.alerts import ALERTS
@@ -21,6 +22,7 @@ from scripts.dashboard import ROWS
 from tests.testbed.api import poll
 from tests.testbed.controlplane import free_ports
 from tests.testbed.prometheus import Prometheus
+from tests.unit.test_agent_metrics import SCRAPE
 from tests.unit.test_metrics import NUMBERS
 
 pytestmark = pytest.mark.uncounted
@@ -46,11 +48,18 @@ def lines() -> Iterator[str]:
         metrics.api_call(ApiCall("list", "nodes", 200, 0.1))
         metrics.decided(seconds=0.003, delay=0.02)
         moment = NOW - (SAMPLES - 1 - sample) * STEP_SECONDS
-        for family in parse(metrics.render(NUMBERS, "").body.decode()):
-            for one in family.samples:
-                labels = ",".join(f'{name}="{value}"' for name, value in one.labels.items())
-                yield f"{one.name}{{{labels}}} {one.value} {moment}"
+        yield from timed(metrics.render(NUMBERS, "").body.decode(), {}, moment)
+        yield from timed(render(SCRAPE), {"node": "node-1"}, moment)
     yield "# EOF"
+
+
+def timed(text: str, target: Mapping[str, str], moment: int) -> Iterator[str]:
+    """Yield the samples of a scrape, with the labels of whom it asked; those of the process are no concern here."""
+    for family in parse(text):
+        for one in family.samples:
+            if one.name.startswith("numamigration_"):
+                labels = ",".join(f"{name}={json.dumps(value)}" for name, value in {**one.labels, **target}.items())
+                yield f"{one.name}{{{labels}}} {one.value} {moment}"
 
 
 @pytest.fixture(scope="module")

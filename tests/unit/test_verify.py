@@ -32,7 +32,7 @@ PYTHON = (sys.executable, "-m")
 LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache")
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
 OPERATOR_SETTINGS = (*PYTHON, "numamigration_operator.settings", "--markdown", "--check", "docs/settings-operator.md")
-OPERATOR_METRICS = (*PYTHON, "numamigration_operator.metrics", "--markdown", "--check", "docs/metrics.md")
+METRICS = (*PYTHON, "scripts.metrics_documents", "--check")
 AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--check", "docs/settings-agent.md")
 PROMISES = (*PYTHON, "tests.promises", "--check")
 TREE = (sys.executable, "scripts/check_tree.py")
@@ -145,7 +145,7 @@ WRONG_EDITS = [
         id="the operator's settings page is stale",
     ),
     pytest.param(
-        OPERATOR_METRICS,
+        METRICS,
         replace("docs/metrics.md", "Policies that exist", "Policies that are"),
         "metrics.md",
         id="the page of metrics is stale",

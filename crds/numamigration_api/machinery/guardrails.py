@@ -6,6 +6,8 @@
 * Shares are of what happened in the window, and judged from `minFolios` on (pages, where they are counted instead).
 * Migration failures and pressure have other causes too: a node that was over the limit before the change crosses it
   only when it is worse now, by a tenth at least.
+* How far a rate fell is a share of the rate before the change. Load comes and goes by itself, so it is told only of
+  windows of a minute or more, and asks for a generous limit.
 * Values are whole millionths, rounded up: limits have at most six digits behind the point, so nothing that is over one
   is rounded to it. The module `decimal` would cost each agent half a megabyte.
 * Node readiness is no number of the node's, and has no value here.
@@ -54,6 +56,10 @@ LEVELS: Final[Mapping[GuardrailMetric, str]] = {
     GuardrailMetric.CPU_PRESSURE: "cpuPressure",
 }
 """Percent of time, as PSI has it."""
+DROPS: Final[Mapping[GuardrailMetric, str]] = {GuardrailMetric.MIGRATION_RATE_DROP: "pagesMigrated"}
+"""Numbers whose increase per second is compared with that of before."""
+DROP_SECONDS_MIN: Final = 60
+"""Of both windows; shorter ones say more of chance than of a change."""
 COMPARED: Final = frozenset({GuardrailMetric.MIGRATION_FAILURES, *LEVELS})
 """What may be over the limit without us."""
 
@@ -88,7 +94,7 @@ def read(guardrail: Mapping[str, Any], before: Mapping[str, Any], after: Mapping
     if metric is None or limit is None:
         return Reading()
     min_folios = count(guardrail.get("minFolios")) or MIN_FOLIOS
-    value = _value(metric, after, min_folios)
+    value = _drop(metric, before, after, min_folios) if metric in DROPS else _value(metric, after, min_folios)
     if value is None or value <= limit:
         return Reading(None if value is None else _text(value))
     earlier = _value(metric, before, min_folios) if metric in COMPARED else None
@@ -105,6 +111,16 @@ def _value(metric: GuardrailMetric, numbers: Mapping[str, Any], min_folios: int)
     if part is None or rest is None or part + rest < max(1, min_folios):
         return None
     return -(-part * _MILLION // (part + rest))
+
+
+def _drop(metric: GuardrailMetric, before: Mapping[str, Any], after: Mapping[str, Any], min_folios: int) -> int | None:
+    sides = [(count(side.get(DROPS[metric])), _millionths(side.get("seconds")) or 0) for side in (before, after)]
+    (earlier, long_before), (now, long_after) = sides
+    if earlier is None or now is None or earlier < max(1, min_folios):
+        return None
+    if min(long_before, long_after) < DROP_SECONDS_MIN * _MILLION:
+        return None
+    return max(0, _MILLION - now * long_before * _MILLION // (long_after * earlier))
 
 
 def _sum(numbers: Mapping[str, Any], names: tuple[str, ...]) -> int | None:

@@ -110,7 +110,7 @@ class Canary(ApiModel):
 _SHARES: Final = [
     str(metric)
     for metric in GuardrailMetric
-    if metric.endswith("Share") or metric == GuardrailMetric.MIGRATION_FAILURES
+    if metric.endswith("Share") or metric in {GuardrailMetric.MIGRATION_FAILURES, GuardrailMetric.MIGRATION_RATE_DROP}
 ]
 
 

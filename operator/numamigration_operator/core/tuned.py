@@ -38,8 +38,17 @@ class ClassSettings(Struct, frozen=True, omit_defaults=True):
 Profiles = tuple[ClassSettings, ...]
 
 
-GUARDRAILS: Final = (Guardrail(GuardrailMetric.FOLIOS_FAILED_SHARE, "0.01"),)
-"""Of a tuned policy that names none: an engine that fails one folio in a hundred is not what was measured."""
+GUARDRAILS: Final = (
+    Guardrail(GuardrailMetric.FOLIOS_FAILED_SHARE, "0.01"),
+    Guardrail(GuardrailMetric.MIGRATION_RATE_DROP, "0.5"),
+    Guardrail(GuardrailMetric.MEMORY_PRESSURE, "10"),
+    Guardrail(GuardrailMetric.CPU_PRESSURE, "50"),
+)
+"""Of a tuned policy that names none: live numbers may not fall behind those of before.
+
+An engine that fails one folio in a hundred is not what was measured. Load alone moves the others, so their limits are
+wide: a rate of migrations that halved, and pressure that is felt and worse than before.
+"""
 
 
 class Tuned(StrEnum):
