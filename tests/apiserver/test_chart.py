@@ -95,7 +95,10 @@ def stand_in(monitor: Monitor) -> Json:
     Source: prometheus-operator 0.91.0, example/prometheus-operator-crd/monitoring.coreos.com_*monitors.yaml.
     """
     text = {"type": "string"}
-    endpoints = {"type": "array", "items": fields(port=text, path=text, interval=DURATION)}
+    relabeling = fields(sourceLabels={"type": "array", "items": text}, targetLabel=text)
+    relabelings = {"type": "array", "items": relabeling}
+    endpoint = fields(port=text, path=text, interval=DURATION, relabelings=relabelings)
+    endpoints = {"type": "array", "items": endpoint}
     selector = fields(matchLabels={"type": "object", "additionalProperties": text})
     spec = fields(["selector", monitor.endpoints], selector=selector, **{monitor.endpoints: endpoints})
     return monitoring_crd(monitor.kind, monitor.plural, spec)
@@ -160,7 +163,7 @@ def test_the_api_server_takes_every_file_for_plain_kubectl(cluster: ControlPlane
 def test_a_field_that_no_monitor_has_would_be_noticed(cluster: ControlPlane, helm: Helm, monitor: Monitor) -> None:
     """Their CRDs are ours here, with the fields that the chart uses and no other."""
     cluster.api.install_crd(stand_in(monitor))
-    (document,) = (one for one in helm.template(EVERYTHING) if one["kind"] == monitor.kind)
+    document = next(one for one in helm.template(EVERYTHING) if one["kind"] == monitor.kind)
     collection = f"/apis/monitoring.coreos.com/v1/namespaces/default/{monitor.plural}"
     document["metadata"]["namespace"] = "default"
     document["spec"][monitor.endpoints][0]["every"] = "30s"
