@@ -51,6 +51,13 @@ THIRD = revision(3, settings={"offload": {"engine": "DMA", "channels": 4}, "demo
 STORED = [THIRD, SECOND, FIRST]
 
 
+def test_a_class_that_was_measured_again_is_one_line_whatever_others_there_are() -> None:
+    other = {"name": "v6-1", "engine": "Off"}
+    before, after = ([{"name": "v5-1", "engine": "DMA", "channels": channels}, other] for channels in (2, 4))
+
+    assert changes({"profiles": before}, {"profiles": after}) == ["profiles.v5-1.channels: 2 -> 4"]
+
+
 def test_history_stands_in_80_columns_the_latest_first() -> None:
     assert columns(history(STORED, THIRD.id), table(NOW), width=80) == [
         "NUMBER       REVISION          LAST VERDICT  WENT",
