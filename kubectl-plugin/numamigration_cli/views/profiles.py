@@ -108,6 +108,11 @@ def is_edited(profile: ProfileObject) -> bool:
     return bool(profile.status.phase) and profile.status.digest != digest_of(profile.status)
 
 
+def is_used(profile: ProfileObject) -> bool:
+    """Return whether tuned policies have what was measured, or will once something is."""
+    return not is_edited(profile) and profile.status.phase != ProfilePhase.DISPUTED
+
+
 def explain(profile: ProfileObject, now: datetime) -> ProfileReport:
     """Return everything that is known of a hardware class."""
     row, choice = profile_row(profile, now), profile.status.recommendation
