@@ -479,18 +479,21 @@ def test_history_diff_and_rollback_on_what_a_real_operator_stored(
         join(api, "db-1")
         make_policy(api, "tuned", "db-1", settings={"demotion": {"enabled": True}}, rollout=AT_ONCE)
         settle(api, "tuned", "db-1", enabled=True)
-        api.merge_patch(f"{POLICIES}/tuned", {"spec": {"settings": {"demotion": {"enabled": False}}}})
+        edit = {"drift": "Report", "settings": {"demotion": {"enabled": False}}}
+        api.merge_patch(f"{POLICIES}/tuned", {"spec": edit})
         settle(api, "tuned", "db-1", enabled=False)
 
         rows = cli("history", "tuned", "-o", "json").data
         assert [(row["number"], row["current"]) for row in rows] == [(2, True), (1, False)]
-        assert rows[0]["changes"] == ["settings.demotion.enabled: true -> false"]
-        assert cli("diff", "tuned/1") == (Exit.WOULD_CHANGE, "settings.demotion.enabled: false -> true\n", "")
+        assert rows[0]["changes"] == ["drift: Correct -> Report", "settings.demotion.enabled: true -> false"]
+        back = "drift: Report -> Correct\nsettings.demotion.enabled: false -> true\n"
+        assert cli("diff", "tuned/1") == (Exit.WOULD_CHANGE, back, "")
         assert cli("diff", f"tuned/{rows[0]['revision']}") == (Exit.DONE, "nothing differs\n", "")
         assert "proven on 1 kind of node" in cli("history", "tuned").out
 
         answer = cli("rollback", "tuned", "--yes")
         assert answer.code == Exit.DONE
+        assert answer.err == back
         assert "spec is that of revision 1" in answer.out
         settle(api, "tuned", "db-1", enabled=True)
         assert cli("rollback", "tuned", "--to", "3", "--yes").out == "tuned asks for revision 3 already\n"
