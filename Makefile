@@ -172,6 +172,10 @@ bench-latency: setup-fuse ## Policy edit to kernel file, beside a bare chain of 
 bench-plan: setup-fuse ## What a look at the dialect with most knobs and a plan cost beside the files (seconds)
 	@$(BIN)/python -m benchmarks.plan
 
+.PHONY: bench-plugin
+bench-plugin: setup ## Tables of kubectl numamigration beside kubectl get nms at 5,000 nodes (two minutes)
+	@$(BIN)/python -m benchmarks.plugin
+
 .PHONY: bench-core
 bench-core: setup ## What a node event costs the operator's core, 5,000 and 15,000 nodes (three minutes)
 	@$(BIN)/python -m benchmarks.core

@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What ``kubectl numamigration nodes`` costs beside ``kubectl get nms``: ``python -m benchmarks.plugin``.
+"""What ``kubectl numamigration`` costs beside ``kubectl get nms`` at 5,000 nodes: ``make bench-plugin``.
 
-On a real API server with that many node states, each with a status of the usual size. The two take turns; output goes
-to nobody. The target is twice kubectl's time and a second, for an interpreter that starts. With ``--columns`` no server
-is started: the plugin's columns beside rich's table, on the same rows.
+On a real API server with that many node states, each with a status of the usual size. Commands take turns. The target
+is twice kubectl's time and a second, for an interpreter that starts. With ``--columns`` no server is started: the
+plugin's columns beside rich's table, on the same rows.
 """
 
 from __future__ import annotations
 
-import argparse
 import io
+import json
 import os
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from operator import itemgetter
 from pathlib import Path
@@ -23,17 +22,32 @@ from typing import Any, Final
 
 import yaml
 
-from benchmarks.run import compile_product
+from benchmarks.run import api_server_version, run
+from benchmarks.schema import Machine, Result, Row, Unit, result, row
+from benchmarks.targets import FEW, PLUGIN
 from numamigration_api.definitions import definitions
-from numamigration_api.vocabulary import API_VERSION, STATE_KIND, STATE_PLURAL
+from numamigration_api.vocabulary import (
+    AGENT_MANAGER,
+    API_VERSION,
+    POLICY_KIND,
+    POLICY_PLURAL,
+    STATE_KIND,
+    STATE_PLURAL,
+)
 from numamigration_cli.text import Column, columns
 from tests.testbed.api import Api
-from tests.testbed.binaries import find_binaries
+from tests.testbed.binaries import Binaries
 from tests.testbed.controlplane import ControlPlane
 from tests.testbed.progress import Progress
 
 STATES: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
-ROUNDS: Final = 5
+NODES: Final = FEW
+POLICIES: Final = 20
+ROUNDS: Final = 9
+MEASURED: Final = ("status", "nodes")
+THEIRS: Final = "kubectl get nms"
+ALLOWED: Final = "2 × kubectl get nms + 1 s"
+START_SECONDS: Final = 1.0
 WRITERS: Final = 4
 ROW: Final = ("db-00001", "DMA, 4 channels", "False", "PermissionDenied", "30m", "open(2): EACCES, set agent.hostWrite")
 KNOBS: Final = [
@@ -63,18 +77,25 @@ def status() -> dict[str, Any]:
     }
 
 
-def fill(api: Api, nodes: int) -> None:
-    """Make the node states."""
+def fill(api: Api) -> None:
+    """Make the node states and policies."""
 
     def make(number: int) -> None:
         name = f"db-{number:05}"
         identity = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": {"name": name}}
         api.create(STATES, identity)
         document = identity | {"status": status()}
-        api.apply(f"{STATES}/{name}", document, "numamigration-agent", force=True, subresource="status")
+        api.apply(f"{STATES}/{name}", document, AGENT_MANAGER, force=True, subresource="status")
 
+    for number in range(POLICIES):
+        spec = {"nodeSelector": {"matchLabels": {"pool": f"{number}"}}, "settings": {"demotion": {"enabled": True}}}
+        metadata = {"name": f"policy-{number}"}
+        api.create(
+            f"/apis/{API_VERSION}/{POLICY_PLURAL}",
+            {"apiVersion": API_VERSION, "kind": POLICY_KIND, "metadata": metadata, "spec": spec},
+        )
     with ThreadPoolExecutor(WRITERS) as writers:
-        for _ in writers.map(make, range(nodes)):
+        for _ in writers.map(make, range(NODES)):
             pass
 
 
@@ -85,30 +106,53 @@ def seconds(work: Callable[[], object]) -> float:
     return time.monotonic() - begun
 
 
-def command(words: Sequence[str], kubeconfig: Path) -> float:
+def commands(binaries: Binaries) -> dict[str, list[str]]:
+    """Return what is run, by the name of its metric."""
+    plugin = [sys.executable, "-m", "numamigration_cli"]
+    return {
+        THEIRS: [str(binaries.kubectl), "get", STATE_PLURAL],
+        **{f"kubectl numamigration {name}": [*plugin, name] for name in MEASURED},
+    }
+
+
+def timed(words: Sequence[str], kubeconfig: Path) -> float:
     """Return how long a command takes whose output nobody reads."""
     environment = {**os.environ, "KUBECONFIG": str(kubeconfig)}
     return seconds(lambda: subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment))
 
 
-def measure(nodes: int) -> str:
-    """Return the comparison in a few lines."""
-    progress = Progress()
-    binaries = find_binaries(progress)
-    compile_product()
+def benchmark(binaries: Binaries, progress: Progress) -> Result:
+    """Measure all commands in turns, after one turn that does not count."""
+    machine = Machine.here()
     with ControlPlane(binaries) as bed:
         for text in definitions().values():
             bed.api.install_crd(yaml.safe_load(text))
-        fill(bed.api, nodes)
-        kubectl = [str(binaries.kubectl), "get", "nodemigrationstates"]
-        plugin = [sys.executable, "-m", "numamigration_cli", "nodes"]
-        pairs = [(command(kubectl, bed.kubeconfig), command(plugin, bed.kubeconfig)) for _ in range(ROUNDS)]
-    theirs, ours = (statistics.median(side) for side in zip(*pairs, strict=True))
-    target = 2 * theirs + 1
-    return (
-        f"{nodes} nodes, median of {ROUNDS}: kubectl get nms {theirs:.2f} s, kubectl numamigration nodes {ours:.2f} s; "
-        f"target {target:.2f} s: {'met' if ours <= target else 'missed'}\n"
+        progress.note(f"making {NODES} node states and {POLICIES} policies")
+        fill(bed.api)
+        rounds = []
+        for number in range(1 + ROUNDS):
+            progress.note(f"round {number} of {ROUNDS}")
+            rounds.append({name: timed(words, bed.kubeconfig) for name, words in commands(binaries).items()})
+        versions = api_server_version(bed.api)
+    found = {name: [one[name] for one in rounds[1:]] for name in rounds[0]}
+    conditions = (
+        f"{NODES} node states with a status of {len(json.dumps(status()))} bytes each, and {POLICIES} policies.",
+        f"{ROUNDS} rounds, in each every command once, after a round that does not count.",
+        "Output goes to nobody. kubectl is itself, and the plugin a Python process that kubectl would start.",
     )
+    return result(PLUGIN, "make bench-plugin", machine, conditions, _rows(found), versions=versions)
+
+
+def _rows(found: Mapping[str, Sequence[float]]) -> list[Row]:
+    allowed = [2 * one + START_SECONDS for one in found[THEIRS]]
+    return [
+        row(PLUGIN, NODES, THEIRS, Unit.SECONDS, found[THEIRS]),
+        *(
+            row(PLUGIN, NODES, name, Unit.SECONDS, samples, bare=(ALLOWED, allowed))
+            for name, samples in found.items()
+            if name != THEIRS
+        ),
+    ]
 
 
 def compare_columns(rows: int) -> str:
@@ -128,15 +172,8 @@ def compare_columns(rows: int) -> str:
     return f"{rows} rows: columns {ours:.3f} s, rich's table {theirs:.3f} s\n"
 
 
-def main() -> int:
-    """Measure and tell."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.plugin")
-    parser.add_argument("--nodes", type=int, default=5000)
-    parser.add_argument("--columns", action="store_true", help="compare columns only")
-    options = parser.parse_args()
-    sys.stdout.write(compare_columns(options.nodes) if options.columns else measure(options.nodes))
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    if sys.argv[1:] == ["--columns"]:
+        sys.stdout.write(compare_columns(NODES))
+    else:
+        sys.exit(run(benchmark))

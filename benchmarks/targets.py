@@ -57,7 +57,9 @@ class Aim(NamedTuple):
     target: Target
 
 
-CORE, LATENCY, FOOTPRINT, PLAN, FLEET, TUNER = "core", "latency", "footprint", "plan", "fleet", "tuner"
+CORE, LATENCY, FOOTPRINT, PLAN, PLUGIN, FLEET, TUNER = (
+    "core", "latency", "footprint", "plan", "plugin", "fleet", "tuner",
+)  # fmt: skip
 """Benchmarks. All but the fleet's have one scenario, of the same name."""
 FEW, MANY = 5_000, 15_000
 PEERS_BEST_SECONDS: Final = 165.0
@@ -124,6 +126,14 @@ AIMS: Final = (
     Aim("operator, RSS, MiB", FOOTPRINT, FOOTPRINT, "operator RSS, 100 nodes", 100, Target(100, _WORST)),
     Aim("operator, idle CPU, % of a core", FOOTPRINT, FOOTPRINT, "operator idle CPU, *", 100, Target(1)),
     Aim("agent, a look and a plan, ms more than the bare files", PLAN, PLAN, "*, beside the bare files*", 1, Target(5)),
+    Aim(
+        "plugin, a table at 5,000 nodes, × the time allowed (2 × kubectl get nms + 1 s)",
+        PLUGIN,
+        PLUGIN,
+        "kubectl numamigration *",
+        FEW,
+        Target(1, _RATIO),
+    ),
     Aim(
         "tuner (model), noise × 1-5, any weather, % of decisions slower than no offload",
         TUNER,

@@ -24,7 +24,7 @@ from rich.text import Text
 from numamigration_cli.screen import painted
 from numamigration_cli.views.report.facts import report
 from numamigration_cli.views.report.page import page
-from tests.unit.cli_shown import shown_node, shown_nodes, shown_status, shown_watch
+from tests.unit.cli_shown import shown_node, shown_nodes, shown_profiles, shown_status, shown_watch
 from tests.unit.report_scene import scene
 
 FOLDER: Final = Path(__file__).parents[1] / "docs" / "images" / "kubectl-plugin"
@@ -32,7 +32,10 @@ PROGRAM: Final = "kubectl numamigration"
 WIDE: Final = 200
 REPORT_PIXELS: Final = (1240, 1960)
 """Width and height: what is below is more of the same."""
+TUNER_PIXELS: Final = 940
 THEMES: Final = ("light", "dark")
+PAGES: Final = (*(f"report-{theme}.png" for theme in THEMES), "report-tuner.png")
+ONLY_TUNER: Final = "document.querySelectorAll('main > section:not(#tuner)').forEach(one => one.remove())"
 PNG_BEGINNING: Final = 8 + 25
 """Bytes of the signature and of the first chunk, IHDR (PNG, third edition, 5.2 and 11.2.1)."""
 SVG: Final = """\
@@ -82,6 +85,7 @@ def terminals() -> dict[str, Terminal]:
         "nodes": Terminal("nodes --ready False", shown_nodes(paint=painted)),
         "nodes-wide": Terminal("nodes --ready False -o wide", shown_nodes(wide=True, paint=painted)),
         "explain": Terminal("explain db-2", shown_node(paint=painted)),
+        "profiles": Terminal("profiles", shown_profiles(paint=painted)),
     }
 
 
@@ -119,6 +123,10 @@ def photograph(html: str) -> Iterator[tuple[str, bytes]]:
             browser.look(width=width, height=height, dark=theme == "dark")
             browser.open(file)
             yield f"report-{theme}.png", marked(browser.screenshot(height=height), digest(html))
+        browser.look(width=width, height=TUNER_PIXELS)
+        browser.open(file)
+        browser.value(ONLY_TUNER)
+        yield "report-tuner.png", marked(browser.screenshot(height=TUNER_PIXELS), digest(html))
 
 
 def stale(html: str) -> Iterator[str]:
@@ -127,7 +135,7 @@ def stale(html: str) -> Iterator[str]:
     for name, content in known.items():
         if not (FOLDER / name).exists() or (FOLDER / name).read_bytes() != content:
             yield f"{name}: run `make generate`"
-    for name in (f"report-{theme}.png" for theme in THEMES):
+    for name in PAGES:
         if not (FOLDER / name).exists() or digest(html).encode() not in (FOLDER / name).read_bytes():
             yield f"{name}: run `make screenshots`"
 

@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "status": "status",
     "nodes": "nodes",
     "explain": "explain",
+    "profiles": "profiles",
     "history": "revisions",
     "diff": "revisions",
     "plan": "plan",

@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json
-from numamigration_api.vocabulary import GROUP
+from numamigration_api.vocabulary import GROUP, PROFILE_KIND, PROFILE_PLURAL
 from numamigration_cli.exits import Exit, Failure
 from numamigration_operator.cluster.client import (
     JSON,
@@ -157,12 +157,19 @@ def refused(status: int, message: str, path: str) -> Failure:
         case 403:
             return Failure(Exit.NO_RIGHTS, message, "docs/kubectl-plugin.md has the rights that each command needs")
         case 404 if f"/apis/{GROUP}/" in path:
-            text = "the API server does not know our kinds: the CRDs are not installed here"
-            return Failure(Exit.NOT_INSTALLED, text, "look at --context, or install: docs/install.md")
+            return _not_installed(path)
         case 409:
             return Failure(Exit.FAILED, message, "somebody else changed it at the same time: look, and try again")
         case _:
             return Failure(Exit.FAILED, f"the API server says {status}: {message}")
+
+
+def _not_installed(path: str) -> Failure:
+    if f"/{PROFILE_PLURAL}" in path:
+        text = f"the API server does not know {PROFILE_KIND}: the CRDs here are older than this plugin, or missing"
+        return Failure(Exit.NOT_INSTALLED, text, "numamigration-operator crds apply, or helm upgrade; docs/install.md")
+    text = "the API server does not know our kinds: the CRDs are not installed here"
+    return Failure(Exit.NOT_INSTALLED, text, "look at --context, or install: docs/install.md")
 
 
 def _is_kind_missing(answer: Response, path: str) -> bool:

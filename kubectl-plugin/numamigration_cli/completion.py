@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What may follow on a command line: commands and flags by click, names of policies and nodes from the cluster.
+"""What may follow on a command line: commands and flags by click, names of objects from the cluster.
 
 kubectl asks a program of its own for the words of a plugin, ``kubectl_complete-numamigration``, with the words so far;
 it prints a candidate a line, and in the last line what the shell shall do (4: offer no files).
@@ -27,7 +27,7 @@ class Names:
     """Completes a word by names from the cluster; silently by none when it cannot be asked.
 
     Args:
-        kind: policies or nodes.
+        kind: policies, nodes or profiles.
     """
 
     def __init__(self, kind: str) -> None:
@@ -45,10 +45,11 @@ class Names:
 
 async def _names(kind: str, kubeconfig: Any, context: str | None) -> list[str]:
     from numamigration_cli.cluster import METADATA_LIST, connected
-    from numamigration_cli.objects import POLICIES, STATES, Named
+    from numamigration_cli.objects import POLICIES, PROFILES, STATES, Named
 
+    paths = {"policies": POLICIES, "nodes": STATES, "profiles": PROFILES}
     async with asyncio.timeout(SECONDS_MAX), connected(kubeconfig, context, "") as cluster:
-        found = await cluster.list_all(POLICIES if kind == "policies" else STATES, Named, accept=METADATA_LIST)
+        found = await cluster.list_all(paths[kind], Named, accept=METADATA_LIST)
         return [one.metadata.name for one in found]
 
 

@@ -147,6 +147,20 @@ class Regarding(Struct, frozen=True):
     uid: str = ""
 
 
+class MeasuredRate(Struct, frozen=True):
+    """What a node measured of one setting: a row of a profile's results."""
+
+    engine: str = ""
+    channels: int = 0
+    folio_bytes: int = 0
+    folios: int = 0
+    migrators: int = 1
+    bytes_per_second: int = 0
+    standard_deviation: int = 0
+    samples: int = 0
+    cpu_seconds_per_gi_b: str = ""
+
+
 class EventView(Struct, frozen=True):
     """An Event of events.k8s.io/v1."""
 

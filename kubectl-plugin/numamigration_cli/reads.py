@@ -80,11 +80,40 @@ async def asked_policy(cluster: Cluster, name: str) -> PolicyObject:
     return found
 
 
+async def all_profiles(cluster: Cluster) -> list[ProfileObject]:
+    """Return all MigrationProfiles."""
+    return await cluster.list_all(PROFILES, ProfileObject)
+
+
+async def profile(cluster: Cluster, name: str) -> ProfileObject:
+    """Return one MigrationProfile.
+
+    Raises:
+        Failure: there is none of that name; the message names those that there are.
+    """
+    found = await cluster.get(one(PROFILES, name), ProfileObject)
+    if found is not None:
+        return found
+    others = sorted(other.metadata.name for other in await all_profiles(cluster))
+    advice = f"there is {names(others, NAMED_MAX)}" if others else "no hardware class was measured yet"
+    raise Failure(Exit.FAILED, f"no profile {name}", advice)
+
+
+async def profiles_if_known(cluster: Cluster) -> list[ProfileObject]:
+    """Return all MigrationProfiles; CRDs of a release that did not have them yet have none."""
+    try:
+        return await all_profiles(cluster)
+    except Failure as failure:
+        if failure.code is Exit.NOT_INSTALLED:
+            return []
+        raise
+
+
 async def profiles(cluster: Cluster, policies: Iterable[PolicyObject]) -> Profiles:
     """Return what was measured of hardware classes; nothing is read where none of the policies has it."""
     if all(tuned_by(policy.spec) is not Tuned.APPLIED for policy in policies):
         return ()
-    return profiles_of(await cluster.list_all(PROFILES, ProfileObject))
+    return profiles_of(await profiles_if_known(cluster))
 
 
 async def content_now(cluster: Cluster, asked: PolicyObject) -> bytes:

@@ -19,9 +19,12 @@ from numamigration_api.machinery.conditions import shorten
 GAP: Final = "  "
 NONE: Final = "-"
 TONES: Final[Mapping[str, str]] = {
-    **dict.fromkeys(("True", "ready", "Ready", "ok", "Applied", "AlreadySet", "Proven", "run"), "green"),
-    **dict.fromkeys(("False", "failed", "Failed", "wrong", "Rejected", "off", "restore"), "red"),
-    **dict.fromkeys(("Unknown", "pending", "Pending", "refused", "Refused", "note", "hold", "Clamped"), "yellow"),
+    **dict.fromkeys(("True", "ready", "Ready", "ok", "Applied", "AlreadySet", "Proven", "run", "Measured"), "green"),
+    **dict.fromkeys(("False", "failed", "Failed", "wrong", "Rejected", "off", "restore", "Disputed"), "red"),
+    **dict.fromkeys(
+        ("Unknown", "pending", "Pending", "refused", "Refused", "note", "hold", "Clamped", "Measuring", "Edited"),
+        "yellow",
+    ),
 }
 """Color of a cell that says exactly this. Color never says what words do not."""
 

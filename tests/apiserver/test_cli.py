@@ -25,6 +25,7 @@ import yaml
 from numamigration_api.vocabulary import Reason
 from numamigration_cli.__main__ import complete, main
 from numamigration_cli.exits import Exit
+from numamigration_cli.views.profiles import EMPTY
 from numamigration_operator.cluster.events import EVENTS_PATH, event_body
 from numamigration_operator.core.decisions import EventWish
 from tests.apiserver.hook_rights import grant_plugin
@@ -51,7 +52,10 @@ from tests.testbed.api import Api, Json, poll
 from tests.testbed.binaries import Binaries
 from tests.testbed.chart import Helm
 from tests.testbed.controlplane import ControlPlane
+from tests.unit.cli_samples import profile_document
 
+PROFILES: Final = "/apis/numamigration.dev/v1alpha1/migrationprofiles"
+CRDS: Final = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 CONTROL: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps/numamigration-control"
 SECRETS: Final = f"/api/v1/namespaces/{NAMESPACE}/secrets"
 PODS: Final = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -69,6 +73,7 @@ spec:
       engine: DMA
       channels: 4
 """
+TUNED_FILE: Final = POLICY_FILE.replace("      channels: 4\n", "  tuning: {mode: Auto}\n")
 HOLD: Final = '{"hardwareClass":"EPYC","dialect":"V6","driver":"ptdma","node":"db-9"}'
 
 OWN_SCREEN: Final = "\x1b[?1049l"
@@ -118,7 +123,7 @@ def empty(api: Api, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         api.merge_patch(path, {"metadata": {"finalizers": None}})
         if api.get_if_exists(path):
             api.delete(path)
-    for collection in (STATES, NODES):
+    for collection in (STATES, NODES, *([PROFILES] if api.get_if_exists(PROFILES) else [])):
         api.delete(collection)
     if api.get_if_exists(CONTROL):
         api.delete(CONTROL)
@@ -176,7 +181,7 @@ def test_a_policy_that_is_not_there_names_those_that_are(api: Api, cli: Cli) -> 
 def test_a_name_with_odd_characters_is_only_a_name_that_is_not_there(name: str, api: Api, cli: Cli) -> None:
     make_state(api, "n-1")
 
-    for command in (["status", name], ["explain", name], ["pause", name], ["history", name]):
+    for command in (["status", name], ["explain", name], ["pause", name], ["history", name], ["profiles", name]):
         assert cli(*command).code == Exit.FAILED
 
 
@@ -220,14 +225,59 @@ def test_a_node_is_explained_with_who_won_and_who_lost(api: Api, cli: Cli) -> No
     assert "  losers: weak" in cli("explain", "db-1").out
 
 
+def test_hardware_classes_are_listed_explained_and_completed(
+    api: Api, cli: Cli, capsys: pytest.CaptureFixture[str], kubeconfig: Path
+) -> None:
+    name = make_profile(api)
+
+    assert [(row["profile"], row["phase"], row["channels"]) for row in cli("profiles", "-o", "json").data] == [
+        (name, "Measured", 4)
+    ]
+    assert cli("profiles").out.splitlines()[1].split()[:5] == [name, "Measured", "DMA", "4", "+17"]
+    assert "512 × 4Ki  DMA, 4 channels  2.61" in cli("profiles", name).out
+    assert [one["against"] for one in cli("profiles", name, "-o", "json").data["rates"]][:2] == [1.0, 0.92 / 2.14]
+    complete(["profiles", "--kubeconfig", str(kubeconfig), "v6"])
+    assert capsys.readouterr().out == f"{name}\n:4\n"
+
+
+def test_a_hardware_class_that_was_not_measured_names_those_that_were(api: Api, cli: Cli) -> None:
+    assert cli("profiles") == (Exit.DONE, "", f"{EMPTY}\n")
+    assert cli("profiles", "v6-0").err == "error: no profile v6-0\n  no hardware class was measured yet\n"
+    name = make_profile(api)
+    assert cli("profiles", "v6-0") == (Exit.FAILED, "", f"error: no profile v6-0\n  there is {name}\n")
+
+
+def make_profile(api: Api) -> str:
+    """Make a MigrationProfile as the operator does, and return its name."""
+    document = profile_document() | {"apiVersion": "numamigration.dev/v1alpha1", "kind": "MigrationProfile"}
+    name = document["metadata"]["name"]
+    document["metadata"] = {"name": name}
+    api.create(PROFILES, {key: value for key, value in document.items() if key != "status"})
+    api.apply(f"{PROFILES}/{name}", document, "numamigration-operator", force=True, subresource="status")
+    return str(name)
+
+
 def test_a_terminal_of_80_columns_gets_no_longer_line(api: Api, kubeconfig: Path) -> None:
     make_state(api, "db-1", "False", "PermissionDenied")
     make_policy(api, "alone", "db-1")
+    profile = make_profile(api)
 
-    for words in (["status"], ["status", "alone"], ["nodes"], ["explain", "db-1"], ["doctor"]):
+    for words in (
+        ["status"],
+        ["status", "alone"],
+        ["nodes"],
+        ["explain", "db-1"],
+        ["doctor"],
+        ["profiles"],
+        ["profiles", profile],
+    ):
         lines = on_terminal([*words, "--no-color"], kubeconfig)
         assert lines
         assert not [line for line in lines if len(line) > 80], words
+
+
+def test_an_empty_cluster_is_told_of_in_80_columns_too(kubeconfig: Path) -> None:
+    assert max(map(len, on_terminal(["status"], kubeconfig))) <= 80
 
 
 def on_terminal(words: list[str], kubeconfig: Path, *, until: str = "", by: signal.Signals | None = None) -> list[str]:
@@ -429,18 +479,21 @@ def test_history_diff_and_rollback_on_what_a_real_operator_stored(
         join(api, "db-1")
         make_policy(api, "tuned", "db-1", settings={"demotion": {"enabled": True}}, rollout=AT_ONCE)
         settle(api, "tuned", "db-1", enabled=True)
-        api.merge_patch(f"{POLICIES}/tuned", {"spec": {"settings": {"demotion": {"enabled": False}}}})
+        edit = {"drift": "Report", "settings": {"demotion": {"enabled": False}}}
+        api.merge_patch(f"{POLICIES}/tuned", {"spec": edit})
         settle(api, "tuned", "db-1", enabled=False)
 
         rows = cli("history", "tuned", "-o", "json").data
         assert [(row["number"], row["current"]) for row in rows] == [(2, True), (1, False)]
-        assert rows[0]["changes"] == ["settings.demotion.enabled: true -> false"]
-        assert cli("diff", "tuned/1") == (Exit.WOULD_CHANGE, "settings.demotion.enabled: false -> true\n", "")
+        assert rows[0]["changes"] == ["drift: Correct -> Report", "settings.demotion.enabled: true -> false"]
+        back = "drift: Report -> Correct\nsettings.demotion.enabled: false -> true\n"
+        assert cli("diff", "tuned/1") == (Exit.WOULD_CHANGE, back, "")
         assert cli("diff", f"tuned/{rows[0]['revision']}") == (Exit.DONE, "nothing differs\n", "")
         assert "proven on 1 kind of node" in cli("history", "tuned").out
 
         answer = cli("rollback", "tuned", "--yes")
         assert answer.code == Exit.DONE
+        assert answer.err == back
         assert "spec is that of revision 1" in answer.out
         settle(api, "tuned", "db-1", enabled=True)
         assert cli("rollback", "tuned", "--to", "3", "--yes").out == "tuned asks for revision 3 already\n"
@@ -518,7 +571,7 @@ def test_the_charts_role_to_view_is_enough_for_every_command_that_looks(
     make_state(api, "n")
     looks = people["viewers"]
 
-    for command in (["status"], ["status", "alone"], ["nodes"], ["explain", "n"], ["history", "alone"]):
+    for command in (["status"], ["status", "alone"], ["nodes"], ["explain", "n"], ["history", "alone"], ["profiles"]):
         assert cli(*command, as_=looks).code == Exit.DONE
     assert "Fleet switch: run" in cli("status", as_=looks).out
     assert "Could not be read" not in cli("report", "-f", "-", as_=looks).out
@@ -543,7 +596,15 @@ def test_the_charts_role_to_operate_is_enough_for_every_command_that_acts(
 
 
 def test_who_may_do_nothing_is_told_what_is_missing(cli: Cli, nobody: Path) -> None:
-    for command in (["status"], ["nodes"], ["explain", "n"], ["rollback", "p"], ["report"]):
+    for command in (
+        ["status"],
+        ["nodes"],
+        ["explain", "n"],
+        ["rollback", "p"],
+        ["report"],
+        ["profiles"],
+        ["profiles", "p"],
+    ):
         answer = cli(*command, as_=nobody)
         assert answer.code == Exit.NO_RIGHTS
         assert "numamigration.dev" in answer.err
@@ -588,6 +649,65 @@ def test_a_support_bundle_has_the_objects_and_no_secret(api: Api, cli: Cli, tmp_
     assert "debug" in found["pods.json"]
     assert "managedFields" not in found["nodemigrationstates.json"]
     assert cli("support-bundle", "-f", str(file)).code == Exit.FAILED
+
+
+@pytest.fixture
+def without_profiles(shared_bed: SharedBed, api: Api) -> Iterator[None]:
+    """The CRDs are of a release that had no MigrationProfiles yet."""
+    path = f"{CRDS}/migrationprofiles.numamigration.dev"
+    try:
+        api.delete(path)
+        api.wait_crd_gone(path)
+        poll(lambda: not api.get_if_exists(PROFILES), "profiles being served no more")
+        yield
+    finally:
+        shared_bed.put_back()
+
+
+@pytest.mark.usefixtures("without_profiles")
+@pytest.mark.parametrize("words", [["profiles"], ["profiles", "v6-0"]], ids=" ".join)
+def test_where_only_profiles_are_unknown_it_says_that_the_crds_are_older(words: list[str], cli: Cli) -> None:
+    answer = cli(*words)
+
+    assert answer.code == Exit.NOT_INSTALLED
+    assert "does not know MigrationProfile: the CRDs here are older" in answer.err
+
+
+@pytest.mark.usefixtures("without_profiles")
+def test_where_profiles_are_unknown_no_other_command_needs_them(
+    api: Api, cli: Cli, policy_file: Path, tmp_path: Path
+) -> None:
+    make_state(api, "db-1")
+    policy_file.write_text(TUNED_FILE)
+    plan = cli("plan", "-f", str(policy_file))
+    api.create(POLICIES, yaml.safe_load(TUNED_FILE))
+    bundle = str(tmp_path / "bundle.tar.gz")
+
+    assert plan.code == Exit.WOULD_CHANGE
+    for words in (["history", "planned"], ["explain", "db-1"], ["support-bundle", "-f", bundle]):
+        assert cli(*words).code == Exit.DONE
+    assert "Could not be read" not in cli("report", "-f", "-").out
+    crds = [row for row in cli("doctor", "-o", "json").data if row["check"] == "CRDs"]
+    assert ("wrong", "migrationprofiles.numamigration.dev is missing") in {
+        (row["state"], row["message"]) for row in crds
+    }
+
+
+@pytest.fixture
+def who_knows_no_profiles(bed: ControlPlane) -> Path:
+    """Somebody with a role of a release that had no MigrationProfiles yet."""
+    kinds = {"apiGroups": ["numamigration.dev"], "resources": ["migrationpolicies", "nodemigrationstates"]}
+    nodes = {"apiGroups": [""], "resources": ["nodes"], "verbs": ["get", "list"]}
+    return grant(bed, "older", [kinds | {"verbs": ["get", "list"]}, nodes])
+
+
+def test_who_may_not_read_profiles_gets_a_plan_of_what_is_not_tuned(
+    cli: Cli, policy_file: Path, who_knows_no_profiles: Path
+) -> None:
+    assert cli("plan", "-f", str(policy_file), as_=who_knows_no_profiles).code == Exit.DONE
+    policy_file.write_text(TUNED_FILE)
+    assert cli("plan", "-f", str(policy_file), as_=who_knows_no_profiles).code == Exit.NO_RIGHTS
+    assert "profiles: " in cli("report", "-f", "-", as_=who_knows_no_profiles).out
 
 
 def test_without_our_kinds_every_command_says_that_they_are_missing(shared_bed: SharedBed, cli: Cli) -> None:

@@ -18,10 +18,22 @@ from numamigration_cli.objects import EventView, ReportedNode
 from numamigration_cli.views.report.facts import Objects
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import RevisionObject
-from tests.unit.cli_samples import CANARY_FAILED, EPYC, NOW, READY, condition, policy, state_document, wish
+from tests.unit.cli_samples import (
+    CANARY_FAILED,
+    DISPUTED,
+    EPYC,
+    NOW,
+    READY,
+    XEON,
+    condition,
+    policy,
+    profile,
+    profile_document,
+    state_document,
+    wish,
+)
 
 SERVER: Final = "https://kubernetes.example:6443"
-XEON: Final = "Intel Xeon Platinum 8592+; 2 NUMA + 2 memory-only; 8 idxd"
 GENOA: Final = "AMD EPYC 9654 96-Core Processor; 2 NUMA; no DMA engine"
 KINDS: Final = (("db-v6", "V6", EPYC), ("db-v5", "V5", XEON), ("vm", "NoSeries", GENOA))
 OFFLOAD: Final = {"offload": wish("database")}
@@ -71,6 +83,7 @@ def scene(nodes: int = 240) -> Objects:
             event("2026-11-26T11:05:01.000000Z", "Applying", "0/160 ready: rollout begins"),
             event("2026-11-26T11:30:00.000000Z", "RolledBack", CANARY_FAILED, kind="Warning"),
         ],
+        profiles=[profile(profile_document()), profile(DISPUTED)],
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from numamigration_cli.cluster import checked, decode, one
 from numamigration_cli.exits import Exit, Failure
-from numamigration_cli.objects import POLICIES, Named
+from numamigration_cli.objects import POLICIES, PROFILES, Named
 from numamigration_operator.cluster.client import Response
 
 
@@ -33,6 +33,13 @@ def test_a_refusal_has_the_exit_code_of_its_kind(answer: Response, path: str, co
         checked(answer, path)
 
     assert caught.value.code is code
+
+
+def test_a_missing_profile_kind_is_not_said_of_all_kinds() -> None:
+    with pytest.raises(Failure, match=r"does not know MigrationProfile: .* older") as caught:
+        checked(status(404), PROFILES)
+
+    assert caught.value.code is Exit.NOT_INSTALLED
 
 
 def test_what_the_server_says_is_passed_on() -> None:

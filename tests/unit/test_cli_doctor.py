@@ -15,7 +15,19 @@ from numamigration_cli.text import columns
 from numamigration_cli.views.doctor import COLUMNS, Check, Denied, Facts, State, advice, doctor
 from numamigration_cli.views.redaction import REMOVED, cleaned, cleaned_text
 from numamigration_operator.core.fleet_switch import Control
-from tests.unit.cli_samples import DENIED, NOW, READY, condition, listed, policy, state_document
+from tests.unit.cli_samples import (
+    DENIED,
+    DISPUTED,
+    NOW,
+    READY,
+    UNKNOWN,
+    condition,
+    listed,
+    policy,
+    profile,
+    profile_document,
+    state_document,
+)
 
 CRDS = {crd["metadata"]["name"]: crd for crd in map(yaml.safe_load, definitions().values())}
 VERSION = {"metadata": {"labels": {"app.kubernetes.io/version": "0.1.0"}}}
@@ -32,10 +44,15 @@ WELL = Facts(
     states=[listed(state_document("db-1"))],
     nodes=["db-1"],
     policies=[policy(status=READY)],
+    profiles=[],
     control=Control(),
     may={"change policies": True},
     now=NOW,
 )
+
+
+EDITED = profile_document() | {"status": profile_document()["status"] | {"recommendation": {"engine": "Off"}}}
+MEASURED = [profile(profile_document()), profile(UNKNOWN)]
 
 
 def found(facts: Facts, name: str) -> list[Check]:
@@ -71,6 +88,14 @@ def unconfined_not(kind: str) -> dict[str, Any]:
     ("change", "name", "state", "message"),
     [
         pytest.param({"version": "v1.31.4+k3s1"}, "API server", "wrong", "1.32 is the oldest", id="old server"),
+        pytest.param(
+            {"profiles": [profile(DISPUTED)]}, "tuner", "note", "not used, since disputed", id="disputed class"
+        ),
+        pytest.param(
+            {"profiles": [profile(EDITED)]}, "tuner", "note", "not used, since disputed or edited", id="edited class"
+        ),
+        pytest.param({"profiles": MEASURED}, "tuner", "ok", "2 classes, none disputed", id="measured classes"),
+        pytest.param({"profiles": Denied("may not")}, "tuner", "unknown", "may not", id="profiles may not be read"),
         pytest.param({"version": ""}, "API server", "unknown", "version not said", id="no version"),
         pytest.param({"crds": {}}, "CRDs", "wrong", "is missing", id="no CRDs"),
         pytest.param({"crds": without_field(CRDS)}, "CRDs", "wrong", "older: it lacks v1alpha1.spec.drift", id="older"),

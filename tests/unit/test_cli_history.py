@@ -19,6 +19,7 @@ from numamigration_cli.views.act import (
     rollback_steps,
     switch_document,
     switch_question,
+    tuning_ends,
 )
 from numamigration_cli.views.history import changes, content, find, history, named, table, verdict, way_back
 from numamigration_operator.core.fleet_switch import Control
@@ -49,6 +50,27 @@ FIRST = revision(1, "Proven", settings={"offload": {"engine": "DMA", "channels":
 SECOND = revision(2, "Failed", settings={"offload": {"engine": "DMA", "channels": 8}})
 THIRD = revision(3, settings={"offload": {"engine": "DMA", "channels": 4}, "demotion": {"enabled": True}})
 STORED = [THIRD, SECOND, FIRST]
+
+
+def test_a_class_that_was_measured_again_is_one_line_whatever_others_there_are() -> None:
+    other = {"name": "v6-1", "engine": "Off"}
+    before, after = ([{"name": "v5-1", "engine": "DMA", "channels": channels}, other] for channels in (2, 4))
+
+    assert changes({"profiles": before}, {"profiles": after}) == ["profiles.v5-1.channels: 2 -> 4"]
+
+
+@pytest.mark.parametrize(
+    ("mode", "offload", "told"),
+    [
+        pytest.param("Auto", {"profiles": []}, True, id="tuned, to what was measured"),
+        pytest.param("Auto", {"engine": "Off"}, False, id="tuned, to numbers of a person"),
+        pytest.param("Off", {"profiles": []}, False, id="not tuned"),
+    ],
+)
+def test_a_rollback_that_ends_tuning_says_so(mode: str, offload: dict[str, Any], told: bool) -> None:
+    spec = asked(tuning={"mode": mode}, settings={"offload": {"engine": "DMA"}}).spec
+
+    assert bool(tuning_ends(spec, {"settings": {"offload": offload}})) is told
 
 
 def test_history_stands_in_80_columns_the_latest_first() -> None:

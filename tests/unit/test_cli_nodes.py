@@ -5,10 +5,11 @@ from __future__ import annotations
 
 import pytest
 
+from numamigration_api.machinery.profiles import profile_name
 from numamigration_cli.text import columns, wrapped
 from numamigration_cli.views.explain import KNOBS, explain, foot, groups, head
 from numamigration_cli.views.nodes import Wanted, nodes, table
-from tests.unit.cli_samples import DENIED, FULL, NOW, asked, condition, listed, state_document, viewed, wish
+from tests.unit.cli_samples import DENIED, EPYC, FULL, NOW, asked, condition, listed, state_document, viewed, wish
 
 FLEET = [
     listed(DENIED),
@@ -28,6 +29,13 @@ def test_nodes_stand_in_80_columns_by_name() -> None:
         "intel-1  Unsupported      True     AsExpected        30m    -",
         "new      -                Unknown  NoAgent           -      no agent has report…",
     ]
+
+
+def test_a_long_name_leaves_room_for_the_reason_in_80_columns() -> None:
+    denied = DENIED | {"metadata": {"name": "ip-10-123-145-167.eu-central-1.compute.internal"}}
+    _, row = columns(nodes([listed(denied)], Wanted()), table(NOW), width=80)
+
+    assert row == "ip-10-123-145-167.….compute.internal  Off      False  PermissionDenied  30m    …"
 
 
 def test_wide_nodes_have_dialect_policies_class_and_numbers() -> None:
@@ -117,6 +125,22 @@ def test_a_group_whose_new_winner_has_not_come_yet_names_both() -> None:
     assert "  source: offload, Apply; when that ends: Restore" in lines
     assert "  wins:   database, whose rollout has not come here yet" in lines
     assert "  losers: offload, loser" in lines
+
+
+def test_a_tuned_group_shows_what_is_for_the_class_of_this_node_and_where_to_read_why() -> None:
+    own, other = profile_name("V6", EPYC), profile_name("V5", EPYC)
+    settings = [{"name": other, "engine": "DMA", "channels": 2}, {"name": own, "engine": "DMA", "channels": 8}]
+
+    lines = groups(explain(viewed(state_document("db-1", {"offload": wish(profiles=settings)})), {}, []))
+
+    assert "  value:  engine DMA, channels 8" in lines
+    assert f"  tuned:  kubectl numamigration profiles {own}" in lines
+
+
+def test_a_tuned_group_of_a_class_that_was_not_measured_has_nothing() -> None:
+    lines = groups(explain(viewed(state_document("db-1", {"offload": wish(profiles=[])})), {}, []))
+
+    assert "  value:  nothing" in lines
 
 
 def test_a_group_that_is_won_and_not_there_yet_says_so() -> None:

@@ -20,7 +20,7 @@ from tests.unit.cli_samples import (
     policy_document,
     state_document,
 )
-from tests.unit.cli_shown import shown_node, shown_status
+from tests.unit.cli_shown import shown_node, shown_profile, shown_profiles, shown_status
 
 PAGE = Path(__file__).parents[2] / "docs" / "kubectl-plugin.md"
 BLOCK = r"<!-- sample: {name} -->\n```console\n\$ [^\n]+\n(.*?)\n```"
@@ -55,7 +55,14 @@ def shown_problems() -> list[str]:
 
 @pytest.mark.parametrize(
     ("name", "shown"),
-    [("status", shown_status), ("explain", shown_node), ("plan", shown_plan), ("broken", shown_problems)],
+    [
+        ("status", shown_status),
+        ("explain", shown_node),
+        ("profiles", shown_profiles),
+        ("profile", shown_profile),
+        ("plan", shown_plan),
+        ("broken", shown_problems),
+    ],
 )
 def test_the_page_shows_what_the_command_shows(name: str, shown: Callable[[], list[str]]) -> None:
     found = re.search(BLOCK.format(name=name), PAGE.read_text(), re.DOTALL)

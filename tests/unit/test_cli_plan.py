@@ -6,14 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
+from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import FleetSwitch
 from numamigration_cli.policyfile import BadFileError, path_of, read_policies
 from numamigration_cli.views.plan import Objects, Plan, lines, plan, planned_policy, stops
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.objects import PolicyObject
-from tests.unit.cli_samples import FULL, asked, node, planned_state, policy_document, state_document, wish
+from numamigration_operator.core.tuned import ClassSettings
+from tests.unit.cli_samples import EPYC, FULL, asked, node, planned_state, policy_document, state_document, wish
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 V6 = {"fields": ["offload.engine", "offload.channels", "demotion.enabled"]}
@@ -37,6 +40,48 @@ def test_an_edit_shows_what_each_field_is_and_would_be() -> None:
 
     assert (found.matched, found.would_change, found.is_new) == (1, 1, False)
     assert changed(found) == ["offload.channels: 4 -> 2"]
+
+
+TUNED: dict[str, Any] = {"tuning": {"mode": "Auto"}, "settings": {}}
+EIGHT = {"name": profile_name("V6", EPYC), "engine": "DMA", "channels": 8}
+OF_OTHERS = {"name": profile_name("V5", EPYC), "engine": "DMA", "channels": 2}
+
+
+def tuned_plan(*profiles: dict[str, Any], state: dict[str, Any], there: list[PolicyObject] | None = None) -> Plan:
+    """Return the plan of a tuned policy on one node, with these classes measured."""
+    wanted = planned_policy("offload", policy_document(**TUNED)["spec"], next(iter(there or ()), None), "")
+    measured = tuple(msgspec.convert(one, ClassSettings) for one in profiles)
+    return plan(wanted, Objects(there or [], [node("db-1")], [planned_state(state)], measured))
+
+
+def test_a_tuned_policy_sets_what_was_measured_of_the_nodes_own_class() -> None:
+    knobs = [{"field": "offload.channels", "observed": "1"}, {"field": "offload.engine", "observed": "Off"}]
+    found = tuned_plan(OF_OTHERS, EIGHT, state=state_document("db-1", {}, knobs=knobs, capabilities=V6))
+
+    assert changed(found) == ["offload.engine: Off -> DMA", "offload.channels: 1 -> 8"]
+    assert [change.lacking for one in found.nodes for change in one.changes] == [()]
+
+
+def test_a_class_that_was_not_measured_yet_is_said_to_stay_as_it_is_until_then() -> None:
+    found = tuned_plan(OF_OTHERS, state=state_document("db-1", {}, capabilities=V6))
+
+    assert "    offload: as it is until its hardware class is measured" in lines(found, every_name=False)
+    assert found.would_change == 1
+
+
+def test_what_is_measured_of_other_classes_changes_nothing_here() -> None:
+    state = state_document("db-1", {"offload": wish(profiles=[EIGHT])}, capabilities=V6)
+    found = tuned_plan(EIGHT, OF_OTHERS, state=state, there=[asked(**TUNED)])
+
+    assert [one.outcome for one in found.nodes] == ["same"]
+
+
+def test_a_class_that_is_no_longer_measured_has_nothing_set() -> None:
+    state = state_document("db-1", {"offload": wish(profiles=[EIGHT])}, capabilities=V6)
+    found = tuned_plan(state=state, there=[asked(**TUNED)])
+
+    assert changed(found) == ["offload.engine: DMA -> no longer set", "offload.channels: 8 -> no longer set"]
+    assert found.would_change == 1
 
 
 def test_a_file_that_says_what_is_stored_changes_nothing() -> None:

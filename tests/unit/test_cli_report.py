@@ -23,8 +23,20 @@ from numamigration_cli.views.report.moments import MOMENTS_MAX, Mark, timeline
 from numamigration_cli.views.report.page import page
 from numamigration_cli.views.report.policies_part import along
 from numamigration_cli.views.report.traffic import decimal, failed_share, histogram
+from numamigration_cli.views.report.tuner_part import FLOOR_PIXELS, TOP_PIXELS, axis_end
 from numamigration_operator.core.fleet_switch import Control
-from tests.unit.cli_samples import NOW, READY, condition, policy, state_document, wish
+from tests.unit.cli_samples import (
+    NOW,
+    READY,
+    UNKNOWN,
+    condition,
+    policy,
+    profile,
+    profile_document,
+    results,
+    state_document,
+    wish,
+)
 from tests.unit.report_scene import as_reported, event, revision, scene
 
 HOSTILE = "</script><script>alert(1)</script><img src=//evil.example/x onerror=alert(2)>\"'&\u202e\x1b[2J"
@@ -125,6 +137,7 @@ def test_a_name_or_message_of_odd_characters_is_text_and_no_markup() -> None:
             [odd],
             [as_reported(hostile)],
             events=[event(CHANGED, "RolledBack", HOSTILE, uid="u")],
+            profiles=[profile(profile_document(HOSTILE, HOSTILE, message=HOSTILE))],
             missing=[HOSTILE],
         )
     )
@@ -374,6 +387,78 @@ def test_every_value_is_in_one_bar() -> None:
     assert histogram([]) == ()
 
 
+# What was tuned
+
+
+def tuned(**status: Any) -> Page:
+    return shown(Objects(NOW, "", profiles=[profile(profile_document(**status))]))
+
+
+def marks(page: Page, tag: str, name: str) -> list[list[str]]:
+    return [words for one in page.all(tag) if name in (words := one.get("class", "").split())]
+
+
+def test_without_profiles_there_is_no_word_of_the_tuner(whole: Page) -> None:
+    links = [[link["href"] for link in page.all("a")] for page in (whole, shown(Objects(NOW, "")))]
+
+    assert ["#tuner" in found for found in links] == [True, False]
+    assert "Tuner" not in "".join(shown(Objects(NOW, "")).texts)
+
+
+def test_each_kind_of_call_has_a_drawing_with_every_setting_beside_the_plain_copy() -> None:
+    page = tuned()
+
+    assert "".join(page.texts).count("512 × 4Ki: GB/s by DMA channels") == 1
+    assert [len(page.all(tag)) for tag in ("figure", "circle")] == [3, 9]
+    assert marks(page, "line", "copy") == [["copy"]] * 3
+    assert marks(page, "circle", "chosen") == [["engine", "chosen"]] * 3
+    assert "DMA, 4 channels: 2.61 GB/s ± 0.05, +22 %, 10 samples, chosen" in page.texts
+
+
+def test_where_offload_stays_off_the_plain_copy_is_the_choice() -> None:
+    page = tuned(recommendation={"engine": "Off"}, gain=None)
+
+    assert marks(page, "line", "chosen") == [["copy", "chosen"]] * 3
+    assert marks(page, "circle", "chosen") == []
+
+
+def test_a_table_has_the_measurements_in_words() -> None:
+    assert "12 measurements in words" in tuned().texts
+    assert {"DMA, 2 channels", "1.71", "-20 %"} <= set(tuned().texts)
+
+
+def test_a_class_says_what_was_made_of_its_measurements(whole: Page) -> None:
+    text = "".join(whole.texts)
+
+    assert "Measured 3d ago on 2 nodes; measured anew: in 27d" in text
+    assert "Disputed 3d ago on 1 node; measured anew: in 23h" in text
+    assert "Under tuning.mode Auto nodes of this class have: DMA, 4 channels." in text
+
+
+def test_a_class_without_measurements_has_words_and_no_drawing() -> None:
+    page = shown(Objects(NOW, "", profiles=[profile(UNKNOWN)]))
+
+    assert "There are no measurements in it." in page.texts
+    assert page.all("figure") == []
+
+
+def test_a_point_stands_the_higher_the_faster_it_was() -> None:
+    slow, middle, fast = (float(circle["cy"]) for circle in tuned().all("circle")[:3])
+
+    assert slow > middle > fast >= TOP_PIXELS
+
+
+@pytest.mark.parametrize(("most", "end"), [(2.14e9, 3e9), (3e9, 3e9), (9.9e9, 1e10), (1.0, 1.0), (0.0, 1.0)], ids=str)
+def test_an_axis_ends_at_a_round_number_with_room_for_all(most: float, end: float) -> None:
+    assert axis_end(most) == pytest.approx(end)
+
+
+def test_speeds_of_zero_are_drawn_at_the_floor() -> None:
+    page = tuned(results=results(({("CPU", 0): 0.0, ("DMA", 1): 0.0},) * 3))
+
+    assert {float(circle["cy"]) for circle in page.all("circle")} == {FLOOR_PIXELS}
+
+
 # For every eye
 
 
@@ -455,6 +540,7 @@ def test_a_half_installed_cluster_has_a_page_that_says_what_is_not_there(there: 
         "revisions",
         "events",
     ]
+    assert found.profiles == ()
 
 
 def test_a_cluster_with_none_of_it_has_no_page() -> None:

@@ -17,6 +17,8 @@ from tests.unit.report_scene import scene
 pytestmark = pytest.mark.uncounted
 
 NODES = 240
+CURVE_POINTS = 21
+"""3 kinds of call with 3 and with 4 numbers of channels."""
 COLOR = "getComputedStyle(document.body).backgroundColor"
 ROWS = "[...document.querySelectorAll('#nodes tbody tr')].filter(row => row.offsetHeight)"
 DARK, LIGHT = "rgb(20, 23, 28)", "rgb(255, 255, 255)"
@@ -80,6 +82,18 @@ def test_the_table_is_narrowed_to_rows_with_a_word(browser: Browser) -> None:
     )
 
     assert browser.value(f"{ROWS}.length") == 6
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_point_of_a_curve_can_be_seen_and_the_choice_looks_different(browser: Browser, width: int) -> None:
+    browser.look(width=width)
+
+    points = "[...document.querySelectorAll('.curves circle')]"
+    places = f"{points}.map(one => one.getBoundingClientRect())"
+    assert browser.value(f"{points}.length") == CURVE_POINTS
+    assert browser.value(f"{places}.filter(one => one.width >= 7 && one.right <= innerWidth).length") == CURVE_POINTS
+    stroke = "getComputedStyle(document.querySelector('.curves circle{}')).stroke"
+    assert browser.value(f"{stroke.format('.chosen')} != {stroke.format(':not(.chosen)')}") is True
 
 
 def test_a_page_that_asks_for_something_or_complains_is_found_out(running: Browser, tmp_path: Path) -> None:

@@ -15,13 +15,8 @@ from numamigration_api.vocabulary import PROFILE_NODES_MAX, FleetSwitch, PolicyM
 from numamigration_operator.core.decisions import Write, WriteKind
 from numamigration_operator.core.fleet import Fleet
 from numamigration_operator.core.objects import ProfileObject
-from numamigration_operator.core.tuning import (
-    ANSWER_SECONDS,
-    DISPUTE_SECONDS,
-    LOOK_SECONDS,
-    REMEASURE_SECONDS,
-    RETRY_SECONDS,
-)
+from numamigration_operator.core.remeasure import DISPUTE_SECONDS, REMEASURE_SECONDS, RETRY_SECONDS
+from numamigration_operator.core.tuning import ANSWER_SECONDS, LOOK_SECONDS
 from tests.unit.builders import DIALECT, HARDWARE_CLASS, World, policy
 
 NAME = profile_name(DIALECT, HARDWARE_CLASS)

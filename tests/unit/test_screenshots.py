@@ -18,9 +18,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(screenshots, "FOLDER", tmp_path)
     for name, terminal in screenshots.terminals().items():
         (tmp_path / f"{name}.svg").write_text(screenshots.drawn(name, terminal))
-    for theme in screenshots.THEMES:
+    for name in screenshots.PAGES:
         png = screenshots.marked(b"\x89PNG" + bytes(40), screenshots.digest("page"))
-        (tmp_path / f"report-{theme}.png").write_bytes(png)
+        (tmp_path / name).write_bytes(png)
     return tmp_path
 
 
@@ -34,6 +34,7 @@ def test_a_page_that_looks_another_way_wants_another_picture(folder: Path) -> No
     assert [line.split(":")[0] for line in screenshots.stale("page of today")] == [
         "report-light.png",
         "report-dark.png",
+        "report-tuner.png",
     ]
 
 

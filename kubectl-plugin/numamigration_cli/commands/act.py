@@ -64,7 +64,7 @@ async def rollback(cluster: Cluster, screen: Screen, policy: str, wanted: str, y
     from numamigration_cli import reads
     from numamigration_cli.cluster import one
     from numamigration_cli.objects import POLICIES
-    from numamigration_cli.views.act import rollback_steps
+    from numamigration_cli.views.act import rollback_steps, tuning_ends
     from numamigration_cli.views.history import changes, content, decoded, find, way_back
     from numamigration_operator.core.revisions import revision_id
 
@@ -78,7 +78,8 @@ async def rollback(cluster: Cluster, screen: Screen, policy: str, wanted: str, y
     if not found:
         screen.say(f"{policy} asks for revision {back.number} already")
         return
-    screen.note("\n".join(found))
+    for line in (*found, *tuning_ends(asked.spec, content(back))):
+        screen.note(line)
     screen.confirm(f"{cluster.server}: roll {policy} back to revision {back.number}?", yes=yes)
     await cluster.patch(one(POLICIES, policy), rollback_steps(asked.metadata, content(back)))
     screen.say(f"{policy}: spec is that of revision {back.number}; look: kubectl numamigration status {policy} --watch")

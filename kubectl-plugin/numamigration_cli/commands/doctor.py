@@ -63,6 +63,7 @@ async def read(cluster: Cluster) -> Facts:
         states=await _or_denied(cluster.list_all(STATES, ListedNode)),
         nodes=nodes if isinstance(nodes, Denied) else [one.metadata.name for one in nodes],
         policies=await _or_denied(cluster.list_all(POLICIES, PolicyView)),
+        profiles=await _or_denied(reads.profiles_if_known(cluster)),
         control=Denied("the ConfigMap may not be read") if control is None else control,
         may=await _rights(cluster),
         now=datetime.now(UTC),

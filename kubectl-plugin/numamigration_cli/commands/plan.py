@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,8 @@ from numamigration_cli.screen import Screen
 if TYPE_CHECKING:
     from numamigration_cli.cluster import Cluster
     from numamigration_cli.policyfile import Document
-    from numamigration_cli.views.plan import Objects, Plan
+    from numamigration_cli.views.plan import Objects
+    from numamigration_operator.core.objects import PolicyObject
 
 
 @click.command("plan", short_help="What a policy file would change on every node")
@@ -38,16 +40,17 @@ async def plan(cluster: Cluster, screen: Screen, file: Path) -> int | None:
     """
     from numamigration_cli import reads
     from numamigration_cli.views.plan import HINT, lines, stops
+    from numamigration_cli.views.plan import plan as view
 
     text, name = _read(file)
     documents = _documents(text, name, screen)
-    there = await objects(cluster)
+    there = await objects(cluster, documents)
     stored = {policy.metadata.name: policy for policy in there.policies}
     plans = []
     for document in documents:
         version = stored[document.name].metadata.resource_version if document.name in stored else ""
         await _try(cluster, document, name, version, screen)
-        plans.append(planned(document, there))
+        plans.append(view(wanted(document, there.policies), there))
     if not screen.records(plans):
         for one in plans:
             screen.lines([*lines(one, every_name=screen.wide), ""])
@@ -82,30 +85,30 @@ def _documents(text: str, name: str, screen: Screen) -> list[Document]:
     return found
 
 
-async def objects(cluster: Cluster) -> Objects:
-    """Read what a plan is made from."""
+async def objects(cluster: Cluster, documents: Sequence[Document]) -> Objects:
+    """Read what plans of a file's policies are made from."""
+    from numamigration_cli import reads
     from numamigration_cli.cluster import METADATA_LIST
-    from numamigration_cli.objects import NODES, POLICIES, PROFILES, STATES
+    from numamigration_cli.objects import NODES, POLICIES, STATES
     from numamigration_cli.views.plan import Objects, PlanState
-    from numamigration_operator.core.objects import NodeObject, PolicyObject, ProfileObject
-    from numamigration_operator.core.tuned import profiles_of
+    from numamigration_operator.core.objects import NodeObject, PolicyObject
 
+    stored = await cluster.list_all(POLICIES, PolicyObject)
     return Objects(
-        await cluster.list_all(POLICIES, PolicyObject),
+        stored,
         await cluster.list_all(NODES, NodeObject, accept=METADATA_LIST),
         await cluster.list_all(STATES, PlanState),
-        profiles_of(await cluster.list_all(PROFILES, ProfileObject)),
+        await reads.profiles(cluster, [*stored, *(wanted(one, stored) for one in documents)]),
     )
 
 
-def planned(document: Document, there: Objects) -> Plan:
-    """Return what one policy of a file would change."""
+def wanted(document: Document, policies: Sequence[PolicyObject]) -> PolicyObject:
+    """Return one policy of a file as it would be stored."""
     from numamigration_api.machinery.clock import timestamp
-    from numamigration_cli.views.plan import plan as view
     from numamigration_cli.views.plan import planned_policy
 
-    stored = next((policy for policy in there.policies if policy.metadata.name == document.name), None)
-    return view(planned_policy(document.name, document.spec, stored, timestamp(datetime.now(UTC))), there)
+    stored = next((policy for policy in policies if policy.metadata.name == document.name), None)
+    return planned_policy(document.name, document.spec, stored, timestamp(datetime.now(UTC)))
 
 
 async def _try(cluster: Cluster, document: Document, name: str, version: str, screen: Screen) -> None:

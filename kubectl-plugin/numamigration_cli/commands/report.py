@@ -33,7 +33,7 @@ STANDARD_OUTPUT: Final = "-"
 )
 @with_cluster
 async def report(cluster: Cluster, screen: Screen, file: Path | None) -> None:
-    """Write one HTML page: nodes by reason, policies with their rollouts, throughput. It opens without network."""
+    """Write one HTML page: nodes by reason, rollouts, measured classes, throughput. It opens without network."""
     from numamigration_cli.commands.files import new_file
     from numamigration_cli.views.report.facts import report as view
     from numamigration_cli.views.report.page import page
@@ -70,6 +70,7 @@ async def read(cluster: Cluster, moment: datetime) -> Objects:
     control = await reads.control(cluster)
     revisions = await _or_missing("revisions", reads.stored_revisions(cluster), missing)
     events = await _or_missing("events", reads.policy_events(cluster), missing)
+    profiles = await _or_missing("profiles", reads.profiles_if_known(cluster), missing)
     return Objects(
         now=moment,
         server=cluster.server,
@@ -78,6 +79,7 @@ async def read(cluster: Cluster, moment: datetime) -> Objects:
         control=control,
         revisions=revisions or (),
         events=events or (),
+        profiles=profiles or (),
         missing=[str(failure.args[0]) for failure in missing],
     )
 

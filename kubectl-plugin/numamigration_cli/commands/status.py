@@ -63,4 +63,4 @@ def show(found: Status, screen: Screen, *, one: bool) -> None:
         if lines := below(found):
             screen.lines(lines)
     else:
-        screen.say(EMPTY)
+        screen.lines([EMPTY])

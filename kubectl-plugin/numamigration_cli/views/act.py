@@ -6,11 +6,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, FleetSwitch, PolicyMode
+from numamigration_api.vocabulary import (
+    CONTROL_CONFIG_MAP,
+    FLEET_KEY,
+    HOLD_KEY_PREFIX,
+    FleetSwitch,
+    PolicyMode,
+    SettingsGroup,
+)
 from numamigration_cli.exits import Exit, Failure
 from numamigration_operator.core.class_hold import Hold, read_hold
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import Meta
+from numamigration_operator.core.objects import Meta, PolicySpec
+from numamigration_operator.core.tuned import Tuned, tuned_by
 
 SWITCHES: Final[Mapping[FleetSwitch, str]] = {
     FleetSwitch.RUN: "policies hold again, rolled out as if they had just been written",
@@ -50,6 +58,17 @@ def rollback_steps(meta: Meta, content: Mapping[str, Any]) -> list[Step]:
     A field of the content replaces that of the spec as a whole, groups too.
     """
     return _same(meta) + [{"op": "add", "path": f"/spec/{field}", "value": content[field]} for field in sorted(content)]
+
+
+def tuning_ends(spec: PolicySpec, content: Mapping[str, Any]) -> list[str]:
+    """Return what to say before a tuned policy gets what was measured once as numbers of its own; else nothing."""
+    offload = content["settings"].get(SettingsGroup.OFFLOAD, {})
+    if tuned_by(spec) is not Tuned.APPLIED or "profiles" not in offload:
+        return []
+    return [
+        "What was measured then stands in the policy as numbers of its own, which win over tuning.mode Auto.",
+        "Take settings.offload.profiles out of it to have it tuned again.",
+    ]
 
 
 def switch_document(wanted: FleetSwitch) -> dict[str, Any]:

@@ -18,9 +18,10 @@ from numamigration_api.vocabulary import FleetSwitch, PolicyCondition, Reason
 from numamigration_cli.objects import ListedNode, PolicyView
 from numamigration_cli.text import Column, duration, names, plural
 from numamigration_cli.views.nodes import is_recent
+from numamigration_cli.views.profiles import in_order, is_used
 from numamigration_operator.core.crd_order import Standing, compare, paths
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import Struct
+from numamigration_operator.core.objects import ProfileObject, Struct
 
 KUBERNETES_MIN: Final = (1, 32)
 LEASE_GRACE: Final = 3.0
@@ -77,6 +78,7 @@ class Facts(NamedTuple):
     states: Sequence[ListedNode] | Denied
     nodes: Sequence[str] | Denied
     policies: Sequence[PolicyView] | Denied
+    profiles: Sequence[ProfileObject] | Denied
     control: Control | Denied
     may: Mapping[str, bool]
     now: datetime
@@ -316,6 +318,19 @@ def _policies(facts: Facts) -> Iterator[Check]:
         yield Check("policies", State.OK, f"{plural(len(facts.policies), 'policy')}, none waits for a person")
 
 
+def _tuner(facts: Facts) -> Iterator[Check]:
+    """Yield nothing where nothing was measured: that is well, and most clusters are so."""
+    if isinstance(facts.profiles, Denied):
+        yield Check("tuner", State.UNKNOWN, facts.profiles.why)
+        return
+    unused = [one.metadata.name for one in in_order(facts.profiles) if not is_used(one)]
+    if unused:
+        text = f"not used, since disputed or edited by hand: {names(unused)}"
+        yield Check("tuner", State.NOTE, text, "kubectl numamigration profiles")
+    elif facts.profiles:
+        yield Check("tuner", State.OK, f"{plural(len(facts.profiles), 'class')}, none disputed or edited")
+
+
 def _is_stalled(policy: PolicyView) -> bool:
     found = policy.condition(PolicyCondition.STALLED)
     return found is not None and found.status == "True"
@@ -343,6 +358,7 @@ CHECKS: Final[tuple[Callable[[Facts], Iterator[Check]], ...]] = (
     _seccomp,
     _switch,
     _policies,
+    _tuner,
     _rights,
 )
 """The order in which a person would ask: what comes first explains what follows."""

@@ -7,10 +7,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
+from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import NodeCondition, SettingsGroup
 from numamigration_cli.objects import Engine, GroupSaid, GroupWish, Knob, NodeView, PlanSaid, Trial
 from numamigration_cli.text import Column, since
 from numamigration_cli.views.history import flat
+from numamigration_cli.views.profiles import settings_here
 from numamigration_cli.views.reasons import meaning
 from numamigration_operator.core.objects import PolicyObject, Struct
 from numamigration_operator.core.resolve import Resolution, policy_facts, resolve
@@ -25,6 +27,8 @@ class GroupRow(Struct, frozen=True):
 
     Attributes:
         value: what the node's spec asks for.
+        here: the same for the node's own hardware class.
+        profile: name of that class's profile, where the spec asks for what is in profiles.
         source: the policy whose wish that is; empty when the spec says nothing of the group.
         mode: Apply, Hold or Restore.
         winner: the policy that wins it by priority; another one than `source` while a rollout has not come here.
@@ -41,6 +45,8 @@ class GroupRow(Struct, frozen=True):
     message: str
     winner: str
     losers: tuple[str, ...]
+    here: Mapping[str, Any]
+    profile: str = ""
 
 
 class Finding(Struct, frozen=True):
@@ -130,6 +136,7 @@ def _setters(resolution: Resolution | None, group: SettingsGroup) -> list[str]:
 def _group(node: NodeView, resolution: Resolution | None, group: SettingsGroup) -> GroupRow:
     wish, said = node.spec.groups.get(group, NOT_HERE), node.status.groups.get(group, NOTHING_SAID)
     winner, *losers = _setters(resolution, group) or [""]
+    cell = node.status.dialect, node.status.hardware_class
     return GroupRow(
         group=group,
         value=wish.settings,
@@ -141,6 +148,8 @@ def _group(node: NodeView, resolution: Resolution | None, group: SettingsGroup) 
         message=said.message,
         winner=winner,
         losers=tuple(losers),
+        here=settings_here(group, wish.settings, *cell),
+        profile=profile_name(*cell) if "profiles" in wish.settings else "",
     )
 
 
@@ -209,11 +218,12 @@ def _group_lines(row: GroupRow) -> list[str]:
     if not row.source:
         return [f"{row.group}: {row.winner} wins it, and its rollout has not come here yet", *_losers(row.losers)]
     state = f"{row.state}, {row.reason}" if row.state else "not reported yet"
-    value = ", ".join(f"{field} {text}" for field, text in flat(row.value))
+    value = ", ".join(f"{field} {text}" for field, text in flat(row.here))
     waiting = row.winner and row.winner != row.source
     return [
         f"{row.group}: {state}" + (f": {row.message}" if row.message else ""),
         f"  value:  {value or 'nothing'}",
+        *([f"  tuned:  kubectl numamigration profiles {row.profile}"] if row.profile else []),
         f"  source: {row.source}, {row.mode}; when that ends: {row.release}",
         *([f"  wins:   {row.winner}, whose rollout has not come here yet"] if waiting else []),
         *_losers(row.losers),

@@ -102,12 +102,15 @@ def decoded(asked: bytes) -> dict[str, Any]:
 
 
 def flat(value: Any, at: str = "") -> Iterator[tuple[str, str]]:
-    """Yield every field of a content with its value, as a person would write it into YAML."""
+    """Yield every field of a content with its value, as a person would write it into YAML; a named part by its name."""
     if isinstance(value, Mapping):
         for key in value:
             yield from flat(value[key], f"{at}.{key}" if at else key)
     elif isinstance(value, str):
         yield at, value
+    elif isinstance(value, list) and value and all(isinstance(one, Mapping) and "name" in one for one in value):
+        for one in value:
+            yield from flat({key: one[key] for key in one if key != "name"}, f"{at}.{one['name']}")
     else:
         yield at, msgspec.json.encode(value).decode()
 

@@ -17,6 +17,10 @@ REPORT_AGE_SECONDS_MAX: Final = 1200.0
 """Twice the longest report interval: an agent that is older has gone."""
 
 
+NAME_COLUMNS: Final = 36
+"""Of a node's name where there is no room; what it is, whether ready and why stand beside it in 80 columns."""
+
+
 class NodeRow(Struct, frozen=True, omit_defaults=True):
     """A node.
 
@@ -119,7 +123,7 @@ def _reasons(node: ListedNode) -> Iterator[str]:
 def table(now: datetime) -> tuple[Column[NodeRow], ...]:
     """Return the columns of nodes."""
     return (
-        Column("NODE", lambda row: row.node),
+        Column("NODE", lambda row: row.node, least=NAME_COLUMNS),
         Column("OFFLOAD", lambda row: row.offload),
         Column("READY", lambda row: row.ready),
         Column("REASON", lambda row: row.reason),

@@ -16,6 +16,7 @@ import msgspec
 from numamigration_api.vocabulary import RESTORE_FINALIZER, FleetSwitch, GroupMode, PolicyMode, SettingsGroup
 from numamigration_cli.text import names, plural
 from numamigration_cli.views.history import flat
+from numamigration_cli.views.profiles import settings_here
 from numamigration_operator.core.course import Goal
 from numamigration_operator.core.fleet_switch import Control
 from numamigration_operator.core.leftovers import KnobStatus, KnobView
@@ -55,8 +56,8 @@ class GroupChange(Struct, frozen=True):
     """What would become of a group on a node.
 
     Attributes:
-        action: set, unsupported (the kernel has none of its fields), restore, hold (a paused policy), or let go (values
-            stay).
+        action: set, unsupported (the kernel has none of its fields), measure (a tuned policy, and the node's class was
+            not measured yet), restore, hold (a paused policy), or let go (values stay).
         policy: whose wish it would be.
         fields: what would change, a line each.
         lacking: fields that the node's kernel does not have.
@@ -201,7 +202,6 @@ def _change(group: SettingsGroup, now: Wish | None, then: Wish | None, status: P
         return None
     if then is None:
         return GroupChange(group, "let go", now.source.policy if now else "")
-    knobs = {knob.field: knob for knob in status.knobs}
     match then.mode:
         case GroupMode.RESTORE:
             return GroupChange(group, "restore", then.source.policy, tuple(_restored(group, status.knobs)))
@@ -211,7 +211,7 @@ def _change(group: SettingsGroup, now: Wish | None, then: Wish | None, status: P
         case GroupMode.APPLY:
             if moves_same(now, then) and now is not None and now.mode is then.mode:
                 return None
-            return _set(group, now, then, knobs, status.capabilities)
+            return _set(group, now, then, status)
 
 
 def _restored(group: SettingsGroup, knobs: Iterable[KnobView]) -> Iterator[str]:
@@ -220,11 +220,10 @@ def _restored(group: SettingsGroup, knobs: Iterable[KnobView]) -> Iterator[str]:
             yield f"{knob.field}: {knob.observed} -> {knob.baseline}"
 
 
-def _set(
-    group: SettingsGroup, now: Wish | None, then: Wish, knobs: Mapping[str, KnobView], can: Honoured | None
-) -> GroupChange:
-    before = _fields(group, now) if now is not None and now.mode is GroupMode.APPLY else {}
-    after = _fields(group, then)
+def _set(group: SettingsGroup, now: Wish | None, then: Wish, status: PlanStatus) -> GroupChange | None:
+    knobs, can = {knob.field: knob for knob in status.knobs}, status.capabilities
+    before = _fields(group, now, status) if now is not None and now.mode is GroupMode.APPLY else {}
+    after = _fields(group, then, status)
     lacking = [field for field in after if can is not None and field not in can.fields]
     lines = [
         f"{field}: {old} -> {value}"
@@ -232,22 +231,28 @@ def _set(
         if field not in lacking and (old := _shown(field, before, knobs)) != value
     ]
     lines += [f"{field}: {value} -> no longer set" for field, value in before.items() if field not in after]
-    lines += [] if lines or lacking or now is None else [f"{group}: {_kept(now, then)}"]
-    action = "set" if len(lacking) < len(after) else "unsupported"
+    if not (lines or lacking or now is None) and (kept := _kept(now, then)):
+        lines.append(f"{group}: {kept}")
+    if not lines and not lacking and now is not None:
+        return None
+    if not after and not lines:
+        return GroupChange(group, "measure", then.source.policy)
+    action = "set" if len(lacking) < len(after) or not after else "unsupported"
     return GroupChange(group, action, then.source.policy, tuple(lines), tuple(lacking))
 
 
 def _kept(now: Wish, then: Wish) -> str:
-    """What differs where no value does: how settings are kept, or whose they are."""
+    """What differs where no value does: how settings are kept, or whose they are; empty: those of other classes."""
     fields = ("drift", "unsupported", "verification", "accepted_risks", "mode")
     differing = [field for field in fields if getattr(now, field) != getattr(then, field)]
     if differing:
         return ", ".join(f"{field} {getattr(now, field)} -> {getattr(then, field)}" for field in differing)
-    return f"taken over from {now.source.policy}"
+    return "" if now.source.uid == then.source.uid else f"taken over from {now.source.policy}"
 
 
-def _fields(group: SettingsGroup, wish: Wish) -> dict[str, str]:
-    return {f"{group}.{field}": text for field, text in flat(msgspec.json.decode(wish.settings))}
+def _fields(group: SettingsGroup, wish: Wish, status: PlanStatus) -> dict[str, str]:
+    settings = settings_here(group, msgspec.json.decode(wish.settings), status.dialect, status.hardware_class)
+    return {f"{group}.{field}": text for field, text in flat(settings)}
 
 
 def _shown(field: str, before: Mapping[str, str], knobs: Mapping[str, KnobView]) -> str:
@@ -319,4 +324,5 @@ _ACTIONS: Final = {
     "restore": "the values of before come back",
     "hold": "held as it is",
     "let go": "let go, values stay",
+    "measure": "as it is until its hardware class is measured",
 }

@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json, revision_hash
-from numamigration_api.machinery.clock import seconds_since, timestamp
+from numamigration_api.machinery.clock import timestamp
 from numamigration_api.machinery.conditions import shorten
 from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import (
@@ -51,6 +51,7 @@ from numamigration_operator.core.objects import (
     StateObject,
 )
 from numamigration_operator.core.policy_record import PolicyRecord
+from numamigration_operator.core.remeasure import seconds_until_due
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.revisions import Cell
 from numamigration_operator.core.stops import Stops
@@ -60,12 +61,6 @@ LOOK_SECONDS: Final = 10.0
 """Between two looks at all nodes, while there is something to measure."""
 ANSWER_SECONDS: Final = 1800.0
 """A node that has not measured by then is let be; most of it is waiting for a calm moment."""
-RETRY_SECONDS: Final = 3600.0
-"""After a round in which no node could measure."""
-REMEASURE_SECONDS: Final = 30 * 86_400.0
-"""Firmware, kernels and neighbours change what was measured."""
-DISPUTE_SECONDS: Final = 86_400.0
-"""After the first failure in service; twice as long after each further one."""
 CHANNELS_TRIED: Final = (1, 2, 4, 8, 16)
 """As in the published tables; an agent leaves out what its host has not."""
 SECONDS_OF_CLASS: Final = 60
@@ -330,19 +325,7 @@ def _round(profile: ProfileObject) -> str:
 
 def _is_due(profile: ProfileObject, wall: datetime) -> bool:
     """Return whether a class is to be measured."""
-    status = profile.status
-    attempted, measured = _age(status.attempted_at, wall), _age(status.measured_at, wall)
-    if status.phase == ProfilePhase.DISPUTED:
-        return attempted >= min(DISPUTE_SECONDS * 2.0 ** (min(status.disputes, 16) - 1), REMEASURE_SECONDS)
-    if status.phase == ProfilePhase.MEASURED:
-        return measured >= REMEASURE_SECONDS and attempted >= RETRY_SECONDS
-    return attempted >= RETRY_SECONDS
-
-
-def _age(moment: str | None, wall: datetime) -> float:
-    """Seconds since a moment; infinity when there is none, or it cannot be."""
-    age = seconds_since(moment, wall)
-    return math.inf if age is None or age < 0 else age
+    return seconds_until_due(profile.status, wall) <= 0
 
 
 def _measured(name: str, view: ProbeView) -> MeasuredNode:

@@ -12,11 +12,12 @@ from numamigration_api.machinery.clock import timestamp
 from numamigration_api.vocabulary import ConditionStatus, GroupState, NodeBucket, NodeCondition, Reason
 from numamigration_cli.objects import EventView, ListedNode, PolicyView, ReportedNode
 from numamigration_cli.views.nodes import NodeRow, is_recent, node_row
+from numamigration_cli.views.profiles import ProfileReport, explain, in_order
 from numamigration_cli.views.report.moments import Timeline, timeline
 from numamigration_cli.views.report.traffic import Kind, Traffic, kind_key, kinds_of, traffic
 from numamigration_cli.views.status import Status, status
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.objects import RevisionObject, Struct
+from numamigration_operator.core.objects import ProfileObject, RevisionObject, Struct
 
 
 class Place(StrEnum):
@@ -47,6 +48,7 @@ class Objects(NamedTuple):
     Attributes:
         control: None when it may not be read.
         events: on policies.
+        profiles: of hardware classes.
         missing: what could not be read, and why.
     """
 
@@ -57,6 +59,7 @@ class Objects(NamedTuple):
     control: Control | None = None
     revisions: Sequence[RevisionObject] = ()
     events: Sequence[EventView] = ()
+    profiles: Sequence[ProfileObject] = ()
     missing: Sequence[str] = ()
 
 
@@ -92,6 +95,7 @@ class Report(Struct, frozen=True):
     kinds: tuple[Kind, ...]
     traffic: tuple[Traffic, ...]
     timelines: tuple[Timeline, ...]
+    profiles: tuple[ProfileReport, ...]
     missing: tuple[str, ...]
 
     @property
@@ -114,6 +118,7 @@ def report(objects: Objects) -> Report:
         kinds=kinds,
         traffic=traffic(kinds, nodes),
         timelines=tuple(timeline(policy, objects.revisions, objects.events) for policy in policies),
+        profiles=tuple(explain(one, objects.now) for one in in_order(objects.profiles)),
         missing=tuple(objects.missing),
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from importlib.resources import files
 from typing import Final
@@ -21,11 +22,13 @@ from numamigration_cli.views.report.facts import Report
 from numamigration_cli.views.report.fleet_part import fleet
 from numamigration_cli.views.report.policies_part import policies
 from numamigration_cli.views.report.traffic_part import traffic
+from numamigration_cli.views.report.tuner_part import tuning
 from numamigration_cli.views.status import above
 
 TITLE: Final = "NUMA page migration"
+PARTS: Final[tuple[Callable[[Report, datetime], Element | None], ...]] = (fleet, policies, tuning, traffic)
+"""In their order; one that has nothing to tell is None."""
 THEMES: Final = (("auto", "as the system"), ("light", "light"), ("dark", "dark"))
-PARTS: Final = (("fleet", "Fleet"), ("policies", "Policies"), ("throughput", "Throughput"))
 
 
 def page(report: Report) -> str:
@@ -61,10 +64,12 @@ def _head(report: Report) -> Element:
 
 
 def _body(report: Report, now: datetime) -> Element:
+    made = (part(report, now) for part in PARTS)
+    parts = [part for part in made if part is not None]
     return element(
         "body",
-        element("header", element("h1", TITLE), _navigation(), _theme(), _about(report)),
-        element("main", *_notices(report), fleet(report, now), policies(report, now), traffic(report, now)),
+        element("header", element("h1", TITLE), _navigation(parts), _theme(), _about(report)),
+        element("main", *_notices(report), *parts),
     )
 
 
@@ -74,10 +79,9 @@ def _about(report: Report) -> Element:
     return element("p", f"{counts}; {report.server}; as of ", when)
 
 
-def _navigation() -> Element:
-    return element(
-        "nav", *(element("a", title, href=f"#{name}") for name, title in PARTS), aria_label="Parts of the page"
-    )
+def _navigation(parts: Iterable[Element]) -> Element:
+    links = (element("a", part[0].text, href=f"#{part.get('id')}") for part in parts)
+    return element("nav", *links, aria_label="Parts of the page")
 
 
 def _theme() -> Element:
