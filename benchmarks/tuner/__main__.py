@@ -11,7 +11,7 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -75,6 +75,17 @@ def _number(text: str) -> float:
         raise argparse.ArgumentTypeError(f"{text!r}; expected a number") from None
 
 
+def _lines(found: dict[str, Any], path: Path) -> Iterator[str]:
+    """Yield what people want to know of a result."""
+    for name, one in {**found["systems"], "all": found["summary"]}.items():
+        yield (
+            f"{name}: {one['not_slower_share']:.2%} of {one['decisions']} decisions not slower (worst "
+            f"{one['worst_slowdown']:.2%}), mean regret {one['mean_regret']:.2%}, "
+            f"{one['probes_share_of_grid']:.0%} of the grid's probes\n"
+        )
+    yield f"model; the rest in {path}\n"
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Judge the tables of a file, or run the benchmark; return the exit code."""
     options = parser().parse_args(arguments)
@@ -90,6 +101,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.write(text)
         else:
             options.json.write_text(text)
+            sys.stdout.writelines(_lines(found, options.json))
     except (TableError, OSError) as error:
         sys.stderr.write(f"{error}\n")
         return BAD_INPUT

@@ -178,7 +178,7 @@ def test_a_flag_that_makes_no_sense_ends_with_2(flag: str) -> None:
 WINS = "a,cpu,4K,0,3,\na,dma,4K,4,9,\nb b,cpu,2M,0,3,\nb b,dma,2M,1,1,\n"
 
 
-def test_a_file_is_judged_by_system_and_over_all(tmp_path: Path) -> None:
+def test_a_file_is_judged_by_system_and_over_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, out = written(tmp_path, HEADER + WINS), tmp_path / "out.json"
 
     assert program.main(["--tables", str(path), "--json", str(out), "--decisions", "8"]) == 0
@@ -189,6 +189,9 @@ def test_a_file_is_judged_by_system_and_over_all(tmp_path: Path) -> None:
     assert (found["summary"]["decisions"], found["systems"]["a"]["decisions"]) == (16, 8)
     assert found["summary"]["not_slower_share"] == 1
     assert found["origin"] == "model"
+    told = capsys.readouterr().out.splitlines()
+    assert [line.partition(": ")[0] for line in told] == ["a", "b b", "all", f"model; the rest in {out}"]
+    assert told[2].startswith("all: 100.00% of 16 decisions not slower")
 
 
 def test_the_same_seed_judges_alike_and_another_does_not(tmp_path: Path) -> None:
