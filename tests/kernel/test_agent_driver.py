@@ -17,6 +17,10 @@ READ_ONLY = ("unshare", "--mount", "sh", "-c", 'mount -o remount,bind,ro /sys &&
 """Starts a program for which /sys is read-only, as container runtimes have it."""
 
 
+UNLOADS_MAX = 100
+"""Tries; the agent waits longer after each correction, so one of the first is quicker than it."""
+
+
 @pytest.mark.needs_switches
 def test_a_driver_that_is_unloaded_and_loaded_again_is_told_and_set_anew_and_given_back_as_it_was_loaded(
     v6: Driver, node: GuestNode, guest: Guest
@@ -26,8 +30,9 @@ def test_a_driver_that_is_unloaded_and_loaded_again_is_told_and_set_anew_and_giv
     node.push(offload=wish(OFFLOAD))
     node.until(lambda status: group_state(status) == "Ready")
 
-    # At once: the agent turns on again what somebody else has turned off.
-    gone = guest.run(["sh", "-c", f"echo 0 >{v6.path('offloading')}; rmmod dcbm"])
+    # Whoever is first: the agent turns on again what somebody else has turned off.
+    once = f"echo 0 >{v6.path('offloading')}; rmmod dcbm"
+    gone = guest.run(["sh", "-c", f"for again in $(seq {UNLOADS_MAX}); do {once} && exit 0; done; exit 1"])
 
     assert gone.code == 0, gone.output
     status = node.reason("KernelUnsupported")
