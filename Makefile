@@ -50,7 +50,7 @@ verify: setup ## Format, lint, types, import rules, generated files, tree rules 
 	$(BIN)/python -m numamigration_api.fence_files --check
 	$(BIN)/python -m numamigration_operator.settings --markdown --check docs/settings-operator.md
 	$(BIN)/python -m scripts.metrics_documents --check
-	$(BIN)/python -m numamigration_agent.settings --markdown --check docs/settings-agent.md
+	$(BIN)/python -m scripts.agent_settings --check
 	$(BIN)/python -m scripts.kernel_documents --check
 	$(BIN)/python -m scripts.api_documents --check
 	$(BIN)/python -m scripts.reason_documents --check
@@ -204,7 +204,7 @@ generate: performance-page ## Write CRDs, the node fence, manifests and generate
 	$(BIN)/python -m numamigration_api.fence_files
 	$(BIN)/python -m numamigration_operator.settings --markdown >docs/settings-operator.md
 	$(BIN)/python -m scripts.metrics_documents
-	$(BIN)/python -m numamigration_agent.settings --markdown >docs/settings-agent.md
+	$(BIN)/python -m scripts.agent_settings
 	$(BIN)/python -m scripts.kernel_documents
 	$(BIN)/python -m scripts.api_documents
 	$(BIN)/python -m scripts.reason_documents

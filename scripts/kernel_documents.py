@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Final
 
-from numamigration_agent.hazards import HAZARDS, TRAPS
+from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel.dialects import (
     FIELD_ORDER,
     MAINLINE_KNOBS,
@@ -26,6 +26,7 @@ from numamigration_agent.kernel.dialects import (
 )
 from numamigration_agent.kernel.engines import DMA_DRIVERS
 from numamigration_api.vocabulary import RISK_MEANING, Dialect
+from scripts.traps import TRAPS
 from tests.kernel.table import files_in_the_guest
 
 DOCS: Final = Path(__file__).resolve().parents[1] / "docs"

@@ -16,7 +16,6 @@ import yaml
 
 from numamigration_agent import metrics as agent_metrics
 from numamigration_agent import settings as agent
-from numamigration_agent.hazards import TRAPS
 from numamigration_agent.kernel.dialects import COUNTERS, DIALECTS, KNOBS
 from numamigration_agent.kernel.engines import DMA_DRIVERS
 from numamigration_api import vocabulary as v
@@ -26,6 +25,7 @@ from numamigration_operator import metrics
 from numamigration_operator import settings as operator
 from numamigration_operator.commands import COMMANDS
 from scripts.metrics_documents import AGENT_LABELS
+from scripts.traps import TRAPS
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CHART: Final = ROOT / "charts" / "numa-migration-operator"

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from numamigration_agent.hazards import HAZARDS, TRAPS
+from numamigration_agent.hazards import HAZARDS
 from numamigration_agent.kernel import dialects
 from numamigration_agent.kernel.codecs import Codec, ReasonMask, UInt, Value, Words, reason_names, reasons_value
 from numamigration_agent.kernel.dialects import CODECS, COUNTERS, DIALECTS, KNOBS, Phase, Trap, knobs_of
 from numamigration_api.vocabulary import AcceptedRisk, Dialect, MigrationReason
+from scripts.traps import TRAPS
 
 
 @pytest.mark.parametrize(

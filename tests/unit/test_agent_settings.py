@@ -3,13 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from numamigration_agent import settings as module
 from numamigration_agent.settings import SETTINGS, AgentSettings, SettingsError, parse_settings
 from numamigration_api.machinery.logs import LogFormat, LogLevel
+from scripts.agent_settings import page
 
 IN_CLUSTER = {"NODE_NAME": "node-a", "KUBERNETES_SERVICE_HOST": "10.96.0.1", "KUBERNETES_SERVICE_PORT": "443"}
 
@@ -172,7 +170,7 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_document_tells_flag_variable_default_and_bounds_of_every_setting() -> None:
-    text = module.markdown()
+    text = page()
 
     for row in SETTINGS:
         section = text.split(f"\n## {row.name}\n")[1].split("\n## ")[0]
@@ -181,29 +179,6 @@ def test_the_document_tells_flag_variable_default_and_bounds_of_every_setting() 
         assert row.variable in section
         assert row.kind.legal in section
         assert row.default_text in section
-
-
-def test_check_passes_on_a_document_that_is_up_to_date(tmp_path: Path) -> None:
-    (tmp_path / "settings.md").write_text(module.markdown())
-
-    assert module.main(["--markdown", "--check", str(tmp_path / "settings.md")]) == 0
-
-
-@pytest.mark.parametrize("content", [pytest.param("old\n", id="stale"), pytest.param(None, id="absent")])
-def test_check_shows_a_diff_of_a_stale_document(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str | None
-) -> None:
-    document = tmp_path / "settings.md"
-    if content is not None:
-        document.write_text(content)
-
-    assert module.main(["--markdown", "--check", str(document)]) == 1
-    assert "+# Settings of the node agent" in capsys.readouterr().err
-
-
-def test_the_document_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    assert module.main(["--markdown"]) == 0
-    assert capsys.readouterr().out == module.markdown()
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ LINT_IMPORTS = (str(Path(sys.executable).with_name("lint-imports")), "--no-cache
 GENERATE = (*PYTHON, "numamigration_api.generate", "--check")
 OPERATOR_SETTINGS = (*PYTHON, "numamigration_operator.settings", "--markdown", "--check", "docs/settings-operator.md")
 METRICS = (*PYTHON, "scripts.metrics_documents", "--check")
-AGENT_SETTINGS = (*PYTHON, "numamigration_agent.settings", "--markdown", "--check", "docs/settings-agent.md")
+AGENT_SETTINGS = (*PYTHON, "scripts.agent_settings", "--check")
 PROMISES = (*PYTHON, "tests.promises", "--check")
 TREE = (sys.executable, "scripts/check_tree.py")
 
