@@ -12,7 +12,7 @@ import pytest
 
 from numamigration_api.machinery.profiles import profile_name, settings_of_class
 from numamigration_api.vocabulary import PROFILE_NODES_MAX, FleetSwitch, PolicyMode
-from numamigration_operator.core.decisions import Write, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKind
 from numamigration_operator.core.fleet import Fleet
 from numamigration_operator.core.objects import ProfileObject
 from numamigration_operator.core.tuning import (
@@ -64,7 +64,7 @@ class Tuned(World):
                     document["metadata"]["uid"] = f"profile-{self._next()}"
                     self.profiles[name] = document
                 case WriteKind.PROFILE_STATUS:
-                    self.profiles[name]["status"] = document["status"]
+                    self.profiles[name]["status"] = document[-1]["value"]
                 case WriteKind.PROBE:
                     self.ask(name, document["spec"].get("probe"))
                 case _:
@@ -366,6 +366,47 @@ def test_a_profile_that_was_edited_by_hand_is_not_used_and_measured_anew() -> No
     assert world.offload() == {}
     assert world.waiting == ["n0"]
     assert "edited by hand" in world.profile()["message"]
+
+
+def test_what_somebody_writes_into_a_profile_while_it_is_measured_is_never_used() -> None:
+    """The operator signs what it writes: what it found there by another's hand, it must not sign."""
+    world = Tuned(nodes=1)
+    world.profiles[NAME]["status"]["recommendation"] = {"engine": "DMA", "channels": 16}
+    world.show_profile(NAME)
+    world.settle()
+
+    world.answer(phase="Refused", reason="OneNumaNode", message="there is one")
+
+    assert "recommendation" not in world.profile()
+    assert world.offload() == {}
+
+
+def test_a_profile_that_was_edited_is_asked_for_by_another_id() -> None:
+    """An agent measures each id once."""
+    world = Tuned(nodes=1)
+    first = world.states["n0"]["spec"]["probe"]["id"]
+    world.measure(FOUR)
+
+    world.profiles[NAME]["status"]["recommendation"]["channels"] = 16
+    world.show_profile(NAME)
+    world.settle()
+
+    assert world.states["n0"]["spec"]["probe"]["id"] != first
+
+
+def test_a_profile_is_written_whole_and_only_onto_what_was_seen() -> None:
+    """An apply would leave what somebody wrote by hand, and the profile would be taken for an edited one for ever."""
+    world = Tuned(nodes=1)
+    world.answer(EIGHT)
+
+    (write, *_) = (one for one in reversed(world.written) if one.key.kind is WriteKind.PROFILE_STATUS)
+    tests, whole = json.loads(write.body)[:-1], json.loads(write.body)[-1]
+    assert write.patch is Patch.JSON
+    assert [(one["op"], one["path"]) for one in tests] == [
+        ("test", "/metadata/uid"),
+        ("test", "/metadata/resourceVersion"),
+    ]
+    assert (whole["op"], whole["path"]) == ("add", "/status")
 
 
 def test_a_restart_asks_nobody_anew_and_writes_nothing() -> None:

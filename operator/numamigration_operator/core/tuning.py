@@ -212,8 +212,10 @@ class Tuner:
     ) -> ProfileStatus:
         """Return a profile's status after what has happened since it was written."""
         status, stamp = profile.status, timestamp(wall)
-        if status.phase == ProfilePhase.MEASURED and status.digest != digest_of(status):
-            return ProfileStatus(ProfilePhase.MEASURING, message="edited by hand; it is measured anew")
+        if status.digest != digest_of(status) and status != ProfileStatus():
+            # Whatever it says now: what is made of it is signed anew. When it was measured tells rounds apart.
+            message = "edited by hand; it is measured anew"
+            return ProfileStatus(ProfilePhase.MEASURING, measured_at=status.measured_at, message=message)
         failure = self._failure(profile)
         if failure is not None:
             return msgspec.structs.replace(
@@ -297,14 +299,13 @@ class Tuner:
     def _tell(self, profile: ProfileObject, status: ProfileStatus, epoch: int) -> Iterator[Write]:
         told = msgspec.structs.replace(status, digest=digest_of(status), leader_epoch=epoch)
         meta = profile.metadata
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": PROFILE_KIND,
-            # Onto what was seen or nowhere: a late write would bring an older measurement back.
-            "metadata": {"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version},
-            "status": msgspec.to_builtins(told),
-        }
-        yield from self._write(WriteKey(WriteKind.PROFILE_STATUS, meta.name), canonical_json(body), Patch.APPLY)
+        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        # Whole, for an apply leaves what somebody wrote by hand; and onto what was seen or nowhere, for a late write
+        # would bring an older measurement back.
+        steps = [{"op": "test", "path": f"/metadata/{key}", "value": value} for key, value in seen.items()]
+        whole = {"op": "add", "path": "/status", "value": msgspec.to_builtins(told)}
+        body = canonical_json([*steps, whole])
+        yield from self._write(WriteKey(WriteKind.PROFILE_STATUS, meta.name), body, Patch.JSON)
 
     def _write(self, key: WriteKey, body: bytes, patch: Patch) -> Iterator[Write]:
         """Yield a write, unless it is on its way."""
