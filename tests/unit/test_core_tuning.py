@@ -273,6 +273,24 @@ def test_a_node_that_cannot_measure_is_followed_by_another_one() -> None:
     assert world.waiting != [first]
 
 
+def test_no_more_than_three_nodes_of_a_class_are_asked_although_none_can_measure() -> None:
+    world = Tuned(nodes=6)
+    asked = {world.answer(phase="Refused", reason="OneNumaNode", message="there is one") for _ in range(3)}
+    world.look()
+
+    assert len(asked) == 3
+    assert world.asked == []
+    assert world.profile()["message"] == "OneNumaNode: there is one"
+
+
+def test_what_some_of_three_nodes_measured_is_enough() -> None:
+    world = Tuned(nodes=6)
+    world.answer(phase="Refused", reason="NoFreeMemory")
+    world.measure(EIGHT, EIGHT)
+
+    assert [one["engine"] for one in world.profile()["nodes"]] == ["DMA", "DMA"]
+
+
 def test_a_measurement_that_was_stopped_says_nothing_of_the_class() -> None:
     world = Tuned(nodes=2)
     world.answer(OFF, phase="Stopped", reason="NotCalm")

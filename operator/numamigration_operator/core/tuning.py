@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -225,7 +225,7 @@ class Tuner:
             return status
         results = self._results(_round(profile), nodes)
         measured = [(name, view) for name, view in results if view.choice is not None and view.phase == ProbePhase.DONE]
-        if self._goes_on(_round(profile), nodes, now, len(measured)):
+        if self._goes_on(_round(profile), nodes, now):
             return status if status.phase else ProfileStatus(ProfilePhase.MEASURING)
         if measured:
             return _concluded(measured[:PROFILE_NODES_MAX], status.disputes, stamp)
@@ -253,10 +253,8 @@ class Tuner:
         ended = ((name, self._asked[name].result) for name in self._asked_among(round_id, nodes))
         return sorted((name, view) for name, view in ended if view is not None)
 
-    def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float, measured: int) -> bool:
+    def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float) -> bool:
         """Return whether somebody is to be waited for, or to be asked."""
-        if measured >= min(PROFILE_NODES_MAX, len(nodes)):
-            return False
         return bool(self._running(round_id, nodes, now) or self._unasked(round_id, nodes))
 
     def _running(self, round_id: str, nodes: Iterable[NodeRecord], now: float) -> list[str]:
@@ -267,10 +265,12 @@ class Tuner:
     def _asked_among(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[str]:
         return [one.name for one in nodes if self._asked.get(one.name, NOT_ASKED).id == round_id]
 
-    def _unasked(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
-        return [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
+    def _unasked(self, round_id: str, nodes: Collection[NodeRecord]) -> list[NodeRecord]:
+        """Return who may still be asked; nobody once so many were, whatever they answered: a class may be large."""
+        unasked = [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
+        return unasked if len(self._asked_among(round_id, nodes)) < PROFILE_NODES_MAX else []
 
-    def _next_node(self, round_id: str, nodes: Iterable[NodeRecord]) -> str | None:
+    def _next_node(self, round_id: str, nodes: Collection[NodeRecord]) -> str | None:
         """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours.
 
         None while writes to all of them are on their way: theirs would look like somebody else's in between.
