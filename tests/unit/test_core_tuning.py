@@ -265,6 +265,19 @@ def test_the_fleet_switch_takes_back_what_was_asked() -> None:
     assert world.asked == []
 
 
+def test_what_a_node_is_asked_is_taken_back_whoever_has_a_hand_in_it() -> None:
+    """An apply without it would leave what somebody else has written too, and be sent again with each report."""
+    world = Tuned()
+    (name,) = world.waiting
+    world.turn(FleetSwitch.HOLD)
+    world.written.clear()
+    world.look()
+
+    (write,) = (one for one in world.written if one.key.kind is WriteKind.PROBE)
+    assert write.patch is Patch.MERGE
+    assert json.loads(write.body) == {"metadata": {"uid": f"state-{name}"}, "spec": {"probe": None}}
+
+
 def test_a_node_that_cannot_measure_is_followed_by_another_one() -> None:
     world = Tuned()
     first = world.answer(phase="Refused", reason="NoFreeMemory", message="64 MiB free")

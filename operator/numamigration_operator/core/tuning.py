@@ -290,11 +290,13 @@ class Tuner:
             shown = self._asked.get(name, NOT_ASKED).id or None
             if round_id == shown or record is None or record.state_uid is None:
                 continue
-            if round_id is not None:
-                self._since[name, round_id] = now
+            key = WriteKey(WriteKind.PROBE, name)
+            self._since.pop((name, shown or ""), None)
+            if round_id is None:
+                yield from self._write(key, _withdrawal(record), Patch.MERGE)
             else:
-                self._since.pop((name, shown or ""), None)
-            yield from self._write(WriteKey(WriteKind.PROBE, name), _probe_document(record, round_id), Patch.APPLY)
+                self._since[name, round_id] = now
+                yield from self._write(key, _probe_document(record, round_id), Patch.APPLY)
 
     def _tell(self, profile: ProfileObject, status: ProfileStatus, epoch: int) -> Iterator[Write]:
         told = msgspec.structs.replace(status, digest=digest_of(status), leader_epoch=epoch)
@@ -389,14 +391,18 @@ def _probe(round_id: str, policy: PolicyFacts | None) -> dict[str, Any]:
     return probe | ({"acceptedRisks": risks} if risks else {})
 
 
-def _probe_document(record: NodeRecord, round_id: str | None) -> bytes:
-    """Return the apply of what a node is asked, and of nothing else; None asks no more."""
-    spec = {} if round_id is None else {"probe": _probe(round_id, _who_wants(record.resolution))}
+def _probe_document(record: NodeRecord, round_id: str) -> bytes:
+    """Return the apply of what a node is asked, and of nothing else."""
     return canonical_json(
         {
             "apiVersion": API_VERSION,
             "kind": STATE_KIND,
             "metadata": {"name": record.name, "uid": record.state_uid},
-            "spec": spec,
+            "spec": {"probe": _probe(round_id, _who_wants(record.resolution))},
         }
     )
+
+
+def _withdrawal(record: NodeRecord) -> bytes:
+    """Return the merge patch by which a node is asked no more, also where somebody has a hand in what it is asked."""
+    return canonical_json({"metadata": {"uid": record.state_uid}, "spec": {"probe": None}})
