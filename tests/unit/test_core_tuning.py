@@ -374,6 +374,18 @@ def test_a_profile_that_is_deleted_is_measured_anew() -> None:
     assert world.offload() == {}
 
 
+def test_a_profile_that_was_deleted_before_it_was_seen_is_made_again() -> None:
+    world = Tuned(nodes=1, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", tuning={"mode": "Recommend"})
+    made = [write for write in world.decide().writes if write.key.kind is WriteKind.PROFILE]
+    assert len(made) == 1
+
+    world.fleet.profiles_listed((), world.now)
+    world.settle()
+
+    assert world.profiles.keys() == {NAME}
+
+
 def test_what_was_measured_long_ago_is_in_force_until_it_is_measured_anew() -> None:
     world = Tuned(nodes=1)
     world.measure(EIGHT)

@@ -145,6 +145,8 @@ class Tuner:
         known = set(names)
         for name in [name for name in self._profiles if name not in known]:
             self.drop_profile(name)
+        for key in [key for key in self._open if key.kind is WriteKind.PROFILE and key.name not in known]:
+            del self._open[key]  # made, and deleted before it was seen; one that is on its way is made once only
         self.listed = True
 
     def write_failed(self, key: WriteKey) -> None:
