@@ -558,3 +558,16 @@ def disputed() -> Tuned:
         world.report("n0")
     world.settle()
     return world
+
+
+def test_what_failed_in_service_is_not_tried_again_because_it_is_measured_again() -> None:
+    """Until somebody edits the policy its revision has failed, whoever asks for it."""
+    world = disputed()
+    world.look(DISPUTE_SECONDS)
+
+    world.answer(EIGHT)
+    world.settle()
+
+    assert (world.profile()["phase"], world.profile()["disputes"]) == ("Disputed", 2)
+    assert world.offload() == OFF
+    assert world.condition("p", "Ready")["status"] == "True"

@@ -237,7 +237,11 @@ class Tuner:
         )
 
     def _failure(self, profile: ProfileObject) -> str | None:
-        """Return why a rollout of what was measured has failed in service, once that was taken back."""
+        """Return why a rollout of what was measured has failed in service, once that was taken back.
+
+        A revision that failed is not tried again until its policy is edited, so what is measured anew and is the same
+        has failed already.
+        """
         status, recommended = profile.status, profile.status.recommendation
         if status.phase != ProfilePhase.MEASURED or recommended is None or recommended.engine == Engine.OFF:
             return None
@@ -247,7 +251,7 @@ class Tuner:
             if policy.facts.tuning is not Tuned.APPLIED or rollout is None or rollout.phase != RolloutPhase.ROLLED_BACK:
                 continue
             for record in policy.rollout.course.failures:
-                if record.cell == cell and record.at > (status.measured_at or ""):
+                if record.cell == cell:
                     return shorten(f"policy {policy.facts.name}: {record.message}")
         return None
 
