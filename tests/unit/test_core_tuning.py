@@ -355,6 +355,18 @@ def test_a_class_whose_nodes_are_all_being_written_is_asked_once_they_are_not() 
     assert world.waiting == ["n0"]
 
 
+def test_a_question_is_no_edit_that_a_push_under_way_gives_way_to() -> None:
+    """Promise 8: the push may still arrive, so the node keeps its name in the ledger."""
+    world = Tuned(nodes=1, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", settings={"demotion": {"enabled": False}})
+    assert world.specs()
+    assert world.fleet.snapshot().open_spec_writes == 1
+
+    world.ask("n0", {"id": "late", "candidates": []})
+
+    assert world.fleet.snapshot().open_spec_writes == 1
+
+
 def test_fewer_nodes_than_three_are_enough_where_there_are_no_more() -> None:
     world = Tuned(nodes=1)
     world.measure(EIGHT)

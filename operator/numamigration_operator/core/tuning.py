@@ -279,7 +279,7 @@ class Tuner:
     def _next_node(self, round_id: str, nodes: Collection[NodeRecord]) -> str | None:
         """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours.
 
-        None while writes to all of them are on their way: theirs would look like somebody else's in between.
+        None while writes to all of them are on their way: what is measured there is about to be another setting.
         """
         free = (one.name for one in self._unasked(round_id, nodes) if not one.is_open)
         return min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
