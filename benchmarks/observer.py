@@ -3,7 +3,7 @@
 
 All moments are of this process's ``time.monotonic()``, taken when the kernel or the API server tells: none is polled.
 
-Sources: inotify(7); Kubernetes API concepts, "Efficient detection of changes".
+Sources: inotify(7); Kubernetes API concepts, "Efficient detection of changes"; KEP-5504, comparable resource versions.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, NamedTuple, Self
@@ -58,11 +59,17 @@ def connect(server: str, ca: str) -> http.client.HTTPSConnection:
 def watch_lines(
     connection: http.client.HTTPSConnection, collection: str, headers: dict[str, str], query: dict[str, str]
 ) -> Iterator[bytes]:
-    """Yield the lines of a watch that begins now: the present objects come first, each as ADDED."""
+    """Yield the lines of a watch; without a resourceVersion the present objects come first, each as ADDED.
+
+    Raises:
+        ValueError: the resourceVersion is too long ago.
+    """
     query = {"watch": "true", "timeoutSeconds": "3600", **query}
     connection.request("GET", f"{collection}?{urlencode(query)}", headers=headers)
     response = connection.getresponse()
-    if response.status != 200:
+    if response.status == HTTPStatus.GONE:
+        raise ValueError(response.read())
+    if response.status != HTTPStatus.OK:
         raise OSError(f"watch of {collection}: {response.status} {response.read()!r}")
     rest = b""
     while piece := response.read1(1 << 16):
@@ -76,7 +83,9 @@ class Follower:
     Args:
         plane: whose API server.
         collection: path.
-        again: begin anew when the watch is cut, as by a restart of the API server; the present objects come again.
+        again: go on when the watch is cut, as by a restart of the API server, or by an API server that had more events
+            than this process could take. It goes on where it was; where that is too long ago, the present objects come
+            again.
     """
 
     def __init__(self, plane: ControlPlane, collection: str, *, again: bool = False) -> None:
@@ -85,6 +94,7 @@ class Follower:
         self._connection = connect(plane.server, str(plane.ca))
         self._thread = threading.Thread(target=self._run, name=f"observer {collection}", daemon=True)
         self._ending = False
+        self._version = 0
 
     def __enter__(self) -> Self:
         self._thread.start()
@@ -98,24 +108,34 @@ class Follower:
         with contextlib.suppress(OSError, AttributeError):  # it is cut already
             self._connection.sock.shutdown(socket.SHUT_RDWR)
         self._thread.join()
+        self._connection.close()
 
-    def _take(self, at: float, line: bytes) -> None:
+    def _take(self, at: float, line: bytes) -> int:
+        """Take a line; return the resourceVersion of its object. Present objects come in the order of their names.
+
+        Raises:
+            ValueError: it has none, such as an error.
+        """
         raise NotImplementedError
 
     def _run(self) -> None:
         self._follow()
         while self._again and not self._ending:
             time.sleep(RETRY_SECONDS)
+            self._connection.close()
             with contextlib.suppress(OSError):
                 self._connection = connect(self._plane.server, str(self._plane.ca))
                 self._follow()
 
     def _follow(self) -> None:
+        query = {"resourceVersion": str(self._version)} if self._version else {}
         try:
-            for line in watch_lines(self._connection, self._collection, self._headers, {}):
-                self._take(time.monotonic(), line)
-        except (OSError, http.client.HTTPException, ValueError):
+            for line in watch_lines(self._connection, self._collection, self._headers, query):
+                self._version = max(self._version, self._take(time.monotonic(), line))
+        except (OSError, http.client.HTTPException):
             return  # cut; who still waits is told by the time-out
+        except ValueError:
+            self._version = 0  # too long ago
 
 
 class Observer(Follower):
@@ -141,8 +161,12 @@ class Observer(Follower):
                 return seen
         raise WaitTimeoutError(f"{what}: not after {seconds:g} s")
 
-    def _take(self, at: float, line: bytes) -> None:
-        self._seen.put(Seen(at, json.loads(line)["object"]))
+    def _take(self, at: float, line: bytes) -> int:
+        event = json.loads(line)
+        if event["type"] == "ERROR":
+            raise ValueError(event["object"].get("message"))
+        self._seen.put(Seen(at, event["object"]))
+        return int(event["object"]["metadata"]["resourceVersion"])
 
 
 class StoreObserver:

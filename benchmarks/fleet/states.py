@@ -20,10 +20,11 @@ PENDING: Final = "Pending"
 DELETED: Final = "DELETED"
 
 
-class Meta(Struct, frozen=True):
+class Meta(Struct, frozen=True, rename="camel"):
     """``metav1.ObjectMeta``, the part that is used."""
 
     name: str
+    resource_version: str
 
 
 class Group(Struct, frozen=True):
@@ -149,14 +150,14 @@ class StateLog(Follower):
             check()
         raise WaitTimeoutError(f"{found()} of {count} node states {what} after {seconds:g} s")
 
-    def _take(self, at: float, line: bytes) -> None:
+    def _take(self, at: float, line: bytes) -> int:
         event = _event.decode(line)
         state, name = event.object, event.object.metadata.name
         with self._news:
             self.largest = max(self.largest, len(line))
             before = self.states.pop(name, None)
             if event.type == DELETED:
-                return
+                return int(state.metadata.resource_version)
             self.states[name] = state
             if name in self._listened:
                 self.heard.setdefault(name, at)
@@ -166,3 +167,4 @@ class StateLog(Follower):
                 if state.is_answered:
                     self.answered.setdefault(name, at)
             self._news.notify_all()
+        return int(state.metadata.resource_version)

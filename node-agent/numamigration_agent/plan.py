@@ -250,12 +250,13 @@ def _cycled(facts: KernelFacts, members: Sequence[GroupPlan], asked: Sequence[Kn
     That is when a knob is set that an engine only looks at when it goes on, or when another engine goes off that read
     on too: it may be the one that works, and its end that of both.
     """
-    going = {write.knob.field for write in asked if write.knob in facts.running and write.target == write.knob.off}
+    running = facts.running
+    going = {write.knob.field for write in asked if write.knob in running and write.target == write.knob.off}
     if not going and not any(write.knob.while_off for write in asked):
         return ()
     applied = (row for group in members if group.wish.mode is GroupMode.APPLY for row in group.knobs)
     wished = {row.field for row in applied if row.target is not None} - going
-    return tuple(write_of(facts, knob, knob.off) for knob in facts.running if knob.field in wished and knob.off)
+    return tuple(write_of(facts, knob, knob.off) for knob in running if knob.field in wished and knob.off)
 
 
 def _swaps(facts: KernelFacts, writes: Sequence[KnobWrite], window: TrialWindow | None) -> Mapping[str, Swap]:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.observer import Observer
 from tests.apiserver.operator_process import POLICIES, await_served, install_crds, make_policy
 from tests.testbed import golang
 from tests.testbed.api import CRDS, WAIT_SECONDS_MAX, Api, ApiError, Json
@@ -340,6 +342,57 @@ def test_stopped_server_answers_nobody(own_control_plane: ControlPlane) -> None:
             own_control_plane.api.get("/version")
     finally:
         own_control_plane.start_apiserver()
+
+
+class CutOnce(Observer):
+    """Loses its connection in the middle of the event of an object."""
+
+    def __init__(self, plane: ControlPlane, name: str) -> None:
+        super().__init__(plane, CONFIG_MAPS, again=True)
+        self._cut_at: str | None = name
+
+    def _take(self, at: float, line: bytes) -> int:
+        if json.loads(line)["object"]["metadata"]["name"] == self._cut_at:
+            self._cut_at = None
+            raise ConnectionResetError
+        return super()._take(at, line)
+
+
+def test_an_observer_that_was_cut_goes_on_where_it_was(control_plane: ControlPlane, unique_name: UniqueName) -> None:
+    """What it was told of already would count as work of the API server, and come late."""
+    names, seen = [unique_name("map") for _ in range(2)], list[str]()
+
+    def noted(obj: Json) -> bool:
+        seen.append(obj["metadata"]["name"])
+        return bool(seen[-1] == names[1])
+
+    with CutOnce(control_plane, names[1]) as observer:
+        for name in names:
+            control_plane.api.create(CONFIG_MAPS, config_map(name))
+        observer.wait("the second map", noted)
+
+    assert [name for name in seen if name in names] == names
+
+
+class Late(Observer):
+    """Begins where the API server begins no more."""
+
+    def __init__(self, plane: ControlPlane, collection: str) -> None:
+        super().__init__(plane, collection, again=True)
+        self._version = 1
+
+
+def test_an_observer_that_comes_too_late_sees_what_is_there(
+    control_plane: ControlPlane, unique_name: UniqueName
+) -> None:
+    name = unique_name("widget")
+    api, collection = control_plane.api, f"/apis/test.invalid/v1/{name}s"
+    api.install_crd(widget_crd(name))
+    kind = name.title().replace("-", "")
+    api.create(collection, {"apiVersion": "test.invalid/v1", "kind": kind, "metadata": {"name": "a"}})
+
+    with Late(control_plane, collection) as observer:
+        assert observer.wait("the widget", lambda obj: obj["metadata"]["name"] == "a")
 
 
 # --- nothing is left ---------------------------------------------------------------------------------------------

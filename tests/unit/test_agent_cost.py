@@ -8,6 +8,8 @@ the object that stands for the API server are not.
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -100,3 +102,14 @@ def test_a_hot_path_costs_no_more_calls_than_it_did(
     found = calls(work(rig), COUNTED)
 
     assert fits(found, limit), f"{found} calls"
+
+
+def test_an_agent_that_nobody_asks_has_loaded_nothing_of_probes_and_metrics() -> None:
+    """A node that does not probe pays nothing for those that do; what it does at rest is counted above."""
+    program = "import sys, numamigration_agent.__main__; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()
+
+    later = {"tuner", "probing", "metrics", "kernel.timed_mover"}
+    assert "numamigration_agent.loop" in loaded
+    assert not {f"numamigration_agent.{name}" for name in later} & set(loaded)
+    assert not [name for name in loaded if name.startswith("numamigration_api.machinery.tuning")]

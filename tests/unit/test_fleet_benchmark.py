@@ -265,7 +265,7 @@ def test_what_a_machine_cannot_hold_is_told(nodes: int, reason: str) -> None:
     ],
 )
 def test_an_answer_is_one_to_this_very_spec(status: Status, answered: bool) -> None:
-    assert State(Meta("p00-000"), Spec("b"), status).is_answered is answered
+    assert State(Meta("p00-000", "7"), Spec("b"), status).is_answered is answered
 
 
 def test_what_is_awaited_is_told_from_what_stands_there() -> None:
