@@ -367,6 +367,25 @@ def test_a_question_is_no_edit_that_a_push_under_way_gives_way_to() -> None:
     assert world.fleet.snapshot().open_spec_writes == 1
 
 
+def test_no_second_node_is_asked_while_the_first_question_is_under_way() -> None:
+    world = Tuned(nodes=3, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", tuning={"mode": "Recommend"})
+    asked: list[Write] = []
+    while not asked:
+        found = world.decide().writes
+        asked = [write for write in found if write.key.kind is WriteKind.PROBE]
+        world.carry_out(write for write in found if write not in asked)
+    (first,) = (write.key.name for write in asked)
+    world.edit_policy("p", settings={"demotion": {"enabled": False}})
+    world.specs()  # to all of them, so none but the first could be asked
+
+    for _ in range(3):
+        world.now += LOOK_SECONDS
+        asked += [write for write in world.decide().writes if write.key.kind is WriteKind.PROBE]
+
+    assert {write.key.name for write in asked} == {first}
+
+
 def test_fewer_nodes_than_three_are_enough_where_there_are_no_more() -> None:
     world = Tuned(nodes=1)
     world.measure(EIGHT)

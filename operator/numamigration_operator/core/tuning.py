@@ -279,10 +279,13 @@ class Tuner:
     def _next_node(self, round_id: str, nodes: Collection[NodeRecord]) -> str | None:
         """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours.
 
-        None while writes to all of them are on their way: what is measured there is about to be another setting.
+        Whom we have asked, and do not see asked yet, stays the one. None while writes to all of them are on their way:
+        what is measured there is about to be another setting.
         """
-        free = (one.name for one in self._unasked(round_id, nodes) if not one.is_open)
-        return min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
+        unasked = self._unasked(round_id, nodes)
+        sent = next((one.name for one in unasked if (one.name, round_id) in self._since), None)
+        free = (one.name for one in unasked if not one.is_open)
+        return sent or min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
 
     def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
         """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is."""
