@@ -65,6 +65,8 @@ class Tuned(World):
                     self.profiles[name] = document
                 case WriteKind.PROFILE_STATUS:
                     self.profiles[name]["status"] = document[-1]["value"]
+                case WriteKind.CLASS_HOLD:  # on its way for ever, which holds the class too
+                    pass
                 case WriteKind.PROBE:
                     self.ask(name, document["spec"].get("probe"))
                 case _:
@@ -589,6 +591,21 @@ def disputed() -> Tuned:
         world.report("n0")
     world.settle()
     return world
+
+
+def test_what_fails_in_service_is_disputed_also_where_nobody_may_be_asked() -> None:
+    """As in a class that is held since its engine corrupted pages: the policy's other classes do not wait for that."""
+    world = Tuned(nodes=1, **SOAKS)
+    world.answer(EIGHT)
+    for _ in range(4):
+        world.step(10)
+    world.report("n0", {"offload": ("Failed", "CorruptionDetected")}, soaked=False, verification={"result": "Failed"})
+    for _ in range(8):
+        world.step(10)
+        world.report("n0", verification={"result": "Failed"})
+    world.settle()
+
+    assert world.profile()["phase"] == "Disputed"
 
 
 def test_what_failed_in_service_is_not_tried_again_because_it_is_measured_again() -> None:

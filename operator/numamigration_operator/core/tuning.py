@@ -182,11 +182,11 @@ class Tuner:
         self._due = now + LOOK_SECONDS
         classes = self._classes()
         wanted: dict[str, str] = {}
-        for name, (cell, nodes) in classes.items():
-            profile = self._profiles.get(name)
-            if profile is None:
+        for name, (cell, _) in classes.items():
+            if name not in self._profiles:
                 yield from self._write(WriteKey(WriteKind.PROFILE, name), _profile_document(name, cell), Patch.CREATE)
-                continue
+        for name, profile in sorted(self._profiles.items()):
+            nodes = classes[name][1] if name in classes else []
             status = self._next_status(profile, nodes, now, wall)
             if status != profile.status:
                 yield from self._tell(profile, status, epoch)
@@ -223,7 +223,7 @@ class Tuner:
             return msgspec.structs.replace(
                 status, phase=ProfilePhase.DISPUTED, disputes=status.disputes + 1, attempted_at=stamp, message=failure
             )
-        if not _is_due(profile, wall):
+        if not nodes or not _is_due(profile, wall):
             return status
         results = self._results(_round(profile), nodes)
         measured = [(name, view) for name, view in results if view.choice is not None and view.phase == ProbePhase.DONE]
