@@ -292,7 +292,7 @@ class NodeRecord:
         self.state_uid, self.generation = meta.uid, meta.generation
         self.owners = tuple([owner.uid for owner in meta.owner_references])
         # What a node is asked to measure stands in the spec too, and moves the generation, but nothing that is decided.
-        self._close_open_write(foreign_counts=moved and (not known or self._told != before))
+        self._close_open_write(foreign_counts=moved and (self.shown is None or self._told != before))
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - max(0.0, seconds_since(state.status_stored_at, wall) or 0.0)
