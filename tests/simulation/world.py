@@ -69,7 +69,7 @@ REAL_EVERY, REAL_AT = 32, 7
 """Of so many schedules one runs real agents, which costs four to five times as much as another."""
 TUNED_EVERY, TUNED_AT = 16, 11
 """Of so many schedules one has policies that are tuned; the others are drawn as if there were none."""
-REAL_TUNED_EVERY, REAL_TUNED_AT = 256, 27
+REAL_TUNED_EVERY, REAL_TUNED_AT = 512, 27
 """Of so many schedules one has both."""
 WRONG_SHARE: Final = 0.1
 WRONG: Final = ("corrupts", "stalls", "fails")
