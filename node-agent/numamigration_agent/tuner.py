@@ -320,8 +320,10 @@ class Tuner:
 
     @property
     def due(self) -> bool:
-        """Whether a probe is asked for that was not made yet."""
-        return self._request is not None and not self.open and self._request.id != self._record.id
+        """Whether a probe is asked for that was not made yet, or that ended with nobody to be told."""
+        if self._request is None or self.open:
+            return False
+        return self._request.id != self._record.id or not self._record.status
 
     @property
     def busy(self) -> bool:
@@ -336,8 +338,8 @@ class Tuner:
         self._waits, self._look_at = Halt(ProbeReason.CHANGE_UNDER_WAY, ""), 0.0
         if self.open and self._returning is None and (before and request and request.id) != (before and before.id):
             self.stop(Halt(ProbeReason.WITHDRAWN, "it is asked for no more"))
-        if request is None and not self.open:
-            self._record = self._record._replace(status={})
+        if request is None and self._record.status.get("phase") == ProbePhase.STOPPED:
+            self._record = self._record._replace(status={})  # asked again, it is tried again
 
     def document(self) -> dict[str, Any] | None:
         """Return what the status says."""

@@ -8,6 +8,7 @@ of one:
 * it tries an engine before it turns it on, finds what corrupts or stalls, and keeps a corrupt engine off for this boot;
 * it measures a soak on its own clock, keeps what was soaked over restarts and reboots, and reports at once then;
 * it tells of folios that fail, and at once when a guardrail is crossed; then nothing soaks;
+* it measures when it is asked to, and offload is pending meanwhile (`measuring`);
 * it reports on a transition and in between, one report at a time, and anew what was lost or edited.
 
 What the model does not have: knobs, codecs, hazards, all-or-nothing changes, drift, and counters.
@@ -46,6 +47,7 @@ from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND
 from numamigration_operator.cluster.client import Response
 from tests.simulation.clock import Clock, Process
 from tests.simulation.kernels import ModelKernel, phrase
+from tests.simulation.measuring import Bench, Probing
 from tests.simulation.network import Network, Stream
 from tests.simulation.objects import revision_of
 from tests.simulation.server import APPLY, Request
@@ -91,13 +93,15 @@ class StateFolder:
         self.before: dict[str, str] = {}
         self.corrupt = False
         self.tried: tuple[str, int] | None = None
+        self.probe: dict[str, Any] = {}
 
 
 class ModelAgent:
     """A model of an agent; `settled` groups need nothing more."""
 
-    def __init__(self, kernel: ModelKernel, folder: StateFolder, rng: Random) -> None:
+    def __init__(self, kernel: ModelKernel, folder: StateFolder, rng: Random, bench: Bench) -> None:
         self._kernel, self._folder, self._rng = kernel, folder, rng
+        self._probing = Probing(bench, folder.probe, rng)
         self._object: Mapping[str, Any] | None = None
         self._spec: Mapping[str, Any] = {}
         self._generation = 0
@@ -133,6 +137,7 @@ class ModelAgent:
                 pass
         if now >= self._work_at:
             self._work(now)
+        self._measure(now)
         if self._is_crossed() is not self._crossed:
             self._crossed, self._unlooked = not self._crossed, True
         self._soak(now)
@@ -141,7 +146,9 @@ class ModelAgent:
     def wake_at(self) -> float:
         """Return when a Tick is due."""
         report = NEVER if self._under_way else self._report_at
-        return min(self._work_at, report, *(self._soak_ends(group) for group in self._in_force))
+        soaks = (self._soak_ends(group) for group in self._in_force)
+        probe = self._probing.due_at if self._may_measure else NEVER
+        return min(self._work_at, report, probe, *soaks)
 
     # --- the node state
 
@@ -153,6 +160,7 @@ class ModelAgent:
         if first and not self._worked:
             told = (state.get("status") or {}).get("groups") or {}
             self._soaked = {name: one["soakedRevision"] for name, one in told.items() if one.get("soakedRevision")}
+            self._probing.recall((state.get("status") or {}).get("probe") or {})
         if first or other or (spec, generation) != self._seen:
             self._seen = spec, generation
             self._work_at = now + self._rng.uniform(*CHANGE_SECONDS) + self._trial_seconds()
@@ -164,7 +172,7 @@ class ModelAgent:
 
     def _trial_seconds(self) -> float:
         wish = (self._seen[0].get("groups") or {}).get("offload")
-        wants = wish is not None and wish["mode"] == "Apply" and wish["settings"]["engine"] == "DMA"
+        wants = wish is not None and wish["mode"] == "Apply" and self._phrase("offload", wish).startswith("DMA")
         return TRIAL_SECONDS if wants and self._folder.tried != self._trial() else 0.0
 
     def _trial(self) -> tuple[str, int]:
@@ -199,8 +207,11 @@ class ModelAgent:
                 return self._applied(group, wish, now)
 
     def _applied(self, group: str, wish: Mapping[str, Any], now: float) -> dict[str, str]:
-        text = phrase(group, wish["settings"])
-        if group == "offload" and text != "Off":
+        text = self._phrase(group, wish)
+        if not text:  # a class that was not measured has what it had before
+            keeps = wish["release"] == "Keep"
+            text = self._kernel.values[group] if keeps else self._folder.before.get(group, self._kernel.values[group])
+        elif group == "offload" and text != "Off":
             reason = self._distrust(wish)
             if reason:
                 if self._kernel.values[group] != "Off" and group in self._folder.before:
@@ -216,6 +227,9 @@ class ModelAgent:
             self._in_force[group] = revision, now
         return _result("Ready", "AsExpected")
 
+    def _phrase(self, group: str, wish: Mapping[str, Any]) -> str:
+        return phrase(group, wish["settings"], self._kernel.kind.profile)
+
     def _distrust(self, wish: Mapping[str, Any]) -> str:
         if wish.get("verification") != "Off" and self._folder.tried != self._trial():
             self._folder.tried = self._trial()
@@ -226,6 +240,34 @@ class ModelAgent:
 
     def _write(self, group: str, text: str, now: float) -> bool:
         return self._kernel.values[group] == text or self._kernel.write(group, text, now)
+
+    # --- the probe
+
+    @property
+    def _may_measure(self) -> bool:
+        return self._object is not None and self._worked
+
+    def _measure(self, now: float) -> None:
+        """Go on with a measurement; it ends with the wish under which it began, and soaks begin anew after it."""
+        if not self._may_measure:
+            return
+        before = self._probing.document()
+        if self._wish_of_offload(self._seen[0]) != self._wish_of_offload(self._spec):
+            self._probing.stop()
+        self._probing.ask(str(((self._seen[0].get("probe")) or {}).get("id") or ""), now)
+        wish, result = self._wish_of_offload(self._spec), self._results.get("offload")
+        at_rest = wish is None or (wish["mode"] == "Apply" and result is not None and result["state"] == "Ready")
+        while self._probing.go_on(now, may_begin=at_rest and self._work_at >= NEVER):
+            pass
+        if self._probing.runs:
+            self._in_force.pop("offload", None)
+        elif (before or {}).get("phase") == "Running" and result is not None and result["state"] == "Ready":
+            self._in_force["offload"] = revision_of(self._spec["groups"]["offload"]), now
+        self._unlooked |= before != self._probing.document()
+
+    def _wish_of_offload(self, spec: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        wish = (spec.get("groups") or {}).get("offload")
+        return None if wish is None else {**wish, "source": None}
 
     # --- soak
 
@@ -280,6 +322,8 @@ class ModelAgent:
             wish = (self._spec.get("groups") or {}).get(name)
             same = soaked is not None and wish is not None and revision_of(wish) == soaked
             groups[name] = {**result, "soakedRevision": soaked} if same else result
+        if self._probing.runs and groups.get("offload", {}).get("state") == "Ready":
+            groups["offload"] = groups["offload"] | _result("Pending", "Probing")
         failed = any(result["state"] == "Failed" for result in self._results.values())
         status: Status = {
             "observedGeneration": self._generation,
@@ -293,6 +337,8 @@ class ModelAgent:
         }
         if self._spec.get("revision"):
             status["observedRevision"] = self._spec["revision"]
+        if (probe := self._probing.document()) is not None:
+            status["probe"] = probe
         if self._folder.tried is not None:
             status["verification"] = {
                 "result": "Failed" if self._folder.corrupt else "Passed",

@@ -25,8 +25,8 @@ from tests.mutants.__main__ import ROOMS, copy_tree
 HERE: Final = Path(__file__).parent
 LISTED: Final = HERE / "mutants.txt"
 OWN: Final = HERE / "mutants"
-AGENT: Final = "+++ b/node-agent/"
-"""A mutant of the agent: only schedules that run it can find it."""
+CHOSEN: Final = {"+++ b/node-agent/": "--real-agents", "+++ b/operator/numamigration_operator/core/tun": "--tuned"}
+"""Mutants of the agent, and of the tuner: only schedules that run it can find them."""
 FOUND: Final = re.compile(r"^first found: seed (\d+), after (\d+) schedules: (.*)$", re.MULTILINE)
 
 
@@ -62,8 +62,8 @@ def _hunt(path: Path, clean: Path, folder: Path, seeds: int) -> Hunt:
     subprocess.run(["git", "apply", str(path)], cwd=tree, check=True)
     environment = os.environ | {"PYTHONPATH": ":".join(str(tree / room) for room in (*ROOMS, ""))}
     command = [sys.executable, "-m", "tests.simulation", "--first", "1", "--seeds", str(seeds), "--until-found"]
-    if AGENT in path.read_text():
-        command.append("--real-agents")
+    patch = path.read_text()
+    command += [option for part, option in CHOSEN.items() if part in patch]
     said = subprocess.run(command, cwd=tree, env=environment, capture_output=True, text=True, check=False)
     shutil.rmtree(tree)
     match = FOUND.search(said.stdout + said.stderr)

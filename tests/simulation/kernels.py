@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, NamedTuple
 
+from numamigration_api.machinery.profiles import profile_name
+
 GROUPS: Final = ("offload", "balancing", "demotion")
 AT_BOOT: Final[Mapping[str, str]] = {"offload": "Off", "balancing": "Normal", "demotion": "False"}
 
@@ -24,6 +26,11 @@ class Kind(NamedTuple):
     hardware_class: str
     driver: str
     groups: frozenset[str]
+
+    @property
+    def profile(self) -> str:
+        """The name of its profile."""
+        return profile_name(self.dialect, self.hardware_class)
 
 
 KINDS: Final = (
@@ -44,9 +51,28 @@ class KernelWrite(NamedTuple):
     after: str
 
 
-def phrase(group: str, settings: Mapping[str, Any]) -> str:
-    """Return what a group holds once its settings are in force."""
+def of_class(settings: Mapping[str, Any], profile: str) -> Mapping[str, Any]:
+    """Return the settings of offload that a class has, by the name of its profile; empty: it is not touched."""
+    if "profiles" not in settings:
+        return settings
+    named = next((one for one in settings["profiles"] if one["name"] == profile), None)
+    if named is not None:
+        return {name: value for name, value in named.items() if name != "name"}
+    return {name: value for name, value in settings.items() if name != "profiles"} if "engine" in settings else {}
+
+
+def phrase(group: str, settings: Mapping[str, Any], profile: str = "") -> str:
+    """Return what a group holds once its settings are in force; empty: what it held before.
+
+    Args:
+        group: of settings.
+        settings: of a wish.
+        profile: the name of the class's profile.
+    """
+    settings = of_class(settings, profile) if group == "offload" else settings
     match group:
+        case "offload" if "engine" not in settings:
+            return ""
         case "offload" if settings["engine"] == "DMA":
             return f"DMA {settings.get('channels', 1)}"
         case "offload":

@@ -9,6 +9,8 @@ What can be seen from outside is judged: what the kernel's files hold after each
 * A report that says Ready is made while the kernel holds what that spec says; one that says Restored while every file
   of the group holds what it held at boot; and nothing has soaked before it was there for its soak.
 * A knob is written once the node state has what it held before, but for the turn-off of an engine.
+* While settings are measured, and until all is back, offload may hold what is asked to be measured, or what it held
+  before.
 * An engine is told as Ready once the agent's pages were moved on this boot while it was sound; and one that the agent
   has told as corrupt stays off.
 """
@@ -29,6 +31,7 @@ from numamigration_agent.jobs import Job, MovePages, Probe
 from numamigration_agent.lanes import Lane
 from numamigration_agent.loop import Agent
 from numamigration_api.machinery.canonical import wish_revision
+from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import Dialect, MigrationReason
 from tests.fakekernel.config import DmaEngine, HostConfig, Workload
 from tests.fuzz.tables import BALANCING, FILES
@@ -36,18 +39,23 @@ from tests.simulation.kernels import GROUPS, KernelWrite, Kind, phrase
 from tests.simulation.objects import Json, find
 from tests.simulation.oracle import BrokenPromiseError, Oracle
 from tests.twin.machine import Machine
+from tests.twin.timed import DMA_LOSES, DMA_WINS
 
 TIMING: Final = Timing(report_min=60.0, report_max=100.0, drift_check=60.0, statistics_window=60.0)
 BUSY: Final = (Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=200),)
 """So much migrates that a guardrail has its folios within seconds."""
 HOSTS: Final[Mapping[str, HostConfig]] = {
-    "V6": HostConfig(workloads=BUSY),
-    "V3": HostConfig(dialect=Dialect.F_EXT, engines=(DmaEngine("idxd", 4), DmaEngine("idxd", 4)), workloads=BUSY),
+    "V6": HostConfig(workloads=BUSY, speeds=DMA_WINS),
+    "V3": HostConfig(
+        dialect=Dialect.F_EXT, engines=(DmaEngine("idxd", 4), DmaEngine("idxd", 4)), workloads=BUSY, speeds=DMA_LOSES
+    ),
     "NoSeries": HostConfig(dialect=Dialect.NO_SERIES, engines=(), workloads=BUSY),
 }
 """By the dialect of a kind; the real agent refuses to turn offload on by V3 without accepted risks."""
 FAILED_SHARE: Final = 0.5
 MODES: Final = {int(text): word for word, text in BALANCING.items()}
+CHANNELS_TRIED: Final = (1, 2, 4, 8, 16)
+"""What operators ask to be measured."""
 IN_FORCE: Final = frozenset({"Ready", "Restored"})
 
 
@@ -75,10 +83,11 @@ class RealMachine:
         self._troubles: set[str] = set()
         self._told: set[tuple[str, str]] = set()
         self._last: Json = {}
+        self._profile = ""
         self._begin_life()
 
     def _begin_life(self) -> None:
-        self.corrupt = self._was_tried = False
+        self.corrupt = self._was_tried = self._measures = False
         self._saved: set[str] = set()
         self._safe: set[str] = set()
         self.values = self._read()
@@ -175,6 +184,7 @@ class RealMachine:
         old = self._last
         self._last = dict(state)
         self._known.append(self._last)
+        self._measures |= find(self._last, ("spec", "probe")) is not None
         if _uid(old) != _uid(self._last):
             self._specs.clear()
             self._saved.clear()
@@ -213,13 +223,20 @@ class RealMachine:
             self._on_write(write, frozenset(self._passing(group)))
             self._undone[group].add("Off" if group == "offload" else before)
 
+    def _text(self, group: str, wish: Json) -> str:
+        return phrase(group, wish["settings"], self._profile)
+
     def _passing(self, group: str) -> Iterator[str]:
         yield from self._undone[group]
+        if group == "offload" and self._measures:
+            yield from ("Off", *self._befores[group])
+            yield from (f"DMA {channels}" for channels in CHANNELS_TRIED)
         if group == "offload" and self._troubles:
             yield "Off"
         for wish in (_wish(state, group) for state in self._known):
             if wish is not None and wish["mode"] == "Apply":
-                yield phrase(group, wish["settings"])
+                text = self._text(group, wish)
+                yield from {text} if text else self._befores[group]
                 if group == "offload":
                     yield "Off"
             elif wish is not None and wish["mode"] == "Restore":
@@ -228,6 +245,9 @@ class RealMachine:
     def reported(self, status: Mapping[str, Any]) -> None:
         """Check what a report says, at the moment it is made."""
         self.corrupt |= find(status, ("verification", "result")) == "Failed"
+        self._profile = profile_name(status.get("dialect") or "", status.get("hardwareClass") or "")
+        asked = find(self._last, ("spec", "probe"))
+        self._measures = asked is not None or find(status, ("probe", "phase")) == "Running"
         state = self._specs.get(status.get("observedGeneration") or 0)
         for group, result in (status.get("groups") or {}).items():
             if result["state"] in IN_FORCE:
@@ -242,7 +262,7 @@ class RealMachine:
     def _check_result(self, group: str, wish: Json, told: str) -> None:
         held = self.values[group]
         if told == "Ready" and wish["mode"] == "Apply":
-            if held != (text := phrase(group, wish["settings"])):
+            if (text := self._text(group, wish)) and held != text:
                 raise BrokenPromiseError(f"{self._node} tells {group} as Ready, which holds {held}, not {text}")
             if held.startswith("DMA") and not self._was_tried:
                 raise BrokenPromiseError(

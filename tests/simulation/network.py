@@ -129,6 +129,7 @@ class Network:
 
     Attributes:
         on_read: told of every request that reads, once it has arrived.
+        on_write: told of every request that writes, also where that changes nothing.
         sent: the bodies that a life of a client has sent to a path, in that order.
     """
 
@@ -138,6 +139,7 @@ class Network:
         self.clock = server.host.clock
         self.seen = on_fault
         self.on_read: Callable[[Request], None] = _unheard
+        self.on_write: Callable[[Request], None] = _unheard
         self.sent: dict[Place, dict[bytes, Sent]] = defaultdict(dict)
         self._last: dict[Place, tuple[float, float]] = {}  # sent at, and until when the next one waits for its answer
         self._classify = classify
@@ -233,8 +235,7 @@ class Network:
             answer = error(EFFECTLESS[fault], f"made up: {fault}", retry_after)
         else:
             answer = self._server.handle(request)
-            if not request.writes:
-                self.on_read(request)
+            (self.on_write if request.writes else self.on_read)(request)
         if fault == "lost answer":
             return
         if fault == "500 after":

@@ -23,6 +23,7 @@ from numamigration_operator.cluster.events import EVENTS_PATH, event_body
 from numamigration_operator.cluster.informer import (
     NODES,
     POLICIES,
+    PROFILES,
     STATES,
     AnyObject,
     Informer,
@@ -36,7 +37,15 @@ from numamigration_operator.cluster.readiness import OPEN_MAX, REST_SECONDS, Rea
 from numamigration_operator.core.decisions import Patch, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings
 from numamigration_operator.core.objects import PolicyObject
-from numamigration_operator.feeds import AnswerFeed, ControlFeed, PolicyFeed, RevisionFeed, StateFeed, node_feed
+from numamigration_operator.feeds import (
+    AnswerFeed,
+    ControlFeed,
+    PolicyFeed,
+    RevisionFeed,
+    StateFeed,
+    node_feed,
+    profile_feed,
+)
 from numamigration_operator.runtime import Relists
 from tests.simulation.client import SimClient, carry_on, has_ended
 from tests.simulation.clock import Clock, Process
@@ -57,11 +66,12 @@ _lease: Final = msgspec.json.Decoder(LeaseObject)
 
 
 class Tuned(NamedTuple):
-    """What an operator runs with."""
+    """What an operator runs with; `measures`: some policies may be tuned, so it reads profiles."""
 
     fleet: FleetSettings = FLEET
     limits: Limits = LIMITS
     lease: Durations = LEASE
+    measures: bool = False
 
 
 class PolicyWatch:
@@ -226,6 +236,8 @@ class SimOperator(Process):
             "states": self._informer(STATES, self._states),
             "policy lists": self._informer(POLICIES, self._policies, relist_seconds=RESYNC_SECONDS),
         }
+        if self._tuned.measures:
+            self.informers["profiles"] = self._informer(PROFILES, profile_feed(self.fleet, self))
         self._relists = Relists([self.informers["nodes"], self.informers["states"]])
         self._watching = 0
         for name in self.informers:

@@ -36,7 +36,18 @@ from tests.simulation.rollouts import (
     unproven,
     verdicts,
 )
-from tests.simulation.server import CONFIG_MAPS, LEASES, NODES, POLICIES, REVISIONS, STATES, SimServer, Written
+from tests.simulation.server import (
+    CONFIG_MAPS,
+    LEASES,
+    NODES,
+    POLICIES,
+    PROFILES,
+    REVISIONS,
+    STATES,
+    SimServer,
+    Written,
+)
+from tests.simulation.tuning import TuningOracle, is_question
 from tests.simulation.wanted import FINALIZER, View, is_deleting, is_safe, matched, same_wish, winner
 
 STALE_SECONDS_MAX: Final = 300.0
@@ -53,6 +64,7 @@ LEDGER: Final = ("leaderEpoch", "revision", "generation", "cursor", "reserved", 
 """What leaders promise each other: written at once, and by itself."""
 KNOWN_SECONDS: Final = 100.0
 """After so long every operator has heard of what others wrote: late events, requests that wait and are tried again."""
+NODE_SECONDS: Final = 200.0  # after which a silent node is unreachable, in every policy of a schedule
 POLICY_BYTES_MAX: Final = 20_000
 STATE_BYTES_MAX: Final = 10_000
 
@@ -143,6 +155,10 @@ class Oracle:
     leading_since: dict[str, float] = field(default_factory=dict)
     leader_of: dict[int, str] = field(default_factory=dict)
     last_wish: dict[tuple[str, str], Json] = field(default_factory=dict)
+    tuning: TuningOracle = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.tuning = TuningOracle(self)
 
     # --- writes
 
@@ -159,9 +175,11 @@ class Oracle:
                 self._wrote_revision(written)
             case c if c == CONFIG_MAPS:
                 self._wrote_control(written)
+            case c if c == PROFILES:
+                self.tuning.wrote_profile(written)
             case _:
                 pass
-        if written.collection in {POLICIES, NODES, CONFIG_MAPS}:
+        if written.collection in {POLICIES, NODES, CONFIG_MAPS, PROFILES}:
             self._look(written.at)
 
     def _look(self, now: float) -> None:
@@ -170,11 +188,15 @@ class Oracle:
         nodes: Mapping[str, Json] = self.server.all(NODES)
         if self.views and nodes == self.views[-1].nodes:
             nodes = self.views[-1].nodes
-        self.views.append(View(now, self.server.all(POLICIES), nodes, switch))
+        self.views.append(View(now, self._policies(), nodes, switch))
         if switch == "run":
             self.turned_at = None
         elif self.turned_at is None:
             self.turned_at = now
+
+    def _policies(self) -> Mapping[str, Json]:
+        """Return the policies as they ask now, those that are tuned for what was measured."""
+        return self.tuning.asking(self.server.all(POLICIES))
 
     def seen_lately(self, now: float, node: str) -> Iterator[View]:
         """Yield what an operator may have decided from, the newest first: each cache is from a moment of its own."""
@@ -224,7 +246,7 @@ class Oracle:
             self.renewed[new] = written.at
             self.leading_since.setdefault(new, written.at)
 
-    def _check_holds(self, written: Written) -> None:
+    def check_holds(self, written: Written) -> None:
         """Nothing is sent by whoever could not renew the lease in time; what is under way may arrive later."""
         late = written.sent_at - self.renewed.get(written.identity, -LEASE.lease) - LEASE.renew_deadline
         _check(late <= 0, f"lease: {written.client} writes {written.name} {late:.1f} s after its lease ran out")
@@ -238,11 +260,11 @@ class Oracle:
             self.armed.add(after["metadata"]["uid"])
         if written.before is None or written.client not in self.operators:
             return
-        self._check_holds(written)
+        self.check_holds(written)
         if written.before.get("status") == after.get("status"):
             return
         _check(written.before["spec"] == after["spec"], f"an operator edits the spec of policy {written.name}")
-        self._check_epoch(written, find(after, ("status", "rollout", "leaderEpoch")))
+        self.check_epoch(written, find(after, ("status", "rollout", "leaderEpoch")))
         size = self.server.size(POLICIES, written.name)
         _check(size < POLICY_BYTES_MAX, f"promise 12: policy {written.name} has {size} bytes")
         self._check_pace(written)
@@ -312,7 +334,7 @@ class Oracle:
         for one in fresh.keys() - {request.body} | {body}:
             bodies.pop(one, None)
 
-    def _check_epoch(self, written: Written, epoch: Any) -> None:
+    def check_epoch(self, written: Written, epoch: Any) -> None:
         uid = (written.after or {})["metadata"]["uid"]
         known = self.epochs.get(uid, 0)
         _check(epoch is not None and epoch >= known, f"fence: {written.name} has epoch {epoch} after {known}")
@@ -326,7 +348,7 @@ class Oracle:
     def _wrote_revision(self, written: Written) -> None:
         """Note contents and verdicts; data never change, so a content is there from its first write on."""
         if written.client in self.operators:
-            self._check_holds(written)
+            self.check_holds(written)
         if written.after is None:
             self._note_erased(written)
             return
@@ -364,7 +386,7 @@ class Oracle:
         for key in keys - self.held_at.keys():
             self.held_at[key] = written.at, written.identity
 
-    def _knows(self, written: Written, at: float) -> bool:
+    def knows(self, written: Written, at: float) -> bool:
         """Whether the writer must know of what was stored then: it has listed everything since, or it is long ago."""
         return written.sent_at > at + KNOWN_SECONDS or self.leading_since.get(written.identity, 0.0) > at
 
@@ -413,9 +435,7 @@ class Oracle:
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
         uid = policy["metadata"]["uid"]
-        unseen = {
-            key for key, at in self.settled_at.items() if not self._knows(written, at) and self.beside[key] > most
-        }
+        unseen = {key for key, at in self.settled_at.items() if not self.knows(written, at) and self.beside[key] > most}
         added = fresh - {node for source, node in self.since.keys() | unseen if source == uid}
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
         _check(len(fresh) <= most and (not added or len(counted) <= most), message)
@@ -461,6 +481,10 @@ class Oracle:
             for node, state in self.server.all(STATES).items()
             if cell_of(state) in cells and (uid, "offload") in unproven(_resumed(state))
         }
+
+    def may_be_silent(self, node: str, now: float) -> bool:
+        """The same for the shortest deadline that a policy has here."""
+        return self._may_be_silent(node, now, NODE_SECONDS)
 
     def _may_be_silent(self, node: str, now: float, deadline: float) -> bool:
         """Whether a leader may take a node for unreachable: its agent is silent, or was until lately."""
@@ -544,7 +568,7 @@ class Oracle:
             return  # as it was before somebody deleted or edited it
         stored = content in self.stored_contents
         _check(stored, f"promise 8: {name} gets {group} of {new['source']['policy']}, which no revision has")
-        policy = self.server.get(POLICIES, new["source"]["policy"])
+        policy = self._policies().get(new["source"]["policy"])
         if policy is None or policy["metadata"]["uid"] != content.uid:
             return
         older = self._is_older(written.after or {}, policy, written.at)
@@ -590,7 +614,7 @@ class Oracle:
         at, generation = self.failed_at.get(content, (0.0, 0))
         generations = [policy["metadata"]["generation"], *self._generations(written.at, policy["metadata"]["name"])]
         current = self._has_current(written, policy)
-        if current and generation >= max(generations) and self._knows(written, at):
+        if current and generation >= max(generations) and self.knows(written, at):
             others = {one for one in self.failed_at if one.uid == content.uid}
             _check(
                 not contents_of(content.uid, policy["spec"]) <= others,
@@ -609,7 +633,7 @@ class Oracle:
         control = (self.server.get(CONFIG_MAPS, CONTROL_CONFIG_MAP) or {}).get("data") or {}
         for key, (at, by) in self.held_at.items():
             hold = json.loads(control[key])
-            known = self._knows(written, at) or (by == written.identity and written.sent_at > at + LATE_SECONDS)
+            known = self.knows(written, at) or (by == written.identity and written.sent_at > at + LATE_SECONDS)
             same = cell_of(state) == (hold["dialect"], hold["hardwareClass"]) and driver in {None, hold["driver"]}
             _check(not (same and known), f"class: {written.name} is turned on, which {key} holds since {at:.0f} s")
 
@@ -639,7 +663,7 @@ class Oracle:
         had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
         settled_at = self.settled_at.get((content.uid, written.name))
         had |= settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
-        counts = had or (settled_at is not None and not self._knows(written, settled_at))
+        counts = had or (settled_at is not None and not self.knows(written, settled_at))
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not counts or (current and not failed) or not (had or failed):
@@ -668,7 +692,7 @@ class Oracle:
         uid, name = policy["metadata"]["uid"], policy["metadata"]["name"]
         cell = cell_of(written.after)
         at, by = self.turned.get((contents_of(uid, policy["spec"]), cell), (-LATE_SECONDS, ""))
-        known = written.sent_at > at + LATE_SECONDS if by == written.identity else self._knows(written, at)
+        known = written.sent_at > at + LATE_SECONDS if by == written.identity else self.knows(written, at)
         if not self._knows_of(written, policy) or self._is_proven(uid, policy, cell) or not known:
             return
         canary = policy["spec"]["rollout"]["canary"]
@@ -679,7 +703,7 @@ class Oracle:
             return
         message = f"promise 8: {name} pushes {written.name}, while {sorted(have)} soak and {sorted(resolved)} have"
         _check(len(have | resolved) <= canary["nodes"], message)
-        failed = [node for node in have if self._knows(written, self.broken_at.get(node, written.at))]
+        failed = [node for node in have if self.knows(written, self.broken_at.get(node, written.at))]
         message = f"promise 8: {name} pushes {written.name}, although {failed} failed, and no revision says so"
         _check(not failed, message)
 
@@ -688,7 +712,7 @@ class Oracle:
 
         What a successor pushed while the verdict was on its way was none of them.
         """
-        policy = next((one for one in self.server.all(POLICIES).values() if one["metadata"]["uid"] == uid), None)
+        policy = next((one for one in self._policies().values() if one["metadata"]["uid"] == uid), None)
         lately = (one for view in self._lately(written.at) for one in view.policies.values())
         if policy is None or any(one["spec"] != policy["spec"] for one in lately if one["metadata"]["uid"] == uid):
             return
@@ -735,7 +759,7 @@ class Oracle:
 
     def _had_soaked(self, written: Written, node: str, uid: str, wanted: frozenset[Content]) -> bool:
         """Whether a node had what a policy has won of a content, soaked, until the writer need not know of a change."""
-        lately = (state for at, state in self.unsaid.get(node, ()) if not self._knows(written, at))
+        lately = (state for at, state in self.unsaid.get(node, ()) if not self.knows(written, at))
         return any(
             wanted <= _soaked(state)
             or (
@@ -748,7 +772,7 @@ class Oracle:
     def _went_well(self, written: Written, uid: str, cell: Cell, wanted: frozenset[Content]) -> set[str]:
         """Return the nodes of a cell that went after a content had soaked there, which the writer need not know."""
         nodes = self.server.all(NODES)
-        left = {node: state for node, (at, state) in self.gone.items() if not self._knows(written, at)}
+        left = {node: state for node, (at, state) in self.gone.items() if not self.knows(written, at)}
         left |= {node: state for node, state in self.server.all(STATES).items() if node not in nodes}
         return {
             node
@@ -767,7 +791,7 @@ class Oracle:
     def _knows_of(self, written: Written, policy: Json) -> bool:
         """Whether the writer must know what a policy asks for: its ledger says so, or nobody edited it lately."""
         uid, stands = policy["metadata"]["uid"], find(policy, ("status", "rollout")) or {}
-        if written.name not in stands.get("carried", ()):
+        if written.name not in stands.get("carried", ()) and not policy["spec"].get("tuning"):
             epochs = stands.get("leaderEpoch"), find(written.after, ("spec", "leaderEpoch"))
             if epochs[0] == epochs[1] and stands.get("generation") == policy["metadata"]["generation"]:
                 return True
@@ -819,17 +843,21 @@ class Oracle:
         self._note_unsaid(written)
         self._note_unproven(written)
         if after is None:
+            self.tuning.wrote_state(written)
             return
         size = self.server.size(STATES, written.name)
         _check(size < STATE_BYTES_MAX, f"promise 12: node state {written.name} has {size} bytes")
         self._note_restored(after)
+        self.tuning.wrote_state(written)
+        if is_question(written):
+            return
         late = self._is_overtaken(written)
         self._check_sequence(written)
         if written.client in self.operators:
-            self._check_holds(written)
+            self.check_holds(written)
             status = before.get("status") if before else None
             _check(after.get("status") == status, f"promise 9: an operator writes the status of {written.name}")
-            self._check_epoch(written, find(after, ("spec", "leaderEpoch")))
+            self.check_epoch(written, find(after, ("spec", "leaderEpoch")))
             for group in () if late else GROUPS:
                 self._check_wish(written, group, _wish(before, group), _wish(after, group))
             self.taken -= {(written.name, group) for group in GROUPS if _wish(after, group) is not None}
@@ -937,7 +965,7 @@ class Oracle:
             and self._ends_with(uid, new["release"], written.at)
         ):
             return
-        away = self.turned_at is not None and self._knows(written, self.turned_at)
+        away = self.turned_at is not None and self.knows(written, self.turned_at)
         _check(not away, f"promise 17: {written.name} gets {group} of {name} since the fleet switch says otherwise")
         for view in self.seen_lately(written.at, written.name):
             won = winner(view, written.name, group)
@@ -979,8 +1007,13 @@ class Oracle:
             _check(write.after == self.before[key], message)
             return
         _check(wish["mode"] == "Apply", f"promise 6: {write.node} changes {write.group} on {wish['mode']}")
-        right = phrase(write.group, wish["settings"]) == write.after
-        _check(right, f"{write.node} sets {write.group} to {write.after}, which its spec does not say")
+        right = self._text(write.node, write.group, wish) or self.before[key]
+        _check(right == write.after, f"{write.node} sets {write.group} to {write.after}, its spec says {right}")
+
+    def _text(self, node: str, group: str, wish: Json) -> str:
+        """Return what a group holds by a wish; empty: what it held before."""
+        settings = wish["settings"]
+        return phrase(group, self.tuning.class_settings(node, settings) if group == "offload" else settings)
 
     # --- rest
 
@@ -1000,6 +1033,7 @@ class Oracle:
         for policy in view.policies.values():
             self._policy_at_rest(view, policy)
         self._holds_at_rest(states, alive)
+        self.tuning.at_rest(view, alive)
         for name, state in states.items():
             for group in GROUPS:
                 self._group_at_rest(view, state, group, alive=name in alive)
@@ -1028,7 +1062,10 @@ class Oracle:
             _check(wish["settings"] == won["spec"]["settings"][group], f"{where} has other settings")
             _check(wish["mode"] == "Apply", f"{where} is {wish['mode']}")
         if alive and wish is not None and wish["mode"] == "Apply" and (name, group) in self.kernel:
-            text = phrase(group, wish["settings"])
+            text = self._text(name, group, wish)
+            if not text and wish["release"] == "Keep":
+                return
+            text = text or self.before[name, group]
             _check(self.kernel[name, group] == text, f"{where} holds {self.kernel[name, group]}, not {text}")
 
     def _is_stopped(self, state: Json) -> bool:

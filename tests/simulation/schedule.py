@@ -13,9 +13,9 @@ from typing import Any, Final, NamedTuple
 from tests.shrinking import shrink
 from tests.simulation.network import REQUEST_FAULTS
 from tests.simulation.objects import Json
-from tests.simulation.server import CONFIG_MAPS, NODES, POLICIES, REVISIONS, STATES
-from tests.simulation.steps import REQUEST_STEPS
-from tests.simulation.world import LABELS, OPERATORS, SETTINGS, World
+from tests.simulation.server import CONFIG_MAPS, NODES, POLICIES, PROFILES, REVISIONS, STATES
+from tests.simulation.steps import REQUEST_STEPS, TUNED_STEPS
+from tests.simulation.world import LABELS, OPERATORS, PROFILE_EDITS, SETTINGS, World, is_tuned
 
 NODES_MIN, NODES_MAX = 8, 11
 MOVES_PER_SCHEDULE: Final = 20
@@ -87,6 +87,7 @@ class Dice(NamedTuple):
 
     rng: Random
     nodes: int
+    tuned: bool = False
 
     def operator(self) -> int:
         return self.rng.randrange(len(OPERATORS))
@@ -126,6 +127,18 @@ class Dice(NamedTuple):
 
     def spec(self) -> Json:
         """Return a whole spec, with the API server's defaults in it."""
+        plain = self.plain_spec()
+        return plain | self.tuning(plain["settings"]) if self.tuned else plain
+
+    def tuning(self, settings: Json) -> Json:
+        """Return how settings are tuned: most often what was measured becomes those of offload."""
+        mode, fixed = self.rng.choices(TUNING, TUNING_WEIGHTS)[0]
+        if fixed:
+            return {"tuning": {"mode": mode}, "settings": settings}
+        return {"tuning": {"mode": mode}, "settings": {key: settings[key] for key in settings if key != "offload"}}
+
+    def plain_spec(self) -> Json:
+        """Return one that is not tuned."""
         return {
             "nodeSelector": self.selector(),
             "priority": self.rng.choice((50, 100, 100, 200)),
@@ -141,6 +154,8 @@ class Dice(NamedTuple):
 
     def edit(self) -> Json:
         """Return some fields of a spec."""
+        if self.tuned and self.rng.random() < 0.3:
+            return self.tuning(self.settings())
         fields: Json = self.rng.choice(
             (
                 {"settings": self.settings()},
@@ -171,6 +186,9 @@ class Dice(NamedTuple):
         return [self.rng.choice(REQUEST_FAULTS) for _ in range(self.rng.choice((1, 1, 2, 4)))]
 
 
+TUNING: Final = (("Auto", False), ("Auto", True), ("Recommend", True), ("Off", True))
+"""How a policy is tuned, and whether it may name an engine and channels itself."""
+TUNING_WEIGHTS: Final = (65, 10, 10, 15)
 Draw = Callable[[Dice], tuple[Any, ...]]
 WEIGHTY_STEPS: Final = ("push", "push", "reservation", "claim", "verdict", "hold", "policy status", "revision stored")
 """Of the protocol: what is promised here is lost if a failure is not thought of."""
@@ -214,7 +232,19 @@ MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
     (4, "duplicate_events", lambda dice: (dice.client(), dice.rng.choice((1, 3)))),
     (2, "compact", lambda _: ()),
 )
-WEIGHTS: Final = tuple(weight for weight, _, _ in MOVES)
+STRUCK: Final = ("delete_state", "lose_node", "remove_node", "reboot", "crash_agent")
+TUNED_MOVES: Final[tuple[tuple[int, str, Draw], ...]] = (
+    (8, "edit_profile", lambda dice: (dice.rng.randrange(3), dice.rng.choice(sorted(PROFILE_EDITS)))),
+    (4, "delete_profile", lambda dice: (dice.rng.randrange(3),)),
+    (8, "strike_probed", lambda dice: (dice.rng.choice(STRUCK),)),
+    (3, "edit_probe", lambda dice: (dice.node(),)),
+    (4, "spoil_tuned", lambda dice: (dice.rng.choice(("fails", "stalls", "refuses")),)),
+    (8, "spoil_step", lambda dice: (dice.rng.choice(TUNED_STEPS), dice.rng.choice(REQUEST_FAULTS))),
+    (8, "strike", lambda dice: (dice.rng.choice(TUNED_STEPS), *dice.end())),
+    (3, "slow_watch", lambda dice: (dice.client(), PROFILES, dice.seconds(20.0))),
+    *MOVES,
+)
+"""Of schedules whose policies are tuned."""
 
 
 # --- scenes: what only some moves one after the other come to
@@ -281,7 +311,32 @@ def _turned_away(dice: Dice) -> Iterator[Move]:
     yield Move(60.0, "turn_switch", ("run",))
 
 
+def _disputed(dice: Dice) -> Iterator[Move]:
+    """What was measured does not do in service, and is taken back."""
+    name = dice.policy()
+    rollout = dice.rollout() | {"onFailure": "Rollback", "canary": {"nodes": 1, "soakSeconds": 20}}
+    spec = dice.plain_spec() | {"tuning": {"mode": "Auto"}, "settings": {}, "rollout": rollout, "priority": 200}
+    yield Move(0.0, "delete_policy", (name,))
+    yield Move(5.0, "create_policy", (name, spec))
+    for node in dice.rng.sample(range(dice.nodes), 5):
+        yield Move(0.0, "spoil_kernel", (node, "fails"))
+    yield Move(150.0, "spoil_tuned", ("fails",))
+    yield Move(100.0, "heal_kernel", (dice.node(),))
+
+
+def _measured(dice: Dice) -> Iterator[Move]:
+    """A class is measured, and while that goes on, or after it, something befalls what was found."""
+    yield Move(dice.seconds(60.0), "strike_probed", (dice.rng.choice(STRUCK),))
+    if dice.rng.random() < 0.5:
+        yield Move(dice.seconds(30.0), "turn_switch", ("hold",))
+        yield Move(dice.seconds(60.0), "turn_switch", ("run",))
+    yield Move(dice.seconds(120.0), "edit_profile", (dice.rng.randrange(3), dice.rng.choice(sorted(PROFILE_EDITS))))
+    for number in range(len(OPERATORS)):
+        yield Move(dice.seconds(20.0), "crash_operator", (number, 2.0))
+
+
 SCENES: Final = (_late_push, _late_reservation, _newcomer, _bad_revision, _corrupt_class, _turned_away)
+TUNED_SCENES: Final = (*SCENES, _disputed, _disputed, _measured, _measured)
 SCENES_SHARE: Final = 0.06
 WAYS_OFF: Final = ("off", "restore")
 WAYS_OFF_EVERY: Final = 4  # schedules
@@ -291,14 +346,17 @@ def make_schedule(seed: int, length: int = MOVES_PER_SCHEDULE) -> Schedule:
     """Return the schedule of a seed and a number of moves: two policies first, then whatever comes."""
     rng = Random(f"schedule {seed}")
     nodes = rng.randint(NODES_MIN, NODES_MAX)
-    dice = Dice(rng, nodes)
+    tuned = is_tuned(seed)
+    dice = Dice(rng, nodes, tuned)
+    scenes, table = (TUNED_SCENES, TUNED_MOVES) if tuned else (SCENES, MOVES)
+    weights = [weight for weight, _, _ in table]
     moves = [Move(0.0, "create_policy", (name, dice.spec())) for name in POLICY_NAMES[:2]]
     pace = rng.choice((2.0, 8.0, 20.0))
     while len(moves) < length:
         if rng.random() < SCENES_SHARE:
-            moves += rng.choice(SCENES)(dice)
+            moves += rng.choice(scenes)(dice)
             continue
-        _, name, draw = rng.choices(MOVES, WEIGHTS)[0]
+        _, name, draw = rng.choices(table, weights)[0]
         gap = 0.0 if rng.random() < 0.15 else round(rng.expovariate(1 / pace), 2)
         moves.append(Move(gap, name, draw(dice)))
     last = rng.choices(("run", "hold", "off", "restore", None), (65, 5, 12, 8, 10))[0]
@@ -321,6 +379,8 @@ def run(schedule: Schedule) -> Outcome:
             world.pass_time(move.after)
             getattr(world, move.name)(*move.args)
         world.settle()
+        if is_tuned(schedule.seed):
+            world.stay_at_rest()
         if schedule.seed % WAYS_OFF_EVERY == 0:
             world.go_off(WAYS_OFF[schedule.seed // WAYS_OFF_EVERY % len(WAYS_OFF)])
     except Exception as error:  # noqa: BLE001 - whatever it is, it is found

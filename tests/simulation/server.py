@@ -43,13 +43,14 @@ from tests.simulation.objects import (
 NAMESPACE: Final = "numamigration-system"
 POLICIES: Final = "/apis/numamigration.dev/v1alpha1/migrationpolicies"
 STATES: Final = "/apis/numamigration.dev/v1alpha1/nodemigrationstates"
+PROFILES: Final = "/apis/numamigration.dev/v1alpha1/migrationprofiles"
 NODES: Final = "/api/v1/nodes"
 CONFIG_MAPS: Final = f"/api/v1/namespaces/{NAMESPACE}/configmaps"
 LEASES: Final = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases"
 REVISIONS: Final = f"/apis/apps/v1/namespaces/{NAMESPACE}/controllerrevisions"
 EVENTS: Final = "/apis/events.k8s.io/v1/namespaces/default/events"
-COLLECTIONS: Final = (POLICIES, STATES, NODES, CONFIG_MAPS, LEASES, REVISIONS, EVENTS)
-WITH_STATUS: Final = frozenset({POLICIES, STATES})
+COLLECTIONS: Final = (POLICIES, STATES, PROFILES, NODES, CONFIG_MAPS, LEASES, REVISIONS, EVENTS)
+WITH_STATUS: Final = frozenset({POLICIES, STATES, PROFILES})
 """Kinds with a status of its own and a generation."""
 PAGE_ITEMS_MAX: Final = 5  # fewer than any client asks for, so that every list has pages
 APPLY: Final = "application/apply-patch+yaml"
@@ -197,9 +198,14 @@ def _data_is_immutable(before: Json, after: Json) -> str:
     return "" if before.get("data") == after.get("data") else "data: Forbidden: field is immutable"
 
 
+def _spec_is_immutable(before: Json, after: Json) -> str:
+    return "" if before.get("spec") == after.get("spec") else "a profile is about one class for ever"
+
+
 RULES: Final[Mapping[str, tuple[Callable[[Json, Json], str], ...]]] = {
     POLICIES: (_epoch_never_falls("status", "rollout", "leaderEpoch"),),
     STATES: (_epoch_never_falls("spec", "leaderEpoch"), _write_sequence_never_falls, _verify_epoch_never_falls),
+    PROFILES: (_epoch_never_falls("status", "leaderEpoch"), _spec_is_immutable),
     REVISIONS: (_data_is_immutable,),
 }
 
@@ -365,7 +371,13 @@ class SimServer:
                 raise Refusal(409, "Precondition failed: the object does not exist")
             return self._store_new(request, collection, name, body, manager)
         _check_preconditions(stored.body, metadata)
-        wanted = {path: value for path, value in leaves(body).items() if _is_of_part(collection, manager[1], path)}
+        # An empty object takes nothing out of one that is there, which is no leaf then.
+        there = {path for path, value in leaves(body).items() if value == {} and find(stored.body, path)}
+        wanted = {
+            path: value
+            for path, value in leaves(body).items()
+            if path not in there and _is_of_part(collection, manager[1], path)
+        }
         after, owners = _applied(stored, wanted, manager)
         return self._store(request, collection, name, stored, after, owners, manager)
 

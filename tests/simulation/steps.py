@@ -10,13 +10,24 @@ from __future__ import annotations
 from collections import deque
 from typing import Final
 
-from numamigration_api.vocabulary import EPOCH_ANNOTATION
+from numamigration_api.vocabulary import EPOCH_ANNOTATION, PROBE_MANAGER
 from tests.simulation.clock import Clock
 from tests.simulation.kernels import GROUPS
+from tests.simulation.measuring import ENDED
 from tests.simulation.network import REQUEST_FAULTS
 from tests.simulation.objects import Json, find
 from tests.simulation.rollouts import ledger, verdicts
-from tests.simulation.server import CONFIG_MAPS, EVENTS, LEASES, POLICIES, REVISIONS, STATES, Request, Written
+from tests.simulation.server import (
+    CONFIG_MAPS,
+    EVENTS,
+    LEASES,
+    POLICIES,
+    PROFILES,
+    REVISIONS,
+    STATES,
+    Request,
+    Written,
+)
 from tests.simulation.wanted import FINALIZER, is_safe, same_wish
 
 NEAR_SECONDS: Final = 3.0
@@ -47,8 +58,10 @@ STEPS: Final = (
     "hold",
     "readiness read",
 )
+TUNED_STEPS: Final = ("probe asked", "probe answered", "profile made", "profile told")
+"""Of schedules whose policies are tuned."""
 REQUEST_STEPS: Final = tuple(step for step in STEPS if step not in {"agent applied", "relist", "rollback"})
-"""Those that a single request shows; a rollback looks like any push."""
+"""Those of all schedules that a single request shows; a rollback looks like any push."""
 WORLD_FAULTS: Final = (
     "operator crash",
     "operator ends",
@@ -70,14 +83,15 @@ WORLD_FAULTS: Final = (
     "expired",
 )
 FAULTS: Final = (*REQUEST_FAULTS, *WORLD_FAULTS)
+ALL_STEPS: Final = (*STEPS, *TUNED_STEPS)
 NO_SUCH_PAIR: Final = frozenset(
     {(fault, step) for fault in ("409", "500 after") for step in ("list", "watch", "readiness read")}
     | {("late", "watch")}
 )
 """What only reads changes nothing, so it meets no conflict and has no effect."""
 PAIRS: Final = frozenset(
-    {(fault, step) for fault in REQUEST_FAULTS for step in REQUEST_STEPS} - NO_SUCH_PAIR
-    | {(fault, step) for fault in WORLD_FAULTS for step in STEPS}
+    {(fault, step) for fault in REQUEST_FAULTS for step in (*REQUEST_STEPS, *TUNED_STEPS)} - NO_SUCH_PAIR
+    | {(fault, step) for fault in WORLD_FAULTS for step in ALL_STEPS}
 )
 
 
@@ -154,11 +168,19 @@ def asked_for(request: Request) -> tuple[str, ...]:
             return ("hold",)
         case c if c == POLICIES:
             return ("finalizer set",) if b"MigrationPolicy" in request.body else ("finalizer dropped",)
-        case c if c == STATES and request.path.endswith("/status"):
-            words = {"restored": b'"Restored"', "soaked": b'"soakedRevision"'}
-            return (*(step for step, word in words.items() if word in request.body), "report")
+        case c if c == PROFILES:
+            return ("profile told",) if request.path.endswith("/status") else ("profile made",)
         case _:
-            return ("state created", "push") if b'"mode":"Apply"' in request.body else ("state created", "safe push")
+            return _asked_of_a_state(request)
+
+
+def _asked_of_a_state(request: Request) -> tuple[str, ...]:
+    if request.path.endswith("/status"):
+        words = {"probe answered": b'"probe"', "restored": b'"Restored"', "soaked": b'"soakedRevision"'}
+        return (*(step for step, word in words.items() if word in request.body), "report")
+    if request.query.get("fieldManager") == PROBE_MANAGER:
+        return ("probe asked",)
+    return ("state created", "push") if b'"mode":"Apply"' in request.body else ("state created", "safe push")
 
 
 def _asked_to_read(request: Request) -> str:
@@ -194,6 +216,8 @@ def taken(written: Written) -> tuple[str, ...]:
             return ("finalizer dropped",)
         case c if c == STATES and before.get("status") != after.get("status") and after:
             return _report_steps(before, after)
+        case c if c == PROFILES and after:
+            return ("profile told",) if before else ("profile made",)
         case c if c == REVISIONS and after:
             return _revision_steps(before, after)
         case c if c == CONFIG_MAPS and after and written.client.startswith("operator"):
@@ -218,7 +242,9 @@ def _report_steps(before: Json, after: Json) -> tuple[str, ...]:
     soaked = any(
         one.get("soakedRevision", "") != (old.get(group) or {}).get("soakedRevision", "") for group, one in new.items()
     )
-    return ("report", *("restored",) * restored, *("soaked",) * soaked)
+    path = ("status", "probe", "phase")
+    answered = find(after, path) in ENDED and find(before, path) not in ENDED
+    return ("report", *("restored",) * restored, *("soaked",) * soaked, *("probe answered",) * answered)
 
 
 def _revision_steps(before: Json, after: Json) -> tuple[str, ...]:
@@ -238,10 +264,11 @@ def _lease_steps(before: dict[str, object], after: dict[str, object]) -> tuple[s
 def _push_steps(before: dict[str, object], after: dict[str, object]) -> tuple[str, ...]:
     if not before:
         return ("state created",)
+    asked = ("probe asked",) * bool(find(before, ("spec", "probe")) != find(after, ("spec", "probe")))
     pairs = [
         (group, find(before, ("spec", "groups", group)), find(after, ("spec", "groups", group))) for group in GROUPS
     ]
     moved = [(group, new) for group, old, new in pairs if not same_wish(old, new)]
     if not moved:
-        return ()
+        return asked
     return ("safe push",) if all(is_safe(group, new) for group, new in moved) else ("push",)

@@ -68,7 +68,10 @@ def is_safe(group: str, wish: Mapping[str, Any] | None) -> bool:
     """Whether a wish only restores, holds, releases, or turns offload off."""
     if wish is None or wish["mode"] != "Apply":
         return True
-    return group == "offload" and wish["settings"]["engine"] == "Off"
+    if group != "offload":
+        return False
+    named = (one["engine"] for one in wish["settings"].get("profiles") or ())
+    return {wish["settings"].get("engine"), *named} <= {"Off", None}
 
 
 def _plain(wish: Mapping[str, Any]) -> Json:

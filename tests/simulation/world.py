@@ -16,27 +16,31 @@ from typing import Any, Final
 import msgspec
 
 from numamigration_agent.events import Tick
-from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, LEASE_NAME
+from numamigration_api.vocabulary import CONTROL_CONFIG_MAP, FLEET_KEY, HOLD_KEY_PREFIX, LEASE_NAME, PROBE_MANAGER
 from tests.simulation.agents import ModelAgent, SimAgent, StateFolder
 from tests.simulation.clock import Clock, Process
 from tests.simulation.kernels import KINDS, KernelWrite, Kind, ModelKernel
 from tests.simulation.machines import RealMachine
+from tests.simulation.measuring import bench_of
 from tests.simulation.network import Network
 from tests.simulation.objects import Json, find
-from tests.simulation.operators import SimOperator
+from tests.simulation.operators import SimOperator, Tuned
 from tests.simulation.oracle import BrokenPromiseError, Oracle
+from tests.simulation.rollouts import cell_of
 from tests.simulation.server import (
     CONFIG_MAPS,
     LEASES,
     MERGE,
     NODES,
     POLICIES,
+    PROFILES,
     REVISIONS,
     STATES,
     Request,
     SimServer,
 )
 from tests.simulation.steps import Coverage, asked_for
+from tests.simulation.tuning import FORGED_CHANNELS, is_answered
 from tests.twin.machine import temporary_folder
 
 OPERATORS: Final = ("operator-0", "operator-1")
@@ -44,6 +48,8 @@ SETTLE_SECONDS: Final = 75.0
 """From the end of trouble to the first check: a lease, the longest back-off, and what was late has arrived."""
 SETTLE_TIMES: Final = 21
 """So often it may take as long again: a restore deadline, a silent node's, nodes one by one, each with its soak."""
+QUIET_SECONDS: Final = 45.0  # four looks of the tuner
+QUIET_WRITES_MAX: Final = 2  # of a place: a node that was waited for may be let be just then
 WAY_OFF_SECONDS: Final = 100.0  # a watch, a write of each node, a report of each agent
 CLOCK_SECONDS: Final = 20.0  # wrong by so much, a leader that starts may take nodes for silent ones
 KUBELET_SECONDS: Final = 40.0  # of silence, until the node controller says Unknown
@@ -61,10 +67,26 @@ SETTINGS: Final[Mapping[str, tuple[Json, ...]]] = {
 }
 REAL_EVERY, REAL_AT = 32, 7
 """Of so many schedules one runs real agents, which costs four to five times as much as another."""
+TUNED_EVERY, TUNED_AT = 16, 11
+"""Of so many schedules one has policies that are tuned; the others are drawn as if there were none."""
+REAL_TUNED_EVERY, REAL_TUNED_AT = 512, 27
+"""Of so many schedules one has both."""
 WRONG_SHARE: Final = 0.1
 WRONG: Final = ("corrupts", "stalls", "fails")
 """So are some machines with the real agent from the start: a trial is made once, and rarely just after a fault."""
 LABELS: Final = ("database", "cache")
+FORGED: Final[Json] = {"engine": "DMA", "channels": FORGED_CHANNELS}
+PROFILE_EDITS: Final[Mapping[str, Json]] = {
+    "recommendation": {"recommendation": FORGED},
+    "whole": {"phase": "Measured", "recommendation": FORGED, "nodes": [{"node": "node-00", **FORGED}]},
+    "phase": {"phase": "Measuring"},
+    "disputed": {"phase": "Disputed"},
+    "moment": {"measuredAt": "2025-01-01T00:00:00Z"},
+    "message": {"message": "somebody was here"},
+}
+"""What a person may write into the status of a profile; a channel number that no node measures."""
+STRUCK_SECONDS: Final[Mapping[str, tuple[float]]] = {"reboot": (20.0,), "crash_agent": (5.0,)}
+CANDIDATES: Final[list[Json]] = [{"engine": "DMA", "channels": 1}]
 
 
 @dataclass
@@ -98,12 +120,15 @@ class World:
         self.coverage = Coverage(self.clock)
         self.network = Network(self.server, self.rng, asked_for, self.coverage.request_fault)
         self.network.on_read = self.coverage.read
+        self.network.on_write = self._wrote_to
         self.oracle = Oracle(
             self.server, frozenset(OPERATORS), on_step=self.coverage.step, sent_bodies=self.network.sent
         )
         self.server.observers += [self.oracle.wrote, self.coverage.wrote, self._wrote]
         self.counts: Counter[str] = Counter()
-        self.operators = {name: SimOperator(self.clock, self.network, self.rng, name) for name in OPERATORS}
+        self._measuring: Counter[str] = Counter()  # writes of profiles and questions, by path
+        tuned = Tuned(measures=is_tuned(seed))
+        self.operators = {name: SimOperator(self.clock, self.network, self.rng, name, tuned) for name in OPERATORS}
         self.nodes: dict[str, SimNode] = {}
         for number in range(nodes):
             self.add_node(number)
@@ -123,6 +148,10 @@ class World:
         orphaned = written.collection in {NODES, POLICIES} and written.after is None
         if orphaned or (written.collection in {STATES, REVISIONS} and written.before is None):
             self.clock.after(self.rng.uniform(*GARBAGE_SECONDS), self.server.collect_garbage)
+
+    def _wrote_to(self, request: Request) -> None:
+        if request.collection == PROFILES or request.query.get("fieldManager") == PROBE_MANAGER:
+            self._measuring[request.path] += 1
 
     def close(self) -> None:
         """Remove what the nodes' agents keep."""
@@ -205,6 +234,40 @@ class World:
         """Clear a node state's status by hand."""
         self._ask("PATCH", f"{STATES}/{_name(number)}/status", {"status": None})
 
+    def edit_profile(self, number: int, edit: str) -> None:
+        """Edit a profile's status by hand."""
+        names = sorted(self.server.all(PROFILES))
+        if names:
+            self._ask("PATCH", f"{PROFILES}/{names[number % len(names)]}/status", {"status": PROFILE_EDITS[edit]})
+
+    def delete_profile(self, number: int) -> None:
+        """Delete a profile by hand."""
+        names = sorted(self.server.all(PROFILES))
+        if names:
+            self._ask("DELETE", f"{PROFILES}/{names[number % len(names)]}")
+
+    def spoil_tuned(self, trouble: str) -> None:
+        """Let engines be wrong where what was measured has turned offload on, or is about to."""
+        profiles = [one for one in self.server.all(PROFILES).values() if _turns_on(one)]
+        classes = {(one["spec"]["dialect"], one["spec"]["hardwareClass"]) for one in profiles}
+        for name, state in sorted(self.server.all(STATES).items()):
+            if cell_of(state) in classes and name in self.nodes:
+                self.spoil_kernel(int(name.removeprefix("node-")), trouble)
+
+    def strike_probed(self, move: str) -> None:
+        """Let something befall the node that measures: the name of a move, and how long its end lasts."""
+        states = sorted(self.server.all(STATES).items())
+        asked = (name for name, state in states if find(state, ("spec", "probe")) and not is_answered(state))
+        name = next(asked, None)
+        if name is not None:
+            getattr(self, move)(int(name.removeprefix("node-")), *STRUCK_SECONDS.get(move, ()))
+
+    def edit_probe(self, number: int) -> None:
+        """Take what a node is asked out of its spec by hand, or ask it something."""
+        state = self.server.get(STATES, _name(number)) or {}
+        asked = None if find(state, ("spec", "probe")) else {"id": "0123456789abcdef", "candidates": CANDIDATES}
+        self._ask("PATCH", f"{STATES}/{_name(number)}", {"spec": {"probe": asked}})
+
     def delete_lease(self) -> None:
         """Delete the Lease by hand."""
         self._ask("DELETE", f"{LEASES}/{LEASE_NAME}")
@@ -263,7 +326,8 @@ class World:
                 if isinstance(node.kernel, RealMachine):
                     node.agent.start(node.kernel.start(self.rng), node.kernel)
                 else:
-                    node.agent.start(ModelAgent(node.kernel, node.folder, self.rng))
+                    bench = bench_of(self._seed, node.name, node.kind)
+                    node.agent.start(ModelAgent(node.kernel, node.folder, self.rng, bench))
 
         self.clock.after(seconds, start)
 
@@ -454,6 +518,14 @@ class World:
                 return
         self._check_rest()
 
+    def stay_at_rest(self) -> None:
+        """Let time pass over a fleet at rest: nothing more is written of measurements."""
+        before = self._measuring.copy()
+        self.pass_time(QUIET_SECONDS)
+        busy = {path: count for path, count in (self._measuring - before).items() if count > QUIET_WRITES_MAX}
+        if busy:
+            raise BrokenPromiseError(f"tuning: at rest, and within {QUIET_SECONDS:.0f} s there were writes of {busy}")
+
     def go_off(self, word: str) -> None:
         """Turn the switch of a fleet at rest: it reaches every node that lives, whatever else happens there."""
         self.turn_switch(word)
@@ -469,7 +541,16 @@ class World:
 
 def has_real_agents(seed: int) -> bool:
     """Whether the nodes of a schedule run the real agent."""
-    return seed % REAL_EVERY == REAL_AT
+    return seed % REAL_EVERY == REAL_AT or seed % REAL_TUNED_EVERY == REAL_TUNED_AT
+
+
+def is_tuned(seed: int) -> bool:
+    """Whether policies of a schedule may be tuned."""
+    return seed % TUNED_EVERY == TUNED_AT
+
+
+def _turns_on(profile: Json) -> bool:
+    return bool(find(profile, ("status", "recommendation", "engine")) == "DMA")
 
 
 def _name(number: int) -> str:

@@ -25,6 +25,7 @@ from tests.fakekernel.model import FakeKernel
 from tests.fuzz.tables import FILES
 from tests.twin.desk import JobDesk
 from tests.twin.held_up import PatientMover
+from tests.twin.timed import PatientTimedMover
 from tests.unit.live_rig import LiveSysfs
 
 HELD_SECONDS_MIN: Final = 0.05
@@ -66,6 +67,7 @@ class Machine:
         """Let an agent start; what an earlier one waited for is answered to nobody."""
         self._desk = JobDesk(self._perform)
         self._move = PatientMover(self.kernel)
+        self._move_timed = PatientTimedMover(self.kernel, Random(1))
 
     def reboot(self) -> None:
         """Boot anew; what lies on tmpfs is gone."""
@@ -94,7 +96,7 @@ class Machine:
         return self._now + max(HELD_SECONDS_MIN, self.kernel.seconds_to_event()) if self._desk else NEVER
 
     def _perform(self, job: Job) -> Answer:
-        return perform(job, self._sysfs, self._file, self._move)
+        return perform(job, self._sysfs, self._file, self._move, self._move_timed)
 
     # --- trouble
 

@@ -30,8 +30,9 @@ from tests.fakekernel.control import MoveOwnPages, TakeSnapshot
 from tests.fakekernel.host import FakeHostError, ask, move_own_pages
 from tests.fakekernel.layout import PAGE_BYTES, THP_PAGES
 from tests.fakekernel.model import FakeKernel, Snapshot
-from tests.fakekernel.moves import Moved
+from tests.fakekernel.moves import Move, Moved
 from tests.fakekernel.parsing import KernelError
+from tests.twin.held_up import HeldUpError
 
 HUGE_BYTES: Final = THP_PAGES * PAGE_BYTES
 REASON: Final = MigrationReason.SYSCALL_OR_CPUSET
@@ -39,6 +40,8 @@ CPU_SHARE: Final = 0.9
 """Of the time that a migrator waits, on its CPU; with an engine it sleeps meanwhile, and a fifth is left."""
 CPU_SHARE_WITH_ENGINE: Final = 0.2
 GIGA: Final = 1e9
+BATCH_SECONDS_MAX: Final = 0.5
+"""Of a batch that nothing holds up: its time passes at once."""
 
 
 class Calls(NamedTuple):
@@ -60,6 +63,36 @@ def timed_twin(kernel: FakeKernel, rng: Random | None = None) -> TimedMover:
 
     calls = Calls(move, lambda: kernel.snapshot().folios_migrated, lambda: kernel.snapshot().nr_dma_chan)
     return timed_mover(kernel.config, calls, rng or Random(1))
+
+
+class PatientTimedMover:
+    """The same where moves may be held up: who made one is told, and asked again it waits for that one."""
+
+    def __init__(self, kernel: FakeKernel, rng: Random) -> None:
+        self._kernel = kernel
+        self._held: Move | None = None
+        calls = Calls(self._move, lambda: kernel.snapshot().folios_migrated, lambda: kernel.snapshot().nr_dma_chan)
+        self._answer = timed_mover(kernel.config, calls, rng)
+
+    def __call__(self, request: TimedRequest) -> TimedAnswer:
+        """Answer a request.
+
+        Raises:
+            HeldUpError: an engine holds the pages.
+        """
+        return self._answer(request)
+
+    def _move(self, command: MoveOwnPages) -> Moved:
+        way = command.source, command.destination
+        begun, self._held = self._held, None
+        move = begun or self._kernel.begin_move(command.reason, *way, small=command.small, huge=command.huge)
+        while not move.over:
+            seconds = self._kernel.seconds_to_event()
+            if seconds > BATCH_SECONDS_MAX:
+                self._held = move
+                raise HeldUpError(lambda: move.over)
+            self._kernel.advance(seconds)
+        return move.answer()
 
 
 def timed_twin_of_host(home: Path) -> TimedMover:

@@ -36,7 +36,7 @@ from numamigration_agent.probing import (
     wish_after,
     wish_of,
 )
-from numamigration_agent.status import STATUS_BYTES_MAX, build_status
+from numamigration_agent.status import WITH_RESULTS_BYTES_MAX, build_status
 from numamigration_agent.view import View
 from numamigration_agent.wishes import ProbeRequest, Source, Spec, Wish, parse_spec
 from numamigration_api.machinery.tuning.samples import BASELINE, Setting, Shape
@@ -521,7 +521,7 @@ def test_equal_samples_have_no_deviation_and_scattered_ones_theirs() -> None:
 
 
 def test_a_status_with_many_results_stays_below_its_bound() -> None:
-    """Promise 12: the lightest shapes are left out."""
+    """Promise 12: the lightest shapes are left out, and the spec that asked has room beside them."""
     facts = facts_of(HostConfig(dialect=Dialect.F_EXT))
     rows = full_table().rows({})
     told = {"id": "x" * 64, "phase": "Done", "reason": "Measured", "message": "m" * 512, "results": rows}
@@ -531,7 +531,7 @@ def test_a_status_with_many_results_stays_below_its_bound() -> None:
 
     status = build_status(view, now=datetime(2026, 1, 1, tzinfo=UTC), conditions=())
 
-    assert len(json.dumps(status)) <= STATUS_BYTES_MAX
+    assert len(json.dumps(status)) <= WITH_RESULTS_BYTES_MAX
     kept = status["probe"]["results"]
     assert 8 < len(kept) <= PROBE_ROWS_MAX
     assert kept == rows[: len(kept)]

@@ -394,6 +394,51 @@ def test_a_result_is_dropped_when_nobody_asks_any_more(start: Start) -> None:
     assert "probe" not in rig.status
 
 
+def test_an_id_that_is_asked_again_has_the_result_of_before(start: Start) -> None:
+    """The fleet switch, or a silence of the agent's, takes a question back for a while."""
+    rig = start()
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+    stores, found = len(rig.stores), rig.status["probe"]
+
+    ask(rig, probe=None)
+    rig.pass_time(1)
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+
+    assert (len(rig.stores), rig.status["probe"]) == (stores, found)
+
+
+def test_an_id_that_was_withdrawn_in_mid_probe_is_measured_when_it_is_asked_again(start: Start) -> None:
+    rig = start()
+    until_sample(rig)
+    ask(rig, probe=None)
+    rig.release()
+    rig.pass_time(LONG_ENOUGH)
+    assert "probe" not in rig.status
+
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+
+    assert told(rig) == ("Done", "Measured")
+
+
+def test_an_id_whose_probe_was_stopped_is_tried_again_when_it_is_asked_again(start: Start) -> None:
+    rig = start()
+    at_sample(rig, 5, lambda: rig.kernel.set_pressure("memory", 0.5))
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+    assert told(rig) == ("Stopped", "NotCalm")
+
+    rig.kernel.set_pressure("memory", 0.0)
+    ask(rig, probe=None)
+    rig.pass_time(LONG_ENOUGH)
+    ask(rig)
+    rig.pass_time(LONG_ENOUGH)
+
+    assert told(rig) == ("Done", "Measured")
+
+
 def test_another_id_of_the_same_day_waits_for_the_next_one(start: Start) -> None:
     rig = start()
     plain = timed_twin(rig.kernel)

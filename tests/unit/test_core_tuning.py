@@ -12,7 +12,7 @@ import pytest
 
 from numamigration_api.machinery.profiles import profile_name, settings_of_class
 from numamigration_api.vocabulary import PROFILE_NODES_MAX, FleetSwitch, PolicyMode
-from numamigration_operator.core.decisions import Write, WriteKind
+from numamigration_operator.core.decisions import Patch, Write, WriteKind
 from numamigration_operator.core.fleet import Fleet
 from numamigration_operator.core.objects import ProfileObject
 from numamigration_operator.core.remeasure import DISPUTE_SECONDS, REMEASURE_SECONDS, RETRY_SECONDS
@@ -59,7 +59,9 @@ class Tuned(World):
                     document["metadata"]["uid"] = f"profile-{self._next()}"
                     self.profiles[name] = document
                 case WriteKind.PROFILE_STATUS:
-                    self.profiles[name]["status"] = document["status"]
+                    self.profiles[name]["status"] = document[-1]["value"]
+                case WriteKind.CLASS_HOLD:  # on its way for ever, which holds the class too
+                    pass
                 case WriteKind.PROBE:
                     self.ask(name, document["spec"].get("probe"))
                 case _:
@@ -260,12 +262,43 @@ def test_the_fleet_switch_takes_back_what_was_asked() -> None:
     assert world.asked == []
 
 
+def test_what_a_node_is_asked_is_taken_back_whoever_has_a_hand_in_it() -> None:
+    """An apply without it would leave what somebody else has written too, and be sent again with each report."""
+    world = Tuned()
+    (name,) = world.waiting
+    world.turn(FleetSwitch.HOLD)
+    world.written.clear()
+    world.look()
+
+    (write,) = (one for one in world.written if one.key.kind is WriteKind.PROBE)
+    assert write.patch is Patch.MERGE
+    assert json.loads(write.body) == {"metadata": {"uid": f"state-{name}"}, "spec": {"probe": None}}
+
+
 def test_a_node_that_cannot_measure_is_followed_by_another_one() -> None:
     world = Tuned()
     first = world.answer(phase="Refused", reason="NoFreeMemory", message="64 MiB free")
 
     assert world.waiting
     assert world.waiting != [first]
+
+
+def test_no_more_than_three_nodes_of_a_class_are_asked_although_none_can_measure() -> None:
+    world = Tuned(nodes=6)
+    asked = {world.answer(phase="Refused", reason="OneNumaNode", message="there is one") for _ in range(3)}
+    world.look()
+
+    assert len(asked) == 3
+    assert world.asked == []
+    assert world.profile()["message"] == "OneNumaNode: there is one"
+
+
+def test_what_some_of_three_nodes_measured_is_enough() -> None:
+    world = Tuned(nodes=6)
+    world.answer(phase="Refused", reason="NoFreeMemory")
+    world.measure(EIGHT, EIGHT)
+
+    assert [one["engine"] for one in world.profile()["nodes"]] == ["DMA", "DMA"]
 
 
 def test_a_measurement_that_was_stopped_says_nothing_of_the_class() -> None:
@@ -319,6 +352,37 @@ def test_a_class_whose_nodes_are_all_being_written_is_asked_once_they_are_not() 
     assert world.waiting == ["n0"]
 
 
+def test_a_question_is_no_edit_that_a_push_under_way_gives_way_to() -> None:
+    """Promise 8: the push may still arrive, so the node keeps its name in the ledger."""
+    world = Tuned(nodes=1, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", settings={"demotion": {"enabled": False}})
+    assert world.specs()
+    assert world.fleet.snapshot().open_spec_writes == 1
+
+    world.ask("n0", {"id": "late", "candidates": []})
+
+    assert world.fleet.snapshot().open_spec_writes == 1
+
+
+def test_no_second_node_is_asked_while_the_first_question_is_under_way() -> None:
+    world = Tuned(nodes=3, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", tuning={"mode": "Recommend"})
+    asked: list[Write] = []
+    while not asked:
+        found = world.decide().writes
+        asked = [write for write in found if write.key.kind is WriteKind.PROBE]
+        world.carry_out(write for write in found if write not in asked)
+    (first,) = (write.key.name for write in asked)
+    world.edit_policy("p", settings={"demotion": {"enabled": False}})
+    world.specs()  # to all of them, so none but the first could be asked
+
+    for _ in range(3):
+        world.now += LOOK_SECONDS
+        asked += [write for write in world.decide().writes if write.key.kind is WriteKind.PROBE]
+
+    assert {write.key.name for write in asked} == {first}
+
+
 def test_fewer_nodes_than_three_are_enough_where_there_are_no_more() -> None:
     world = Tuned(nodes=1)
     world.measure(EIGHT)
@@ -336,6 +400,18 @@ def test_a_profile_that_is_deleted_is_measured_anew() -> None:
 
     assert world.waiting == ["n0"]
     assert world.offload() == {}
+
+
+def test_a_profile_that_was_deleted_before_it_was_seen_is_made_again() -> None:
+    world = Tuned(nodes=1, tuning={"mode": "Off"}, settings={"demotion": {"enabled": True}})
+    world.edit_policy("p", tuning={"mode": "Recommend"})
+    made = [write for write in world.decide().writes if write.key.kind is WriteKind.PROFILE]
+    assert len(made) == 1
+
+    world.fleet.profiles_listed((), world.now)
+    world.settle()
+
+    assert world.profiles.keys() == {NAME}
 
 
 def test_what_was_measured_long_ago_is_in_force_until_it_is_measured_anew() -> None:
@@ -361,6 +437,47 @@ def test_a_profile_that_was_edited_by_hand_is_not_used_and_measured_anew() -> No
     assert world.offload() == {}
     assert world.waiting == ["n0"]
     assert "edited by hand" in world.profile()["message"]
+
+
+def test_what_somebody_writes_into_a_profile_while_it_is_measured_is_never_used() -> None:
+    """The operator signs what it writes: what it found there by another's hand, it must not sign."""
+    world = Tuned(nodes=1)
+    world.profiles[NAME]["status"]["recommendation"] = {"engine": "DMA", "channels": 16}
+    world.show_profile(NAME)
+    world.settle()
+
+    world.answer(phase="Refused", reason="OneNumaNode", message="there is one")
+
+    assert "recommendation" not in world.profile()
+    assert world.offload() == {}
+
+
+def test_a_profile_that_was_edited_is_asked_for_by_another_id() -> None:
+    """An agent measures each id once."""
+    world = Tuned(nodes=1)
+    first = world.states["n0"]["spec"]["probe"]["id"]
+    world.measure(FOUR)
+
+    world.profiles[NAME]["status"]["recommendation"]["channels"] = 16
+    world.show_profile(NAME)
+    world.settle()
+
+    assert world.states["n0"]["spec"]["probe"]["id"] != first
+
+
+def test_a_profile_is_written_whole_and_only_onto_what_was_seen() -> None:
+    """An apply would leave what somebody wrote by hand, and the profile would be taken for an edited one for ever."""
+    world = Tuned(nodes=1)
+    world.answer(EIGHT)
+
+    (write, *_) = (one for one in reversed(world.written) if one.key.kind is WriteKind.PROFILE_STATUS)
+    tests, whole = json.loads(write.body)[:-1], json.loads(write.body)[-1]
+    assert write.patch is Patch.JSON
+    assert [(one["op"], one["path"]) for one in tests] == [
+        ("test", "/metadata/uid"),
+        ("test", "/metadata/resourceVersion"),
+    ]
+    assert (whole["op"], whole["path"]) == ("add", "/status")
 
 
 def test_a_restart_asks_nobody_anew_and_writes_nothing() -> None:
@@ -469,3 +586,31 @@ def disputed() -> Tuned:
         world.report("n0")
     world.settle()
     return world
+
+
+def test_what_fails_in_service_is_disputed_also_where_nobody_may_be_asked() -> None:
+    """As in a class that is held since its engine corrupted pages: the policy's other classes do not wait for that."""
+    world = Tuned(nodes=1, **SOAKS)
+    world.answer(EIGHT)
+    for _ in range(4):
+        world.step(10)
+    world.report("n0", {"offload": ("Failed", "CorruptionDetected")}, soaked=False, verification={"result": "Failed"})
+    for _ in range(8):
+        world.step(10)
+        world.report("n0", verification={"result": "Failed"})
+    world.settle()
+
+    assert world.profile()["phase"] == "Disputed"
+
+
+def test_what_failed_in_service_is_not_tried_again_because_it_is_measured_again() -> None:
+    """Until somebody edits the policy its revision has failed, whoever asks for it."""
+    world = disputed()
+    world.look(DISPUTE_SECONDS)
+
+    world.answer(EIGHT)
+    world.settle()
+
+    assert (world.profile()["phase"], world.profile()["disputes"]) == ("Disputed", 2)
+    assert world.offload() == OFF
+    assert world.condition("p", "Ready")["status"] == "True"

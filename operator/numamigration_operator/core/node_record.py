@@ -225,6 +225,11 @@ class NodeRecord:
         return sum(writer <= shown for writer in self.open_writers)
 
     @property
+    def _told(self) -> tuple[Spec, str | None, str | None, int | None, int | None]:
+        """What the spec said last of what is decided here, and who wrote it."""
+        return self.spec, self.shown, self.resisted, self.leader_epoch, self.sequence
+
+    @property
     def is_open(self) -> bool:
         """A write of it is on its way."""
         return bool(self.open_revisions)
@@ -280,12 +285,14 @@ class NodeRecord:
         if self.state_uid is not None and not known:
             self.forget_state()
         moved = not known or meta.generation != self.generation
+        before = self._told if moved else None
         if moved:
             self._take_spec(state, pools)
         self._take_version(meta.resource_version)
         self.state_uid, self.generation = meta.uid, meta.generation
         self.owners = tuple([owner.uid for owner in meta.owner_references])
-        self._close_open_write(foreign_counts=moved)
+        # What a node is asked to measure stands in the spec too, and moves the generation, but nothing that is decided.
+        self._close_open_write(foreign_counts=moved and (self.shown is None or self._told != before))
         if state.status.reported_at != self.reported_at:
             self.reported_at = state.status.reported_at
             self.silent_since = now if known else now - max(0.0, seconds_since(state.status_stored_at, wall) or 0.0)

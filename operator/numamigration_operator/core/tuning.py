@@ -18,7 +18,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
@@ -140,6 +140,8 @@ class Tuner:
         known = set(names)
         for name in [name for name in self._profiles if name not in known]:
             self.drop_profile(name)
+        for key in [key for key in self._open if key.kind is WriteKind.PROFILE and key.name not in known]:
+            del self._open[key]  # made, and deleted before it was seen; one that is on its way is made once only
         self.listed = True
 
     def write_failed(self, key: WriteKey) -> None:
@@ -175,11 +177,11 @@ class Tuner:
         self._due = now + LOOK_SECONDS
         classes = self._classes()
         wanted: dict[str, str] = {}
-        for name, (cell, nodes) in classes.items():
-            profile = self._profiles.get(name)
-            if profile is None:
+        for name, (cell, _) in classes.items():
+            if name not in self._profiles:
                 yield from self._write(WriteKey(WriteKind.PROFILE, name), _profile_document(name, cell), Patch.CREATE)
-                continue
+        for name, profile in sorted(self._profiles.items()):
+            nodes = classes[name][1] if name in classes else []
             status = self._next_status(profile, nodes, now, wall)
             if status != profile.status:
                 yield from self._tell(profile, status, epoch)
@@ -207,18 +209,20 @@ class Tuner:
     ) -> ProfileStatus:
         """Return a profile's status after what has happened since it was written."""
         status, stamp = profile.status, timestamp(wall)
-        if status.phase == ProfilePhase.MEASURED and status.digest != digest_of(status):
-            return ProfileStatus(ProfilePhase.MEASURING, message="edited by hand; it is measured anew")
+        if status.digest != digest_of(status) and status != ProfileStatus():
+            # Whatever it says now: what is made of it is signed anew. When it was measured tells rounds apart.
+            message = "edited by hand; it is measured anew"
+            return ProfileStatus(ProfilePhase.MEASURING, measured_at=status.measured_at, message=message)
         failure = self._failure(profile)
         if failure is not None:
             return msgspec.structs.replace(
                 status, phase=ProfilePhase.DISPUTED, disputes=status.disputes + 1, attempted_at=stamp, message=failure
             )
-        if not _is_due(profile, wall):
+        if not nodes or not _is_due(profile, wall):
             return status
         results = self._results(_round(profile), nodes)
         measured = [(name, view) for name, view in results if view.choice is not None and view.phase == ProbePhase.DONE]
-        if self._goes_on(_round(profile), nodes, now, len(measured)):
+        if self._goes_on(_round(profile), nodes, now):
             return status if status.phase else ProfileStatus(ProfilePhase.MEASURING)
         if measured:
             return _concluded(measured[:PROFILE_NODES_MAX], status.disputes, stamp)
@@ -228,7 +232,11 @@ class Tuner:
         )
 
     def _failure(self, profile: ProfileObject) -> str | None:
-        """Return why a rollout of what was measured has failed in service, once that was taken back."""
+        """Return why a rollout of what was measured has failed in service, once that was taken back.
+
+        A revision that failed is not tried again until its policy is edited, so what is measured anew and is the same
+        has failed already.
+        """
         status, recommended = profile.status, profile.status.recommendation
         if status.phase != ProfilePhase.MEASURED or recommended is None or recommended.engine == Engine.OFF:
             return None
@@ -238,7 +246,7 @@ class Tuner:
             if policy.facts.tuning is not Tuned.APPLIED or rollout is None or rollout.phase != RolloutPhase.ROLLED_BACK:
                 continue
             for record in policy.rollout.course.failures:
-                if record.cell == cell and record.at > (status.measured_at or ""):
+                if record.cell == cell:
                     return shorten(f"policy {policy.facts.name}: {record.message}")
         return None
 
@@ -246,10 +254,8 @@ class Tuner:
         ended = ((name, self._asked[name].result) for name in self._asked_among(round_id, nodes))
         return sorted((name, view) for name, view in ended if view is not None)
 
-    def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float, measured: int) -> bool:
+    def _goes_on(self, round_id: str, nodes: list[NodeRecord], now: float) -> bool:
         """Return whether somebody is to be waited for, or to be asked."""
-        if measured >= min(PROFILE_NODES_MAX, len(nodes)):
-            return False
         return bool(self._running(round_id, nodes, now) or self._unasked(round_id, nodes))
 
     def _running(self, round_id: str, nodes: Iterable[NodeRecord], now: float) -> list[str]:
@@ -260,16 +266,21 @@ class Tuner:
     def _asked_among(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[str]:
         return [one.name for one in nodes if self._asked.get(one.name, NOT_ASKED).id == round_id]
 
-    def _unasked(self, round_id: str, nodes: Iterable[NodeRecord]) -> list[NodeRecord]:
-        return [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
+    def _unasked(self, round_id: str, nodes: Collection[NodeRecord]) -> list[NodeRecord]:
+        """Return who may still be asked; nobody once so many were, whatever they answered: a class may be large."""
+        unasked = [one for one in nodes if self._asked.get(one.name, NOT_ASKED).id != round_id]
+        return unasked if len(self._asked_among(round_id, nodes)) < PROFILE_NODES_MAX else []
 
-    def _next_node(self, round_id: str, nodes: Iterable[NodeRecord]) -> str | None:
+    def _next_node(self, round_id: str, nodes: Collection[NodeRecord]) -> str | None:
         """Return who is asked next, in the order of a hash: nodes beside each other often have the same neighbours.
 
-        None while writes to all of them are on their way: theirs would look like somebody else's in between.
+        Whom we have asked, and do not see asked yet, stays the one. None while writes to all of them are on their way:
+        what is measured there is about to be another setting.
         """
-        free = (one.name for one in self._unasked(round_id, nodes) if not one.is_open)
-        return min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
+        unasked = self._unasked(round_id, nodes)
+        sent = next((one.name for one in unasked if (one.name, round_id) in self._since), None)
+        free = (one.name for one in unasked if not one.is_open)
+        return sent or min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
 
     def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
         """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is."""
@@ -283,23 +294,24 @@ class Tuner:
             shown = self._asked.get(name, NOT_ASKED).id or None
             if round_id == shown or record is None or record.state_uid is None:
                 continue
-            if round_id is not None:
-                self._since[name, round_id] = now
+            key = WriteKey(WriteKind.PROBE, name)
+            self._since.pop((name, shown or ""), None)
+            if round_id is None:
+                yield from self._write(key, _withdrawal(record), Patch.MERGE)
             else:
-                self._since.pop((name, shown or ""), None)
-            yield from self._write(WriteKey(WriteKind.PROBE, name), _probe_document(record, round_id), Patch.APPLY)
+                self._since[name, round_id] = now
+                yield from self._write(key, _probe_document(record, round_id), Patch.APPLY)
 
     def _tell(self, profile: ProfileObject, status: ProfileStatus, epoch: int) -> Iterator[Write]:
         told = msgspec.structs.replace(status, digest=digest_of(status), leader_epoch=epoch)
         meta = profile.metadata
-        body = {
-            "apiVersion": API_VERSION,
-            "kind": PROFILE_KIND,
-            # Onto what was seen or nowhere: a late write would bring an older measurement back.
-            "metadata": {"name": meta.name, "uid": meta.uid, "resourceVersion": meta.resource_version},
-            "status": msgspec.to_builtins(told),
-        }
-        yield from self._write(WriteKey(WriteKind.PROFILE_STATUS, meta.name), canonical_json(body), Patch.APPLY)
+        seen = {"uid": meta.uid, "resourceVersion": meta.resource_version}
+        # Whole, for an apply leaves what somebody wrote by hand; and onto what was seen or nowhere, for a late write
+        # would bring an older measurement back.
+        steps = [{"op": "test", "path": f"/metadata/{key}", "value": value} for key, value in seen.items()]
+        whole = {"op": "add", "path": "/status", "value": msgspec.to_builtins(told)}
+        body = canonical_json([*steps, whole])
+        yield from self._write(WriteKey(WriteKind.PROFILE_STATUS, meta.name), body, Patch.JSON)
 
     def _write(self, key: WriteKey, body: bytes, patch: Patch) -> Iterator[Write]:
         """Yield a write, unless it is on its way."""
@@ -371,14 +383,18 @@ def _probe(round_id: str, policy: PolicyFacts | None) -> dict[str, Any]:
     return probe | ({"acceptedRisks": risks} if risks else {})
 
 
-def _probe_document(record: NodeRecord, round_id: str | None) -> bytes:
-    """Return the apply of what a node is asked, and of nothing else; None asks no more."""
-    spec = {} if round_id is None else {"probe": _probe(round_id, _who_wants(record.resolution))}
+def _probe_document(record: NodeRecord, round_id: str) -> bytes:
+    """Return the apply of what a node is asked, and of nothing else."""
     return canonical_json(
         {
             "apiVersion": API_VERSION,
             "kind": STATE_KIND,
             "metadata": {"name": record.name, "uid": record.state_uid},
-            "spec": spec,
+            "spec": {"probe": _probe(round_id, _who_wants(record.resolution))},
         }
     )
+
+
+def _withdrawal(record: NodeRecord) -> bytes:
+    """Return the merge patch by which a node is asked no more, also where somebody has a hand in what it is asked."""
+    return canonical_json({"metadata": {"uid": record.state_uid}, "spec": {"probe": None}})
