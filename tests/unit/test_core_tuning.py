@@ -614,3 +614,21 @@ def test_what_failed_in_service_is_not_tried_again_because_it_is_measured_again(
     assert (world.profile()["phase"], world.profile()["disputes"]) == ("Disputed", 2)
     assert world.offload() == OFF
     assert world.condition("p", "Ready")["status"] == "True"
+
+
+def test_what_failed_before_a_class_was_measured_is_no_dispute_of_it() -> None:
+    """A canary failed at something else, which was taken back; offload of the class was never tried."""
+    world = Tuned(nodes=1, **SOAKS, settings={"demotion": {"enabled": True}})
+    for _ in range(2):
+        world.step(10)
+    world.report("n0", {"demotion": ("Failed", "KernelError")}, soaked=False)
+    for _ in range(8):
+        world.step(10)
+        world.report("n0")
+    assert world.status("p")["rollout"]["phase"] == "RolledBack"
+
+    world.answer(EIGHT)
+    for _ in range(4):
+        world.step(10)
+
+    assert world.profile()["phase"] == "Measured"
