@@ -14,7 +14,7 @@ from numamigration_cli.text import Column, duration, plural, since
 from numamigration_cli.views.rates import Rate, chosen_setting, gain_text, rates
 from numamigration_operator.core.objects import MeasuredNode, ProfileObject, Recommendation, Struct
 from numamigration_operator.core.remeasure import seconds_until_due
-from numamigration_operator.core.tuned import digest_of
+from numamigration_operator.core.tuned import is_edited
 
 GIGA: Final = 1e9
 CLASS_COLUMNS: Final = 16
@@ -84,7 +84,7 @@ def in_order(found: Iterable[ProfileObject]) -> list[ProfileObject]:
 def profile_row(profile: ProfileObject, now: datetime) -> ProfileRow:
     """Return what is shown of one profile."""
     said, choice = profile.status, profile.status.recommendation
-    edited = is_edited(profile)
+    edited = is_edited(said)
     wait = 0.0 if edited else max(0.0, seconds_until_due(said, now))
     return ProfileRow(
         profile=profile.metadata.name,
@@ -103,14 +103,9 @@ def profile_row(profile: ProfileObject, now: datetime) -> ProfileRow:
     )
 
 
-def is_edited(profile: ProfileObject) -> bool:
-    """Return whether somebody changed what the operator wrote."""
-    return bool(profile.status.phase) and profile.status.digest != digest_of(profile.status)
-
-
 def is_used(profile: ProfileObject) -> bool:
     """Return whether tuned policies have what was measured, or will once something is."""
-    return not is_edited(profile) and profile.status.phase != ProfilePhase.DISPUTED
+    return not is_edited(profile.status) and profile.status.phase != ProfilePhase.DISPUTED
 
 
 def explain(profile: ProfileObject, now: datetime) -> ProfileReport:

@@ -107,6 +107,11 @@ def digest_of(status: ProfileStatus) -> str:
     return revision_hash(msgspec.to_builtins(content))
 
 
+def is_edited(status: ProfileStatus) -> bool:
+    """Return whether somebody changed by hand what the operator wrote; nothing is written yet in an empty one."""
+    return status.digest != digest_of(status) and status != ProfileStatus()
+
+
 def tuned_settings(spec: PolicySpec, profiles: Profiles) -> Mapping[SettingsGroup, dict[str, Any]]:
     """Return the settings of a policy; those of offload with what was measured, if it is tuned.
 

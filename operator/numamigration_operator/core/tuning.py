@@ -55,7 +55,7 @@ from numamigration_operator.core.remeasure import seconds_until_due
 from numamigration_operator.core.resolve import PolicyFacts, Resolution
 from numamigration_operator.core.revisions import Cell
 from numamigration_operator.core.stops import Stops
-from numamigration_operator.core.tuned import Profiles, Tuned, digest_of, profiles_of
+from numamigration_operator.core.tuned import Profiles, Tuned, digest_of, is_edited, profiles_of
 
 LOOK_SECONDS: Final = 10.0
 """Between two looks at all nodes, while there is something to measure."""
@@ -209,7 +209,7 @@ class Tuner:
     ) -> ProfileStatus:
         """Return a profile's status after what has happened since it was written."""
         status, stamp = profile.status, timestamp(wall)
-        if status.digest != digest_of(status) and status != ProfileStatus():
+        if is_edited(status):
             # Whatever it says now: what is made of it is signed anew. When it was measured tells rounds apart.
             message = "edited by hand; it is measured anew"
             return ProfileStatus(ProfilePhase.MEASURING, measured_at=status.measured_at, message=message)
