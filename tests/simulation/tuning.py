@@ -31,6 +31,8 @@ KNOWN_SECONDS: Final = 100.0
 """After so long every operator has heard of what somebody took away."""
 ANSWER_SECONDS: Final = 1800.0
 """For so long a node that was asked is waited for."""
+WAITS: Final = frozenset({"NotCalm", "BudgetSpent"})
+"""Why a node that is asked may not have answered at rest; the second passes after a day."""
 ENTRY: Final = ("engine", "channels")
 SIGNED: Final = ("phase", "recommendation", "nodes")
 """What somebody else's hand is known by."""
@@ -278,7 +280,7 @@ class TuningOracle:
         running = sorted(name for name, state in states.items() if not is_answered(state))
         _check(len(running) == 1, f"{where}: {sorted(states)} are asked, and {running} have not answered")
         waits = find(states[running[0]], ("status", "probe", "reason"))
-        _check(waits == "NotCalm", f"{where}: {running} does not answer")
+        _check(waits in WAITS, f"{where}: {running} does not answer, for {waits}")
 
     def class_settings(self, node: str, settings: Mapping[str, Any]) -> Mapping[str, Any]:
         """Return what of a wish's settings is meant for a node."""
