@@ -587,11 +587,12 @@ class Oracle:
         """Whether what a node has of a policy is a revision before its own that went well in the node's cell.
 
         Nodes to which a rollout has not come join that one, also while the policy's own has failed, and are none of its
-        canaries. The two may share contents, or differ in onDelete alone.
+        canaries. The two may share contents, or differ in onDelete alone. What is being restored is none of either.
         """
         uid, spec, name = policy["metadata"]["uid"], policy["spec"], state["metadata"]["name"]
         wishes = ((group, _wish(state, group)) for group in GROUPS)
-        mine = {content_of_wish(group, wish) for group, wish in wishes if wish and wish["source"]["uid"] == uid}
+        stays = ((group, wish) for group, wish in wishes if wish is not None and wish["mode"] != "Restore")
+        mine = {content_of_wish(group, wish) for group, wish in stays if wish["source"]["uid"] == uid}
         others = self.proven.get((uid, cell_of(state)), set()) - {Whole(contents_of(uid, spec), spec["onDelete"])}
         known = [one.contents for one in others if mine <= one.contents]
         return bool(known) and any(

@@ -356,7 +356,23 @@ def test_a_replacement_carries_the_epoch_of_the_leader() -> None:
     (write,) = made.specs()
 
     assert write.patch is Patch.JSON
-    assert json.loads(write.body)[1]["value"]["leaderEpoch"] == 7
+    (spec,) = (step["value"] for step in json.loads(write.body) if step["path"] == "/spec")
+    assert spec["leaderEpoch"] == 7
+
+
+def test_what_is_put_back_while_a_write_may_still_arrive_goes_only_onto_what_was_seen() -> None:
+    """Promise 7: what that write turns on would be dropped unseen, without a restore."""
+    made = world(policy(settings={"demotion": {"enabled": True}}), nodes=1)
+    made.edit_policy("p", settings={"demotion": {"enabled": True}, "balancing": {"mode": "Tiering"}})
+    assert made.specs()  # sent, and not answered
+    made.states["n0"]["spec"]["groups"] = {}
+    made.states["n0"]["metadata"]["generation"] += 1
+    made.show_state("n0")
+
+    (write,) = made.specs()
+
+    seen = {"op": "test", "path": "/metadata/resourceVersion"}
+    assert seen | {"value": made.states["n0"]["metadata"]["resourceVersion"]} in json.loads(write.body)
 
 
 def test_restored_groups_that_another_manager_owns_too_go_once_for_all() -> None:

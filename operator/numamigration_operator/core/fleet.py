@@ -304,7 +304,7 @@ class Fleet:
 
     def _write_again(self, record: NodeRecord) -> None:
         record.forget_open_write()
-        record.doubted = True
+        record.doubted, record.lost = True, False
         self._try_again(record)
 
     def _record(self, name: str) -> NodeRecord:

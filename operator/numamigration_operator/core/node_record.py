@@ -80,6 +80,7 @@ class NodeRecord:
         shared: another manager owns groups of the spec too: an apply that leaves them out leaves them there.
         skew: why the CRD could not hold the spec as it was decided; empty once a whole one is shown.
         doubted: a write of it failed, and nothing newer was shown since: something else may stand there.
+        lost: somebody's edit was shown in place of a write of it whose answer has not come: it may arrive after that.
         try_again: to be written although nothing new was decided: the CRD may be a newer one by now, or what was sent
             before may still arrive.
         cell: where it belongs; None while its agent has not told.
@@ -108,6 +109,7 @@ class NodeRecord:
         "is_failed",
         "is_lost",
         "leader_epoch",
+        "lost",
         "matched",
         "name",
         "onto",
@@ -181,7 +183,7 @@ class NodeRecord:
         self.cell: Cell | None = None
         self.silent_since = 0.0
         self.skew = ""
-        self.try_again = self.doubted = False
+        self.try_again = self.doubted = self.lost = False
         self.forget_open_write()
 
     def forget_open_write(self) -> None:
@@ -317,8 +319,9 @@ class NodeRecord:
         Over what another leader wrote it goes only onto what was seen: something of that one may be on its way too, and
         what that turns on would be dropped unseen, without a restore. Where our epoch stands, the fence refuses it.
         After a write that failed, one before it may stand there unseen, for the watch is slow; so it is the same then.
+        So it is after one that was given up for an edit by hand, until its answer is there.
         """
-        certain = self.leader_epoch == writer.epoch and not self.doubted
+        certain = self.leader_epoch == writer.epoch and not (self.doubted or self.lost)
         self.try_again, self.onto = False, "" if certain else self.version
         self.open_specs = (*self.open_specs, spec)[-OPEN_REVISIONS_MAX:]
         self.open_revisions = (*self.open_revisions, revision)[-OPEN_REVISIONS_MAX:]
@@ -347,7 +350,7 @@ class NodeRecord:
         Returns whether nothing is on its way any more. An answer about a later generation than the shown one says
         nothing: the watch will tell.
         """
-        self.doubted = False  # after one that failed, none is stored but onto what was seen
+        self.doubted = self.lost = False  # after one that failed or was lost, none is stored but onto what was seen
         if self.generation != generation or not self.open_revisions:
             return False
         if self.skew and self.open_spec is not None and self.resisted == self.open_revisions[-1]:
@@ -379,3 +382,4 @@ class NodeRecord:
         foreign = foreign_counts and self.shown not in self.open_revisions
         if arrived or foreign:
             self.forget_open_write()
+            self.lost |= foreign and not arrived
