@@ -34,6 +34,8 @@ class Tuned(World):
     def __init__(self, nodes: int = 4, **spec: Any) -> None:
         super().__init__()
         self.profiles: dict[str, dict[str, Any]] = {}
+        self.is_blind = False  # for what becomes of profiles
+        self.asked_at_once = 0
         self.add_policy(policy(**(AUTO | spec)))
         for number in range(nodes):
             self.add_node(f"n{number}")
@@ -68,7 +70,7 @@ class Tuned(World):
                     others.append(write)
                     continue
             self.written.append(write)
-            if name in self.profiles:
+            if name in self.profiles and not self.is_blind:
                 self.show_profile(name)
         super().carry_out(others)
 
@@ -77,6 +79,7 @@ class Tuned(World):
         spec = {key: value for key, value in self.states[name]["spec"].items() if key != "probe"}
         self.states[name]["spec"] = spec | ({} if probe is None else {"probe": probe})
         self.states[name]["metadata"]["generation"] += 1
+        self.asked_at_once = max(self.asked_at_once, len(self.waiting))
         self.show_state(name)
 
     def _store_state(self, document: dict[str, Any]) -> None:
@@ -632,3 +635,36 @@ def test_what_failed_before_a_class_was_measured_is_no_dispute_of_it() -> None:
         world.step(10)
 
     assert world.profile()["phase"] == "Measured"
+
+
+def test_a_round_goes_on_until_what_it_came_to_is_seen() -> None:
+    """Whoever is asked no more before that would be asked again, and again."""
+    world = Tuned(nodes=3)
+    world.answer(EIGHT)
+    world.answer(EIGHT)
+    world.is_blind = True
+    world.answer(EIGHT)
+    questions = [write for write in world.written if write.key.kind is WriteKind.PROBE]
+    world.look()
+
+    assert sorted(world.asked) == ["n0", "n1", "n2"]
+    assert [write for write in world.written if write.key.kind is WriteKind.PROBE] == questions
+    world.is_blind = False
+    world.show_profile(NAME)
+    world.look()
+    assert world.asked == []
+
+
+@pytest.mark.parametrize("nodes", [2, 3, 4, 5])
+def test_nobody_else_is_asked_while_a_node_that_left_its_class_may_still_measure(nodes: int) -> None:
+    """Somebody has cleared its status: nobody knows its class until its agent reports again."""
+    world = Tuned(nodes=nodes)
+    (name,) = world.waiting
+    world.states[name]["status"] = {}
+    world.show_state(name)
+
+    world.step(LOOK_SECONDS + 1)
+    world.step(LOOK_SECONDS + 1)
+
+    assert world.asked_at_once == 1
+    assert name not in world.waiting

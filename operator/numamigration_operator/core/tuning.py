@@ -182,12 +182,20 @@ class Tuner:
                 yield from self._write(WriteKey(WriteKind.PROFILE, name), _profile_document(name, cell), Patch.CREATE)
         for name, profile in sorted(self._profiles.items()):
             nodes = classes[name][1] if name in classes else []
-            status = self._next_status(profile, nodes, now, wall)
-            if status != profile.status:
-                yield from self._tell(profile, status, epoch)
+            if not self._is_told(name):
+                status = self._next_status(profile, nodes, now, wall)
+                if status != profile.status:
+                    yield from self._tell(profile, status, epoch)
+            if self._is_told(name):
+                # Until it is seen the round goes on: whoever is asked no more would be asked again, without end.
+                wanted |= dict.fromkeys(self._asked_among(_round(profile), nodes), _round(profile))
             elif _is_due(profile, wall):
                 wanted |= self._next_asks(_round(profile), nodes, now)
         yield from self._asks(wanted, now)
+
+    def _is_told(self, name: str) -> bool:
+        """Return whether a profile's status is on its way."""
+        return WriteKey(WriteKind.PROFILE_STATUS, name) in self._open
 
     def _classes(self) -> dict[str, tuple[Cell, list[NodeRecord]]]:
         """Return the nodes that may be asked, by the name of their class's profile."""
@@ -283,9 +291,13 @@ class Tuner:
         return sent or min(free, key=lambda name: hashlib.sha256(f"{round_id} {name}".encode()).digest(), default=None)
 
     def _next_asks(self, round_id: str, nodes: list[NodeRecord], now: float) -> dict[str, str]:
-        """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is."""
+        """Return by node what it is to be asked: who was asked stays so, and if all have answered one more is.
+
+        Not before the question is gone from whoever is no node of the class any more, and may still measure.
+        """
         asked = dict.fromkeys(self._asked_among(round_id, nodes), round_id)
-        after = None if self._running(round_id, nodes, now) else self._next_node(round_id, nodes)
+        left = any(one.id == round_id for name, one in self._asked.items() if name not in asked)
+        after = None if left or self._running(round_id, nodes, now) else self._next_node(round_id, nodes)
         return asked if after is None else {**asked, after: round_id}
 
     def _asks(self, wanted: Mapping[str, str], now: float) -> Iterator[Write]:
