@@ -134,6 +134,12 @@ class Changes:
             case _:
                 assert_never(step)
 
+    def keep(self, units: Iterable[str]) -> None:
+        """Forget what came of all but these units: nothing is left to be done for the others."""
+        working = frozenset(units)
+        self.retries.keep(working)
+        self._overtaken &= working
+
     def no_longer_fresh(self, fields: Iterable[str]) -> None:
         """Take in what was found in force after it was captured, or went with a driver that was loaded anew."""
         self._fresh -= frozenset(fields)

@@ -560,7 +560,7 @@ class Agent:
         self._changes.no_longer_fresh(self._planning.remember(plan))
         # The turn-off of an engine that is not trusted may be in no plan, as on hold, and pauses all the same.
         distrusted = {UNITS[SettingsGroup.OFFLOAD]} if self._veto else set[str]()
-        self._changes.retries.keep(distrusted | {change.unit for change in plan.changes})
+        self._changes.keep(distrusted | {change.unit for change in plan.changes})
         begins = {change.unit: self._may_begin_at(change) for change in plan.changes}
         due = [change for change in plan.changes if begins[change.unit] <= now]
         self._waiting_until = min([begin for begin in begins.values() if begin > now], default=NEVER)

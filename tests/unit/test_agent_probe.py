@@ -27,6 +27,8 @@ from tests.fakekernel.config import DmaEngine, HostConfig, NumaNode
 from tests.fakekernel.model import FakeKernel
 from tests.unit.agent_rig import FakeSysfs
 
+PARAMETERS: Final = "/sys/module/dcbm/parameters"
+
 
 def facts_of(config: HostConfig) -> KernelFacts:
     sysfs = FakeSysfs(FakeKernel(config, random.Random(1)))
@@ -88,6 +90,47 @@ def test_knobs_are_read_with_what_they_hold() -> None:
     assert held["offload.channels"] == "1"
     assert held["balancing.mode"] == "1"
     assert held["demotion.enabled"] == "false"
+
+
+class ReloadedSysfs(FakeSysfs):
+    """Kernel files whose driver is loaded anew, with other options, right before one request of many."""
+
+    def __init__(self, kernel: FakeKernel, left: int) -> None:
+        super().__init__(kernel)
+        self.left = left
+
+    def _load(self, path: str, bytes_max: int) -> bytes:
+        self._count()
+        return super()._load(path, bytes_max)
+
+    def life(self, path: str) -> int | None:
+        self._count()
+        return super().life(path)
+
+    def _count(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            self.kernel.unload()
+            self.kernel.load({"nr_dma_chan": "7"})
+
+
+def test_a_driver_that_is_loaded_anew_in_the_middle_of_a_look_is_seen_as_it_was_or_as_it_is() -> None:
+    """Values of the former load with the life of this one would become values of before (promise 7)."""
+    seen = set[tuple[bool, bool]]()
+    for left in range(1, 100):
+        kernel = FakeKernel(HostConfig(), random.Random(1))
+        kernel.drift(f"{PARAMETERS}/nr_dma_chan", "3")
+        kernel.drift(f"{PARAMETERS}/reason_mask", "demotion")
+        sysfs = ReloadedSysfs(kernel, left)
+        first = sysfs.kernel.stat(PARAMETERS).inode
+        facts = probe(sysfs, probe_host(FakeSysfs(kernel)))
+        values = [facts.readings[name] for name in ("offload.channels", "offload.reasons")]
+        seen.add((facts.lives[PARAMETERS] == first, values == [Present("3\n"), Present("demotion\n")]))
+        if sysfs.left > 0:
+            break
+
+    assert sysfs.left > 0
+    assert seen == {(True, True), (False, False)}
 
 
 def test_a_stock_kernel_has_the_mainline_knobs_only() -> None:

@@ -137,6 +137,28 @@ def test_a_driver_that_is_loaded_again_and_again_in_the_middle_of_changes_is_sai
     assert (rig.group()["state"], rig.group()["reason"]) == ("Failed", "NotLoaded")
 
 
+def test_changes_that_a_load_met_with_a_driver_at_rest_in_between_are_no_failure_of_the_node(tmp_path: Path) -> None:
+    """Promise 11: the second accident has nothing to do with the first one."""
+    rig = Rig(tmp_path, holds=WriteKnob)
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.kernel.unload()
+    rig.release()
+    rig.pass_time(LOOK)
+    assert rig.group()["reason"] == "NotLoaded"
+
+    rig.kernel.load()
+    rig.holds = WriteKnob
+    rig.pass_time(LOOK)
+    assert [type(job) for _, job in rig.held] == [WriteKnob]
+    rig.kernel.unload()
+    rig.kernel.load()
+    rig.release()
+    rig.pass_time(2 * LOOK)
+
+    assert failed_reports(rig) == []
+    assert rig.status["offload"] == "DMA, 4 channels"
+
+
 def test_a_change_that_was_left_open_in_a_former_life_is_not_undone_in_this_one(tmp_path: Path) -> None:
     """Promise 7: the options of this load are the values of before, although one of them is what was wished."""
     rig = Rig(tmp_path, holds=WriteKnob)

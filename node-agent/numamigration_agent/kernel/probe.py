@@ -8,6 +8,7 @@ again and again, for drivers and DMA engines come and go with their modules with
 * A built-in driver has no ``refcnt``: /sys/module/dcbm has only ``parameters`` and ``uevent`` then. A state of the
   series that cannot be a module has no folder there at all.
 * ``lives`` tells a driver that was unloaded and loaded again from the one before: all its values are then the defaults.
+  A look in the middle of that has values of the one with the life of the other, so it is made anew.
 * ``reason_mask`` shows the names that are set, not the names that exist. Only its initial state, which sets all, tells
   the latter, so whoever probes again and again adds up what was seen. A mask that somebody else had narrowed before
   hides the rest: then less is offloaded than was asked, never more. Where the reasons are fixed, all are known.
@@ -44,6 +45,7 @@ from numamigration_api.machinery.records import dataclass, field, replace
 from numamigration_api.vocabulary import Dialect
 
 UNKNOWN_FILES_MAX: Final = 16  # rows in status; the driver has five files, its largest fork about 25
+TORN_LOOKS_MAX: Final = 3  # one is an accident; what is written from more of them is looked at once more before that
 CONFIG_BYTES_MAX: Final = 4 << 20  # unpacked; a kernel's configuration has some 300 KiB
 NUMA_NODES_MAX: Final = 1024  # MAX_NUMNODES at most (include/linux/numa.h)
 HARDWARE_CLASS_LENGTH_MAX: Final = 253
@@ -169,9 +171,19 @@ def probe_host(sysfs: Sysfs) -> HostFacts:
 
 def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     """Read which dialect, knobs and DMA engines there are now."""
+    facts = _look(sysfs, host)
+    for _ in range(TORN_LOOKS_MAX):
+        if facts.lives == _lives(sysfs, facts.row):
+            break
+        facts = _look(sysfs, host)
+    return facts
+
+
+def _look(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     engines = find_engines(sysfs)
     dialect = find_dialect(sysfs, copying_drivers(engines))
     row = ROWS[dialect]
+    lives = _lives(sysfs, row)  # before all that is asked of its folders, so that a change in between shows
     readings = {knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)}
     facts = KernelFacts(
         host=host,
@@ -180,10 +192,14 @@ def probe(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
         readings=readings,
         engines=tuple(replace(engine, obstacle=obstacle_of(engine.driver, dialect)) for engine in engines),
         unknown_files=_unknown_files(sysfs, row),
-        lives={folder: life for folder in row.folders if (life := sysfs.life(folder)) is not None},
+        lives=lives,
     )
     fixed = facts.fixed_reasons
     return replace(facts, reasons_seen=_reasons_shown(readings.get(REASONS_FIELD, _ABSENT)) if fixed is None else fixed)
+
+
+def _lives(sysfs: Sysfs, row: DialectRow) -> Mapping[str, int]:
+    return {folder: life for folder in row.folders if (life := sysfs.life(folder)) is not None}
 
 
 def parse_boot_id(text: str) -> str:
