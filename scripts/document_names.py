@@ -26,8 +26,9 @@ import yaml
 from markdown.extensions.toc import slugify
 from pydantic import BaseModel, ValidationError
 
+from numamigration_api import generate
 from numamigration_api import vocabulary as v
-from numamigration_api.models import MigrationPolicy, NodeMigrationState
+from numamigration_api.models import MigrationPolicy
 from numamigration_api.models.policy import MigrationPolicySpec
 from scripts import known_names as known
 from tests.testbed import pages
@@ -44,10 +45,7 @@ PAGES: Final = (
 RECORDS: Final = (ROOT / "CHANGELOG.md", *sorted((ROOT / "docs" / "decisions").glob("*.md")))
 FOLDERS: Final = "benchmarks|charts|crds|deploy|docs|examples|node-agent|operator|requirements|scripts|tests"
 COMMANDS: Final = ("console", "sh", "text")
-KINDS: Final[Mapping[str, type[BaseModel]]] = {
-    v.POLICY_KIND: MigrationPolicy,
-    v.STATE_KIND: NodeMigrationState,
-}
+KINDS: Final[Mapping[str, type[BaseModel]]] = {kind: model for model, kind, *_ in generate.KINDS}
 ANY_POLICY: Final = {"nodeSelector": {}, "settings": {"demotion": {"enabled": True}}}
 """What makes a policy of a part of one."""
 _SPAN: Final = re.compile(r"`([^`\n]+)`")

@@ -32,11 +32,16 @@ async def policy(cluster: Cluster, name: str) -> PolicyView:
         Failure: there is none of that name; the message names those that there are.
     """
     found = await cluster.get(one(POLICIES, name), PolicyView)
-    if found is not None:
-        return found
-    others = sorted(other.metadata.name for other in await policies(cluster))
-    advice = f"there is {names(others, NAMED_MAX)}" if others else "there is no policy at all"
-    raise Failure(Exit.FAILED, f"no policy {name}", advice)
+    if found is None:
+        others = [other.metadata.name for other in await policies(cluster)]
+        raise missing(f"no policy {name}", others, "there is no policy at all")
+    return found
+
+
+def missing(message: str, others: Iterable[str], none: str) -> Failure:
+    """Return what a name that nothing has ends with, with those that there are; `none` says that there are none."""
+    known = sorted(others)
+    return Failure(Exit.FAILED, message, f"there is {names(known, NAMED_MAX)}" if known else none)
 
 
 async def control(cluster: Cluster) -> Control | None:
@@ -92,11 +97,10 @@ async def profile(cluster: Cluster, name: str) -> ProfileObject:
         Failure: there is none of that name; the message names those that there are.
     """
     found = await cluster.get(one(PROFILES, name), ProfileObject)
-    if found is not None:
-        return found
-    others = sorted(other.metadata.name for other in await all_profiles(cluster))
-    advice = f"there is {names(others, NAMED_MAX)}" if others else "no hardware class was measured yet"
-    raise Failure(Exit.FAILED, f"no profile {name}", advice)
+    if found is None:
+        others = [other.metadata.name for other in await all_profiles(cluster)]
+        raise missing(f"no profile {name}", others, "no hardware class was measured yet")
+    return found
 
 
 async def profiles_if_known(cluster: Cluster) -> list[ProfileObject]:

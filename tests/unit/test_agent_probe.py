@@ -115,7 +115,7 @@ class ReloadedSysfs(FakeSysfs):
 
 
 def test_a_driver_that_is_loaded_anew_in_the_middle_of_a_look_is_seen_as_it_was_or_as_it_is() -> None:
-    """Values of the former load with the life of this one would become values of before (promise 7)."""
+    """Promise 7: values of the former load with the life of this one would become values of before."""
     seen = set[tuple[bool, bool]]()
     for left in range(1, 100):
         kernel = FakeKernel(HostConfig(), random.Random(1))

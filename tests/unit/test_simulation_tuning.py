@@ -277,6 +277,9 @@ def test_what_three_nodes_measured_is_fine() -> None:
 
     cluster.push({"profiles": [{"name": NAME, **FOUR}]})
 
+    wish = cluster.server.all(STATES)["n0"]["spec"]["groups"]["offload"]
+    assert wish["settings"] == {"profiles": [{"name": NAME, **FOUR}]}
+
 
 def test_a_question_that_changes_what_a_node_shall_have_is_found() -> None:
     with pytest.raises(BrokenPromiseError, match=r"asking n0 changes \['observe'\]"):
