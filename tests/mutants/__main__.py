@@ -113,12 +113,14 @@ def run_tests(tree: Path, tests: Iterable[str], witness: Path, seconds_max: floa
             command, cwd=tree, env=environment, capture_output=True, text=True, timeout=seconds_max, check=False
         )
         said = (done.stderr or done.stdout).strip().splitlines()
-        last_words = said[-1] if said else f"pytest ended without a word, exit code {done.returncode}"
+        refused = [one for one in said if one.startswith("ERROR: ")]  # a test that is not there: then none runs
+        last_words = [*refused, *said[-1:], f"pytest ended without a word, exit code {done.returncode}"][0]
     if not witness.exists():
         return Seen({}, [last_words])
     told = json.loads(witness.read_text())
     strangers = [f"not imported from the copy: {name}" for name in told["strangers"]]
-    return Seen({} if strangers else told["calls"], [*strangers, *told["errors"]])
+    silence = [] if told["calls"] or told["errors"] else [last_words]
+    return Seen({} if strangers else told["calls"], [*strangers, *told["errors"], *silence])
 
 
 def try_mutant(mutant: Mutant, clean: Path, folder: Path) -> Result:

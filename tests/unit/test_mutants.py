@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests.mutants import FOLDER, ROOT, BadMutantError, Mutant, parse_mutant
+from tests.mutants import FOLDER, ROOT, BadMutantError, Mutant, parse_mutant, read_mutants
 from tests.mutants.__main__ import Seen, Verdict, judge, run_all, run_tests
 
 pytestmark = pytest.mark.uncounted
@@ -108,6 +110,7 @@ def small_tree(folder: Path, source: str) -> Path:
         pytest.param(
             "import numamigration_api\ndef test_it(): assert False", Verdict.BROKEN, "copy", id="another tree"
         ),
+        pytest.param("def test_other(): assert False", Verdict.BROKEN, "ERROR: not found", id="no such test"),
     ],
 )
 def test_the_witness_tells_a_noticed_mutant_from_a_broken_one(
@@ -118,6 +121,17 @@ def test_the_witness_tells_a_noticed_mutant_from_a_broken_one(
     found, said = judge(seen, TEST)
     assert found is verdict
     assert why in said
+
+
+def test_every_mutant_names_a_test_that_there_is() -> None:
+    """Where one is not there, pytest runs none of the others either."""
+    named = {mutant.test for mutant in read_mutants()}
+    files = sorted({test.partition("::")[0] for test in named})
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *files]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+
+    known = {*found, *(test.partition("[")[0] for test in found)}
+    assert named - known == set()
 
 
 def test_a_patch_that_takes_nothing_away_survives_and_one_that_does_not_apply_is_broken(tmp_path: Path) -> None:
