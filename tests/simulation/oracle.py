@@ -655,7 +655,8 @@ class Oracle:
         """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won.
 
         What the hold of a class had paused before it soaked has counted all the time, and goes back once the hold ends.
-        Whoever settled counts for a leader until it can know that; so does one whose node state a person deleted.
+        Whoever settled counts for a leader until it can know that; so does one whose node state a person deleted. One
+        that has nothing of the policy any more, as after another one won it, goes nowhere back: it joins, by its name.
         """
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
@@ -663,8 +664,9 @@ class Oracle:
         )
         had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
         settled_at = self.settled_at.get((content.uid, written.name))
-        had |= settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
-        counts = had or (settled_at is not None and not self.knows(written, settled_at))
+        settled = settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
+        counts = had or settled or (settled_at is not None and not self.knows(written, settled_at))
+        had |= settled and _has_of(written.before, content.uid)
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not counts or (current and not failed) or not (had or failed):
@@ -1142,6 +1144,12 @@ def _resumed(state: Json) -> Json:
         return state
     spec = state["spec"]
     return state | {"spec": spec | {"groups": spec["groups"] | {"offload": wish | {"mode": "Apply"}}}}
+
+
+def _has_of(state: Json | None, uid: str) -> bool:
+    """Whether a node has something of a policy that is not being restored."""
+    wishes = (_wish(state, group) for group in GROUPS)
+    return any(wish is not None and wish["source"]["uid"] == uid and wish["mode"] != "Restore" for wish in wishes)
 
 
 def _soaked(state: Json) -> set[Content]:

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -417,6 +418,97 @@ def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_fou
 
     with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
         canaries.tell_proven()
+
+
+class Returning:
+    """A policy that was edited after an older revision was proven; a node has the newer one."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
+        oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 0.0, 0.0, 1
+        self.bench.server.observers.append(oracle.wrote)
+        rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
+        spec = {
+            "nodeSelector": {},
+            "priority": 1,
+            "mode": "Apply",
+            "settings": self.settings(False),
+            "rollout": rollout,
+        }
+        self.bench.apply(f"{POLICIES}/p", {"metadata": {"name": "p"}, "spec": {**spec, "onDelete": "Keep"}})
+        self.uid = self.bench.object(f"{POLICIES}/p")["metadata"]["uid"]
+        verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven", "generation": 1}
+        self._store("older", self.settings(True), {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)})
+        self._store("newer", self.settings(False), {})
+        self.bench.apply(f"{NODES}/n", {"metadata": {"name": "n"}})
+        self.bench.apply(f"{STATES}/n", state({"leaderEpoch": 1, "groups": self.groups(False)}, name="n"))
+        self.tell({})
+
+    @staticmethod
+    def settings(enabled: bool) -> dict[str, Any]:
+        return {"demotion": {"enabled": enabled}}
+
+    def groups(self, enabled: bool) -> dict[str, Any]:
+        source = {"policy": "p", "uid": self.uid}
+        settings = self.settings(enabled)["demotion"]
+        return {"demotion": {"mode": "Apply", "settings": settings, "release": "Keep", "source": source}}
+
+    def _store(self, name: str, settings: dict[str, Any], marks: dict[str, str]) -> None:
+        metadata = {"name": name, "labels": {POLICY_UID_LABEL: self.uid}, "annotations": marks}
+        data = {"settings": settings, "onDelete": "Keep"}
+        self.bench.apply(f"{REVISIONS}/{name}", {"metadata": metadata, "data": data, "revision": 1})
+
+    def tell(self, groups: dict[str, Any] | None) -> None:
+        told = {"reportedAt": "2026-01-02T03:04:05Z", "dialect": "V6", "hardwareClass": "c", "groups": groups}
+        self.bench.ask("PATCH", f"{STATES}/n/status", {"status": told}, MERGE)
+
+    def take_all(self) -> None:
+        """Let all that the node has of the policy go, as when another one wins it."""
+        self.bench.ask("PATCH", f"{STATES}/n", {"spec": {"groups": None}}, MERGE)
+
+    def soak(self) -> None:
+        self.tell({"demotion": {"soakedRevision": revision_of(self.groups(False)["demotion"])}})
+
+    def reserve(self, *names: str) -> None:
+        rollout = {"leaderEpoch": 1, "reserved": names}
+        self.bench.ask("PATCH", f"{POLICIES}/p/status", {"status": {"rollout": rollout}}, MERGE)
+
+    def push_older(self) -> None:
+        body = json.dumps({"spec": {"groups": self.groups(True)}}).encode()
+        request = Request("leader", "PATCH", f"{STATES}/n", {}, body, MERGE, self.bench.clock.now)
+        self.bench.server.handle(request)
+
+
+def test_a_node_that_has_nothing_of_a_policy_any_more_joins_what_was_proven_and_goes_nowhere_back() -> None:
+    """Another policy won there what had not soaked, failed, and went: the node settled a moment ago, by its loss."""
+    returning = Returning()
+    returning.take_all()
+    returning.reserve("n")
+
+    returning.push_older()
+
+    assert returning.bench.object(f"{STATES}/n")["spec"]["groups"] == returning.groups(True)
+
+
+def test_a_node_that_joins_what_was_proven_without_a_reservation_is_found() -> None:
+    returning = Returning()
+    returning.take_all()
+    returning.reserve()
+
+    with pytest.raises(BrokenPromiseError, match="whose ledger has only"):
+        returning.push_older()
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "unsettled"])
+def test_a_node_that_goes_back_without_a_verdict_is_found_also_if_it_is_reserved(settled: bool) -> None:
+    returning = Returning()
+    if settled:
+        returning.soak()
+    returning.reserve("n")
+
+    with pytest.raises(BrokenPromiseError, match="n goes back before p's revision has failed"):
+        returning.push_older()
 
 
 class Leases:
