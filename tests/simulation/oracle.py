@@ -662,7 +662,7 @@ class Oracle:
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
-        had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
+        had = self._had_unproven(written, content.uid)
         settled_at = self.settled_at.get((content.uid, written.name))
         settled = settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
         counts = had or settled or (settled_at is not None and not self.knows(written, settled_at))
@@ -673,6 +673,11 @@ class Oracle:
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
+
+    def _had_unproven(self, written: Written, uid: str) -> bool:
+        """Whether something of a policy had not soaked on a node before a write, or had no answer yet."""
+        since, _ = self.since.get((uid, written.name), (written.at, False))
+        return since < written.at or any(source == uid for source, _ in unproven(_resumed(written.before or {})))
 
     def _check_named(self, written: Written, policy: Json) -> None:
         name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")

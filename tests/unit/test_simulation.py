@@ -426,7 +426,7 @@ class Returning:
     def __init__(self) -> None:
         self.bench = Bench()
         oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
-        oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 0.0, 0.0, 1
+        oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 2 * KNOWN_SECONDS, 0.0, 1
         self.bench.server.observers.append(oracle.wrote)
         rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
         spec = {
@@ -438,9 +438,8 @@ class Returning:
         }
         self.bench.apply(f"{POLICIES}/p", {"metadata": {"name": "p"}, "spec": {**spec, "onDelete": "Keep"}})
         self.uid = self.bench.object(f"{POLICIES}/p")["metadata"]["uid"]
-        verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven", "generation": 1}
-        self._store("older", self.settings(True), {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)})
-        self._store("newer", self.settings(False), {})
+        self._store("older", self.settings(True), verdict="Proven")
+        self._store("newer", self.settings(False))
         self.bench.apply(f"{NODES}/n", {"metadata": {"name": "n"}})
         self.bench.apply(f"{STATES}/n", state({"leaderEpoch": 1, "groups": self.groups(False)}, name="n"))
         self.tell({})
@@ -454,7 +453,9 @@ class Returning:
         settings = self.settings(enabled)["demotion"]
         return {"demotion": {"mode": "Apply", "settings": settings, "release": "Keep", "source": source}}
 
-    def _store(self, name: str, settings: dict[str, Any], marks: dict[str, str]) -> None:
+    def _store(self, name: str, settings: dict[str, Any], **verdict: str) -> None:
+        told = {"dialect": "V6", "hardwareClass": "c", "generation": 1, **verdict}
+        marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(told)} if verdict else {}
         metadata = {"name": name, "labels": {POLICY_UID_LABEL: self.uid}, "annotations": marks}
         data = {"settings": settings, "onDelete": "Keep"}
         self.bench.apply(f"{REVISIONS}/{name}", {"metadata": metadata, "data": data, "revision": 1})
@@ -466,6 +467,17 @@ class Returning:
     def take_all(self) -> None:
         """Let all that the node has of the policy go, as when another one wins it."""
         self.bench.ask("PATCH", f"{STATES}/n", {"spec": {"groups": None}}, MERGE)
+
+    def push_anew(self) -> None:
+        """Let the node, whose agent had settled with what is gone, have the newer revision again, without a report."""
+        self.tell({"demotion": {"state": "Unsupported"}})
+        self.take_all()
+        self.bench.clock.run(KNOWN_SECONDS + 1)
+        self.bench.ask("PATCH", f"{STATES}/n", {"spec": {"groups": self.groups(False)}}, MERGE)
+        self.bench.clock.run(KNOWN_SECONDS + 2)
+
+    def fail(self) -> None:
+        self._store("newer", self.settings(False), verdict="Failed")
 
     def soak(self) -> None:
         self.tell({"demotion": {"soakedRevision": revision_of(self.groups(False)["demotion"])}})
@@ -498,6 +510,17 @@ def test_a_node_that_joins_what_was_proven_without_a_reservation_is_found() -> N
 
     with pytest.raises(BrokenPromiseError, match="whose ledger has only"):
         returning.push_older()
+
+
+def test_a_node_goes_back_without_a_name_also_where_its_last_report_is_from_before_the_push() -> None:
+    """The report says Unsupported, of what the node had before; the push has no answer, and counts."""
+    returning = Returning()
+    returning.push_anew()
+    returning.fail()
+
+    returning.push_older()
+
+    assert returning.bench.object(f"{STATES}/n")["spec"]["groups"] == returning.groups(True)
 
 
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "unsettled"])
