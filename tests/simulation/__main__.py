@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Schedules by the thousand: ``make simulate SEEDS=100000``, or ``python -m tests.simulation --seed 7`` for one.
 
-First the kept seeds, then some with tuned policies, the same each time, then fresh ones, numbered from --first on: by
-default those of the commit that is checked out (`fresh`). A schedule that does not end well is printed as short as it
-can be made, with what to type to see it again.
+First the kept seeds, then fresh ones, numbered from --first on: by default those of the commit that is checked out
+(`fresh`). A schedule that does not end well is printed as short as it can be made, with what to type to see it again.
 
 Exit codes: 0 nothing found; 1 something, or too few pairs of fault and step were met; 2 wrong usage; 130 interrupted.
 """
@@ -45,7 +44,6 @@ from tests.simulation.world import has_real_agents, is_tuned
 from tests.testbed.commands import commit, run_command
 from tests.testbed.progress import Progress, elapsed
 
-TUNED_SCHEDULES: Final = 100
 KEPT: Final = Path(__file__).with_name("kept_seeds.txt")
 PAIRS_SHARE_MIN: Final = 0.9
 SEEDS_FOR_PAIRS: Final = 1000  # fewer cannot be asked to meet every pair
@@ -210,12 +208,11 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     if options.seed is not None:
         return _run_one(make_schedule(options.seed, options.moves), progress, verbose=options.verbose)
     first, origin = first_seed(options.first, commit(), time.time())
-    fresh = _fresh(first, options)
+    fresh = fresh_schedules(first, options)
     if options.until_found:
         return _find_one(fresh, progress)
     progress.note(f"first seed {first}, {origin}; {options.moves} moves, {options.jobs} processes")
-    same = () if options.tuned or options.real_agents else tuned_schedules(options)
-    tally = run(itertools.chain(kept_schedules(), same, fresh), options.jobs, options.seconds, progress)
+    tally = run(itertools.chain(kept_schedules(), fresh), options.jobs, options.seconds, progress)
     progress.note(report(tally, time.monotonic() - begun).rstrip())
     enough = tally.pairs_share >= PAIRS_SHARE_MIN or tally.schedules < SEEDS_FOR_PAIRS
     if not enough:
@@ -226,17 +223,12 @@ def _simulate(options: argparse.Namespace, progress: Progress) -> int:
     return 0 if enough and not tally.found and not too_small else 1
 
 
-def _fresh(first: int, options: argparse.Namespace) -> Iterator[Schedule]:
+def fresh_schedules(first: int, options: argparse.Namespace) -> Iterator[Schedule]:
+    """Yield the schedules of as many seeds as were asked for, from a first one on: all, or only some kinds of them."""
     seeds = itertools.count(first)
     chosen: Iterable[int] = filter(has_real_agents, seeds) if options.real_agents else seeds
-    chosen = filter(is_tuned, chosen) if options.tuned else itertools.filterfalse(is_tuned, chosen)
+    chosen = filter(is_tuned, chosen) if options.tuned else chosen
     return (make_schedule(seed, options.moves) for seed in islice(chosen, options.seeds))
-
-
-def tuned_schedules(options: argparse.Namespace) -> Iterator[Schedule]:
-    """Yield schedules whose policies are tuned, the same ones each time (docs/simulation.md says why)."""
-    seeds = islice(filter(is_tuned, itertools.count()), min(options.seeds, TUNED_SCHEDULES))
-    return (make_schedule(seed, options.moves) for seed in seeds)
 
 
 def _run_one(schedule: Schedule, progress: Progress, *, verbose: bool) -> int:
@@ -275,7 +267,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--mutants", nargs="?", const="*", help="look for mutants whose names fit this (default: all)")
     parser.add_argument("--until-found", action="store_true", help="run one after the other, and end at a finding")
     parser.add_argument("--real-agents", action="store_true", help="only schedules whose nodes run the real agent")
-    parser.add_argument("--tuned", action="store_true", help="only schedules whose policies are tuned, fresh ones")
+    parser.add_argument("--tuned", action="store_true", help="only schedules whose policies are tuned")
     parser.add_argument("--seconds", type=float, default=float("inf"), help="begin no more after this")
     return parser
 

@@ -417,7 +417,7 @@ class Oracle:
 
         A node that counts anyway takes no new room, but never are more named at once than the budget allows. Whoever
         settled a moment ago may still count for the leader, and be named again beside all who were too many then, as
-        after an edit to a smaller budget.
+        after an edit to a smaller budget; those who settled right before it are among them, as far as the leader knows.
         """
         policy, before = written.after or {}, written.before
         names = set(ledger(policy, "reserved")) - {"*"}
@@ -435,7 +435,8 @@ class Oracle:
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
         uid = policy["metadata"]["uid"]
-        unseen = {key for key, at in self.settled_at.items() if not self.knows(written, at) and self.beside[key] > most}
+        late = sorted((at, key) for key, at in self.settled_at.items() if key[0] == uid and not self.knows(written, at))
+        unseen = {key for earlier, (_, key) in enumerate(late) if self.beside[key] + earlier > most}
         added = fresh - {node for source, node in self.since.keys() | unseen if source == uid}
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
         _check(len(fresh) <= most and (not added or len(counted) <= most), message)
@@ -655,22 +656,29 @@ class Oracle:
         """Whether a node goes back, which needs a verdict and no reservation: whole, also where others have won.
 
         What the hold of a class had paused before it soaked has counted all the time, and goes back once the hold ends.
-        Whoever settled counts for a leader until it can know that; so does one whose node state a person deleted.
+        Whoever settled counts for a leader until it can know that; so does one whose node state a person deleted. One
+        that has nothing of the policy any more, as after another one won it, goes nowhere back: it joins, by its name.
         """
         lately = [view.policies[written_] for view in self._lately(written.at) for written_ in view.policies]
         current = any(
             content in contents_of(content.uid, one["spec"]) for one in lately if one["metadata"]["uid"] == content.uid
         )
-        had = any(uid == content.uid for uid, _ in unproven(_resumed(written.before or {})))
+        had = self._had_unproven(written, content.uid)
         settled_at = self.settled_at.get((content.uid, written.name))
-        had |= settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
-        counts = had or (settled_at is not None and not self.knows(written, settled_at))
+        settled = settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
+        counts = had or settled or (settled_at is not None and not self.knows(written, settled_at))
+        had |= settled and _has_of(written.before, content.uid)
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not counts or (current and not failed) or not (had or failed):
             return False
         _check(failed, f"promise 8: {written.name} goes back before {policy['metadata']['name']}'s revision has failed")
         return True
+
+    def _had_unproven(self, written: Written, uid: str) -> bool:
+        """Whether something of a policy had not soaked on a node before a write, or had no answer yet."""
+        since, _ = self.since.get((uid, written.name), (written.at, False))
+        return since < written.at or any(source == uid for source, _ in unproven(_resumed(written.before or {})))
 
     def _check_named(self, written: Written, policy: Json) -> None:
         name, reserved = policy["metadata"]["name"], ledger(policy, "reserved")
@@ -1142,6 +1150,12 @@ def _resumed(state: Json) -> Json:
         return state
     spec = state["spec"]
     return state | {"spec": spec | {"groups": spec["groups"] | {"offload": wish | {"mode": "Apply"}}}}
+
+
+def _has_of(state: Json | None, uid: str) -> bool:
+    """Whether a node has something of a policy that is not being restored."""
+    wishes = (_wish(state, group) for group in GROUPS)
+    return any(wish is not None and wish["source"]["uid"] == uid and wish["mode"] != "Restore" for wish in wishes)
 
 
 def _soaked(state: Json) -> set[Content]:

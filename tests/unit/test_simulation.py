@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from argparse import ArgumentTypeError
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -417,6 +418,165 @@ def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_fou
 
     with pytest.raises(BrokenPromiseError, match=FALSE_PROOF):
         canaries.tell_proven()
+
+
+class Returning:
+    """A policy that was edited after an older revision was proven; a node has the newer one."""
+
+    def __init__(self) -> None:
+        self.bench = Bench()
+        self.oracle = oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
+        oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 2 * KNOWN_SECONDS, 0.0, 1
+        self.bench.server.observers.append(oracle.wrote)
+        rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
+        spec = {
+            "nodeSelector": {},
+            "priority": 1,
+            "mode": "Apply",
+            "settings": self.settings(False),
+            "rollout": rollout,
+        }
+        self.bench.apply(f"{POLICIES}/p", {"metadata": {"name": "p"}, "spec": {**spec, "onDelete": "Keep"}})
+        self.uid = self.bench.object(f"{POLICIES}/p")["metadata"]["uid"]
+        self._store("older", self.settings(True), verdict="Proven")
+        self._store("newer", self.settings(False))
+        self.bench.apply(f"{NODES}/n", {"metadata": {"name": "n"}})
+        self.bench.apply(f"{STATES}/n", state({"leaderEpoch": 1, "groups": self.groups(False)}, name="n"))
+        self.tell({})
+
+    @staticmethod
+    def settings(enabled: bool) -> dict[str, Any]:
+        return {"demotion": {"enabled": enabled}}
+
+    def groups(self, enabled: bool) -> dict[str, Any]:
+        source = {"policy": "p", "uid": self.uid}
+        settings = self.settings(enabled)["demotion"]
+        return {"demotion": {"mode": "Apply", "settings": settings, "release": "Keep", "source": source}}
+
+    def _store(self, name: str, settings: dict[str, Any], **verdict: str) -> None:
+        told = {"dialect": "V6", "hardwareClass": "c", "generation": 1, **verdict}
+        marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(told)} if verdict else {}
+        metadata = {"name": name, "labels": {POLICY_UID_LABEL: self.uid}, "annotations": marks}
+        data = {"settings": settings, "onDelete": "Keep"}
+        self.bench.apply(f"{REVISIONS}/{name}", {"metadata": metadata, "data": data, "revision": 1})
+
+    def tell(self, groups: dict[str, Any] | None) -> None:
+        told = {"reportedAt": "2026-01-02T03:04:05Z", "dialect": "V6", "hardwareClass": "c", "groups": groups}
+        self.bench.ask("PATCH", f"{STATES}/n/status", {"status": told}, MERGE)
+
+    def take_all(self) -> None:
+        """Let all that the node has of the policy go, as when another one wins it."""
+        self.bench.ask("PATCH", f"{STATES}/n", {"spec": {"groups": None}}, MERGE)
+
+    def push_anew(self) -> None:
+        """Let the node, whose agent had settled with what is gone, have the newer revision again, without a report."""
+        self.tell({"demotion": {"state": "Unsupported"}})
+        self.take_all()
+        self.bench.clock.run(KNOWN_SECONDS + 1)
+        self.bench.ask("PATCH", f"{STATES}/n", {"spec": {"groups": self.groups(False)}}, MERGE)
+        self.bench.clock.run(KNOWN_SECONDS + 2)
+
+    def fail(self) -> None:
+        self._store("newer", self.settings(False), verdict="Failed")
+
+    def soak(self) -> None:
+        self.tell({"demotion": {"soakedRevision": revision_of(self.groups(False)["demotion"])}})
+
+    def reserve(self, *names: str) -> None:
+        rollout = {"leaderEpoch": 1, "reserved": names}
+        self.bench.ask("PATCH", f"{POLICIES}/p/status", {"status": {"rollout": rollout}}, MERGE)
+
+    def push_older(self) -> None:
+        body = json.dumps({"spec": {"groups": self.groups(True)}}).encode()
+        request = Request("leader", "PATCH", f"{STATES}/n", {}, body, MERGE, self.bench.clock.now)
+        self.bench.server.handle(request)
+
+
+def test_a_node_that_has_nothing_of_a_policy_any_more_joins_what_was_proven_and_goes_nowhere_back() -> None:
+    """Another policy won there what had not soaked, failed, and went: the node settled a moment ago, by its loss."""
+    returning = Returning()
+    returning.take_all()
+    returning.reserve("n")
+
+    returning.push_older()
+
+    assert returning.bench.object(f"{STATES}/n")["spec"]["groups"] == returning.groups(True)
+
+
+def test_a_node_that_joins_what_was_proven_without_a_reservation_is_found() -> None:
+    returning = Returning()
+    returning.take_all()
+    returning.reserve()
+
+    with pytest.raises(BrokenPromiseError, match="whose ledger has only"):
+        returning.push_older()
+
+
+def test_a_node_goes_back_without_a_name_also_where_its_last_report_is_from_before_the_push() -> None:
+    """The report says Unsupported, of what the node had before; the push has no answer, and counts."""
+    returning = Returning()
+    returning.push_anew()
+    returning.fail()
+
+    returning.push_older()
+
+    assert returning.bench.object(f"{STATES}/n")["spec"]["groups"] == returning.groups(True)
+
+
+@pytest.mark.parametrize("settled", [True, False], ids=["settled", "unsettled"])
+def test_a_node_that_goes_back_without_a_verdict_is_found_also_if_it_is_reserved(settled: bool) -> None:
+    returning = Returning()
+    if settled:
+        returning.soak()
+    returning.reserve("n")
+
+    with pytest.raises(BrokenPromiseError, match="n goes back before p's revision has failed"):
+        returning.push_older()
+
+
+class Smaller(Returning):
+    """Six nodes count for a policy, one after the other settles, and an edit leaves room for three."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        for number in range(5):
+            self.bench.apply(f"{NODES}/{number}", {"metadata": {"name": f"{number}"}})
+        rollout = {"canary": {"nodes": 3, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "maxUnproven": "50%"}
+        self.bench.ask("PATCH", f"{POLICIES}/p", {"spec": {"rollout": rollout}}, MERGE)
+        self.bench.clock.run(KNOWN_SECONDS + 1)
+
+    def settle(self, *names: str, beside: int) -> None:
+        """Let nodes settle in this order right now; so many counted before, and the last one counts still."""
+        self.oracle.since[self.uid, "4"] = 0.0, True
+        for number, name in enumerate(names):
+            self.bench.clock.run(self.bench.clock.now + 0.01)
+            self.oracle.settled_at[self.uid, name] = self.bench.clock.now
+            self.oracle.beside[self.uid, name] = beside - number
+
+    def name(self, *names: str) -> None:
+        """Let the leader reserve them."""
+        status = {"rollout": {"leaderEpoch": 1, "reserved": names}}
+        data = json.dumps({"status": status}).encode()
+        request = Request("leader", "PATCH", f"{POLICIES}/p/status", {}, data, MERGE, self.bench.clock.now)
+        self.bench.server.handle(request)
+
+
+def test_who_settled_right_after_others_may_still_count_beside_them_for_the_leader() -> None:
+    """It knows of none of them yet, so for it all are too many, and none of them takes new room."""
+    smaller = Smaller()
+    smaller.settle("n", "0", "1", "2", "3", beside=6)
+
+    smaller.name("1", "2", "3")
+
+    assert smaller.bench.object(f"{POLICIES}/p")["status"]["rollout"]["reserved"] == ["1", "2", "3"]
+
+
+def test_who_settled_beside_no_more_than_the_budget_and_is_named_beyond_it_is_found() -> None:
+    smaller = Smaller()
+    smaller.settle("2", "3", beside=3)
+
+    with pytest.raises(BrokenPromiseError, match="are more than 3"):
+        smaller.name("1", "2", "3")
 
 
 class Leases:

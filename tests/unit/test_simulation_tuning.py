@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections import defaultdict
 from random import Random
 from typing import Any
@@ -16,6 +17,7 @@ from numamigration_api.machinery.profiles import profile_name
 from numamigration_api.vocabulary import FENCE_MESSAGE, OPERATOR_MANAGER, PROBE_MANAGER
 from tests.fakekernel.config import DmaEngine, HostConfig
 from tests.fakekernel.model import FakeKernel
+from tests.simulation.__main__ import fresh_schedules
 from tests.simulation.clock import Clock, Process
 from tests.simulation.kernels import KINDS, phrase
 from tests.simulation.measuring import CALM_SECONDS, PROBE_SECONDS, Bench, Probing, bench_of
@@ -42,6 +44,15 @@ def test_schedules_that_are_not_tuned_have_nothing_of_it() -> None:
     for seed in range(2 * TUNED_EVERY):
         drawn = str(make_schedule(seed))
         assert ("tuning" in drawn) is is_tuned(seed) is (seed % TUNED_EVERY == TUNED_AT)
+
+
+def test_fresh_schedules_are_tuned_or_not_as_their_seeds_say() -> None:
+    options = Namespace(real_agents=False, tuned=False, seeds=2 * TUNED_EVERY, moves=2)
+
+    drawn = list(fresh_schedules(1, options))
+
+    assert [one.seed for one in drawn] == list(range(1, 1 + 2 * TUNED_EVERY))
+    assert sum(is_tuned(one.seed) for one in drawn) == 2
 
 
 def test_some_tuned_schedules_run_the_real_agent() -> None:
