@@ -124,7 +124,7 @@ fuzz: setup-fuse ## Random histories of an agent and its kernel, promises checke
 
 .PHONY: test-simulation
 test-simulation: setup ## Fresh schedules of two operators and their nodes, promises checked (FIRST=7 SEEDS=100: others)
-	@$(BIN)/python -m tests.simulation --first $(or $(FIRST),commit) --seeds $(or $(SEEDS),1000)
+	@$(BIN)/python -m tests.simulation --first $(or $(FIRST),commit) --seeds $(or $(SEEDS),1100)
 
 .PHONY: simulate
 simulate: setup ## More of them, others each time (SEEDS=100000 FIRST=1), or one of them (SEED=7 MOVES=32)

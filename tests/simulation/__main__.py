@@ -254,7 +254,7 @@ def _find_one(schedules: Iterable[Schedule], progress: Progress) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description="Random schedules of a cluster.")
-    parser.add_argument("--seeds", type=int, default=1000, help="how many fresh schedules (default: 1000)")
+    parser.add_argument("--seeds", type=int, default=1100, help="how many fresh schedules (default: 1100)")
     parser.add_argument(
         "--first", type=asked_first, default="commit", help="first fresh seed, or from where: commit (default), clock"
     )

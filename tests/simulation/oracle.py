@@ -417,7 +417,7 @@ class Oracle:
 
         A node that counts anyway takes no new room, but never are more named at once than the budget allows. Whoever
         settled a moment ago may still count for the leader, and be named again beside all who were too many then, as
-        after an edit to a smaller budget; those who settled right before it are among them, as far as the leader knows.
+        after an edit to a smaller budget.
         """
         policy, before = written.after or {}, written.before
         names = set(ledger(policy, "reserved")) - {"*"}
@@ -435,8 +435,7 @@ class Oracle:
         counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
         most = budget(policy, matched_)
         uid = policy["metadata"]["uid"]
-        late = sorted((at, key) for key, at in self.settled_at.items() if key[0] == uid and not self.knows(written, at))
-        unseen = {key for earlier, (_, key) in enumerate(late) if self.beside[key] + earlier > most}
+        unseen = {key for key, at in self.settled_at.items() if not self.knows(written, at) and self.beside[key] > most}
         added = fresh - {node for source, node in self.since.keys() | unseen if source == uid}
         message = f"promise 8: {written.name} reserves {sorted(fresh)}: {sorted(counted)} are more than {most}"
         _check(len(fresh) <= most and (not added or len(counted) <= most), message)

@@ -83,6 +83,12 @@ class Rollout(World):
         found: dict[str, Any] = self.status("p")["rollout"]
         return found
 
+    def store_ledgers(self, count: int) -> None:
+        """Let no write through but the policy's, so many times."""
+        for _ in range(count):
+            self.now += 1
+            self.carry_out(write for write in self.decide().writes if write.key.kind is not WriteKind.STATE_SPEC)
+
     def finish(self) -> None:
         for _ in range(12):
             self.soak()
@@ -437,6 +443,27 @@ def test_after_an_edit_to_a_smaller_budget_no_more_names_of_nodes_that_count_are
     world.pass_time()
 
     assert len(world.having(2)) == 1
+
+
+@pytest.mark.parametrize("names", ["chosen", "kept"])
+def test_after_an_edit_to_a_smaller_budget_a_push_that_may_still_come_has_its_place_in_it(names: str) -> None:
+    """Promise 8: who is carried counts, and is no node that others may be taken for."""
+    world = Rollout(nodes=8)
+    world.begin(rollout=rollout(nodes=4, unproven=4))
+    world.answer()
+    world.edit_policy("p", settings=channels(2))
+    _, *pushes = world.specs(7.0)  # the first one is on its way for long
+    world.carry_out(pushes)
+    if names == "kept":
+        world.edit_policy("p", settings=channels(3), rollout=rollout(nodes=4, unproven=3))
+        while not world.stand.get("carried"):
+            world.store_ledgers(1)
+    world.edit_policy("p", settings=channels(3), rollout=rollout(nodes=4, unproven=2))
+
+    world.store_ledgers(8)
+
+    assert len(world.stand["carried"]) == 1
+    assert len(world.stand["reserved"]) == 1
 
 
 def test_after_an_edit_to_a_larger_budget_what_was_reserved_before_is_pushed() -> None:

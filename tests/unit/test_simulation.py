@@ -425,7 +425,7 @@ class Returning:
 
     def __init__(self) -> None:
         self.bench = Bench()
-        self.oracle = oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
+        oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
         oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 2 * KNOWN_SECONDS, 0.0, 1
         self.bench.server.observers.append(oracle.wrote)
         rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
@@ -532,51 +532,6 @@ def test_a_node_that_goes_back_without_a_verdict_is_found_also_if_it_is_reserved
 
     with pytest.raises(BrokenPromiseError, match="n goes back before p's revision has failed"):
         returning.push_older()
-
-
-class Smaller(Returning):
-    """Six nodes count for a policy, one after the other settles, and an edit leaves room for three."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        for number in range(5):
-            self.bench.apply(f"{NODES}/{number}", {"metadata": {"name": f"{number}"}})
-        rollout = {"canary": {"nodes": 3, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "maxUnproven": "50%"}
-        self.bench.ask("PATCH", f"{POLICIES}/p", {"spec": {"rollout": rollout}}, MERGE)
-        self.bench.clock.run(KNOWN_SECONDS + 1)
-
-    def settle(self, *names: str, beside: int) -> None:
-        """Let nodes settle in this order right now; so many counted before, and the last one counts still."""
-        self.oracle.since[self.uid, "4"] = 0.0, True
-        for number, name in enumerate(names):
-            self.bench.clock.run(self.bench.clock.now + 0.01)
-            self.oracle.settled_at[self.uid, name] = self.bench.clock.now
-            self.oracle.beside[self.uid, name] = beside - number
-
-    def name(self, *names: str) -> None:
-        """Let the leader reserve them."""
-        status = {"rollout": {"leaderEpoch": 1, "reserved": names}}
-        data = json.dumps({"status": status}).encode()
-        request = Request("leader", "PATCH", f"{POLICIES}/p/status", {}, data, MERGE, self.bench.clock.now)
-        self.bench.server.handle(request)
-
-
-def test_who_settled_right_after_others_may_still_count_beside_them_for_the_leader() -> None:
-    """It knows of none of them yet, so for it all are too many, and none of them takes new room."""
-    smaller = Smaller()
-    smaller.settle("n", "0", "1", "2", "3", beside=6)
-
-    smaller.name("1", "2", "3")
-
-    assert smaller.bench.object(f"{POLICIES}/p")["status"]["rollout"]["reserved"] == ["1", "2", "3"]
-
-
-def test_who_settled_beside_no_more_than_the_budget_and_is_named_beyond_it_is_found() -> None:
-    smaller = Smaller()
-    smaller.settle("2", "3", beside=3)
-
-    with pytest.raises(BrokenPromiseError, match="are more than 3"):
-        smaller.name("1", "2", "3")
 
 
 class Leases:

@@ -427,7 +427,7 @@ class PolicyRollout:
         pushing = frozenset(filter(stand.is_open, names))
         counted = pushing.union(self.book.unproven, carried)
         room = budget(self.facts.rollout, stand.matched) - len(counted)
-        again = anew(self.book, room, counted, pushing)
+        again = anew(self.book, room, counted, pushing.union(carried))
         room = 0 if self._is_blind(carried) else room
         for name in names:
             counts = name in counted
@@ -465,7 +465,8 @@ class PolicyRollout:
         counted = self.book.unproven | known.names
         room = budget(self.facts.rollout, stand.matched) - len(counted)
         reserved = (frozenset(known.reserved) | self._granted) - self._pushed
-        turn = Turn(self.facts.revision, self.facts.rollout, counted, reserved, room, self.course.is_proven)
+        named = known.names | self._granted
+        turn = Turn(self.facts.revision, self.facts.rollout, counted, reserved, named, room, self.course.is_proven)
         names = next_nodes(self.book, turn)
         if self.facts.rollout.max_unproven == WHOLE_FLEET:
             yield from names

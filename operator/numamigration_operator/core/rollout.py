@@ -214,6 +214,7 @@ class Turn(NamedTuple):
         revision: the order of nodes depends on it.
         counted: nodes that count in the budget.
         reserved: nodes of these that are reserved and not pushed yet.
+        named: all nodes of these that the ledger names, also where no more than an earlier push may still come.
         room: how many more may count.
         proven: whether the revision went well in a cell before.
     """
@@ -222,13 +223,14 @@ class Turn(NamedTuple):
     rollout: Rollout
     counted: Collection[str]
     reserved: Collection[str]
+    named: Collection[str]
     room: int
     proven: Callable[[Cell], bool]
 
 
 def next_nodes(book: Book, turn: Turn) -> Iterator[str]:
     """Yield the nodes to reserve now, the most telling first."""
-    room, again = turn.room, anew(book, turn.room, turn.counted, turn.reserved)
+    room, again = turn.room, anew(book, turn.room, turn.counted, turn.named)
     for name in _candidates(book, turn):
         counts = name in turn.counted
         if (again if counts else room) <= 0:
@@ -244,7 +246,7 @@ def anew(book: Book, room: int, counted: Collection[str], taken: Collection[str]
         book: where all nodes stand.
         room: how many more may count; below zero where too many do.
         counted: nodes that count.
-        taken: nodes of these that are reserved or being pushed.
+        taken: nodes of these that are named already, and stay so.
     """
     if room >= 0:
         return math.inf
