@@ -41,10 +41,10 @@ def ready_of(obj: Json) -> Json:
 def policy_table(policies: Sequence[Json]) -> Table:
     """Return the policies as ``kubectl get migpol`` shows them."""
     table = Table(title="policies", title_justify="left", box=None, width=WIDTH, title_style="bold", padding=(0, 1))
-    for name in ("NAME", "READY", "REASON", "NODES"):
-        # Of a line that is too long the counts are cut: what is not ready stands in the conditions too.
-        last = name == "NODES"
-        table.add_column(name, no_wrap=True, ratio=1 if last else None, min_width=None if last else len(LONGEST[name]))
+    for name, longest in LONGEST.items():
+        table.add_column(name, no_wrap=True, min_width=len(longest))
+    # Of a line that is too long the counts are cut: what is not ready stands in the conditions too.
+    table.add_column("NODES", no_wrap=True, ratio=1)
     for policy in policies:
         status, ready = policy.get("status", {}), ready_of(policy)
         table.add_row(

@@ -590,9 +590,7 @@ class Oracle:
         canaries. The two may share contents, or differ in onDelete alone. What is being restored is none of either.
         """
         uid, spec, name = policy["metadata"]["uid"], policy["spec"], state["metadata"]["name"]
-        wishes = ((group, _wish(state, group)) for group in GROUPS)
-        stays = ((group, wish) for group, wish in wishes if wish is not None and wish["mode"] != "Restore")
-        mine = {content_of_wish(group, wish) for group, wish in stays if wish["source"]["uid"] == uid}
+        mine = {content_of_wish(group, wish) for group, wish in _staying(state, uid)}
         others = self.proven.get((uid, cell_of(state)), set()) - {Whole(contents_of(uid, spec), spec["onDelete"])}
         known = [one.contents for one in others if mine <= one.contents]
         return bool(known) and any(
@@ -645,9 +643,7 @@ class Oracle:
         """
         uid = policy["metadata"]["uid"]
         asked = contents_of(uid, policy["spec"])
-        wishes = ((one, _wish(written.after, one)) for one in GROUPS)
-        stays = ((one, wish) for one, wish in wishes if wish is not None and wish["mode"] != "Restore")
-        mine = {content_of_wish(one, wish) for one, wish in stays if wish["source"]["uid"] == uid}
+        mine = {content_of_wish(group, wish) for group, wish in _staying(written.after, uid)}
         won = (winner(self.views[-1], written.name, one.group) for one in asked - mine)
         return mine <= asked and not any(one is not None and one["metadata"]["uid"] == uid for one in won)
 
@@ -666,7 +662,7 @@ class Oracle:
         settled_at = self.settled_at.get((content.uid, written.name))
         settled = settled_at is not None and settled_at > written.sent_at - LATE_SECONDS
         counts = had or settled or (settled_at is not None and not self.knows(written, settled_at))
-        had |= settled and _has_of(written.before, content.uid)
+        had |= settled and any(_staying(written.before, content.uid))
         failed = content.uid in self.ever_failed or phase(policy) in FAILED_PHASES
         asked = content in contents_of(content.uid, policy["spec"]) and self._has_current(written, policy)
         if asked or not counts or (current and not failed) or not (had or failed):
@@ -1151,10 +1147,12 @@ def _resumed(state: Json) -> Json:
     return state | {"spec": spec | {"groups": spec["groups"] | {"offload": wish | {"mode": "Apply"}}}}
 
 
-def _has_of(state: Json | None, uid: str) -> bool:
-    """Whether a node has something of a policy that is not being restored."""
-    wishes = (_wish(state, group) for group in GROUPS)
-    return any(wish is not None and wish["source"]["uid"] == uid and wish["mode"] != "Restore" for wish in wishes)
+def _staying(state: Json | None, uid: str) -> Iterator[tuple[str, Json]]:
+    """Yield the groups of a node that are a policy's and are not being restored, with their wishes."""
+    for group in GROUPS:
+        wish = _wish(state, group)
+        if wish is not None and wish["source"]["uid"] == uid and wish["mode"] != "Restore":
+            yield group, wish
 
 
 def _soaked(state: Json) -> set[Content]:
