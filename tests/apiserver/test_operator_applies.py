@@ -153,7 +153,7 @@ def test_a_group_that_a_backup_brought_back_goes_with_a_replacement(
         "spec": {"groups": {"demotion": wish}},
     }
     api.apply(f"{STATES}/{name}", backup, "kubectl", force=True)
-    empty = spec_document(node=name, node_uid=OTHER_UID, state_uid=None, spec=Spec(), writer=Writer(1, 1))
+    empty = b"".join(spec_document(node=name, node_uid=OTHER_UID, state_uid=None, spec=Spec(), writer=Writer(1, 1)))
     drive(control_plane, Write(WriteKey(WriteKind.STATE_SPEC, name), empty))
     shown = api.get(f"{STATES}/{name}")
     assert "demotion" in shown["spec"]["groups"]
@@ -181,9 +181,10 @@ def test_a_spec_over_a_node_state_that_changed_since_is_refused_and_decided_anew
         if patch is Patch.JSON:
             body = spec_replacement(state_uid=uid, version=version, spec=Spec(), writer=writer)
         else:
-            body = spec_document(
+            parts = spec_document(
                 node=name, node_uid=OTHER_UID, state_uid=uid, version=version, spec=Spec(), writer=writer
             )
+            body = b"".join(parts)
         return Write(key, body, patch=patch)
 
     drive(control_plane, state_write(name, revision="1" * 16, leaderEpoch=1, writeSequence=2))
@@ -206,7 +207,7 @@ def test_a_push_for_a_node_state_that_was_deleted_is_decided_anew(
     key = WriteKey(WriteKind.STATE_SPEC, name)
     drive(control_plane, state_write(name, revision="0" * 16))
     uid = api.get(f"{STATES}/{name}")["metadata"]["uid"]
-    late = spec_document(node=name, node_uid=OTHER_UID, state_uid=uid, spec=Spec(), writer=Writer(1, 1))
+    late = b"".join(spec_document(node=name, node_uid=OTHER_UID, state_uid=uid, spec=Spec(), writer=Writer(1, 1)))
     assert drive(control_plane, Write(key, late)).counts == {Verdict.DONE: 1}
     api.delete(f"{STATES}/{name}")
     if recreated:

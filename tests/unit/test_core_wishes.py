@@ -27,13 +27,18 @@ def wished(**changes: Any) -> Spec:
     return spec
 
 
-def read(document: bytes) -> Spec:
-    return observed_spec(msgspec.json.decode(json.dumps(json.loads(document)["spec"]).encode(), type=StateSpec))
+def written(spec: Spec, writer: Writer) -> dict[str, Any]:
+    parts = spec_document(node="n", node_uid="u", state_uid=None, spec=spec, writer=writer)
+    document: dict[str, Any] = json.loads(b"".join(parts))
+    return document
+
+
+def read(document: dict[str, Any]) -> Spec:
+    return observed_spec(msgspec.json.decode(json.dumps(document["spec"]).encode(), type=StateSpec))
 
 
 def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_generations() -> None:
-    written = spec_document(node="n", node_uid="u", state_uid=None, spec=wished(), writer=Writer(7, 1))
-    document = json.loads(written)["spec"]
+    document = written(wished(), Writer(7, 1))["spec"]
     bare = json.loads(json.dumps(document))
     del bare["revision"], bare["leaderEpoch"], bare["writeSequence"]
     for wish in (*bare["groups"].values(), *bare["plans"]):
@@ -43,13 +48,13 @@ def test_the_revision_is_the_hash_of_the_spec_without_itself_the_leader_and_gene
 
 
 def test_an_empty_wish_has_a_revision_too() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=Spec(), writer=Writer(1, 1)))
+    document = written(Spec(), Writer(1, 1))
 
     assert document["spec"] == {"revision": revision_hash({}), "leaderEpoch": 1, "writeSequence": 1}
 
 
 def test_the_document_is_owned_by_the_node() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=Spec(), writer=Writer(1, 1)))
+    document = written(Spec(), Writer(1, 1))
 
     assert document["metadata"] == {
         "name": "n",
@@ -58,7 +63,7 @@ def test_the_document_is_owned_by_the_node() -> None:
 
 
 def test_the_writers_epoch_and_sequence_stand_in_the_spec() -> None:
-    document = json.loads(spec_document(node="n", node_uid="u", state_uid=None, spec=wished(), writer=Writer(7, 1)))
+    document = written(wished(), Writer(7, 1))
 
     assert (document["spec"]["leaderEpoch"], document["spec"]["writeSequence"]) == (7, 1)
 
@@ -66,7 +71,7 @@ def test_the_writers_epoch_and_sequence_stand_in_the_spec() -> None:
 def test_what_was_written_is_read_back_as_the_same_wish() -> None:
     spec = wished()
 
-    assert read(spec_document(node="n", node_uid="u", state_uid=None, spec=spec, writer=Writer(1, 1))) == spec
+    assert read(written(spec, Writer(1, 1))) == spec
 
 
 @given(st.integers(1, 10**9))
@@ -109,3 +114,13 @@ def test_the_order_of_keys_in_settings_is_no_change() -> None:
     assert list(turned) != list(OFFLOAD)
     assert spec_json(wished(settings={"offload": turned})) == spec_json(wished())
     assert wished(settings={"offload": turned}) == wished()
+
+
+def test_what_thousands_of_nodes_are_written_alike_is_in_memory_once() -> None:
+    one, other = (
+        spec_document(node=name, node_uid=name, state_uid=None, spec=wished(), writer=Writer(7, 1))
+        for name in ("n1", "n2")
+    )
+
+    assert one[1] is other[1]
+    assert len(one[0]) < len(one[1])

@@ -305,8 +305,8 @@ class Informer(Generic[Item]):
             self.lists += 1
 
     def _readable(self, items: list[msgspec.Raw]) -> Iterator[Item]:
-        decoded = [self._decode(raw) for raw in items]
-        for raw, item in zip(items, decoded, strict=True):
+        decoded = (self._decode(raw) for raw in items)  # one at a time: a page of node states has megabytes
+        for raw, item in zip(items, [*decoded] if self.resource.whole else decoded, strict=True):
             if item is None:
                 self._names.add(_anything.decode(raw).metadata.name)
             else:

@@ -55,17 +55,24 @@ class Write:
 
     Attributes:
         key: kind and object name.
-        body: the whole document that `patch` asks for, as JSON.
+        head: the document that `patch` asks for, as JSON, or how it begins.
         safe: it only turns offload off or restores, so it is neither soaked nor budgeted, only paced.
         patch: how it is sent.
         asks: what of the body stays the same when it is decided anew, where that is not all of it.
+        rest: how it goes on; thousands of writes that wait share these bytes.
     """
 
     key: WriteKey
-    body: bytes
+    head: bytes
     safe: bool = False
     patch: Patch = Patch.APPLY
     asks: str = ""
+    rest: bytes = b""
+
+    @property
+    def body(self) -> bytes:
+        """The whole document."""
+        return self.head + self.rest
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,7 @@ class Settling:
             # Applied before and not in force: what another manager owns too (a backup applied again) stays in place.
             body = spec_replacement(state_uid=record.state_uid, version=record.onto, spec=wanted, writer=self.writer)
             return Write(key, body, safe=safe, patch=Patch.JSON, asks=f"{record.state_uid} {revision}")
-        body = spec_document(
+        head, rest = spec_document(
             node=record.name,
             node_uid=record.uid,
             state_uid=record.state_uid,
@@ -140,7 +140,7 @@ class Settling:
             spec=wanted,
             writer=self.writer,
         )
-        return Write(key, body, safe=safe, asks=f"{record.uid} {record.state_uid} {revision}")
+        return Write(key, head, safe=safe, asks=f"{record.uid} {record.state_uid} {revision}", rest=rest)
 
     def gone(self, record: NodeRecord) -> None:
         """Take in that a Node is gone: it counts nowhere."""

@@ -182,8 +182,8 @@ class Writer(NamedTuple):
 
 def spec_document(
     *, node: str, node_uid: str, state_uid: str | None, spec: Spec, writer: Writer, version: str = ""
-) -> bytes:
-    """Return the apply document of a node state's spec, owned by its Node.
+) -> tuple[bytes, bytes]:
+    """Return the apply document of a node state's spec, owned by its Node: its own part, and what it shares.
 
     With the uid of the node state that it is for, it never creates one: what is late does not bring a deleted one back,
     where no earlier spec stands that would refuse it. With a version it replaces no other one.
@@ -192,14 +192,8 @@ def spec_document(
     if version:
         identity["resourceVersion"] = version
     owner = {"apiVersion": "v1", "kind": "Node", "name": node, "uid": node_uid, "controller": False}
-    return msgspec.json.encode(
-        {
-            "apiVersion": API_VERSION,
-            "kind": STATE_KIND,
-            "metadata": identity | {"ownerReferences": [owner]},
-            "spec": _spec_part(spec, writer),
-        }
-    )
+    head = {"apiVersion": API_VERSION, "kind": STATE_KIND, "metadata": identity | {"ownerReferences": [owner]}}
+    return msgspec.json.encode(head)[:-1], _spec_end(spec, writer)
 
 
 def spec_replacement(*, state_uid: str, spec: Spec, writer: Writer, version: str = "") -> bytes:
@@ -209,16 +203,20 @@ def spec_replacement(*, state_uid: str, spec: Spec, writer: Writer, version: str
         [
             {"op": "test", "path": "/metadata/uid", "value": state_uid},
             *seen,
-            {"op": "add", "path": "/spec", "value": _spec_part(spec, writer)},
+            {"op": "add", "path": "/spec", "value": msgspec.Raw(_spec_part(spec, writer))},
         ]
     )
 
 
 @lru_cache(maxsize=REVISIONS_CACHED)
-def _spec_part(spec: Spec, writer: Writer) -> msgspec.Raw:
+def _spec_end(spec: Spec, writer: Writer) -> bytes:
     """The same on thousands of nodes, so it is made once."""
+    return b',"spec":' + _spec_part(spec, writer) + b"}"
+
+
+def _spec_part(spec: Spec, writer: Writer) -> bytes:
     stamps = {"revision": revision_of(spec), "leaderEpoch": writer.epoch, "writeSequence": writer.sequence}
-    return msgspec.Raw(canonical_json(stamps | spec_json(spec)))
+    return canonical_json(stamps | spec_json(spec))
 
 
 def _observed_wish(view: WishView) -> Wish:
