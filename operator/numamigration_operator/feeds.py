@@ -78,8 +78,8 @@ class FleetLike(Protocol):
     def policy_gone(self, uid: str, now: float) -> None:
         """A policy was deleted."""
 
-    def node_changed(self, node: NodeObject, now: float) -> None:
-        """A node is as given."""
+    def node_changed(self, node: NodeObject, now: float) -> bool:
+        """A node is as given; returns whether there is something to decide."""
 
     def node_gone(self, name: str, now: float) -> None:
         """A node was deleted."""
@@ -87,8 +87,8 @@ class FleetLike(Protocol):
     def nodes_listed(self, names: frozenset[str], now: float) -> None:
         """These nodes exist, and no others."""
 
-    def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
-        """A node state is as given."""
+    def state_changed(self, state: StateObject, now: float, wall: datetime) -> bool:
+        """A node state is as given; returns whether there is something to decide."""
 
     def state_gone(self, name: str, now: float) -> None:
         """A node state was deleted."""
@@ -114,8 +114,8 @@ class FleetLike(Protocol):
     def revisions_listed(self, names: frozenset[str], now: float) -> None:
         """These ControllerRevisions exist, and no others."""
 
-    def profile_changed(self, profile: ProfileObject, now: float) -> None:
-        """A MigrationProfile is as given."""
+    def profile_changed(self, profile: ProfileObject, now: float) -> bool:
+        """A MigrationProfile is as given; returns whether there is something to decide."""
 
     def profile_gone(self, name: str, now: float) -> None:
         """A MigrationProfile was deleted."""
@@ -203,19 +203,19 @@ class PlainFeed(Generic[Item]):
 
     def __init__(
         self,
-        changed: Callable[[Item, float], None],
+        changed: Callable[[Item, float], bool],
         gone: Callable[[str, float], None],
         listed: Callable[[frozenset[str], float], None],
         clock: Clock,
     ) -> None:
-        self._changed: Callable[[Item, float], None] = changed
+        self._changed: Callable[[Item, float], bool] = changed
         self._gone, self._listed = gone, listed
         self._clock = clock
 
     def upsert(self, item: Item) -> None:
         """An object exists."""
-        self._changed(item, self._clock.now())
-        self._clock.changed()
+        if self._changed(item, self._clock.now()):
+            self._clock.changed()
 
     def gone(self, item: AnyObject) -> None:
         """An object was deleted."""
@@ -274,8 +274,8 @@ class StateFeed:
         """A node state exists."""
         if self._is_late(item):
             return
-        self._fleet.state_changed(item, self._clock.now(), self._clock.wall())
-        self._clock.changed()
+        if self._fleet.state_changed(item, self._clock.now(), self._clock.wall()):
+            self._clock.changed()
 
     def gone(self, item: AnyObject) -> None:
         """A node state was deleted."""

@@ -195,8 +195,8 @@ class World:
         self.policies[name]["metadata"]["resourceVersion"] = self._next()
         self.fleet.policy_changed(self.policy(name), self.now)
 
-    def show_state(self, name: str) -> None:
-        self.fleet.state_changed(self.state(name), self.now, self.wall)
+    def show_state(self, name: str) -> bool:
+        return self.fleet.state_changed(self.state(name), self.now, self.wall)
 
     def show_revision(self, name: str) -> None:
         self.fleet.revision_changed(msgspec.convert(self.revisions[name], RevisionObject), self.now)

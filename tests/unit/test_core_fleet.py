@@ -1053,6 +1053,35 @@ def test_moved_counters_ask_for_no_look_before_they_are_due() -> None:
     assert made.step().look_again == written_at + 60
 
 
+def test_of_moved_counters_one_decision_is_made_until_they_are_due() -> None:
+    """Promise 12: it says when they are due; a fleet of thousands reports several times a second."""
+    made = world(policy(), nodes=2)
+    made.step(60)
+
+    def moved(name: str, number: int) -> bool:
+        made.states[name]["status"]["statistics"] = {"foliosMigrated": number}
+        return made.show_state(name)
+
+    assert moved("n0", 1)
+    made.step()  # due at once, for nothing was told for long
+    assert moved("n0", 2)
+    due = made.decide().look_again
+
+    assert due is not None
+    assert [moved("n0", 3), moved("n1", 4), moved("n1", 4)] == [False] * 3
+    made.step(due - made.now)
+    assert made.status("p")["statistics"]["foliosMigrated"] == 7
+    assert moved("n0", 5)
+
+
+def test_of_a_node_as_it_was_nothing_is_decided() -> None:
+    made = world(policy(), nodes=1)
+
+    told = [made.fleet.node_changed(one, made.now) for one in (made.nodes["n0"], node("n0", role="db"))]
+
+    assert told == [False, True]
+
+
 def test_counters_that_moved_while_the_operator_was_away_are_no_reason_to_write() -> None:
     """Promise 12: never as the first write after a start."""
     made = world(policy())

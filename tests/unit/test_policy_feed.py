@@ -30,9 +30,14 @@ class Recorder:
         self.told: list[tuple[Any, ...]] = []
         self.changes = 0
         self.synced = False
+        self.decides = True
 
     def __getattr__(self, name: str) -> Any:
-        return lambda *arguments: self.told.append((name, *arguments))
+        def told(*arguments: Any) -> bool:
+            self.told.append((name, *arguments))
+            return self.decides
+
+        return told
 
     def now(self) -> float:
         return 7.0
@@ -159,6 +164,17 @@ def test_node_states_are_told_with_the_time_of_day(recorder: Recorder) -> None:
         ("states_listed", {"n2"}, 7.0),
     ]
     assert recorder.changes == 3
+
+
+def test_of_what_leaves_nothing_to_decide_nobody_decides(recorder: Recorder) -> None:
+    """Kubelets touch their Node every few minutes, agents report as often."""
+    recorder.decides = False
+
+    node_feed(recorder, recorder).upsert(NodeObject(Meta("n1")))
+    StateFeed(recorder, recorder).upsert(StateObject(StateMeta("n1")))
+
+    assert [call[0] for call in recorder.told] == ["node_changed", "state_changed"]
+    assert recorder.changes == 0
 
 
 def test_a_watch_that_tells_nothing_of_what_lists_show_is_blind(feed: PolicyFeed, recorder: Recorder) -> None:

@@ -213,14 +213,14 @@ class Fleet:
 
     # Nodes
 
-    def node_changed(self, node: NodeObject, now: float) -> None:  # noqa: ARG002
-        """Take in one Node; cheap when uid and labels are known."""
+    def node_changed(self, node: NodeObject, now: float) -> bool:  # noqa: ARG002
+        """Take in one Node; return whether there is something to decide: not when uid and labels are known."""
         meta = node.metadata
         record = self._record(meta.name)
         before = (record.uid, record.selected, record.zone)
         relabelled = record.take_labels(meta.labels, self._pools)
         if record.uid == meta.uid and not relabelled:
-            return
+            return False
         if record.uid != meta.uid:
             record.uid = meta.uid
             record.forget_open_write()
@@ -228,6 +228,7 @@ class Fleet:
         self._unmatched[meta.name] = None
         if before != (record.uid, record.selected, record.zone):
             self._mark(record)
+        return True
 
     def node_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a Node is gone: it counts nowhere and gets no writes."""
@@ -250,17 +251,20 @@ class Fleet:
 
     # Node states
 
-    def state_changed(self, state: StateObject, now: float, wall: datetime) -> None:
-        """Take in one node state."""
+    def state_changed(self, state: StateObject, now: float, wall: datetime) -> bool:
+        """Take in one node state; return whether there is something to decide.
+
+        Of numbers there is not, once a decision has seen that they move: it said when it will look again.
+        """
         self._tuner.take_state(state)
         record = self._record(state.metadata.name)
         is_quiet = record.name not in self._dirty and not record.is_lost
         if is_quiet and record.take_numbers(state, now):
-            self._settling.sum(record, record.summed_for)
-            return
+            return self._settling.sum(record, record.summed_for) or self._tuner.due(now) <= now
         record.take_state(state, now, wall, self._pools)
         self._note_resistance(record)
         self._mark(record)
+        return True
 
     def state_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a node state is gone; its Node gets a new one."""
@@ -410,10 +414,11 @@ class Fleet:
 
     # Measurements
 
-    def profile_changed(self, profile: ProfileObject, now: float) -> None:  # noqa: ARG002
-        """Take in one MigrationProfile."""
+    def profile_changed(self, profile: ProfileObject, now: float) -> bool:  # noqa: ARG002
+        """Take in one MigrationProfile; there is always something to decide."""
         self._tuner.take_profile(profile)
         self._take_profiles()
+        return True
 
     def profile_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a MigrationProfile is gone."""

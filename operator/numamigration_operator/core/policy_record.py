@@ -128,11 +128,16 @@ class PolicyRecord:
             self.tally.replace(node, old, new)
             self.touched = True
 
-    def renumber(self, old: Statistics | None, new: Statistics | None) -> None:
-        """Count a node's counters as `new` where they were counted as `old`; None is a node whose count elsewhere."""
-        if old is not new and old != new:
-            self.tally.renumber(old, new)
-            self.sums_moved = True
+    def renumber(self, old: Statistics | None, new: Statistics | None) -> bool:
+        """Count a node's counters as `new` where they were counted as `old`; None is a node whose count elsewhere.
+
+        Returns whether that makes the sums due: those that have moved already are due by the last decision.
+        """
+        if old is new or old == new:
+            return False
+        self.tally.renumber(old, new)
+        makes_due, self.sums_moved = not self.sums_moved, True
+        return makes_due
 
     # What the API server shows
 

@@ -184,8 +184,8 @@ class Settling:
                 policy.rollout.book.replace(record.name, old, new)
                 policy.touched = True
 
-    def sum(self, record: NodeRecord, uid: str) -> None:
-        """Count its counters for the policy with this uid, and for no other one."""
+    def sum(self, record: NodeRecord, uid: str) -> bool:
+        """Count its counters for the policy with this uid, and for no other one; return whether that makes it due."""
         report = record.report if record.uid is not None else None
         new = report.statistics if report is not None and uid else None
         if uid != record.summed_for:
@@ -194,9 +194,10 @@ class Settling:
                 before.renumber(record.summed, None)
             record.summed, record.summed_for = None, uid
         policy = self._policies.get(uid)
-        if policy is not None:
-            policy.renumber(record.summed, new)
-            record.summed = new
+        if policy is None:
+            return False
+        old, record.summed = record.summed, new
+        return policy.renumber(old, new)
 
     def _hold(self, record: NodeRecord, holds: frozenset[str]) -> None:
         """Keep for each policy which nodes still have a group of it."""
