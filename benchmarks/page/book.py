@@ -56,8 +56,8 @@ def _is_one_of(metric: str, patterns: Iterable[str]) -> bool:
 class Book:
     """All results.
 
-    A name stands for a whole run and, where that lacks a scenario, for runs of some scenarios of the same fleet, whose
-    names go on after a dash.
+    A name stands for a whole run and for runs of some scenarios of the same fleet, whose names go on after a dash; each
+    scenario is that of the latest run which has it.
 
     Attributes:
         results: in their order.
@@ -69,10 +69,9 @@ class Book:
         self.fleets = sorted({nodes for nodes in map(fleet_nodes, self.results) if nodes})
 
     def named(self, name: str) -> list[Result]:
-        """Return the results that a name stands for, the whole run first, then the latest."""
+        """Return the results that a name stands for, the latest first."""
         found = [result for result in self.results if result.name == name or result.name.startswith(f"{name}-")]
-        by_date = sorted(found, key=lambda result: result.date, reverse=True)
-        return sorted(by_date, key=lambda result: result.name != name)
+        return sorted(found, key=lambda result: result.date, reverse=True)
 
     def all_rows(self, name: str) -> list[Row]:
         """Return the rows of all scenarios, each from the first result that has it."""

@@ -170,13 +170,16 @@ def test_a_missing_scenario_is_not_run_with_its_reason() -> None:
     assert sum(line.endswith("not asked for") for line in lines) == len(SCENARIOS) - 2
 
 
-def test_a_run_of_some_scenarios_fills_what_the_whole_run_lacks_and_no_more() -> None:
+@pytest.mark.parametrize(("date", "edit"), [("2026-01-01T00:00:00Z", 3), ("2026-03-01T00:00:00Z", 9)])
+def test_each_scenario_is_that_of_the_latest_run_of_all_or_some(date: str, edit: int) -> None:
     starts = [row("restart", 100, "lease to ready", Unit.SECONDS, [1.5], bare=("bare: paged lists", [1]))]
-    some = msgspec.structs.replace(fleet(100, [*push_rows(100, ours=[9]), *starts]), name="fleet-100-edit+restart")
+    rows = [*push_rows(100, ours=[9]), *starts]
+    some = msgspec.structs.replace(fleet(100, rows), name="fleet-100-edit+restart", date=date)
+    whole = msgspec.structs.replace(fleet(100), date="2026-02-01T00:00:00Z")
 
-    book = Book([some, fleet(100)])
+    book = Book([some, whole])
 
-    assert [found.median for found in book.of_fleets("edit", EDIT)] == [3]
+    assert [found.median for found in book.of_fleets("edit", EDIT)] == [edit]
     assert [found.median for found in book.of_fleets("restart", "lease to ready")] == [1.5]
     assert book.fleets == [100]
     assert of_fleet(some).startswith("### 100 nodes: edit, restart\n")
