@@ -63,6 +63,7 @@ CONDITIONS: Final = (
     f"Agents: the agent's own engine on a fake V6 kernel, one watch each, writes by a pool of {CONNECTIONS}.",
     "One of them is a process of its own, on a fake kernel behind FUSE.",
     f"Agents look for drift every {DRIFT_CHECK_SECONDS} s, report every 300-600 s and wait up to 10 s at their start.",
+    "In the steady state their reports come evenly, as they do long after the last change.",
     f"They look at an engine that is on every {SAMPLE_SECONDS} s; the stand-alone one has the product's defaults.",
     "Moments are those of one watch of all node states, which shares the machine with everything else.",
     "Unpaced is apply_rate_per_second 5000 and apply_burst 10000, paced the defaults 50 and 100.",

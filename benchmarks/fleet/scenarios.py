@@ -368,9 +368,13 @@ def _is_of(policy: Json, name: str) -> bool:
 
 
 def steady(bed: FleetBed, report: Report) -> None:
-    """Nothing is asked for; kernels migrate, agents report."""
+    """Nothing is asked for; kernels migrate, agents report.
+
+    Right after a push no report is due for minutes, and then all of them; so agents are told that it was long ago.
+    """
     costs = list[Cost]()
     bed.settle()
+    bed.agents.tell("age", range(POOLS))
     bed.states.expect(has_rate(-1))
     with bed.measured(costs):
         end = time.monotonic() + bed.extent.steady_seconds

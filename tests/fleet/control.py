@@ -73,6 +73,7 @@ VERBS: Final[Mapping[str, Verb]] = {
     "heal": Verb("", lambda _fleet, node, _: node.heal()),
     "silent": Verb("", lambda fleet, node, _: fleet.stop(node)),
     "start": Verb("", lambda fleet, node, _: fleet.start(node)),
+    "age": Verb("", lambda _fleet, node, _: node.age()),
     "reboot": Verb("", lambda fleet, node, _: fleet.reboot(node)),
     "show": Verb("", lambda _fleet, node, _: {"offloading": node.knob(ENGINE), "channels": node.knob(CHANNELS)}),
 }

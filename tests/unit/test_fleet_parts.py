@@ -30,9 +30,9 @@ STEP = 0.5
 class Driven:
     """A node whose time a test moves, with an object instead of an API server."""
 
-    def __init__(self, folder: Path, part: Part) -> None:
-        self.now = 0.0
-        self.node = FleetNode(part.member(0), folder, TIMING, "test", self.now)
+    def __init__(self, folder: Path, part: Part, timing: Timing = TIMING, number: int = 0) -> None:
+        self.now, self.reports = 0.0, 0
+        self.node = FleetNode(part.member(number), folder, timing, f"test {number}", self.now)
         self.node.start()
         self.object: dict[str, Any] = {"metadata": {"name": "a", "uid": "1", "generation": 1}, "spec": {}}
         self.see()
@@ -42,6 +42,7 @@ class Driven:
 
     def take(self, statuses: list[Mapping[str, Any]]) -> None:
         for status in statuses:
+            self.reports += 1
             self.object["status"] = dict(status)
             self.see()
             self.take(self.node.handle(ReportDone(ApplyResult(ApplyKind.APPLIED)), self.now))
@@ -70,6 +71,19 @@ def test_a_wish_is_in_force_and_the_kernel_has_it(tmp_path: Path) -> None:
     driven.pass_time(20)
     assert (driven.offload["state"], driven.node.offloads) == ("Ready", True)
     assert driven.object["status"]["statistics"]["foliosMigrated"] > 0
+
+
+def test_nodes_that_have_aged_report_one_by_one_and_not_all_after_an_interval(tmp_path: Path) -> None:
+    timing = Timing(report_min=100, report_max=200, drift_check=1000, statistics_window=1)
+    driven = [Driven(tmp_path / str(number), Part("v6", 8, HostConfig()), timing, number) for number in range(8)]
+    for one in driven:
+        one.pass_time(5)
+        one.reports = 0
+        one.node.age()
+
+        one.pass_time(75)
+
+    assert {one.reports for one in driven} == {0, 1}
 
 
 def test_a_refused_write_is_told_with_its_cause(tmp_path: Path) -> None:
