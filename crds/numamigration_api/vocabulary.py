@@ -34,6 +34,10 @@ PROFILE_KIND: Final = "MigrationProfile"
 PROFILE_PLURAL: Final = "migrationprofiles"
 PROFILE_SHORT_NAME: Final = "migprof"
 
+JSON: Final = "application/json"
+METADATA_ONLY: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+"""As HTTP header Accept: of an object nothing but its metadata (Kubernetes API concepts, "Metadata-only fetches")."""
+
 OPERATOR_MANAGER: Final = "numamigration-operator"
 """Field manager of everything the operator applies."""
 FINALIZER_MANAGER: Final = "numamigration-finalizer"

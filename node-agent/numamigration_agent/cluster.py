@@ -35,7 +35,7 @@ from numamigration_agent.statefile import StrPath
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_api.machinery.listwatch import EXPIRED, ListPage, ListWatch, Step, Wait, Watch
 from numamigration_api.machinery.records import dataclass
-from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND, STATE_PLURAL
+from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, JSON, METADATA_ONLY, STATE_KIND, STATE_PLURAL
 
 log = logging.getLogger(__name__)
 
@@ -341,7 +341,8 @@ class ApiClient:
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def _patch(self, path: str, query: Mapping[str, str], content_type: str, document: Mapping[str, Any]) -> Answer:
-        return self._exchange("PATCH", with_query(path, query), {"Content-Type": content_type}, encode(document))
+        headers = {"Content-Type": content_type, "Accept": METADATA_ONLY}  # the whole answer is not looked at
+        return self._exchange("PATCH", with_query(path, query), headers, encode(document))
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Answer:
         try:
@@ -369,7 +370,7 @@ class ApiClient:
         if self._connection is None:
             self._connection = _Connection(self._host, self._port, self._ca_file, self._publish)
         return self._connection.exchange(
-            method, url, {**headers, **self._common_headers()}, body, seconds_max=seconds_max
+            method, url, {**self._common_headers(), **headers}, body, seconds_max=seconds_max
         )
 
     def _common_headers(self) -> dict[str, str]:
@@ -379,7 +380,7 @@ class ApiClient:
             raise OSError(f"{self._token_file} is no token: it has more than one line, or is no plain text")
         return {
             "Authorization": f"Bearer {token}",
-            "Accept": "application/json",
+            "Accept": JSON,
             "User-Agent": f"{AGENT_MANAGER}/{__version__}",
         }
 

@@ -29,12 +29,13 @@ from numamigration_agent.cluster import (
 )
 from numamigration_api.machinery.backoff import parse_retry_after
 from numamigration_api.machinery.listwatch import ListPage, Watch
-from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, STATE_KIND
+from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, METADATA_ONLY, STATE_KIND
 from numamigration_operator.cluster.client import hang_up
 
 BUFFER_BYTES: Final = 1 << 14
 """Of each connection; longer lines come in pieces."""
-APPLY: Final = {"Content-Type": "application/apply-patch+yaml"}
+APPLY: Final = {"Content-Type": "application/apply-patch+yaml", "Accept": METADATA_ONLY}
+"""As operator and agent do."""
 MANAGER: Final = "test-fleet"
 
 

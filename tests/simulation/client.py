@@ -14,7 +14,8 @@ from inspect import CORO_CLOSED, getcoroutinestate
 from types import CoroutineType
 from typing import Any, cast
 
-from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, Query, Response, StatusError
+from numamigration_api.vocabulary import JSON
+from numamigration_operator.cluster.client import Client, NoAnswerError, Query, Response, StatusError
 from tests.simulation.clock import Process
 from tests.simulation.network import Network, Stream
 from tests.simulation.server import Request

@@ -41,6 +41,7 @@ from numamigration_agent.cluster import (
     watch_query,
 )
 from numamigration_api.machinery.listwatch import ListPage, Watch
+from numamigration_api.vocabulary import METADATA_ONLY
 from tests.testbed.api import poll
 from tests.testbed.pki import Pki, write_pki
 from tests.unit.scripted_server import WAIT_SECONDS_MAX, Reply, ScriptedServer, chunked, whole
@@ -387,6 +388,7 @@ def test_a_status_is_applied_with_force_as_the_agents_field_manager(server: Scri
         "fieldValidation": ["Ignore"],
     }
     assert request.headers["content-type"] == "application/apply-patch+yaml"
+    assert request.headers["accept"] == METADATA_ONLY
     assert json.loads(request.body) == {
         "apiVersion": "numamigration.dev/v1alpha1",
         "kind": "NodeMigrationState",

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from numamigration_api.vocabulary import FENCE_MESSAGE
+from numamigration_api.vocabulary import FENCE_MESSAGE, JSON, METADATA_ONLY
 from numamigration_operator.cluster.applier import (
     HOPELESS_CAP_SECONDS,
     RETRY_BASE_SECONDS,
@@ -88,6 +88,13 @@ def test_each_kind_of_write_has_its_path_and_field_manager(key: WriteKey, path: 
 
     assert (send.method, send.path("home")) == ("PATCH", path)
     assert send.query == {"fieldManager": manager, "force": "true", "fieldValidation": "Ignore"}
+
+
+@pytest.mark.parametrize("kind", WriteKind)
+def test_of_answers_only_those_are_whole_that_are_few(kind: WriteKind) -> None:
+    alone = kind in {WriteKind.STATE_SPEC, WriteKind.PROBE}
+
+    assert Send(Write(WriteKey(kind, "a"), b"{}")).accept == (METADATA_ONLY if alone else JSON)
 
 
 def test_each_hold_of_a_class_has_a_field_manager_of_its_own() -> None:

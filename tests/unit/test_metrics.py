@@ -18,10 +18,10 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-from numamigration_api.vocabulary import FleetSwitch, GuardrailMetric, NodeBucket, Reason, RolloutPhase
+from numamigration_api.vocabulary import JSON, FleetSwitch, GuardrailMetric, NodeBucket, Reason, RolloutPhase
 from numamigration_operator.cluster.api_call import ApiCall, api_call
 from numamigration_operator.cluster.applier import Verdict
-from numamigration_operator.cluster.client import JSON, Access, Client, NoAnswerError, StatusError
+from numamigration_operator.cluster.client import Access, Client, NoAnswerError, StatusError
 from numamigration_operator.cluster.lease_driver import Contact
 from numamigration_operator.core.decisions import WriteKind
 from numamigration_operator.core.fleet import Fleet, FleetSettings, FleetSnapshot

@@ -50,7 +50,9 @@ from numamigration_api.vocabulary import (
     FENCE_MESSAGE,
     FINALIZER_MANAGER,
     HOLD_KEY_PREFIX,
+    JSON,
     LATE_MESSAGE,
+    METADATA_ONLY,
     OPERATOR_MANAGER,
     POLICY_PLURAL,
     PROBE_MANAGER,
@@ -77,12 +79,14 @@ class Target(NamedTuple):
         manager: field manager, with {digits} for those of a class hold's key.
         creates: an apply creates the object when there is none, so a 404 means that the resource is missing.
         rank: smaller goes first; 0 is the safe direction.
+        accept: what is asked for in answers; of node states, which are many and have kilobytes, metadata alone.
     """
 
     path: str
     manager: str
     creates: bool
     rank: int
+    accept: str = JSON
 
 
 _POLICY: Final = f"/apis/{API_VERSION}/{POLICY_PLURAL}/{{name}}"
@@ -97,10 +101,10 @@ TARGETS: Final[dict[WriteKind, Target]] = {
     WriteKind.REVISION: Target(_REVISION, OPERATOR_MANAGER, creates=True, rank=1),
     WriteKind.POLICY_STATUS: Target(f"{_POLICY}/status", OPERATOR_MANAGER, creates=False, rank=2),
     WriteKind.POLICY_FINALIZER: Target(_POLICY, FINALIZER_MANAGER, creates=False, rank=2),
-    WriteKind.STATE_SPEC: Target(_STATE, OPERATOR_MANAGER, creates=True, rank=3),
+    WriteKind.STATE_SPEC: Target(_STATE, OPERATOR_MANAGER, creates=True, rank=3, accept=METADATA_ONLY),
     WriteKind.PROFILE: Target(_PROFILE, OPERATOR_MANAGER, creates=True, rank=4),
     WriteKind.PROFILE_STATUS: Target(f"{_PROFILE}/status", OPERATOR_MANAGER, creates=False, rank=4),
-    WriteKind.PROBE: Target(_STATE, PROBE_MANAGER, creates=True, rank=4),
+    WriteKind.PROBE: Target(_STATE, PROBE_MANAGER, creates=True, rank=4, accept=METADATA_ONLY),
     WriteKind.REVISION_DELETION: Target(_REVISION, OPERATOR_MANAGER, creates=False, rank=4),
 }
 
@@ -127,6 +131,11 @@ class Send:
         path = TARGETS[key.kind].path
         path = path.removesuffix("/{name}") if self.patch is Patch.CREATE else path
         return path.format(home=home, name=key.name)
+
+    @property
+    def accept(self) -> str:
+        """What of the answer is asked for."""
+        return TARGETS[self.write.key.kind].accept
 
     @property
     def query(self) -> dict[str, str]:

@@ -123,7 +123,12 @@ class ApplyDriver:
             return
         try:
             answer = await self._client.request(
-                send.method, send.path(self._home), query=send.query, body=send.write.body, content_type=send.patch
+                send.method,
+                send.path(self._home),
+                query=send.query,
+                body=send.write.body,
+                content_type=send.patch,
+                accept=send.accept,
             )
         except NoAnswerError:  # said once by the client
             self._applier.unanswered(send, self._clock())

@@ -32,6 +32,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from numamigration_api.machinery.backoff import parse_retry_after
+from numamigration_api.vocabulary import JSON
 from numamigration_operator import __version__
 from numamigration_operator.cluster.api_call import Observer, api_call, unobserved
 from numamigration_operator.core.objects import StatusObject
@@ -48,7 +49,6 @@ RELOAD_SECONDS_MIN: Final = 10.0
 READ_BUFFER_BYTES: Final = 1 << 21
 MESSAGE_CHARACTERS_MAX: Final = 500
 """Of an answer that is not a Status object; a proxy's error page does not fill the log."""
-JSON: Final = "application/json"
 
 _status_decoder: Final = msgspec.json.Decoder(StatusObject)
 

@@ -29,12 +29,14 @@ from numamigration_api.vocabulary import (
     API_VERSION,
     CONTROL_CONFIG_MAP,
     GROUP,
+    JSON,
+    METADATA_ONLY,
     POLICY_PLURAL,
     POLICY_UID_LABEL,
     PROFILE_PLURAL,
     STATE_PLURAL,
 )
-from numamigration_operator.cluster.client import JSON, Client, NoAnswerError, StatusError
+from numamigration_operator.cluster.client import Client, NoAnswerError, StatusError
 from numamigration_operator.core.objects import (
     ConfigMapObject,
     ListMeta,
@@ -132,7 +134,7 @@ NODES: Final = Resource(
     decoder=msgspec.json.Decoder(NodeObject),
     # Kubelets touch their Node every few seconds, and a body has 9 kB and more; labels and uid are all we need.
     list_accept="application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1",
-    watch_accept="application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1",
+    watch_accept=METADATA_ONLY,
 )
 STATES: Final = Resource(
     name=f"{STATE_PLURAL}.{GROUP}",
