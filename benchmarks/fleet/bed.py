@@ -145,6 +145,7 @@ class FleetBed:
         self.plane.check_alive()
         self.agents.check_alive()
         self.real.check_alive()
+        self.operators.check_alive()
 
     # --- what people do
 

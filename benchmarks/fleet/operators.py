@@ -64,6 +64,11 @@ class Operators:
         """Seconds of all that ran, those that have ended included."""
         return self._ended_cpu + sum(map(cpu_seconds, self.pids))
 
+    def check_alive(self) -> None:
+        """Raise ServerDiedError when one has ended by itself, as when it lost its Lease: no kubelet starts another."""
+        for operator in self._running:
+            operator.check_alive()
+
     def start(self, settings: Mapping[str, str] = UNPACED) -> Start:
         """Start an operator, of which there is none; return when it knows everything."""
         begun = time.monotonic()

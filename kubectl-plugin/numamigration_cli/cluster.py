@@ -14,10 +14,9 @@ from urllib.parse import quote
 import msgspec
 
 from numamigration_api.machinery.canonical import canonical_json
-from numamigration_api.vocabulary import GROUP, PROFILE_KIND, PROFILE_PLURAL
+from numamigration_api.vocabulary import GROUP, JSON, PROFILE_KIND, PROFILE_PLURAL
 from numamigration_cli.exits import Exit, Failure
 from numamigration_operator.cluster.client import (
-    JSON,
     Access,
     Client,
     ClusterConfigError,

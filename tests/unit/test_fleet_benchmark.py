@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
 from benchmarks import schema
+from benchmarks.fleet import operators
 from benchmarks.fleet.__main__ import order_of, parser
 from benchmarks.fleet.extent import POOLS, SIZES, ZONES, Extent, Room, lack, parts, seconds_of, size_of
 from benchmarks.fleet.meters import NOTHING, Counters, Request, open_watches, read_counters, series
@@ -19,6 +22,7 @@ from benchmarks.fleet.wire import loopback_bytes
 from benchmarks.processes import peak_rss, reset_peak
 from benchmarks.schema import Machine, NotRun, Unit, row
 from tests.fleet.cast import ZONE
+from tests.testbed.errors import ServerDiedError
 
 pytestmark = pytest.mark.uncounted
 
@@ -302,3 +306,15 @@ def test_a_peak_is_that_since_it_was_reset() -> None:
     reset_peak(os.getpid())
 
     assert peak_rss(os.getpid()) < high - size // 2
+
+
+def test_an_operator_that_has_ended_by_itself_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that has lost its Lease: what nobody writes any more would be waited for until patience ends."""
+    monkeypatch.setattr(operators, "Observer", lambda *_, **__: None)
+    stage = SimpleNamespace(folder=tmp_path, control_plane=None, operator_command=lambda _: ["sh", "-c", "exit 3"])
+    made = operators.Operators(cast("Any", stage), 1.0)
+    made.check_alive()
+    made.launch({}).wait(10.0)
+
+    with pytest.raises(ServerDiedError, match="code 3"):
+        made.check_alive()

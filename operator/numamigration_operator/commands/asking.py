@@ -11,8 +11,8 @@ from random import Random
 from typing import Final
 
 from numamigration_api.machinery.backoff import Backoff
+from numamigration_api.vocabulary import JSON
 from numamigration_operator.cluster.client import (
-    JSON,
     Access,
     Client,
     ClusterError,
