@@ -432,7 +432,7 @@ class Oracle:
         _check(claimed, f"promise 8: {written.name} reserves {sorted(fresh)} before its ledger was claimed")
         lately = self._lately(written.at)
         matched_ = max(map(len, _matched_lately(policy, lately)))
-        counted = names | set(ledger(policy, "carried")) | self._counted(policy, written.at, lately)
+        counted = names | set(ledger(policy, "carried")) | self._counted(policy, written, lately)
         most = budget(policy, matched_)
         uid = policy["metadata"]["uid"]
         unseen = {key for key, at in self.settled_at.items() if not self.knows(written, at) and self.beside[key] > most}
@@ -449,9 +449,13 @@ class Oracle:
                 break
         return found
 
-    def _counted(self, policy: Json, now: float, lately: list[View]) -> set[str]:
-        """Return the nodes that a leader must count as unproven: by pushes, or by what others did long ago."""
-        uid = policy["metadata"]["uid"]
+    def _counted(self, policy: Json, written: Written, lately: list[View]) -> set[str]:
+        """Return the nodes that a leader must count as unproven: by pushes, or by what others did long ago.
+
+        A push is not counted that was stored after the leader had sent this: it may put right what a person has edited
+        meanwhile, as nothing else is pushed without a name.
+        """
+        now, uid = written.at, policy["metadata"]["uid"]
         deadline = float(policy["spec"]["rollout"]["nodeDeadlineSeconds"])
         ours = set.intersection(*_matched_lately(policy, lately))
         return {
@@ -459,7 +463,7 @@ class Oracle:
             for (source, node), (since, pushed) in self.since.items()
             if source == uid
             and node in ours
-            and (pushed or now > since + KNOWN_SECONDS)
+            and ((pushed and since <= written.sent_at) or now > since + KNOWN_SECONDS)
             and not self._may_be_silent(node, now, deadline)
         } | {
             node

@@ -11,7 +11,7 @@ import sys
 from argparse import ArgumentTypeError
 from collections import defaultdict
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -428,7 +428,8 @@ class Returning:
         oracle = Oracle(self.bench.server, frozenset({"leader"}), lambda _: None, defaultdict(dict))
         oracle.renewed["leader_0"], oracle.leading_since["leader_0"], oracle.lease_epoch = 2 * KNOWN_SECONDS, 0.0, 1
         self.bench.server.observers.append(oracle.wrote)
-        rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
+        canary = {"nodes": 1, "soakSeconds": 20}
+        rollout = {"canary": canary, "maxUnproven": 1, "nodeDeadlineSeconds": 900, "onFailure": "Rollback"}
         spec = {
             "nodeSelector": {},
             "priority": 1,
@@ -487,9 +488,12 @@ class Returning:
         self.bench.ask("PATCH", f"{POLICIES}/p/status", {"status": {"rollout": rollout}}, MERGE)
 
     def push_older(self) -> None:
-        body = json.dumps({"spec": {"groups": self.groups(True)}}).encode()
-        request = Request("leader", "PATCH", f"{STATES}/n", {}, body, MERGE, self.bench.clock.now)
-        self.bench.server.handle(request)
+        self.lead(f"{STATES}/n", {"spec": {"groups": self.groups(True)}}, self.bench.clock.now)
+
+    def lead(self, path: str, patch: dict[str, Any], sent_at: float) -> None:
+        """Let a patch by the leader arrive that was sent then."""
+        body = json.dumps(patch).encode()
+        self.bench.server.handle(Request("leader", "PATCH", path, {}, body, MERGE, sent_at))
 
 
 def test_a_node_that_has_nothing_of_a_policy_any_more_joins_what_was_proven_and_goes_nowhere_back() -> None:
@@ -521,6 +525,28 @@ def test_a_node_goes_back_without_a_name_also_where_its_last_report_is_from_befo
     returning.push_older()
 
     assert returning.bench.object(f"{STATES}/n")["spec"]["groups"] == returning.groups(True)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "finds"), [(-1, nullcontext()), (1, pytest.raises(BrokenPromiseError, match=r"than 1$"))]
+)
+def test_a_reservation_need_not_know_of_a_push_that_was_stored_after_it_was_sent(
+    seconds: float, finds: AbstractContextManager[object]
+) -> None:
+    """As one that puts right what a person has edited; it may overtake the reservation."""
+    returning = Returning()
+    returning.bench.apply(f"{NODES}/m", {"metadata": {"name": "m"}})
+    returning.bench.clock.run(KNOWN_SECONDS + 1)
+    returning.take_all()
+    returning.reserve("n")
+    returning.push_older()
+    pushed_at = returning.bench.clock.now
+    returning.bench.clock.run(pushed_at + 2)
+
+    with finds:
+        returning.lead(
+            f"{POLICIES}/p/status", {"status": {"rollout": {"leaderEpoch": 1, "reserved": ["m"]}}}, pushed_at + seconds
+        )
 
 
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "unsettled"])
