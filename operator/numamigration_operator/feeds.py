@@ -126,8 +126,8 @@ class FleetLike(Protocol):
     def decide(self, now: float, wall: datetime) -> Decisions:
         """What is to be done now."""
 
-    def write_stored(self, key: WriteKey, generation: int) -> None:
-        """A write was stored; its object has this generation now."""
+    def write_stored(self, key: WriteKey, generation: int) -> bool:
+        """A write was stored, its object has this generation now; returns whether there is something to decide."""
 
     def write_failed(self, key: WriteKey) -> None:
         """A write was not stored as it was decided."""
@@ -435,5 +435,5 @@ class AnswerFeed:
                 self._revisions.stored(stored)
             case AnyObject():
                 self._states.stored(write.key.name, stored.metadata.resource_version)
-                self._fleet.write_stored(write.key, stored.metadata.generation)
-                self._clock.changed()
+                if self._fleet.write_stored(write.key, stored.metadata.generation):
+                    self._clock.changed()

@@ -234,15 +234,14 @@ def test_half_a_list_ends_no_wish(
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("status", "most"), [(409, 2), (429, 1), (500, 1), (503, 1)])
+@pytest.mark.parametrize("status", [409, 429, 500, 503])
 @pytest.mark.usefixtures("operator")
-def test_a_storm_of_refusals_loses_nothing(
-    api: Api, proxy: FaultProxy, unique_name: UniqueName, status: int, most: int
-) -> None:
+def test_a_storm_of_refusals_loses_nothing(api: Api, proxy: FaultProxy, unique_name: UniqueName, status: int) -> None:
     """Promise 6: each write that was refused for a while arrives, once it is taken.
 
     A push that had a 409 is decided anew. Until its node is reserved again, what is there may be written once more, so
-    that no earlier request of the push can arrive any more.
+    that no earlier request of the push can arrive any more: at most once for each 409. The push that follows goes only
+    onto what was seen, so it may have a 409 of the API server itself while the write before it is not shown yet.
     """
     label = unique_name("label")
     names = [unique_name("node") for _ in range(5)]
@@ -256,8 +255,9 @@ def test_a_storm_of_refusals_loses_nothing(
     for name in names:
         until_enabled(api, name)
     taken = Counter(target(one) for one in proxy.wait_seen(STATE_WRITE, len(names), since=mark, status=200))
+    decided_anew = Counter(target(one) for one in proxy.seen(STATE_WRITE, since=mark, status=409))
     assert set(taken) == set(names)
-    assert max(taken.values()) <= most
+    assert not taken - Counter(names) - decided_anew
 
 
 def join_labelled(api: Api, name: str, label: str) -> None:

@@ -521,7 +521,7 @@ def test_going_back_to_what_is_stored_does_not_hold_up_a_restore() -> None:
     assert made.specs()
     assert made.groups("n0")["offload"]["mode"] == "Restore"
 
-    made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
+    assert made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"])
     made.step()
 
     assert made.groups("n0") == {}
@@ -538,7 +538,7 @@ def test_an_answer_about_a_generation_that_is_not_shown_yet_ends_no_restore() ->
         while made.specs():
             pass
 
-    made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"] + 2)
+    assert not made.fleet.write_stored(WriteKey(SPEC, "n0"), made.states["n0"]["metadata"]["generation"] + 2)
     made.step()
 
     assert made.groups("n0")["offload"]["mode"] == "Restore"

@@ -338,6 +338,16 @@ def test_the_fleet_is_told_what_became_of_what_it_waits_for(
     assert recorder.changes == len(recorder.told)
 
 
+def test_of_an_answer_that_leaves_nothing_to_decide_nobody_decides(recorder: Recorder, answers: AnswerFeed) -> None:
+    """It comes once for each node that is written; most are ahead of the watch, which will tell."""
+    recorder.decides = False
+
+    answers.stored(Write(WriteKey(WriteKind.STATE_SPEC, "a"), b"{}"), STORED)
+
+    assert [one[0] for one in recorder.told] == ["write_stored"]
+    assert recorder.changes == 0
+
+
 def test_the_generation_of_a_stored_spec_is_told(recorder: Recorder, answers: AnswerFeed) -> None:
     key = WriteKey(WriteKind.STATE_SPEC, "a")
 

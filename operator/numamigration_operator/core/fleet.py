@@ -441,12 +441,14 @@ class Fleet:
 
     # What became of writes
 
-    def write_stored(self, key: WriteKey, generation: int) -> None:
-        """Take in that a write was stored, and the generation that its object has now."""
+    def write_stored(self, key: WriteKey, generation: int) -> bool:
+        """Take in that a write was stored, and its object's generation; return whether there is something to decide."""
         node = self._nodes.get(key.name)
-        if key.kind is WriteKind.STATE_SPEC and node is not None and node.write_stored(generation):
-            self._note_resistance(node)
-            self._mark(node)
+        if key.kind is not WriteKind.STATE_SPEC or node is None or not node.write_stored(generation):
+            return False
+        self._note_resistance(node)
+        self._mark(node)
+        return True
 
     def write_failed(self, key: WriteKey) -> None:
         """Take in that a write did not stick; it is decided anew from what is known then.
