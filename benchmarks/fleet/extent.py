@@ -52,7 +52,7 @@ class Size(NamedTuple):
     left_out: frozenset[str] = frozenset()
 
 
-MORE: Final = frozenset({"policies", "profile", "unanswered"})
+MORE: Final = frozenset({"policies", "profile", "reports", "unanswered"})
 SIZES: Final = (
     Size(1000, 6, 6),
     Size(5000, 1, 5, MORE),
@@ -80,6 +80,7 @@ LOADS: Final = {
     "twenty": Load(0.3, 20),
     "policies": Load(5.0, 100),
     "labels": Load(0.4, 5),
+    "reports": Load(0.2, 250),
     "failover": Load(1.0, 25),
     "api-server": Load(0.6, 45),
     "vanish": Load(0.2, 15),

@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from benchmarks.fleet import profiles
@@ -22,7 +23,8 @@ from benchmarks.fleet.states import Spec, Wanted
 from benchmarks.observer import Json
 from benchmarks.schema import Row, Unit, percentile
 from numamigration_api.machinery.canonical import spec_revision
-from tests.demo.stage import POLICIES
+from numamigration_api.machinery.clock import timestamp
+from tests.demo.stage import POLICIES, STATES
 from tests.fleet.cast import ZONE
 from tests.testbed.api import ApiError, poll
 
@@ -39,6 +41,9 @@ TENTH: Final = "tenth"
 KILL_SHARE: Final = 0.3
 """Of the nodes are written when the leader is killed."""
 TWENTY: Final = 20
+REPORTS_A_SECOND: Final = 20
+REPORTS_SECONDS: Final = 20.0
+REPORTS: Final = int(REPORTS_A_SECOND * REPORTS_SECONDS)
 EDITED: Final = 7
 """Of twenty policies, the one that is edited."""
 GROWTH: Final = (1, 20, 200)
@@ -393,6 +398,38 @@ def steady(bed: FleetBed, report: Report) -> None:
     report.headline = f"{writes:.1f} writes/s, operator {cpu:.2f} % of a core, {rss:.0f} MiB"
 
 
+def reports(bed: FleetBed, report: Report) -> None:
+    """What one report costs the operator in which nothing but counters moved; told in the place of agents at rest."""
+    bed.settle()
+    bed.agents.tell("silent", range(POOLS))
+    bed.await_watches(1, at_most=True)  # the stand-alone agent's
+    names, cpu = bed.agents.members(range(POOLS)), list[float]()
+    for number in range(bed.extent.edits):
+        bed.progress.tick(f"reports: {number} of {bed.extent.edits}")
+        quiet, busy = list[Cost](), list[Cost]()
+        with bed.measured(quiet):
+            time.sleep(REPORTS_SECONDS)
+        with bed.measured(busy):
+            _tell_reports(bed, names, number)
+        [rest], [work] = quiet, busy
+        more = work.cpu[OPERATOR] - rest.cpu[OPERATOR] * work.seconds / rest.seconds
+        cpu.append(1e6 * more / REPORTS)
+    bed.agents.tell("start", range(POOLS))
+    bed.await_watches()
+    bed.settle()
+    found = report.add("operator CPU of a report", Unit.MICROSECONDS, cpu)
+    report.headline = f"{found.median:.0f} µs of the operator's CPU a report, {REPORTS_A_SECOND} a second"
+
+
+def _tell_reports(bed: FleetBed, names: Sequence[str], number: int) -> None:
+    begun = time.monotonic()
+    for count in range(REPORTS):
+        moved = {"foliosMigrated": (number * REPORTS + count) << 20, "pagesMigrated": (number * REPORTS + count) << 29}
+        status = {"statistics": moved, "reportedAt": timestamp(datetime.now(UTC))}
+        bed.api.merge_patch(f"{STATES}/{names[count % len(names)]}/status", {"status": status})
+        time.sleep(max(0.0, begun + count / REPORTS_A_SECOND - time.monotonic()))
+
+
 def restart(bed: FleetBed, report: Report) -> None:
     """The operator ends and starts; beside it a process that only reads the same objects."""
     bed.settle()
@@ -564,6 +601,7 @@ SCENARIOS: Final[dict[str, Scenario]] = {
     "policies": Scenario("from one policy to 200, one of them edited", policies),
     "labels": Scenario("label flips on 10 % of the nodes", labels),
     STEADY: Scenario("nothing asked for, statistics moving", steady),
+    "reports": Scenario("counters that move, at a pace of ours", reports),
     "restart": Scenario("restart of the operator, beside bare paged lists", restart),
     "failover": Scenario("leader killed in the middle of a push", failover),
     "api-server": Scenario("restart of the API server", api_server),

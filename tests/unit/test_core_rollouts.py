@@ -1415,6 +1415,22 @@ def test_history_is_bounded_and_keeps_the_way_back() -> None:
     assert proven in world.revisions
 
 
+def test_the_latest_revision_keeps_the_greatest_number_whoever_numbers_another_one() -> None:
+    """As a person does who edits a ControllerRevision, or a backup that is applied again."""
+    world = Rollout(nodes=2)
+    world.begin()
+    world.finish()
+    world.edit_policy("p", settings=channels(2))
+    world.finish()
+    first, latest = sorted(world.revisions, key=lambda name: world.revisions[name]["revision"])
+
+    world.revisions[first]["revision"] = 7
+    world.show_revision(first)
+    world.step()
+
+    assert world.revisions[latest]["revision"] == 8
+
+
 def test_where_the_whole_fleet_may_be_unproven_no_number_of_names_is_a_bound() -> None:
     world = Rollout(nodes=200)
 
@@ -1631,6 +1647,31 @@ def test_without_history_nothing_new_is_pushed() -> None:
     world.finish()
 
     assert world.having(4) == sorted(world.states)
+
+
+def test_once_the_history_is_known_the_edit_is_stored_at_once() -> None:
+    world = Forbidden(nodes=4)
+    world.begin()
+    world.finish()
+    world.restart(epoch=2)
+    world.edit_policy("p", settings=channels(2))
+    world.finish()
+    assert world.decide().writes == ()
+
+    Fleet.revisions_listed(world.fleet, world.revisions, world.now)
+
+    assert WriteKind.REVISION in {write.key.kind for write in world.decide().writes}
+
+
+def test_a_policy_that_only_plans_by_now_has_no_rollout_any_more() -> None:
+    world = Rollout(nodes=2)
+    world.begin()
+    world.finish()
+
+    world.edit_policy("p", mode="Plan")
+    world.pass_time()
+
+    assert world.stand.get("revision") is None
 
 
 def test_without_history_what_undoes_does_not_wait() -> None:

@@ -345,8 +345,10 @@ class Fleet:
             return
         self._revisions[name] = (uid, read)
         policy = self._policies.get(uid)
-        if policy is not None and policy.rollout.take_revision(read):
-            self._mark_all_of(policy)
+        if policy is not None:
+            policy.stir()
+            if policy.rollout.take_revision(read):
+                self._mark_all_of(policy)
 
     def revision_gone(self, name: str, now: float) -> None:  # noqa: ARG002
         """Take in that a ControllerRevision is gone."""
@@ -365,7 +367,7 @@ class Fleet:
         self._history_known = True
         for policy in self._policies.values():
             policy.rollout.history_listed()
-            policy.touched = True
+            policy.touch()
         self._mark_if(lambda _: True)
 
     def node_ready(self, name: str, ready: bool | None, now: float) -> None:  # noqa: ARG002
@@ -403,10 +405,12 @@ class Fleet:
 
     def _mark_all_of(self, policy: PolicyRecord) -> None:
         """Decide all nodes of a policy anew; what its rollout says of them has changed."""
-        policy.touched, uid = True, policy.facts.uid
+        uid = policy.facts.uid
+        policy.touch()
         self._mark_if(lambda record: uid in record.matched or uid in record.holds)
 
     def _take_ledger(self, policy: PolicyRecord) -> None:
+        policy.stir()
         for name in sorted(policy.rollout.take_status(policy.stored.rollout, policy.version, self._epoch)):
             record = self._nodes.get(name)
             if record is not None:
@@ -471,6 +475,7 @@ class Fleet:
         if key.kind in {WriteKind.REVISION, WriteKind.REVISION_DELETION}:
             for one in self._policies.values():
                 one.rollout.forget_open_revision(key.name)
+                one.stir()
             return
         policy = self._policies.get(self._uids.get(key.name, ""))
         if policy is None:
@@ -557,8 +562,9 @@ class Fleet:
             made.statuses.extend(self._tuner.writes(now, wall, self._epoch))
         look_again = min(self._alarms.due, self._readiness.due(now), self._tuner.due(now))
         for policy in self._policies.values():
-            made.add(policy)
-        look_again = min(look_again, made.look_again)
+            if policy.look_at <= now:
+                policy.look_at = made.add(policy)
+            look_again = min(look_again, policy.look_at)
         self._restores_incomplete += made.restores_incomplete
         specs.sort(key=lambda write: not write.safe)
         return Decisions(
@@ -627,7 +633,7 @@ class Fleet:
     def _mark_everything(self) -> None:
         self._mark_if(lambda _: True)
         for policy in self._policies.values():
-            policy.touched = True
+            policy.touch()
 
     def _mark_if(self, concerns: Callable[[NodeRecord], bool]) -> None:
         for record in self._nodes.values():

@@ -36,6 +36,7 @@ from numamigration_operator.core.objects import Meta, PolicyObject, PolicyStatus
 from numamigration_operator.core.policy_rollout import Ledger, PolicyRollout
 from numamigration_operator.core.policy_status import find_ready
 from numamigration_operator.core.resolve import PolicyFacts, is_armed, policy_facts
+from numamigration_operator.core.rollout import Place
 from numamigration_operator.core.tally import Contribution, Tally
 from numamigration_operator.core.tuned import Profiles, Tuned
 
@@ -72,6 +73,7 @@ class PolicyRecord:
         tally: its counts.
         rollout: its revisions and where its nodes stand.
         holders: nodes whose spec has a group of this policy.
+        look_at: when what is written of it is to be decided anew, monotonic seconds; at once since something moved.
         stored: the status that was read.
         open_status: the status that is on its way, until it is seen.
         touched: the status may have to change, sums aside.
@@ -93,6 +95,7 @@ class PolicyRecord:
         "ended_at",
         "facts",
         "holders",
+        "look_at",
         "open_status",
         "rollout",
         "stored",
@@ -112,6 +115,7 @@ class PolicyRecord:
         self.stored: PolicyStatusView = policy.status
         self.open_status: PolicyStatusView | None = None
         self.touched = True
+        self.look_at = -math.inf
         self.sums_moved = False
         self.ended_at: float | None = None
         self._open_finalizer: bool | None = None
@@ -122,11 +126,32 @@ class PolicyRecord:
         self._announced = find_ready(policy.status.conditions)
         self._announced_phase = policy.status.rollout.phase if policy.status.rollout is not None else None
 
+    def stir(self) -> None:
+        """Take in that something moved that what is written of it may depend on."""
+        self.look_at = -math.inf
+
+    def touch(self) -> None:
+        """Take in that something moved that its status may have to tell."""
+        self.touched = True
+        self.stir()
+
     def count(self, node: str, old: Contribution | None, new: Contribution | None) -> None:
         """Count a node as `new` where it was counted as `old`; None is a node that is not selected."""
         if old is not new and old != new:
             self.tally.replace(node, old, new)
-            self.touched = True
+            self.touch()
+
+    def place(self, node: str, old: Place, new: Place) -> None:
+        """Take in that a node stands at `new` in the rollout, where it stood at `old`."""
+        if old != new:
+            self.rollout.book.replace(node, old, new)
+            self.touch()
+
+    def hold(self, node: str, *, held: bool) -> None:
+        """Take in that a node's spec has a group of this policy, or has none any more."""
+        (self.holders.add if held else self.holders.discard)(node)
+        self.touched = self.touched or self.facts.deleting
+        self.stir()
 
     def renumber(self, old: Statistics | None, new: Statistics | None) -> bool:
         """Count a node's counters as `new` where they were counted as `old`; None is a node whose count elsewhere.
@@ -136,8 +161,11 @@ class PolicyRecord:
         if old is new or old == new:
             return False
         self.tally.renumber(old, new)
-        makes_due, self.sums_moved = not self.sums_moved, True
-        return makes_due
+        if self.sums_moved:
+            return False
+        self.sums_moved = True
+        self.stir()
+        return True
 
     # What the API server shows
 
@@ -179,7 +207,7 @@ class PolicyRecord:
         if before.content == self.facts.content:
             return False
         self.rollout.take_policy(self.facts)
-        self.touched = True
+        self.touch()
         return True
 
     def _take_status(self, status: PolicyStatusView) -> None:
@@ -200,6 +228,7 @@ class PolicyRecord:
     def forget_open_finalizer(self) -> None:
         """Take in that the write of the finalizer did not stick."""
         self._open_finalizer = None
+        self.stir()
 
     def finalizer_write(self, wanted: bool) -> Write | None:
         """Return the write that brings the finalizer to what is wanted, once."""
@@ -292,8 +321,9 @@ class PolicyRecord:
 
     def forget_open_status(self) -> None:
         """Take in that the write of the status did not stick."""
-        self.open_status, self.touched = None, True
+        self.open_status = None
         self.rollout.forget_open_ledger()
+        self.touch()
 
     # Events
 

@@ -364,15 +364,25 @@ class PolicyRollout:
         if self._is_idle:
             self._chosen = self._to_join = frozenset()
             return self.ledger
-        if self.book.waiting or self.ledger.names:  # looking costs what there is to look at
+        if self.book.waiting or self._is_named:  # looking costs what there is to look at
             self._looked_at, self._looked_for = now, self.course
         return self._wanted_ledger(stand, wall)
 
     @property
     def _is_idle(self) -> bool:
         """There is nobody to reserve, nobody to drop, and nothing to begin."""
-        named = self.ledger.reserved or self.ledger.carried or self.facts.mode is PolicyMode.PLAN
+        named = self._is_named or self.facts.mode is PolicyMode.PLAN
         return not (named or self.book.waiting or self._begins_anew)
+
+    @property
+    def is_written(self) -> bool:
+        """A ledger is on its way."""
+        return self._open_ledger is not None
+
+    @property
+    def _is_named(self) -> bool:
+        """The stored ledger names somebody, or all of them."""
+        return bool(self.ledger.reserved or self.ledger.carried)
 
     @property
     def _begins_anew(self) -> bool:
@@ -396,10 +406,9 @@ class PolicyRollout:
         return begins or ledger.cursor != self.ledger.cursor or self._is_outdated
 
     def ledger_due(self, now: float) -> float:
-        """Return when a ledger may be written again, monotonic seconds; infinity when nobody waits for one."""
+        """Return when to look for a ledger again, monotonic seconds; infinity when there is nothing to look for."""
         due = self._looked_at + self._reserve_seconds
-        waits = self.book.waiting or self.ledger.names or self.ledger.revision != self.facts.revision
-        return due if waits and due > now else math.inf
+        return due if due > now and not self._is_idle else math.inf
 
     def _wanted_ledger(self, stand: Stand, wall: datetime) -> Ledger:
         known, facts = self.ledger, self.facts

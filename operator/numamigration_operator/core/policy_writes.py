@@ -36,7 +36,6 @@ class PolicyWrites:
         wall: the time for people.
         firsts: writes of revisions and finalizers, without which no spec may be written.
         statuses: what comes after specs.
-        look_again: when time alone changes something, monotonic seconds; infinity when it does not.
     """
 
     nodes: Mapping[str, NodeRecord]
@@ -49,13 +48,15 @@ class PolicyWrites:
     firsts: list[Write] = field(default_factory=list)
     statuses: list[Write] = field(default_factory=list)
     events: list[EventWish] = field(default_factory=list)
-    look_again: float = math.inf
     restores_incomplete: int = 0
 
-    def add(self, policy: PolicyRecord) -> None:
-        """Decide one policy."""
+    def add(self, policy: PolicyRecord) -> float:
+        """Decide one policy; return when time alone changes the answer, monotonic seconds, infinity when it does not.
+
+        All else that it depends on stirs the policy, or is asked for again in time (``PolicyRollout.ledger_due``).
+        """
         self.firsts.extend(policy.rollout.revision_writes(policy.tally.matched, self.wall, self._explain(policy)))
-        self.look_again = min(self.look_again, self._finalize(policy), self._show(policy))
+        return min(self._finalize(policy), self._show(policy))
 
     def _finalize(self, policy: PolicyRecord) -> float:
         """Add or drop the finalizer; return when time alone changes the answer."""
@@ -84,7 +85,7 @@ class PolicyWrites:
         rollout, matched = policy.rollout, policy.tally.matched
         is_due = policy.status_due(now) <= now
         ledger = rollout.next_ledger(self._stand_of(policy), now, wall, is_due=is_due)
-        if ledger != rollout.ledger:
+        if ledger != rollout.ledger and not rollout.is_written:
             policy.touched = True
         due = policy.status_due(now)
         if due > now and not rollout.has_news(ledger):
@@ -113,6 +114,7 @@ class PolicyWrites:
         if not policy.rollout.is_going_back(self.now, self.wall):
             return math.inf
         policy.touched = True
+        policy.status_due(self.now)  # collected from here on, so that whatever ends it is told at once
         return max(self.now + 1.0, policy.rollout.rollback_ends(self.now, self.wall))
 
     def _explain(self, policy: PolicyRecord) -> Callable[[str], str]:

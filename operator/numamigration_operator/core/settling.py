@@ -178,11 +178,9 @@ class Settling:
         if before is places:
             return
         for uid in before.keys() | places.keys():
-            old, new = before.get(uid, NOWHERE), places.get(uid, NOWHERE)
             policy = self._policies.get(uid)
-            if old != new and policy is not None:
-                policy.rollout.book.replace(record.name, old, new)
-                policy.touched = True
+            if policy is not None:
+                policy.place(record.name, before.get(uid, NOWHERE), places.get(uid, NOWHERE))
 
     def sum(self, record: NodeRecord, uid: str) -> bool:
         """Count its counters for the policy with this uid, and for no other one; return whether that makes it due."""
@@ -203,8 +201,6 @@ class Settling:
         """Keep for each policy which nodes still have a group of it."""
         for uid in record.holds ^ holds:
             policy = self._policies.get(uid)
-            if policy is None:
-                continue
-            (policy.holders.add if uid in holds else policy.holders.discard)(record.name)
-            policy.touched = policy.touched or policy.facts.deleting
+            if policy is not None:
+                policy.hold(record.name, held=uid in holds)
         record.holds = holds
