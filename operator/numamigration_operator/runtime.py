@@ -67,6 +67,8 @@ REST_PER_COST: Final = 10
 """So deciding takes at most an eleventh of the loop, which has answers and watches to read."""
 REST_SECONDS_MAX: Final = 0.05
 """However dear a decision: no person notices, and bursts of thousands of reports are long gathered by then."""
+REST_SPARED_SECONDS: Final = 0.1
+"""So much may stay owed: the few decisions that bring one edit to its first nodes do not wait for one another."""
 STOP_SECONDS_MAX: Final = 3.0
 """For all tasks to end; what has not ended by then is left behind."""
 EXIT_CRASHED: Final = 1
@@ -122,11 +124,15 @@ async def decide_again_and_again(pulse: Pulse, decide: Callable[[], float | None
         decide: returns when to decide again without a change (monotonic seconds; None: not at all).
     """
     look_again: float | None = pulse.now()
+    ended, owed = pulse.now(), 0.0
     while True:
         await pulse.next_change(look_again)
         begun = pulse.now()
         look_again = decide()
-        await pulse.rest(min(REST_PER_COST * (pulse.now() - begun), REST_SECONDS_MAX))
+        owed = max(0.0, owed - (begun - ended))  # time in which nothing was decided is rest, too
+        ended = pulse.now()
+        owed = min(owed + REST_PER_COST * (ended - begun), REST_SPARED_SECONDS + REST_SECONDS_MAX)
+        await pulse.rest(max(0.0, owed - REST_SPARED_SECONDS))
 
 
 class Relists:

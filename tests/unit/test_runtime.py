@@ -16,7 +16,14 @@ from numamigration_operator.cluster.events import QUEUE_MAX, EventPoster, event_
 from numamigration_operator.cluster.informer import Informer
 from numamigration_operator.cluster.lease_driver import NotLeadingError
 from numamigration_operator.core.decisions import EventWish
-from numamigration_operator.runtime import REST_SECONDS_MAX, Pulse, Relists, decide_again_and_again, supervise
+from numamigration_operator.runtime import (
+    REST_SECONDS_MAX,
+    REST_SPARED_SECONDS,
+    Pulse,
+    Relists,
+    decide_again_and_again,
+    supervise,
+)
 
 
 async def for_ever() -> None:
@@ -164,9 +171,9 @@ class VirtualPulse(Pulse):
         self.time += seconds
 
 
-def moments_of_decisions(cost: float) -> list[float]:
-    """Decide three times, each for `cost` seconds, with changes all the time; return when each began."""
-    pulse, begun = VirtualPulse(3), list[float]()
+def moments_of_decisions(cost: float, count: int = 3) -> list[float]:
+    """Decide so many times, each for `cost` seconds, with changes all the time; return when each began."""
+    pulse, begun = VirtualPulse(count), list[float]()
 
     def decide() -> None:
         begun.append(pulse.time)
@@ -181,8 +188,33 @@ def test_after_a_cheap_decision_the_next_change_is_answered_at_once() -> None:
     assert moments_of_decisions(0.0) == [0.0, 0.0, 0.0]
 
 
+def test_after_a_quiet_time_the_decisions_of_one_edit_do_not_wait_for_one_another() -> None:
+    assert moments_of_decisions(0.002) == pytest.approx([0.0, 0.002, 0.004])
+
+
 def test_decisions_take_at_most_an_eleventh_of_the_time() -> None:
-    assert moments_of_decisions(0.001) == pytest.approx([0.0, 0.011, 0.022])
+    *_, before, last = moments_of_decisions(0.001, 1000)
+
+    assert last == pytest.approx(999 * 0.011 - REST_SPARED_SECONDS)
+    assert last - before == pytest.approx(0.011)
+
+
+def test_a_rest_that_passed_without_a_change_is_not_taken_once_more() -> None:
+    pulse, rests = VirtualPulse(100), list[float]()
+
+    def decide() -> None:
+        rests.append(pulse.time)
+        pulse.time += 0.001
+
+    async def next_change(until: float | None) -> None:
+        await VirtualPulse.next_change(pulse, until)
+        pulse.time += 0.01
+
+    pulse.next_change = next_change  # type: ignore[method-assign]
+    with pytest.raises(EOFError):
+        asyncio.run(decide_again_and_again(pulse, decide))
+
+    assert rests == pytest.approx([0.01 + 0.011 * number for number in range(100)])
 
 
 def test_however_dear_a_decision_changes_do_not_wait_longer_than_the_bound() -> None:
