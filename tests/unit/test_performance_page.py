@@ -263,7 +263,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for nodes in (100, 1_000):
         schema.write(fleet(nodes), folder)
     samples = [float(n) for n in range(1, 21)]
-    schema.write(other(LATENCY, row(LATENCY, 1, "edit to kernel file", Unit.MILLISECONDS, samples)), folder)
+    hop = "policy event to node state event"
+    hops = ("edit to kernel file", hop, f"{hop}, bare")
+    schema.write(other(LATENCY, *(row(LATENCY, 1, one, Unit.MILLISECONDS, samples) for one in hops)), folder)
     assert make(folder) == 0
     return folder.parent
 
