@@ -80,7 +80,6 @@ LOADS: Final = {
     "twenty": Load(0.3, 20),
     "policies": Load(5.0, 100),
     "labels": Load(0.4, 5),
-    "reports": Load(0.2, 250),
     "failover": Load(1.0, 25),
     "api-server": Load(0.6, 45),
     "vanish": Load(0.2, 15),
@@ -90,13 +89,19 @@ LOADS: Final = {
 EDIT_LOAD: Final = Load(2.2, 5)
 """Of each edit, with the bare push and the start after it."""
 START_LOAD: Final = Load(0.1, 6)
+REPORTS_LOAD: Final = Load(0.0, 42)
+"""Of each round, and of a rest before it that is as long."""
 PUSH_SECONDS: Final = 0.012
 """For each node, on two idle cores: a guess by which people are told how long it will take, and no result."""
 
 
 def seconds_of(name: str, extent: Extent) -> float:
     """Return how long a scenario takes, roughly."""
-    times = {"edit": (EDIT_LOAD, extent.edits), "restart": (START_LOAD, 1 + extent.starts)}
+    times = {
+        "edit": (EDIT_LOAD, extent.edits),
+        "reports": (REPORTS_LOAD, extent.edits),
+        "restart": (START_LOAD, 1 + extent.starts),
+    }
     if name == STEADY:
         return extent.steady_seconds
     load, count = times.get(name) or (LOADS[name], 1)

@@ -9,8 +9,9 @@ and ``delete`` end it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
@@ -180,17 +181,14 @@ def unanswered(bed: FleetBed, report: Report) -> None:
     proven = bed.rate
     _edit(bed)
     bed.settle()
-    bed.agents.tell("silent", range(POOLS))
-    bed.await_watches(1, at_most=True)  # the stand-alone agent's
-    with bed.measured(ours):
-        push = _push_back(bed, proven)
-    bed.operators.stop()
-    rate = bed.next_rate()
-    bed.edit(MAIN, {BALANCING: balancing(rate)})
-    with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare):
-        loop = bed.push(has_rate(rate), bed.nodes, begin, answers=False)
-    bed.agents.tell("start", range(POOLS))
-    bed.await_watches()
+    with _silence(bed):
+        with bed.measured(ours):
+            push = _push_back(bed, proven)
+        bed.operators.stop()
+        rate = bed.next_rate()
+        bed.edit(MAIN, {BALANCING: balancing(rate)})
+        with bed.bare_push(bed.documents(_with_rate(rate))) as begin, bed.measured(bare):
+            loop = bed.push(has_rate(rate), bed.nodes, begin, answers=False)
     bed.operators.start()
     bed.await_ready(MAIN, bed.nodes)
     bed.settle()
@@ -199,6 +197,16 @@ def unanswered(bed: FleetBed, report: Report) -> None:
     report.cost(ours)
     report.cost(bare, ", bare")
     report.headline = f"last of {bed.nodes} written {last.median:.1f} s, {last.ratio:.2f} x bare applies"
+
+
+@contextmanager
+def _silence(bed: FleetBed) -> Iterator[None]:
+    """Only the stand-alone agent watches meanwhile."""
+    bed.agents.tell("silent", range(POOLS))
+    bed.await_watches(1, at_most=True)
+    yield
+    bed.agents.tell("start", range(POOLS))
+    bed.await_watches()
 
 
 def _push_back(bed: FleetBed, rate: int) -> Push:
@@ -401,30 +409,33 @@ def steady(bed: FleetBed, report: Report) -> None:
 def reports(bed: FleetBed, report: Report) -> None:
     """What one report costs the operator in which nothing but counters moved; told in the place of agents at rest."""
     bed.settle()
-    bed.agents.tell("silent", range(POOLS))
-    bed.await_watches(1, at_most=True)  # the stand-alone agent's
     names, cpu = bed.agents.members(range(POOLS)), list[float]()
-    for number in range(bed.extent.edits):
-        bed.progress.tick(f"reports: {number} of {bed.extent.edits}")
-        quiet, busy = list[Cost](), list[Cost]()
-        with bed.measured(quiet):
-            time.sleep(REPORTS_SECONDS)
-        with bed.measured(busy):
-            _tell_reports(bed, names, number)
-        [rest], [work] = quiet, busy
-        more = work.cpu[OPERATOR] - rest.cpu[OPERATOR] * work.seconds / rest.seconds
-        cpu.append(1e6 * more / REPORTS)
-    bed.agents.tell("start", range(POOLS))
-    bed.await_watches()
+    with _silence(bed):
+        for number in range(bed.extent.edits):
+            bed.progress.tick(f"reports: {number} of {bed.extent.edits}")
+            cpu.append(_cost_of_reports(bed, names, number))
     bed.settle()
     found = report.add("operator CPU of a report", Unit.MICROSECONDS, cpu)
     report.headline = f"{found.median:.0f} µs of the operator's CPU a report, {REPORTS_A_SECOND} a second"
 
 
+def _cost_of_reports(bed: FleetBed, names: Sequence[str], number: int) -> float:
+    """Return what a report of a round costs the operator beyond what it does at rest, in µs of CPU."""
+    quiet, busy = list[Cost](), list[Cost]()
+    with bed.measured(quiet):
+        time.sleep(REPORTS_SECONDS)
+    with bed.measured(busy):
+        _tell_reports(bed, names, number)
+    [rest], [work] = quiet, busy
+    more = work.cpu[OPERATOR] - rest.cpu[OPERATOR] * work.seconds / rest.seconds
+    return 1e6 * more / REPORTS
+
+
 def _tell_reports(bed: FleetBed, names: Sequence[str], number: int) -> None:
     begun = time.monotonic()
     for count in range(REPORTS):
-        moved = {"foliosMigrated": (number * REPORTS + count) << 20, "pagesMigrated": (number * REPORTS + count) << 29}
+        told = number * REPORTS + count
+        moved = {"foliosMigrated": told << 20, "pagesMigrated": told << 29}
         status = {"statistics": moved, "reportedAt": timestamp(datetime.now(UTC))}
         bed.api.merge_patch(f"{STATES}/{names[count % len(names)]}/status", {"status": status})
         time.sleep(max(0.0, begun + count / REPORTS_A_SECOND - time.monotonic()))

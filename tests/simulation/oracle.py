@@ -421,10 +421,11 @@ class Oracle:
         """
         policy, before = written.after or {}, written.before
         names = set(ledger(policy, "reserved")) - {"*"}
-        fresh = names - set(ledger(before, "reserved")) - set(ledger(before, "carried"))
+        taken = names - set(ledger(before, "reserved"))  # over from a predecessor, or new
+        self.reserved_by |= dict.fromkeys(((policy["metadata"]["uid"], node) for node in taken), written.identity)
+        fresh = taken - set(ledger(before, "carried"))
         if not fresh:
             return
-        self.reserved_by |= dict.fromkeys(((policy["metadata"]["uid"], node) for node in fresh), written.identity)
         old = find(before, ("status", "rollout")) or {}
         claimed = not old.get("revision") or old.get("leaderEpoch") == find(
             policy, ("status", "rollout", "leaderEpoch")
@@ -718,14 +719,15 @@ class Oracle:
     def _check_proven(self, written: Written, uid: str, cell: tuple[str, str], contents: frozenset[Content]) -> None:
         """A cell is proven once all of its canaries have soaked: none that was pushed is still awaited.
 
-        What a successor pushed while the verdict was on its way was none of them.
+        What was pushed while the verdict was on its way, or waited to be sent once more, was none of them.
         """
         policy = next((one for one in self._policies().values() if one["metadata"]["uid"] == uid), None)
         lately = (one for view in self._lately(written.at) for one in view.policies.values())
         if policy is None or any(one["spec"] != policy["spec"] for one in lately if one["metadata"]["uid"] == uid):
             return
         resolved, partly, taken = self._taken(written, policy, cell, contents)
-        have = {node for node in taken if self.since.get((uid, node), (0.0, True))[0] <= written.sent_at}
+        decided = self._first_sent(written)
+        have = {node for node in taken if self.since.get((uid, node), (0.0, True))[0] <= decided}
         canaries = policy["spec"]["rollout"]["canary"]["nodes"]
         message = f"promise 8: {written.name} is proven on {cell} by {sorted(resolved)}, while {sorted(have)} soak"
         _check(not have or len(resolved | partly) >= canaries, message)
@@ -893,12 +895,18 @@ class Oracle:
         """What a process wrote later is not overwritten by what it had sent before."""
         if written.client not in self.operators or written.request is None:
             return
-        request, key = written.request, (written.identity, written.name)
-        bodies = self.sent_bodies[request.client, request.life, request.path]
-        sent = bodies[request.body].at if request.body in bodies else request.sent_at
+        key, sent = (written.identity, written.name), self._first_sent(written)
         latest = self.latest.get(key, sent)
         self.latest[key] = max(sent, latest)
         _check(sent >= latest, f"{written.name} gets what {written.client} sent {latest - sent:.1f} s before it")
+
+    def _first_sent(self, written: Written) -> float:
+        """Return when what was written was sent for the first time; a request without an answer is sent once more."""
+        request = written.request
+        if request is None:
+            return written.at
+        bodies = self.sent_bodies.get((request.client, request.life, request.path), {})
+        return bodies[request.body].at if request.body in bodies else request.sent_at
 
     def _note_restored(self, state: Json) -> None:
         """Note which groups the agent has restored since they were last to be something else."""

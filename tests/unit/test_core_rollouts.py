@@ -1431,6 +1431,17 @@ def test_the_latest_revision_keeps_the_greatest_number_whoever_numbers_another_o
     assert world.revisions[latest]["revision"] == 8
 
 
+def test_a_policy_that_only_plans_by_now_has_no_rollout_any_more() -> None:
+    world = Rollout(nodes=2)
+    world.begin()
+    world.finish()
+
+    world.edit_policy("p", mode="Plan")
+    world.pass_time()
+
+    assert world.stand.get("revision") is None
+
+
 def test_where_the_whole_fleet_may_be_unproven_no_number_of_names_is_a_bound() -> None:
     world = Rollout(nodes=200)
 
@@ -1661,17 +1672,6 @@ def test_once_the_history_is_known_the_edit_is_stored_at_once() -> None:
     Fleet.revisions_listed(world.fleet, world.revisions, world.now)
 
     assert WriteKind.REVISION in {write.key.kind for write in world.decide().writes}
-
-
-def test_a_policy_that_only_plans_by_now_has_no_rollout_any_more() -> None:
-    world = Rollout(nodes=2)
-    world.begin()
-    world.finish()
-
-    world.edit_policy("p", mode="Plan")
-    world.pass_time()
-
-    assert world.stand.get("revision") is None
 
 
 def test_without_history_what_undoes_does_not_wait() -> None:

@@ -37,7 +37,7 @@ from tests.simulation.clock import Clock, Process
 from tests.simulation.fresh import SEEDS_OF_EACH, asked_first, first_seed
 from tests.simulation.kernels import KINDS
 from tests.simulation.machines import RealMachine
-from tests.simulation.network import REQUEST_SECONDS_MAX, Network
+from tests.simulation.network import REQUEST_SECONDS_MAX, Network, Place, Sent
 from tests.simulation.objects import InvalidPatchError, json_patch, revision_of
 from tests.simulation.oracle import KNOWN_SECONDS, BrokenPromiseError, Oracle
 from tests.simulation.schedule import FAULTS_MIN, STEPS_MIN, Outcome, make_schedule, run, run_seed
@@ -323,7 +323,8 @@ class Canaries:
 
     def __init__(self, soaked: str = "canary") -> None:
         self.bench = Bench()
-        self.bench.server.observers.append(Oracle(self.bench.server, frozenset(), lambda _: None, {}).wrote)
+        self.sent = defaultdict[Place, dict[bytes, Sent]](dict)
+        self.bench.server.observers.append(Oracle(self.bench.server, frozenset(), lambda _: None, self.sent).wrote)
         self.settings = {"demotion": {"enabled": True}}
         rollout = {"canary": {"nodes": 1, "soakSeconds": 20}, "nodeDeadlineSeconds": 900}
         spec = {"nodeSelector": {}, "priority": 1, "mode": "Apply", "settings": self.settings, "rollout": rollout}
@@ -353,12 +354,15 @@ class Canaries:
         self.take_back(name)
         self.bench.ask("PATCH", f"{STATES}/{name}", {"spec": {"groups": groups}}, MERGE)
 
-    def tell_proven(self) -> None:
+    def tell_proven(self, first_sent: float | None = None) -> None:
         verdict = {"dialect": "V6", "hardwareClass": "c", "verdict": "Proven"}
         marks = {CELL_ANNOTATION_PREFIX + "0": json.dumps(verdict)}
         metadata = {"name": "p-1", "labels": {POLICY_UID_LABEL: self.uid}, "annotations": marks}
         data = {"settings": self.settings, "onDelete": "Keep"}
-        self.bench.apply(f"{REVISIONS}/p-1", {"metadata": metadata, "data": data, "revision": 1})
+        body = {"metadata": metadata, "data": data, "revision": 1}
+        if first_sent is not None:
+            self.sent["somebody", 0, f"{REVISIONS}/p-1"][json.dumps(body).encode()] = Sent(first_sent, first_sent)
+        self.bench.apply(f"{REVISIONS}/p-1", body)
 
 
 @pytest.mark.parametrize("gone", [(NODES,), (NODES, STATES), (STATES,)], ids=["node", "both", "node state"])
@@ -410,6 +414,19 @@ def test_a_cell_that_is_proven_long_after_its_canary_had_soaked_is_found(
 
     with pytest.raises(BrokenPromiseError, match=r"by \[\], while \['canary', 'later'\] soak"):
         canaries.tell_proven()
+
+
+@pytest.mark.parametrize(
+    ("first_sent", "finds"), [(-1.0, nullcontext()), (0.5, pytest.raises(BrokenPromiseError, match="is proven"))]
+)
+def test_a_verdict_that_is_sent_once_more_has_to_know_of_pushes_before_it_was_sent_first(
+    first_sent: float, finds: AbstractContextManager[object]
+) -> None:
+    """Both nodes are pushed at 0 s, and the verdict is sent once more at 1 s."""
+    canaries = Canaries(soaked="nobody")
+
+    with finds:
+        canaries.tell_proven(first_sent)
 
 
 def test_a_cell_that_is_proven_by_a_canary_that_went_before_it_had_soaked_is_found() -> None:
@@ -487,6 +504,10 @@ class Returning:
         rollout = {"leaderEpoch": 1, "reserved": names}
         self.bench.ask("PATCH", f"{POLICIES}/p/status", {"status": {"rollout": rollout}}, MERGE)
 
+    def tell_ledger(self, rollout: dict[str, Any]) -> None:
+        self.bench.clock.run(self.bench.clock.now + 1)
+        self.lead(f"{POLICIES}/p/status", {"status": {"rollout": rollout}}, self.bench.clock.now)
+
     def push_older(self) -> None:
         self.lead(f"{STATES}/n", {"spec": {"groups": self.groups(True)}}, self.bench.clock.now)
 
@@ -547,6 +568,27 @@ def test_a_reservation_need_not_know_of_a_push_that_was_stored_after_it_was_sent
         returning.lead(
             f"{POLICIES}/p/status", {"status": {"rollout": {"leaderEpoch": 1, "reserved": ["m"]}}}, pushed_at + seconds
         )
+
+
+@pytest.mark.parametrize(
+    ("reserves", "finds"),
+    [(True, nullcontext()), (False, pytest.raises(BrokenPromiseError, match=r"whose ledger has only \[\]"))],
+    ids=["reserved anew", "only carried"],
+)
+def test_a_push_may_come_after_an_edit_carries_its_name_once_its_own_leader_has_reserved_it(
+    reserves: bool, finds: AbstractContextManager[object]
+) -> None:
+    """A predecessor's name that this leader took over is its own from there."""
+    returning = Returning()
+    returning.take_all()
+    carried = {"leaderEpoch": 1, "reserved": [], "carried": ["n"]}
+    returning.tell_ledger(carried)
+    if reserves:
+        returning.tell_ledger({"leaderEpoch": 1, "reserved": ["n"], "carried": []})
+        returning.tell_ledger(carried)
+
+    with finds:
+        returning.push_older()
 
 
 @pytest.mark.parametrize("settled", [True, False], ids=["settled", "unsettled"])
