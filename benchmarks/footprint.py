@@ -2,7 +2,8 @@
 """Memory, time to the first status, idle CPU: ``python -m benchmarks.footprint``, about four minutes.
 
 Agents and operator are processes with their default settings, but for the agents' wait at the start; API server and
-kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE.
+kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE. The agent is laid out and compiled as
+in its image. Beside it: an interpreter that has loaded what a TLS client with a log needs, and does nothing.
 
 Start and idle CPU are held against their targets on kernel files in memory (``kernel_files`` says why; counters are
 moved here), and told for the fake kernel beside it.
@@ -25,7 +26,8 @@ from benchmarks.run import api_server_version, run
 from benchmarks.schema import Machine, Row, Unit, row
 from benchmarks.targets import FOOTPRINT
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, POLICY_KIND, STATE_KIND, MigrationReason
-from tests.demo.stage import DEFAULTS, LABELS, POLICIES, STATES, Stage
+from scripts.image_tree import HOME, compile_all, lay_out
+from tests.demo.stage import DEFAULTS, LABELS, POLICIES, ROOT, STATES, Stage
 from tests.fakekernel.config import HostConfig, Workload
 from tests.testbed import processes
 from tests.testbed.binaries import Binaries
@@ -53,6 +55,12 @@ FUSE: Final = ", FUSE"
 AT_ONCE: Final[Json] = {"canary": {"nodes": NODES, "soakSeconds": 0}, "maxUnproven": "100%"}
 """Agents that were timed have ended, and as the only canaries would hold up all other nodes."""
 MOVED: Final = "sys/module/dcbm/parameters/folios_migrated"
+BARE: Final = """
+import datetime, enum, json, logging, re, ssl, sys, threading, typing
+ssl.create_default_context(cafile=sys.argv[1])
+print(flush=True)
+sys.stdin.read()
+"""
 FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
 
 
@@ -61,6 +69,32 @@ class Start(NamedTuple):
 
     wall: float
     cpu: float
+
+
+class ShippedStage(Stage):
+    """A stage whose agents are those of the image.
+
+    Args:
+        binaries: of the control plane.
+        folder: where they are laid out.
+    """
+
+    def __init__(self, binaries: Binaries, folder: Path) -> None:
+        super().__init__(binaries, pace=DEFAULTS)
+        lay_out("agent", ROOT, folder, folder)
+        compile_all("agent", folder)
+        self._home = folder / HOME
+
+    def agent_command(self, node: str, root: Path | None = None) -> list[str]:
+        """Return how to start a node's agent."""
+        return ["env", f"PYTHONPATH={self._home}", *super().agent_command(node, root)]
+
+
+class Bare(NamedTuple):
+    """The same of bare interpreters, with what they hold in memory then, and never more."""
+
+    starts: Sequence[Start]
+    memory: Sequence[Memory]
 
 
 class Window(NamedTuple):
@@ -75,7 +109,7 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
     machine = Machine.here()
     with (
         memory_folder() as folder,
-        Stage(binaries, pace=DEFAULTS) as stage,
+        ShippedStage(binaries, Path(folder) / "image") as stage,
         Observer(stage.control_plane, STATES) as states,
     ):
         in_memory = Path(folder)
@@ -83,15 +117,17 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
         operator = _start_operator(stage, states)
         at_start = memory(operator.pid)
         starts = _time_starts(stage, states, in_memory, progress)
+        bare = _time_bare_starts(stage.control_plane.ca, progress)
         agents = _start_agents(stage, states) | _start_copies(stage, states, in_memory)
         _answer_for_others(stage)
         watches = _time_watches(stage, in_memory / ON_COPY, progress)
         watched = {name: server.pid for name, server in {**agents, "operator": operator}.items()}
         versions = api_server_version(stage.api)
         windows = _watch(stage, watched, in_memory / ON_COPY / MOVED, progress)
-    rows = [*_of_agents(starts, windows), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
+    rows = [*_of_agents(starts, windows, bare), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
     conditions = (
         f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
+        "Agents are laid out and compiled as in the image.",
         "Real kube-apiserver; kernel files in memory, but for memory in use and where it says FUSE: those behind FUSE.",
     )
     return schema.result(FOOTPRINT, "make bench-footprint", machine, conditions, rows, versions=versions)
@@ -135,6 +171,22 @@ def _time_start(name: str, command: list[str], states: Observer) -> Start:
     finally:
         agent.terminate()
         agent.wait(STOP_SECONDS_MAX)
+
+
+def _time_bare_starts(authority: Path, progress: Progress) -> Bare:
+    starts, sizes = list[Start](), list[Memory]()
+    for number in range(STARTS + 1):
+        progress.tick(f"timing starts of a bare interpreter: {number} of {STARTS}")
+        begun = time.monotonic()
+        command: list[str | Path] = [sys.executable, "-c", BARE, authority]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as bare:
+            assert bare.stdin is not None
+            assert bare.stdout is not None
+            bare.stdout.readline()
+            starts.append(Start(1000 * (time.monotonic() - begun), 1000 * cpu_seconds(bare.pid)))
+            sizes.append(memory(bare.pid))
+            bare.stdin.close()
+    return Bare(starts[1:], sizes[1:])
 
 
 def _time_watches(stage: Stage, files: Path, progress: Progress) -> list[float]:
@@ -230,10 +282,13 @@ def _watch(stage: Stage, pids: Mapping[str, int], moved: Path, progress: Progres
 # --- the numbers -------------------------------------------------------------------------------------------------
 
 
-def _of_agents(starts: Mapping[str, Sequence[Start]], windows: Mapping[str, Window]) -> list[Row]:
+def _of_agents(starts: Mapping[str, Sequence[Start]], windows: Mapping[str, Window], bare: Bare) -> list[Row]:
     off, on, off_copy, on_copy = (windows[name] for name in (OFF, ON, OFF_COPY, ON_COPY))
     in_memory = [start.wall for start in starts[""]]
     return [
+        _megabytes("bare interpreter, RSS", [at.rss for at in bare.memory]),
+        _row("bare interpreter, exec to TLS", Unit.MILLISECONDS, [start.wall for start in bare.starts], latency=True),
+        _row("bare interpreter, CPU until then", Unit.MILLISECONDS, [start.cpu for start in bare.starts]),
         _megabytes("agent RSS, offload off", [at.rss for at in off.memory]),
         _megabytes("agent RSS, offload on", [at.rss for at in on.memory]),
         _megabytes("agent PSS, offload on", [at.pss for at in on.memory]),

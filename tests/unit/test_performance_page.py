@@ -266,6 +266,13 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     hop = "policy event to node state event"
     hops = ("edit to kernel file", hop, f"{hop}, bare")
     schema.write(other(LATENCY, *(row(LATENCY, 1, one, Unit.MILLISECONDS, samples) for one in hops)), folder)
+    agents = ("bare interpreter, exec to TLS", "agent, exec to first status")
+    rows = [row(FOOTPRINT, 1, one, Unit.MILLISECONDS, samples) for one in agents]
+    rows += [
+        row(FOOTPRINT, 1, one, Unit.MEGABYTES, samples) for one in ("bare interpreter, RSS", "agent RSS, offload on")
+    ]
+    idle = row(FOOTPRINT, 1, "agent idle CPU, off", Unit.CORE_PERCENT, samples)
+    schema.write(other(FOOTPRINT, *rows, idle), folder)
     assert make(folder) == 0
     return folder.parent
 
