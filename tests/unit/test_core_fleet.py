@@ -929,6 +929,33 @@ def test_a_node_state_deleted_together_with_its_policy_is_made_again_with_a_rest
     assert made.groups("n0")["offload"]["mode"] == "Restore"
 
 
+def test_a_node_state_deleted_in_mid_restore_is_made_again_with_the_restore_also_by_a_new_leader() -> None:
+    """Promise 7: nobody has told it what the node has, but the policy still waits for its nodes."""
+    made = world(policy(onDelete="Restore"), nodes=1)
+    made.delete_policy("p")
+    made.step()
+    del made.states["n0"]
+
+    made.restart(epoch=2)
+    made.step()
+
+    assert made.groups("n0")["offload"]["mode"] == "Restore"
+    made.settle()
+    assert made.policies == {}
+
+
+def test_a_new_leader_restores_nothing_of_a_deleted_policy_that_keeps_or_never_pushed() -> None:
+    made = world(policy(onDelete="Restore"), policy("q", onDelete="Keep"), nodes=1)
+    for name in ("p", "q"):
+        made.policies[name]["metadata"] |= {"deletionTimestamp": "2026-01-02T03:04:05Z", "finalizers": []}
+    made.states.clear()
+
+    made.restart(epoch=2)
+    made.step()
+
+    assert made.groups("n0") == {}
+
+
 def test_a_node_that_comes_back_without_its_labels_is_restored() -> None:
     """Promise 7: a Node that was deleted by mistake registers again on the same boot."""
     made = world(policy(onDelete="Restore", nodeSelector={"matchLabels": {"role": "db"}}), nodes=1)

@@ -24,7 +24,7 @@ from numamigration_api.vocabulary import POLICY_UID_LABEL, Reason, Release, Sett
 from numamigration_operator.core.class_hold import Hold, hold_write
 from numamigration_operator.core.decisions import Decisions, EventWish, Write, WriteKey, WriteKind
 from numamigration_operator.core.fleet_switch import Control
-from numamigration_operator.core.matching import Matching
+from numamigration_operator.core.matching import Matching, left_behind
 from numamigration_operator.core.node_record import NodeRecord, Pools
 from numamigration_operator.core.numbers import PolicyNumbers
 from numamigration_operator.core.objects import (
@@ -110,6 +110,7 @@ class Fleet:
         self._unmatched: dict[str, None] = {}  # nodes whose policies have to be found anew; dicts keep the order
         self._dirty: dict[str, None] = {}  # nodes that have to be decided anew
         self._epoch = 0  # none: this process does not lead
+        self._recalled = False  # what nobody has told this process of was asked for
         self._listed = {"control": False, "policies": False, "nodes": False, "states": False}
         self._listed["fence"] = not settings.fence_required
         self._history_known = False
@@ -540,6 +541,7 @@ class Fleet:
         if not self._epoch or not self.synced:
             return Decisions()
         self._settling.writer = self._settling.writer.next()
+        self._recall()
         for record in self._readiness.forget(now):
             self._mark(record)
         self._match()
@@ -574,6 +576,21 @@ class Fleet:
             readiness=tuple(self._readiness.unread(now)),
             relist=self._wants_lists(),
         )
+
+    def _recall(self) -> None:
+        """Once, at first: take it that a node without a node state has what is to be restored of deleted policies.
+
+        A person may have deleted the node state in mid-restore, and the leader that knew have ended. An agent that has
+        nothing to put back says so.
+        """
+        if self._recalled:
+            return
+        self._recalled = True
+        ending = [policy.facts for policy in self._policies.values() if policy.facts.deleting]
+        for record in self._nodes.values() if ending else ():
+            if record.uid is not None and record.state_uid is None and not record.spec.groups:
+                record.spec = self._pools.spec(left_behind(ending, record.labels))
+                self._mark(record)
 
     def _settle_all(self, now: float) -> list[Write]:
         """Decide all nodes anew that something happened to, and all of them once more when that moves the breaker."""

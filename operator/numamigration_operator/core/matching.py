@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
+from numamigration_api.vocabulary import Release, SettingsGroup
 from numamigration_operator.core.node_record import NodeRecord
 from numamigration_operator.core.pool import POOL_VALUES_MAX
 from numamigration_operator.core.resolve import PolicyFacts, Resolution, resolve
 from numamigration_operator.core.selectors import keys_of, selects
+from numamigration_operator.core.wishes import Spec
 
 
 class Matching:
@@ -59,3 +61,11 @@ class Matching:
         if known is None:
             known = self._resolutions[uids] = resolve(policies)
         return known
+
+
+def left_behind(policies: Iterable[PolicyFacts], labels: Mapping[str, str]) -> Spec:
+    """Return what policies that are being deleted, and restore, may have left on a node of which nothing is known."""
+    ending = (one for one in policies if one.deleting and one.armed and one.release is Release.RESTORE)
+    ranked = sorted((one for one in ending if selects(one.selector, labels)), key=lambda one: one.rank, reverse=True)
+    wishes = {group: wish for one in ranked for group, wish in one.wishes.items()}  # the first to win comes last
+    return Spec(tuple((group, wishes[group]) for group in SettingsGroup if group in wishes))
