@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 from numamigration_agent.kernel.codecs import Value
@@ -63,6 +63,7 @@ class Baselines:
         problem: why they cannot be trusted; nothing is written then.
         open_units: changes that were begun and not brought to an end.
         lives: by settings field, what tells the folder of the knob from that of an earlier load of its driver.
+        states: by settings field, uid of the node state that had its group last.
     """
 
     boot_id: str
@@ -70,6 +71,7 @@ class Baselines:
     problem: str = ""
     open_units: OpenUnits = field(default_factory=dict)
     lives: Mapping[str, int] = field(default_factory=dict)
+    states: Mapping[str, str] = field(default_factory=dict)
 
     def of_another_life(self, lives: Mapping[str, int]) -> frozenset[str]:
         """Return the fields whose driver is there and was loaded anew; one that is not known to be is not."""
@@ -80,6 +82,16 @@ class Baselines:
     def with_lives(self, lives: Mapping[str, int]) -> Baselines:
         """Return these as of the drivers that are there now."""
         return replace(self, lives={**self.lives, **lives})
+
+    def of_state(self, uid: str) -> frozenset[str]:
+        """Return the fields whose group was last in this node state; one of which that is not known was."""
+        return frozenset(name for name in self.values if self.states.get(name, uid) == uid)
+
+    def with_state(self, uid: str, fields: Collection[str]) -> Baselines:
+        """Return these, with the groups of `fields` in this node state."""
+        if all(self.states.get(name) == uid for name in fields):
+            return self
+        return replace(self, states={**self.states, **dict.fromkeys(fields, uid)})
 
     def with_captures(self, captures: Mapping[str, Value]) -> Baselines:
         """Return these and the captured ones; the first value of a field wins."""
@@ -171,6 +183,7 @@ def format_baselines(baselines: Baselines) -> bytes:
         "bootID": baselines.boot_id,
         "values": dict(baselines.values),
         "lives": {name: life for name, life in baselines.lives.items() if name in baselines.values},
+        "states": {name: uid for name, uid in baselines.states.items() if name in baselines.values},
         "openUnits": {
             unit: {name: swap._asdict() for name, swap in rows.items()} for unit, rows in baselines.open_units.items()
         },
@@ -193,7 +206,8 @@ def parse_baselines(document: Mapping[str, Any]) -> Baselines:
     if bare:
         raise ValueError(f"a change of {', '.join(bare)} was begun without a value of before")
     lives = {name: int(life) for name, life in document.get("lives", {}).items()}
-    return Baselines(document["bootID"], values, open_units=open_units, lives=lives)
+    states = {name: str(uid) for name, uid in document.get("states", {}).items()}
+    return Baselines(document["bootID"], values, open_units=open_units, lives=lives, states=states)
 
 
 def _parse_swap(name: str, row: Mapping[str, str]) -> Swap:

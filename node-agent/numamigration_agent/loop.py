@@ -66,7 +66,7 @@ from numamigration_agent.kernel.probe import KernelFacts
 from numamigration_agent.kernel.signs import Signs
 from numamigration_agent.kernel.sysfs import Absent, Denied, Present
 from numamigration_agent.lanes import Lane, Lanes, Running
-from numamigration_agent.plan import UNITS, Plan, UnitChange, of_class
+from numamigration_agent.plan import UNITS, Plan, UnitChange, fields_of, of_class
 from numamigration_agent.planning import Planning
 from numamigration_agent.recovery import recall
 from numamigration_agent.reports import Reports
@@ -215,7 +215,9 @@ class Agent:
         if earlier.baselines.problem:
             problem = earlier.baselines.problem
             log.error("baselines cannot be trusted; nothing will be written", extra={"problem": problem})
-        self._baselines, self._reasons_seen = earlier.baselines, earlier.reasons_seen
+        told = mapping(mapping(self._state.get("status")).get("groups"))  # a group of which we told was in this object
+        self._baselines = earlier.baselines.with_state(parse_spec(self._state).uid, fields_of(told))
+        self._reasons_seen = earlier.reasons_seen
         self._changes.on_file = earlier.on_file
         self._planning.resume(earlier.settled, earlier.settled_at)
         self._drifts.resume(earlier.contended, now, earlier.contended_since)
@@ -548,7 +550,8 @@ class Agent:
         self._trials.forget_impossible(now)
         self._reasons_seen |= self._facts.reasons_seen
         self._facts = replace(self._facts, reasons_seen=self._reasons_seen)
-        self._baselines = self._of_this_life(self._facts, self._baselines)
+        baselines = self._of_this_life(self._facts, self._baselines)
+        self._baselines = baselines.with_state(self._spec.uid, fields_of(wish.group for wish in self._spec.wishes))
         self._ask_probe(self._spec)
         plan = self._make_plan(self._facts, self._spec, self._baselines, now)
         while self._tuner and self._tuner.planned(plan.probe, at_rest=self._at_rest, now=now, wall=wall):

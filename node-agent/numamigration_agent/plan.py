@@ -138,8 +138,9 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
         )
     # An absent group means: touch nothing. So what was before has no meaning any more. But a group may also be absent
     # because somebody took it out by hand, an old CRD could not hold it, or the object is new: the operator will say.
-    present = {wish.group for wish in spec.wishes} if spec.whole else set(SettingsGroup)
-    orphans = frozenset(knob.field for knob in KNOBS if knob.group not in present) & frozenset(baselines.values)
+    # One who makes it anew, after a person has deleted it, may not know what there was: that was never in this object.
+    present = fields_of(wish.group for wish in spec.wishes) if spec.whole else fields_of(SettingsGroup)
+    orphans = baselines.of_state(spec.uid) - present
     orphans -= {knob.field for knob in KNOBS if probe and knob.group is SettingsGroup.OFFLOAD}
     open_units = baselines.open_units if spec.revision else {}
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
@@ -147,6 +148,12 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
     planned = groups if probe is None else (probe, *others)
     begins = (change for change in _unit_changes(facts, planned, orphans) if change.unit not in open_units)
     return Plan(groups, (*ends, *begins), probe)
+
+
+def fields_of(groups: Iterable[str]) -> frozenset[str]:
+    """Return all settings fields of some groups."""
+    names = frozenset(groups)
+    return frozenset(knob.field for knob in KNOBS if knob.group in names)
 
 
 def _measured(probe: GroupPlan, group: GroupPlan) -> GroupPlan:

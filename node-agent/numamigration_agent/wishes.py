@@ -89,6 +89,7 @@ class Spec:
 
     Attributes:
         generation: of the object; 0 before any was seen.
+        uid: of the object.
         revision: hash of the spec; None in the empty spec of a new object.
         whole: the revision is that of the rest, so nothing is missing of what the operator wrote.
         soak_seconds: how long what became of it is watched; 0 when nobody asked.
@@ -108,6 +109,7 @@ class Spec:
     unknown: tuple[str, ...] = ()
     verify_epoch: int = 0
     probe: ProbeRequest | None = None
+    uid: str = ""
 
     def wish(self, group: SettingsGroup) -> Wish | None:
         """Return the wish for a group."""
@@ -118,9 +120,10 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
     """Return the spec of a NodeMigrationState as JSON has it."""
     spec = mapping(state.get("spec"))
     groups, revision = mapping(spec.get("groups")), spec.get("revision")
+    metadata = mapping(state.get("metadata"))
     observe = mapping(spec.get("observe"))
     return Spec(
-        generation=count(mapping(state.get("metadata")).get("generation")) or 0,
+        generation=count(metadata.get("generation")) or 0,
         revision=revision if isinstance(revision, str) else None,
         whole=_is_whole(spec),
         wishes=tuple(_group_wish(group, mapping(groups[group])) for group in SettingsGroup if group in groups),
@@ -130,6 +133,7 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
         soak_seconds=float(count(observe.get("soakSeconds")) or 0),
         guardrails=objects(observe.get("guardrails")),
         probe=_probe(mapping(spec.get("probe"))),
+        uid=str(metadata.get("uid") or ""),
     )
 
 

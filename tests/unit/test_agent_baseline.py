@@ -271,5 +271,6 @@ def test_the_file_is_plain_json_that_a_person_can_read() -> None:
         "bootID": BOOT,
         "values": dict(KEPT.values),
         "lives": {},
+        "states": {},
         "openUnits": {},
     }

@@ -504,6 +504,37 @@ def test_a_node_state_that_the_operator_has_not_written_to_yet_forgets_nothing(r
     assert rig.knob("offload.channels")["baseline"] == "1"
 
 
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "restarted"])
+def test_a_group_that_a_new_node_state_never_had_ends_no_wish(rig: Rig, restarts: bool) -> None:
+    """Promise 7: an operator that knows nothing of the deleted one has to reserve the node before it pushes a group."""
+    rig.wish({"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})})
+    rig.delete_state()
+    if restarts:
+        rig.restart()
+
+    rig.wish({})
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.wish({"offload": wish(OFFLOAD), "demotion": wish({"enabled": True})})
+
+    assert (rig.knob("offload.channels")["baseline"], rig.knob("demotion.enabled")["baseline"]) == ("1", "false")
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["", "restarted"])
+def test_a_group_that_a_new_node_state_had_ends_with_it(rig: Rig, restarts: bool) -> None:
+    """Promise 7: with Keep it is dropped, and what is there is the node's own from then on."""
+    rig.wish({"offload": wish(OFFLOAD)})
+    rig.delete_state()
+    kept = wish({**OFFLOAD, "channels": 3}, release="Keep")
+    rig.wish({"offload": kept})
+    if restarts:
+        rig.restart()
+
+    rig.wish({})
+    rig.wish({"offload": wish({**OFFLOAD, "channels": 4})})
+
+    assert rig.knob("offload.channels")["baseline"] == "3"
+
+
 def test_migration_reasons_that_were_kept_do_not_hide_the_others_from_the_next_policy(rig: Rig) -> None:
     rig.wish({"offload": wish(OFFLOAD, release="Keep")})
     rig.wish({})
