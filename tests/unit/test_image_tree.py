@@ -86,6 +86,20 @@ def test_the_agent_gets_nothing_that_was_installed_and_no_more_of_the_contract_t
     assert [one["name"] for one in bill["components"]] == ["base:1", "numamigration_agent", "numamigration_api"]
 
 
+def test_all_modules_of_the_agents_image_can_be_imported_from_it_alone(site: Path, tmp_path: Path) -> None:
+    """Some of a folder are left out, and no module but words for a terminal may miss them."""
+    lay_out("agent", site, tmp_path / "out")
+
+    home = tmp_path / "out" / HOME
+    names = [".".join(path.relative_to(home).with_suffix("").parts) for path in sorted(home.rglob("*.pyc"))]
+    modules = [name for name in names if not name.endswith("__main__")]
+    code = f"import importlib\nfor name in {modules}: importlib.import_module(name)"
+    subprocess.run([sys.executable, "-S", "-c", code], check=True, env={"PYTHONPATH": str(home)})
+
+    assert "numamigration_agent.loop" in names
+    assert "numamigration_api.machinery.tuning.explain" not in names
+
+
 def test_the_operator_gets_what_was_installed_but_the_typed_api(site: Path, tmp_path: Path) -> None:
     lay_out("operator", site, tmp_path / "out")
 
