@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from benchmarks import schema
 from benchmarks.kernel_files import copy_files, memory_folder
@@ -69,6 +69,11 @@ class Start(NamedTuple):
 
     wall: float
     cpu: float
+
+    @classmethod
+    def of(cls, pid: int, begun: float, at: float) -> Self:
+        """Return that of a process that was begun, and there, at these moments (monotonic seconds)."""
+        return cls(1000 * (at - begun), 1000 * cpu_seconds(pid))
 
 
 class ShippedStage(Stage):
@@ -167,7 +172,7 @@ def _time_start(name: str, command: list[str], states: Observer) -> Start:
     agent = subprocess.Popen(command, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         seen = states.wait(f"first status of {name}", lambda state: _has_status(state, name))
-        return Start(1000 * (seen.at - begun), 1000 * cpu_seconds(agent.pid))
+        return Start.of(agent.pid, begun, seen.at)
     finally:
         agent.terminate()
         agent.wait(STOP_SECONDS_MAX)
@@ -183,7 +188,7 @@ def _time_bare_starts(authority: Path, progress: Progress) -> Bare:
             assert bare.stdin is not None
             assert bare.stdout is not None
             bare.stdout.readline()
-            starts.append(Start(1000 * (time.monotonic() - begun), 1000 * cpu_seconds(bare.pid)))
+            starts.append(Start.of(bare.pid, begun, time.monotonic()))
             sizes.append(memory(bare.pid))
             bare.stdin.close()
     return Bare(starts[1:], sizes[1:])

@@ -44,7 +44,7 @@ OPERATOR: Final = {
     "numamigration_api/crds/nodemigrationstates.yaml": "crds/nodemigrationstates.yaml",
     "numamigration_api/crds/migrationprofiles.yaml": "crds/migrationprofiles.yaml",
 }
-UNUSED: Final = {"agent": ("numamigration_api/machinery/tuning/explain.py",), "operator": ()}
+UNUSED: Final = {"agent": ("numamigration_api/machinery/tuning/explain.py",)}
 """What comes with a folder, and nothing of that target imports: words for a terminal."""
 SOURCES: Final = {"agent": AGENT, "operator": OPERATOR}
 """By target: where in the image, and from where in the source tree."""
@@ -78,7 +78,7 @@ def lay_out(target: str, source: Path, site: Path, out: Path) -> None:
             path.unlink()
     for name, origin in SOURCES[target].items():
         _copy(source / origin, home / name)
-    for name in UNUSED[target]:
+    for name in UNUSED.get(target, ()):
         (home / name).unlink()
     _copy(source / "LICENSE", out / LICENCE)
 

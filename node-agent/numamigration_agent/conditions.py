@@ -127,15 +127,16 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     distrusted = next((group for group in groups if group.reason in DISTRUST), None)
     if distrusted is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, distrusted)
-    if view.blocked:
-        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, view.blocked)
+    blocked = view.hindrances.blocked
+    if blocked:
+        return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.KERNEL_FILE_BLOCKED, blocked)
     failed = next((group for group in groups if group.state is GroupState.FAILED), None)
     if failed is not None:
         return _about(NodeCondition.DEGRADED, ConditionStatus.TRUE, failed)
     corrupt = view.verdict if view.verdict and view.verdict.is_corrupt else None
     if corrupt is not None:  # for this boot, also when no policy asks for the engine any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, corrupt.reason, corrupt.message)
-    unspoken = next(iter(view.failures.values()), None)
+    unspoken = next(iter(view.hindrances.failures.values()), None)
     if unspoken is not None:  # the knobs are as they shall be, or no group asks for them any more
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, unspoken.reason, unspoken.message)
     if view.spec.unknown:
@@ -143,6 +144,6 @@ def _degraded(view: View, groups: Sequence[GroupPlan]) -> Condition:
     if view.skewed:
         message = "the installed CRD lacks fields or words of this agent: apply the CRDs of its release"
         return Condition(NodeCondition.DEGRADED, ConditionStatus.TRUE, Reason.VERSION_SKEW, message)
-    if view.finding:
-        return Condition(NodeCondition.DEGRADED, *view.finding)
+    if view.hindrances.finding:
+        return Condition(NodeCondition.DEGRADED, *view.hindrances.finding)
     return Condition(NodeCondition.DEGRADED, ConditionStatus.FALSE, Reason.AS_EXPECTED)

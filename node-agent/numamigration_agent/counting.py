@@ -47,7 +47,7 @@ class Counting:
         self.window: Window | None = None
         self.soaks = Soaks()
         self.due_at = self._numa_nodes_at = self.ours_until = 0.0
-        self._early = _early(window_seconds)
+        self._early = early(window_seconds)
 
     def resume(self, statistics: Statistics, since: str | None, window: Window | None) -> None:
         """Go on with what an earlier life of this agent knew."""
@@ -70,7 +70,7 @@ class Counting:
     def counted(self, look: Look, now: float, wall: datetime, wait_max: float) -> None:
         """Take a reading; the next one is due after the statistics window or `wait_max`, whichever is shorter."""
         wait = min(self._window_seconds, wait_max)
-        self.due_at, self._early = now + wait, _early(wait)
+        self.due_at, self._early = now + wait, early(wait)
         self.since = self.since or timestamp(wall)
         known = add_sample(self.statistics, at=now, counters=look.counts, window_seconds=self._window_seconds)
         thp_pages = look.thp_pages if look.numa_nodes else known.thp_pages
@@ -144,5 +144,6 @@ class Counting:
             self.hasten(min(ends_at, now + wait if spec.guardrails else NEVER))
 
 
-def _early(wait: float) -> float:
+def early(wait: float) -> float:
+    """Return by how much sooner than after `wait` seconds something may be done while the agent is awake anyway."""
     return min(EARLY_SECONDS_MAX, wait / 10)

@@ -36,10 +36,10 @@ from numamigration_agent.change import (
 )
 from numamigration_agent.changes import Changes
 from numamigration_agent.cluster import StateGone, StateSeen
-from numamigration_agent.counting import Counting
+from numamigration_agent.counting import Counting, early
 from numamigration_agent.drift import Drifts
 from numamigration_agent.events import Command, Event, JobDone, Report, ReportDone, Run, Tick, Timing
-from numamigration_agent.groups import Known
+from numamigration_agent.groups import GroupPlan, Known
 from numamigration_agent.jobs import (
     Answer,
     Begin,
@@ -75,10 +75,10 @@ from numamigration_agent.soaks import Soaks
 from numamigration_agent.status import build_status
 from numamigration_agent.trials import Trials
 from numamigration_agent.verify import TRIAL_SECONDS_MAX, WINDOW_SECONDS_MAX
-from numamigration_agent.view import View, group_results, is_settled
+from numamigration_agent.view import Hindrances, View, group_results, is_settled
 from numamigration_agent.watch import Finding
 from numamigration_agent.watchdog import Watchdog
-from numamigration_agent.wishes import Spec, Wish, parse_spec
+from numamigration_agent.wishes import Spec, Wish, parse_spec, uid_of
 from numamigration_api.machinery.clock import NEVER, timestamp
 from numamigration_api.machinery.records import replace
 from numamigration_api.machinery.shapes import mapping
@@ -216,7 +216,7 @@ class Agent:
             problem = earlier.baselines.problem
             log.error("baselines cannot be trusted; nothing will be written", extra={"problem": problem})
         told = mapping(mapping(self._state.get("status")).get("groups"))  # a group of which we told was in this object
-        self._baselines = earlier.baselines.with_state(parse_spec(self._state).uid, fields_of(told))
+        self._baselines = earlier.baselines.with_state(uid_of(self._state), fields_of(told))
         self._reasons_seen = earlier.reasons_seen
         self._changes.on_file = earlier.on_file
         self._planning.resume(earlier.settled, earlier.settled_at)
@@ -318,7 +318,8 @@ class Agent:
         watch.counted(look.counts, now, wall)
         is_planned = self._planning.plan is not None
         if is_planned:
-            self._see_in_force(now)  # before the reading, which is the one that a soak may wait for
+            # Between two looks an engine may lose its trust; before the reading, which a soak may wait for.
+            self._counting.decided(self._planning.spec, self._results(), now)
         self._counting.counted(look, now, wall, watch.count_seconds if watch.wants_signs else NEVER)
         settled_at = self._planning.settled_at
         in_force = settled_at.revision if settled_at else None
@@ -333,10 +334,6 @@ class Agent:
         """Whether pages of a trial are under way, whose failures are no news about the change of another group."""
         running = self._lanes[Lane.PAGES]
         return running is not None and self._trials.under_way and now < running.since + TRIAL_SECONDS_MAX
-
-    def _see_in_force(self, now: float) -> None:
-        """Have it noted which wishes are in force; between two looks an engine may lose its trust."""
-        self._counting.decided(self._planning.spec, group_results(self._view()), now)
 
     def _lane(self, lane: Lane, next_job: Callable[[float], Job | None], now: float) -> list[Command]:
         if self._lanes[lane] is not None:
@@ -362,7 +359,7 @@ class Agent:
             if job is not None or not self._changes.is_over:
                 return job
             self._finish_change(now)
-        return Probe(self._begun.host) if now >= self._next_look() else None
+        return Probe(self._begun.host) if self._may_look(now) else None
 
     def _baselines_reported(self) -> bool:
         return self._baselines is not None and self._reports.has(self._baselines)
@@ -407,6 +404,11 @@ class Agent:
 
     def _next_look(self) -> float:
         return NEVER if self._changes.current is not None else min(self._look_at, self._waiting_until)
+
+    def _may_look(self, now: float) -> bool:
+        """Whether a look is due, or will be so soon that the agent need not wake up for it once more."""
+        soon = self._look_at - early(self._timing.drift_check)
+        return self._changes.current is None and now >= min(soon, self._waiting_until)
 
     # --- the probe of settings ---------------------------------------------------------------------------------------
 
@@ -568,8 +570,9 @@ class Agent:
         due = [change for change in plan.changes if begins[change.unit] <= now]
         self._waiting_until = min([begin for begin in begins.values() if begin > now], default=NEVER)
         self._changes.begin(due, self._baselines, self._reports.baselines)
-        self._planning.is_in_force(wall, settled=is_settled(group_results(self._view())))
-        self._see_in_force(now)
+        results = self._results()
+        self._planning.is_in_force(wall, settled=is_settled(results))
+        self._counting.decided(self._planning.spec, results, now)
 
     def _of_this_life(self, facts: KernelFacts, baselines: Baselines) -> Baselines:
         """Forget what a driver held before it was loaded anew: all that is lost, so its defaults are no drift."""
@@ -628,7 +631,6 @@ class Agent:
         planning, counting = self._planning, self._counting
         if planning.plan is None or self._facts is None or self._baselines is None:
             raise RuntimeError("there is nothing to report yet")
-        knobs = self._lanes[Lane.KNOBS]
         return View(
             spec=planning.spec,
             facts=self._facts,
@@ -636,9 +638,7 @@ class Agent:
             plans=planning.policies,
             baselines=self._baselines.values,
             distrust=self._baselines.problem,
-            failures=self._changes.retries.failures,
-            blocked=self._lanes.blocked,
-            blocked_unit=self._changes.unit if knobs and knobs.blocked else "",
+            hindrances=self._hindrances(),
             verdict=self._trials.record(planning.spec.verify_epoch).current,
             statistics=counting.statistics,
             since=counting.since,
@@ -647,9 +647,18 @@ class Agent:
             settled_at=planning.settled_at.at if planning.settled_at else None,
             agent_version=self._version,
             batch_ceiling_pages=self._batch_ceiling_pages,
-            finding=self._watchdog.watch.finding,
             probe=self._tuner.document() if self._tuner else None,
         )
+
+    def _hindrances(self) -> Hindrances:
+        knobs = self._lanes[Lane.KNOBS]
+        blocked_unit = self._changes.unit if knobs and knobs.blocked else ""
+        finding = self._watchdog.watch.finding
+        return Hindrances(self._changes.retries.failures, self._lanes.blocked, blocked_unit, finding)
+
+    def _results(self) -> tuple[GroupPlan, ...]:
+        plan = self._planning.plan
+        return group_results(plan.groups, self._hindrances()) if plan else ()
 
     def _quiet(self) -> bool:
         """Whether what would be told now is not about to be outdated within milliseconds.

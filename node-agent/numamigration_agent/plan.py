@@ -40,6 +40,13 @@ UNMEASURED: Final = "no MigrationProfile tells what is best for this node's hard
 UNITS: Final = {group: "offload" if group in SERIES_GROUPS else group.value for group in SettingsGroup}
 """Groups of one unit change together, all or nothing (promise 4)."""
 
+_FIELDS: Final[Mapping[str, frozenset[str]]] = {
+    group: frozenset(knob.field for knob in KNOBS if knob.group is group) for group in SettingsGroup
+}
+_FIELDS_OF_UNIT: Final = {
+    unit: frozenset(knob.field for knob in KNOBS if UNITS[knob.group] == unit) for unit in dict.fromkeys(UNITS.values())
+}
+
 CUT: Final = (
     "the node state is not as the operator wrote it, perhaps since its CRD is too old: apply the CRDs of this release;"
     " the engine stays as it is"
@@ -141,7 +148,7 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
     # One who makes it anew, after a person has deleted it, may not know what there was: that was never in this object.
     present = fields_of(wish.group for wish in spec.wishes) if spec.whole else fields_of(SettingsGroup)
     orphans = baselines.of_state(spec.uid) - present
-    orphans -= {knob.field for knob in KNOBS if probe and knob.group is SettingsGroup.OFFLOAD}
+    orphans -= _FIELDS[SettingsGroup.OFFLOAD] if probe else frozenset()
     open_units = baselines.open_units if spec.revision else {}
     ends = tuple(_ending(facts, unit, rows) for unit, rows in open_units.items())
     others = (group for group in groups if group.wish.group is not SettingsGroup.OFFLOAD)
@@ -151,9 +158,8 @@ def make_plan(facts: KernelFacts, spec: Spec, known: Known) -> Plan:
 
 
 def fields_of(groups: Iterable[str]) -> frozenset[str]:
-    """Return all settings fields of some groups."""
-    names = frozenset(groups)
-    return frozenset(knob.field for knob in KNOBS if knob.group in names)
+    """Return all settings fields of some groups; a group that this release does not know has none."""
+    return frozenset[str]().union(*(_FIELDS.get(group, ()) for group in groups))
 
 
 def _measured(probe: GroupPlan, group: GroupPlan) -> GroupPlan:
@@ -233,13 +239,12 @@ def _worst(groups: Sequence[GroupPlan]) -> GroupPlan | None:
 
 
 def _unit_changes(facts: KernelFacts, groups: Sequence[GroupPlan], orphans: frozenset[str]) -> Iterable[UnitChange]:
-    for unit in dict.fromkeys(UNITS.values()):
+    for unit, fields in _FIELDS_OF_UNIT.items():
         members = [group for group in groups if UNITS[group.wish.group] == unit]
         asked = tuple(write for group in members for write in group.writes)
         writes = in_safe_order((*asked, *_cycled(facts, members, asked)))
         captures = {name: value for group in members for name, value in group.captures.items()}
-        gone = {knob.field for knob in KNOBS if UNITS[knob.group] == unit} & orphans
-        forget = frozenset(gone).union(*(group.forget for group in members))
+        forget = (orphans & fields).union(*(group.forget for group in members))
         window = next((group.window for group in members if group.window), None)
         if window and any(write.knob == window.engine and write.turns_off for write in writes):
             window = None  # it is cycled, and tried when it goes on again

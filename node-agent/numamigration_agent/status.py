@@ -81,7 +81,7 @@ def build_status(view: View, *, now: datetime, conditions: Iterable[Mapping[str,
         now: wall time, with zone.
         conditions: those that the object has, for their transition times.
     """
-    groups = group_results(view)
+    groups = group_results(view.groups, view.hindrances)
     found = find_conditions(view, groups)
     status = _without_none(
         {

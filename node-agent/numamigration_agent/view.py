@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from numamigration_agent.change import Failure
 from numamigration_agent.groups import GroupPlan
@@ -29,22 +29,34 @@ DISTRUST: Final = frozenset({Reason.ENGINE_STALLED, Reason.ENGINE_FAILING, Reaso
 """Why an engine that this project turned on may have been turned off by the node alone."""
 
 
+class Hindrances(NamedTuple):
+    """What keeps groups from being as planned.
+
+    Attributes:
+        failures: by unit, of changes that did not come into force.
+        blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
+        blocked_unit: the unit whose change waits for it.
+        finding: what the watch found of an engine that stays on.
+    """
+
+    failures: Mapping[str, Failure] = {}
+    blocked: str = ""
+    blocked_unit: str = ""
+    finding: Finding | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """All that a status is made of.
 
     Attributes:
-        groups: as planned; what failed or is blocked is laid over them here.
+        groups: as planned.
         baselines: by field, as far as they are safe in the file.
         distrust: why the baselines cannot be trusted; empty when they can.
-        failures: by unit, of changes that did not come into force.
-        blocked: what a kernel file that does not answer keeps waiting; empty when all answer.
-        blocked_unit: the unit whose change waits for it.
         verdict: what the last trial of an engine has shown, unless another one was asked for since.
         corrected: what was set back lately, in words.
         skewed: the installed CRD did not take the last status as a whole.
         soaked: by group, the revision of the wish that was in force for as long as the spec asks.
-        finding: what the watch found of an engine that stays on.
         probe: what is to be said of what was measured; None when nothing is.
     """
 
@@ -54,9 +66,7 @@ class View:
     plans: tuple[PlannedPolicy, ...] = ()
     baselines: Mapping[str, Value] = field(default_factory=dict)
     distrust: str = ""
-    failures: Mapping[str, Failure] = field(default_factory=dict)
-    blocked: str = ""
-    blocked_unit: str = ""
+    hindrances: Hindrances = Hindrances()
     verdict: Verdict | None = None
     corrected: str = ""
     skewed: bool = False
@@ -67,13 +77,12 @@ class View:
     settled_at: str | None = None
     agent_version: str = ""
     batch_ceiling_pages: int = 0
-    finding: Finding | None = None
     probe: Mapping[str, Any] | None = None
 
 
-def group_results(view: View) -> tuple[GroupPlan, ...]:
-    """Return the groups with what became of their changes."""
-    return tuple(_overlaid(view, group) for group in view.groups)
+def group_results(groups: Iterable[GroupPlan], hindrances: Hindrances) -> tuple[GroupPlan, ...]:
+    """Return planned groups with what became of their changes."""
+    return tuple(_overlaid(group, hindrances) for group in groups)
 
 
 def is_settled(groups: Iterable[GroupPlan]) -> bool:
@@ -81,19 +90,20 @@ def is_settled(groups: Iterable[GroupPlan]) -> bool:
     return not any(group.state in {GroupState.PENDING, GroupState.FAILED} for group in groups)
 
 
-def _overlaid(view: View, group: GroupPlan) -> GroupPlan:
+def _overlaid(group: GroupPlan, hindrances: Hindrances) -> GroupPlan:
     unit = UNITS[group.wish.group]
-    failure = view.failures.get(unit)
+    failure = hindrances.failures.get(unit)
     if failure is not None and group.has_work:
         knobs = tuple(_failed_row(row, failure) for row in group.knobs)
         return replace(group, state=GroupState.FAILED, reason=failure.reason, message=failure.message, knobs=knobs)
-    if unit == view.blocked_unit:
+    if unit == hindrances.blocked_unit:
         if group.reason in DISTRUST:  # why it is turned off says more than that it takes long
-            return replace(group, message=f"{group.message}; {view.blocked}")
-        return replace(group, state=GroupState.PENDING, reason=Reason.KERNEL_FILE_BLOCKED, message=view.blocked)
-    if view.finding and group.wish.group is SettingsGroup.OFFLOAD and group.reason is Reason.AS_EXPECTED:
-        certain = view.finding.status is ConditionStatus.TRUE
-        return replace(group, reason=view.finding.reason if certain else group.reason, message=view.finding.message)
+            return replace(group, message=f"{group.message}; {hindrances.blocked}")
+        return replace(group, state=GroupState.PENDING, reason=Reason.KERNEL_FILE_BLOCKED, message=hindrances.blocked)
+    finding = hindrances.finding
+    if finding and group.wish.group is SettingsGroup.OFFLOAD and group.reason is Reason.AS_EXPECTED:
+        certain = finding.status is ConditionStatus.TRUE
+        return replace(group, reason=finding.reason if certain else group.reason, message=finding.message)
     return group
 
 

@@ -133,8 +133,13 @@ def parse_spec(state: Mapping[str, Any]) -> Spec:
         soak_seconds=float(count(observe.get("soakSeconds")) or 0),
         guardrails=objects(observe.get("guardrails")),
         probe=_probe(mapping(spec.get("probe"))),
-        uid=str(metadata.get("uid") or ""),
+        uid=uid_of(state),
     )
+
+
+def uid_of(state: Mapping[str, Any]) -> str:
+    """Return the uid of a NodeMigrationState; empty when it is not known."""
+    return str(mapping(state.get("metadata")).get("uid") or "")
 
 
 def _is_whole(spec: Mapping[str, Any]) -> bool:

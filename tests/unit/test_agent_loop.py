@@ -820,6 +820,16 @@ def test_counters_that_are_due_soon_are_read_with_the_look_at_the_knobs(tmp_path
     assert rig.agent.wake_at() - rig.now > TIMING.drift_check - 1
 
 
+def test_a_look_that_is_due_soon_is_taken_with_the_counters(tmp_path: Path) -> None:
+    """Or whatever wakes the agent up within that second parts the two for good."""
+    rig = Rig(tmp_path, timing=TIMING._replace(statistics_window=TIMING.drift_check))
+    rig.settle()
+
+    rig.pass_time(TIMING.drift_check - 0.5)
+
+    assert rig.agent.wake_at() - rig.now > TIMING.drift_check - 1
+
+
 def test_an_api_server_that_is_away_is_asked_again_with_pauses(rig: Rig) -> None:
     rig.answer = ApplyResult(ApplyKind.RETRY, "no answer")
     rig.wish({"demotion": wish({"enabled": True}, mode="Hold")})

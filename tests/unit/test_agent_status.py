@@ -19,7 +19,7 @@ from numamigration_agent.plan import make_plan, plan_policy
 from numamigration_agent.recovery import contended_of_status, settled_of_status, totals_of_status
 from numamigration_agent.statistics import Statistics, add_sample
 from numamigration_agent.status import NUMA_ROWS_MAX, build_status, offload_phrase, significant
-from numamigration_agent.view import View
+from numamigration_agent.view import Hindrances, View
 from numamigration_agent.window import Window
 from numamigration_agent.wishes import parse_spec
 from numamigration_api.machinery.records import replace
@@ -100,7 +100,7 @@ def test_ready_speaks_for_the_group_that_a_person_must_look_at_first(
 def test_a_failure_comes_before_a_refusal() -> None:
     failure = Failure(Reason.KERNEL_ERROR, "EIO", "demotion.enabled")
 
-    status = status_of({"offload": REFUSED, "demotion": PENDING}, failures={"demotion": failure})
+    status = status_of({"offload": REFUSED, "demotion": PENDING}, hindrances=Hindrances({"demotion": failure}))
 
     assert ready(status) == ("False", "KernelError")
     row = next(row for row in status["knobs"] if row["field"] == "demotion.enabled")
@@ -124,7 +124,7 @@ def test_texts_from_outside_are_cut_to_the_bounds_of_the_contract() -> None:
     config = HostConfig(cpu_model="x" * 5000, osrelease="y" * 5000)
     failure = Failure(Reason.KERNEL_ERROR, "z" * 5000, "demotion.enabled")
 
-    status = status_of({"demotion": PENDING}, config, failures={"demotion": failure})
+    status = status_of({"demotion": PENDING}, config, hindrances=Hindrances({"demotion": failure}))
 
     assert len(json.dumps(status)) < 10_000
 
@@ -174,7 +174,7 @@ def test_the_status_of_the_dialect_with_most_knobs_stays_below_ten_kilobytes(wor
         plan.groups,
         tuple(plan_policy(facts, request, Known(Baselines("boot"))) for request in spec.plans),
         baselines={knob.field: facts.value(knob) or Value("0") for knob in facts.knobs},
-        failures=dict.fromkeys(("offload", "balancing", "demotion"), failure),
+        hindrances=Hindrances(dict.fromkeys(("offload", "balancing", "demotion"), failure)),
         distrust="lost " * words,
     )
 

@@ -2,9 +2,9 @@
 """``dataclass``, ``field`` and ``replace`` as far as the agent needs them, without what they cost at start.
 
 The standard library's ``dataclasses`` writes source text for each class and compiles it (1.3 ms of CPU each, and the
-agent has more than fifty), and imports ``inspect`` with half of the compiler's tools. Here the methods are closures:
+agent has some eighty), and imports ``inspect`` with half of the compiler's tools. Here the methods are closures:
 a class takes a twentieth of that, an instance some microseconds more, and the agent makes a few hundred a minute. What
-can be one function for all classes is one: there are some eighty of them.
+can be one function for all classes is one.
 
 Type checkers see the real thing (PEP 681). Not there: inheritance of fields, ordering, ``init=False``, InitVar.
 """
@@ -83,13 +83,17 @@ class _Shape(NamedTuple):
             TypeError: too many, twice, unknown or missing.
         """
         given = dict(zip(self.names[: self.positional], args, strict=False))
-        if len(args) > self.positional or given.keys() & kwargs.keys() or not kwargs.keys() <= set(self.names):
+        values = {**self.plain, **given, **kwargs}
+        for name, make in self.made.items():
+            if name not in values:
+                values[name] = make()
+        found = tuple(values[name] for name in self.names if name in values)
+        if len(found) < len(values) or len(given) < len(args) or (given and given.keys() & kwargs.keys()):
             known = f"{', '.join(self.names)}, each once, {self.positional} of them by position"
             raise TypeError(f"{self.title}() takes {known}")
-        values = self.plain | {name: make() for name, make in self.made.items()} | given | kwargs
-        if missing := [name for name in self.names if name not in values]:
-            raise TypeError(f"{self.title}() needs {', '.join(missing)}")
-        return tuple(values[name] for name in self.names)
+        if len(found) < len(self.names):
+            raise TypeError(f"{self.title}() needs {', '.join(name for name in self.names if name not in values)}")
+        return found
 
 
 def _shape(title: str, names: tuple[str, ...], defaults: dict[str, Any], positional: int) -> _Shape:

@@ -563,6 +563,7 @@ CODECS: Final = {knob.field: knob.codec for knob in reversed(KNOBS)}
 """By name: how a value is spelled does not depend on where a dialect has its file; what is legal may."""
 
 _KNOBS_OF: Final = {row.dialect: row.knobs + MAINLINE_KNOBS for row in DIALECTS}
+_SWITCHES_OF: Final = {name: tuple(knob for knob in knobs if knob.is_engine) for name, knobs in _KNOBS_OF.items()}
 _COUNTERS_OF: Final = {row.dialect: row.counters + MAINLINE_COUNTERS for row in DIALECTS}
 
 MODULE_ENTRIES: Final = frozenset(
@@ -588,6 +589,11 @@ MODULE_ENTRIES: Final = frozenset(
 def knobs_of(dialect: Dialect) -> tuple[Knob, ...]:
     """Return the rows of the knob table for one dialect."""
     return _KNOBS_OF[dialect]
+
+
+def switches_of(dialect: Dialect) -> tuple[Knob, ...]:
+    """Return those of its knobs that turn an engine on and off."""
+    return _SWITCHES_OF[dialect]
 
 
 def counters_of(dialect: Dialect) -> tuple[Counter, ...]:

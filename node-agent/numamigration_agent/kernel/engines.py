@@ -27,7 +27,7 @@ from numamigration_api.vocabulary import Dialect
 DMA_CLASS_DIR: Final = "/sys/class/dma"
 ENGINES_MAX: Final = 16  # rows in status; 8 sockets with 2 drivers each
 
-CHANNEL_NAME: Final = re.compile(r"dma[0-9]+chan[0-9]+")
+CHANNEL_NAME: Final = re.compile(r"(dma[0-9]+)chan[0-9]+")
 _NUMA_NODES: Final = range(-1, 1024)  # MAX_NUMNODES is 1024 at most; -1: the device belongs to none
 
 
@@ -94,11 +94,19 @@ def obstacle_of(driver: str, dialect: Dialect) -> str:
 
 
 def find_engines(sysfs: Sysfs) -> tuple[DmaEngines, ...]:
-    """Find the DMA channels, counted by driver and NUMA node."""
+    """Find the DMA channels, counted by driver and NUMA node.
+
+    Channels of one number are of one device (drivers/dma/dmaengine.c, __dma_async_device_channel_register), so one of
+    them tells for all.
+    """
     found: dict[tuple[str, int | None], list[str]] = {}
+    devices: dict[str, tuple[str, int | None]] = {}
     for name in sysfs.names(DMA_CLASS_DIR):
-        if CHANNEL_NAME.fullmatch(name):
-            found.setdefault(_driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device"), []).append(name)
+        if channel := CHANNEL_NAME.fullmatch(name):
+            device = channel[1]
+            if device not in devices:
+                devices[device] = _driver_and_place(sysfs, f"{DMA_CLASS_DIR}/{name}/device")
+            found.setdefault(devices[device], []).append(name)
     rows = sorted(found.items(), key=lambda row: (row[0][0], -1 if row[0][1] is None else row[0][1]))
     return tuple(DmaEngines(*where, len(names), life=_life(sysfs, names)) for where, names in rows)
 

@@ -24,6 +24,7 @@ import re
 import zlib
 from collections.abc import Mapping
 from enum import Enum, auto
+from functools import cache
 from typing import Final
 
 from numamigration_agent.kernel.codecs import ReasonMask, Value, reason_names
@@ -37,6 +38,7 @@ from numamigration_agent.kernel.dialects import (
     Knob,
     counters_of,
     knobs_of,
+    switches_of,
 )
 from numamigration_agent.kernel.engines import DmaEngines, copying_drivers, find_engines, obstacle_of
 from numamigration_agent.kernel.sysfs import Absent, Present, Reading, Sysfs, printable
@@ -119,18 +121,20 @@ class KernelFacts:
     @property
     def knobs(self) -> tuple[Knob, ...]:
         """The knobs whose file is there, readable or not."""
-        rows = knobs_of(self.dialect)
-        return tuple(knob for knob in rows if not isinstance(self.readings.get(knob.field, _ABSENT), Absent))
+        return tuple(knob for knob in knobs_of(self.dialect) if self._has(knob.field))
 
     @property
     def switches(self) -> tuple[Knob, ...]:
         """The knobs that turn an engine on and off."""
-        return tuple(knob for knob in self.knobs if knob.is_engine)
+        return tuple(knob for knob in switches_of(self.dialect) if self._has(knob.field))
 
     @property
     def running(self) -> tuple[Knob, ...]:
         """The switches that say that their engine is on."""
-        return tuple(knob for knob in self.switches if self.value(knob) not in {None, knob.off})
+        return tuple(knob for knob in switches_of(self.dialect) if self.value(knob) not in {None, knob.off})
+
+    def _has(self, name: str) -> bool:
+        return not isinstance(self.readings.get(name, _ABSENT), Absent)
 
     def life(self, knob: Knob) -> int | None:
         """Return what tells a knob's file from that of an earlier load of its driver; None where nothing does."""
@@ -144,7 +148,7 @@ class KernelFacts:
     @property
     def restricts_reasons(self) -> bool:
         """Whether a knob says which migrations are offloaded."""
-        return not isinstance(self.readings.get(REASONS_FIELD, _ABSENT), Absent)
+        return self._has(REASONS_FIELD)
 
     @property
     def fixed_reasons(self) -> frozenset[str] | None:
@@ -185,17 +189,19 @@ def _look(sysfs: Sysfs, host: HostFacts) -> KernelFacts:
     row = ROWS[dialect]
     lives = _lives(sysfs, row)  # before all that is asked of its folders, so that a change in between shows
     readings = {knob.field: sysfs.read(knob.path) for knob in knobs_of(dialect)}
-    facts = KernelFacts(
+    return KernelFacts(
         host=host,
         dialect=dialect,
         driver=_driver_state(sysfs, host, row),
         readings=readings,
-        engines=tuple(replace(engine, obstacle=obstacle_of(engine.driver, dialect)) for engine in engines),
+        engines=tuple(
+            replace(engine, obstacle=obstacle) if (obstacle := obstacle_of(engine.driver, dialect)) else engine
+            for engine in engines
+        ),
         unknown_files=_unknown_files(sysfs, row),
+        reasons_seen=_reasons_shown(row, readings.get(REASONS_FIELD, _ABSENT)),
         lives=lives,
     )
-    fixed = facts.fixed_reasons
-    return replace(facts, reasons_seen=_reasons_shown(readings.get(REASONS_FIELD, _ABSENT)) if fixed is None else fixed)
 
 
 def _lives(sysfs: Sysfs, row: DialectRow) -> Mapping[str, int]:
@@ -266,17 +272,24 @@ def _driver_state(sysfs: Sysfs, host: HostFacts, row: DialectRow) -> DriverState
     return DriverState.NOT_LOADED if host.driver_as_module else DriverState.NONE
 
 
-def _reasons_shown(mask: Reading) -> frozenset[str]:
+def _reasons_shown(row: DialectRow, mask: Reading) -> frozenset[str]:
+    if isinstance(mask, Absent):
+        return row.fixed_reasons or frozenset()
     value = ReasonMask().parse(mask.text) if isinstance(mask, Present) else None
     return reason_names(value) if value else frozenset()
 
 
 def _unknown_files(sysfs: Sysfs, row: DialectRow) -> tuple[str, ...]:
-    knobs, counters = knobs_of(row.dialect), counters_of(row.dialect)
-    known = row.other_files.union((knob.path for knob in knobs), (counter.path for counter in counters))
+    known = _known_files(row.dialect)
     names = ((folder, name) for folder in row.folders for name in sysfs.names(folder) if name not in MODULE_ENTRIES)
     paths = (f"{folder}/{name}" for folder, name in names)
     return tuple(path for path in paths if path not in known)[:UNKNOWN_FILES_MAX]
+
+
+@cache
+def _known_files(dialect: Dialect) -> frozenset[str]:
+    knobs, counters = knobs_of(dialect), counters_of(dialect)
+    return ROWS[dialect].other_files.union((knob.path for knob in knobs), (counter.path for counter in counters))
 
 
 def _numa_nodes(sysfs: Sysfs) -> list[tuple[str, bool]]:

@@ -177,7 +177,7 @@ class Sysfs:
 
 def printable(text: str) -> str:
     """Return text of the kernel for people: one line, a byte for each character, nothing that a terminal obeys."""
-    return _UNPRINTABLE.sub("?", text)
+    return text if text.isascii() and text.isprintable() else _UNPRINTABLE.sub("?", text)
 
 
 def explain_errno(number: int) -> str:
