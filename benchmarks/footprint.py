@@ -2,8 +2,8 @@
 """Memory, time to the first status, idle CPU: ``python -m benchmarks.footprint``, about four minutes.
 
 Agents and operator are processes with their default settings, but for the agents' wait at the start; API server and
-kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE. The agent is laid out and compiled as
-in its image. Beside it: an interpreter that has loaded what a TLS client with a log needs, and does nothing.
+kernel are those of the tests: a real kube-apiserver, a fake kernel behind FUSE. The agent is laid out, compiled and
+started as in its image. Beside it: an interpreter that has loaded what a TLS client with a log needs, and does nothing.
 
 Start and idle CPU are held against their targets on kernel files in memory (``kernel_files`` says why; counters are
 moved here), and told for the fake kernel beside it.
@@ -11,6 +11,7 @@ moved here), and told for the fake kernel beside it.
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
@@ -61,6 +62,7 @@ ssl.create_default_context(cafile=sys.argv[1])
 print(flush=True)
 sys.stdin.read()
 """
+_ENVIRONMENT: Final = re.compile(r" AS agent\n(?:.*\n)*?ENV (.+)")
 FOLIOS: Final = HostConfig(workloads=(Workload(MigrationReason.SYSCALL_OR_CPUSET, folios_per_second=2000),))
 
 
@@ -88,11 +90,23 @@ class ShippedStage(Stage):
         super().__init__(binaries, pace=DEFAULTS)
         lay_out("agent", ROOT, folder, folder)
         compile_all("agent", folder)
-        self._home = folder / HOME
+        self._environment = [*image_environment(), f"PYTHONPATH={folder / HOME}"]
 
     def agent_command(self, node: str, root: Path | None = None) -> list[str]:
         """Return how to start a node's agent."""
-        return ["env", f"PYTHONPATH={self._home}", *super().agent_command(node, root)]
+        return ["env", *self._environment, *super().agent_command(node, root)]
+
+
+def image_environment() -> list[str]:
+    """Return the environment that the agent's image sets.
+
+    Raises:
+        OSError: the Dockerfile says none.
+    """
+    found = _ENVIRONMENT.search((ROOT / "Dockerfile").read_text())
+    if found is None:
+        raise OSError("no environment of the agent in the Dockerfile")
+    return found[1].split()
 
 
 class Bare(NamedTuple):
@@ -132,7 +146,7 @@ def benchmark(binaries: Binaries, progress: Progress) -> schema.Result:
     rows = [*_of_agents(starts, windows, bare), _of_watches(watches), *_of_operator(at_start, windows["operator"])]
     conditions = (
         f"{STARTS} starts; memory and idle CPU over {WINDOW_SECONDS:g} s.",
-        "Agents are laid out and compiled as in the image.",
+        "Agents are laid out, compiled and started as in the image.",
         "Real kube-apiserver; kernel files in memory, but for memory in use and where it says FUSE: those behind FUSE.",
     )
     return schema.result(FOOTPRINT, "make bench-footprint", machine, conditions, rows, versions=versions)
