@@ -197,7 +197,7 @@ class RealMachine:
                 since, shortest = self._asked.get(key, (self._now(), math.inf))
                 soak = float(find(self._last, ("spec", "observe", "soakSeconds")) or 0)
                 self._asked[key] = since, min(shortest, soak)
-            elif gone is not None and (gone["release"] == "Keep" or (self._node, group) in self._oracle.orphans):
+            elif gone is not None and gone["release"] == "Keep":
                 self._befores[group].add(self.values[group])
 
     def stored(self, state: Mapping[str, Any]) -> None:

@@ -694,7 +694,7 @@ class Watched:
     def __init__(self, folder: Path) -> None:
         self.clock = Clock(Random(1))
         server = SimServer(Process(self.clock), Random(1))
-        oracle = Oracle(server, frozenset(), lambda _: None, {})
+        self.oracle = oracle = Oracle(server, frozenset(), lambda _: None, {})
         host = Process(self.clock)
         self.machine = RealMachine("n", KINDS[0], Random(1), folder, oracle, host.now, oracle.kernel_wrote)
         oracle.booted("n", self.machine.values)
@@ -709,6 +709,10 @@ class Watched:
         status = {"bootID": self.machine.boot_id, "knobs": knobs}
         self.delivered["n"] = {"metadata": {"uid": "s", "generation": generation}, "spec": spec, "status": status}
         self.machine.delivered(self.delivered["n"])
+
+    def take_away(self) -> None:
+        self.oracle.orphans.add(("n", "demotion"))
+        self.machine.delivered({"metadata": {"uid": "s2", "generation": 1}, "spec": {"groups": {}}})
 
     def write(self, field: str, value: str) -> None:
         knob = next(knob for knob in MAINLINE_KNOBS if knob.field == field)
@@ -751,6 +755,17 @@ def test_an_agent_that_writes_before_the_node_state_has_the_value_of_before_is_f
 
 def test_an_agent_that_tells_a_restore_of_which_a_file_is_left_is_found(watched: Watched) -> None:
     watched.write("demotion.enabled", "true")
+    watched.wish_demotion("Restore", 2)
+
+    with pytest.raises(BrokenPromiseError, match="promise 7: n tells demotion as Restored, but not"):
+        watched.report(2, state="Restored")
+
+
+def test_an_agent_that_forgets_what_was_there_before_since_a_person_took_its_wish_away_is_found(
+    watched: Watched,
+) -> None:
+    watched.write("demotion.enabled", "true")
+    watched.take_away()
     watched.wish_demotion("Restore", 2)
 
     with pytest.raises(BrokenPromiseError, match="promise 7: n tells demotion as Restored, but not"):
