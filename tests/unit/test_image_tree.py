@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from scripts.annotations import without_annotations
 from scripts.build_images import ROOT, build_command
 from scripts.image_tree import BILL, HOME
 
@@ -130,3 +131,39 @@ def test_every_engine_is_asked_for_one_target_and_one_architecture(engine: str, 
     assert "--build-arg=BUILDER=b:1" in command
     assert not any(word.startswith("--build-arg=BASE") for word in command)
     assert ("--timestamp" in command) is (engine != "docker")
+
+
+ANNOTATED = """
+class Row:
+    name: str = "\xe4"
+
+    async def later(self, \xe4: int, /, *rest: str, key: "dict[str, int] | None" = None, **more: float) -> "list[int]":
+        return [\xe4, rest, key, more]
+
+def make(
+    first: dict[
+        str, int,  # by name
+    ] = {"a": 1},
+    *, second: int,
+) -> dict[str, int]: raise ValueError(first)
+
+def wide() -> dict[
+    str, int
+]:
+    arrow: str = "->"
+    return arrow
+""".encode()
+
+
+def test_functions_of_the_agents_image_say_nothing_of_types_and_all_else_is_where_it_was() -> None:
+    stripped = without_annotations(ANNOTATED)
+
+    found: dict[str, Any] = {}
+    exec(compile(stripped, "rows.py", "exec", dont_inherit=True), found)
+    assert found["Row"].__annotations__ == {"name": str}
+    assert [found["Row"].later.__annotations__, found["make"].__annotations__] == [{}, {}]
+    assert found["wide"]() == "->"
+    with pytest.raises(ValueError, match="'a': 1") as raised:
+        found["make"](second=2)
+    assert raised.traceback[-1].lineno + 1 == 13
+    assert [len(line) for line in stripped.split(b"\n")] == [len(line) for line in ANNOTATED.split(b"\n")]
