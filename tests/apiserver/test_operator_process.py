@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -250,7 +252,20 @@ def test_without_rights_and_crds_it_says_so_and_gets_well(
         join(bed.api, node)
         make_policy(bed.api, name, node)
         bed.api.watch_until(f"{STATES}/{node}", lambda obj: "demotion" in groups(obj))
-        assert len(operator.lines("WARNING")) <= 8  # each of four kinds: no right, then no CRD
+        told = _told_of_resources(operator)
+        assert len(told) == 4
+        assert all('error="403' in lines[0] for lines in told.values())
+        # Once each, until it works: also a list that works before its watch does, while a CRD is being established.
+        assert all(one != after for lines in told.values() for one, after in pairwise(lines)), told
+
+
+def _told_of_resources(operator: OperatorProcess) -> dict[str, list[str]]:
+    """Return by resource what was logged of reading it, without the times."""
+    told: dict[str, list[str]] = {}
+    for line in operator.log.read_text().splitlines():
+        if found := re.search(r" resource=(\S+)", line):
+            told.setdefault(found[1], []).append(line.split(None, 1)[1])
+    return told
 
 
 def test_a_crd_that_is_removed_and_comes_back_is_survived(

@@ -417,9 +417,12 @@ def test_a_merge_patch_for_an_object_that_does_not_exist_becomes_an_apply_again(
     assert sent(machine, until).patch is Patch.APPLY
 
 
-def test_a_json_patch_for_a_node_state_that_is_gone_is_not_repeated() -> None:
+@pytest.mark.parametrize("key", [A, WriteKey(WriteKind.PROBE, "node-a")], ids=["spec", "question"])
+@pytest.mark.parametrize("patch", [Patch.JSON, Patch.MERGE])
+def test_a_patch_for_a_node_state_that_is_gone_is_not_repeated(patch: Patch, key: WriteKey) -> None:
+    """Only applies create; a question that is taken back from a node that left would be taken back without end."""
     machine = applier()
-    machine.submit([Write(A, b"[]", patch=Patch.JSON)], 0.0)
+    machine.submit([Write(key, b"[]", patch=patch)], 0.0)
 
     assert answer(machine, sent(machine), 404, "not found") is Verdict.GONE
     assert rest(machine) is None

@@ -22,8 +22,8 @@ What the answers mean (all tried on kube-apiserver 1.37):
 * 422 with FENCE_MESSAGE: the object was written by a newer leader. Nothing is sent any more. With LATE_MESSAGE:
   somebody raised our sequence there; the next life of this process has a greater epoch.
 * Any other 422 to a JSON patch: one of its `test` operations failed; the server does not say which.
-* 404: status of a deleted object; for what apply would create, a CRD or namespace that is not there; to a deletion,
-  that another one was quicker.
+* 404: status of a deleted object, or a patch of one that is no apply; for what apply would create, a CRD or namespace
+  that is not there; to a deletion, that another one was quicker.
 * 500 "failed to create typed patch object ...: field not declared in schema": the CRD is older than this program;
   repeating never helps. A merge patch drops the field and stores the rest. An apply needs no fieldValidation for that:
   Strict would only have the server parse the body once more, for keys that stand there twice (docs/decisions/0032).
@@ -419,7 +419,8 @@ def judge(sent: Send, status: int, message: str) -> Verdict:
     if status == 404:
         if sent.patch is Patch.DELETE:
             return Verdict.DONE
-        creates = TARGETS[sent.write.key.kind].creates and sent.patch is not Patch.JSON
+        # As it was decided: an apply that goes as a merge patch, for a field the CRD does not know, is an apply again.
+        creates = TARGETS[sent.write.key.kind].creates and sent.write.patch in {Patch.APPLY, Patch.CREATE}
         return Verdict.NO_RIGHT if creates else Verdict.GONE
     if status == 500 and SCHEMA_MARK in message:
         return Verdict.SKEW if sent.patch is Patch.APPLY else Verdict.GIVEN_UP
