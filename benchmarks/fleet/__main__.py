@@ -23,7 +23,7 @@ from msgspec import structs
 from benchmarks import schema
 from benchmarks.fleet import wire
 from benchmarks.fleet.bed import CONDITIONS, FleetBed
-from benchmarks.fleet.extent import POOLS, Extent, Room, lack, seconds_of, size_of
+from benchmarks.fleet.extent import POOLS, Extent, Room, lack, seconds_left, size_of
 from benchmarks.fleet.report import COLUMNS, Report
 from benchmarks.fleet.scenarios import SCENARIOS, chosen
 from benchmarks.run import compile_product
@@ -60,9 +60,9 @@ def play(binaries: Binaries, order: Order, progress: Progress, *, own_network: b
     if not reason:
         with FleetBed(binaries, order.extent, progress, own_network=own_network) as bed:
             versions |= bed.versions()
-            played = with_install(names)
+            played, begun = with_install(names), time.monotonic()
             for number, failed in enumerate(played):
-                left = sum(seconds_of(name, order.extent) for name in played[number:])
+                left = seconds_left(played, number, order.extent, time.monotonic() - begun)
                 progress.tick(f"{failed}: {number + 1} of {len(played)}, some {elapsed(left)} to go")
                 bed.renew()
                 if reason := _play(bed, failed, rows):
@@ -140,7 +140,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif way := wire.way_in():
             os.execvp(way[0], [*way, sys.executable, "-m", "benchmarks.fleet", "--own-network", *arguments])  # noqa: S606
         compile_product()
-        seconds = sum(seconds_of(name, order.extent) for name in with_install(order.names))
+        seconds = seconds_left(with_install(order.names), 0, order.extent, 0.0)
         progress.note(f"{len(order.names)} scenarios, {order.extent.nodes} nodes: some {elapsed(seconds)}")
         return _tell(play(binaries, order, progress, own_network=options.own_network), progress)
 

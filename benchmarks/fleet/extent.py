@@ -6,6 +6,7 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, Self
 
@@ -106,6 +107,13 @@ def seconds_of(name: str, extent: Extent) -> float:
         return extent.steady_seconds
     load, count = times.get(name) or (LOADS[name], 1)
     return count * (load.pushes * extent.nodes * PUSH_SECONDS + load.seconds)
+
+
+def seconds_left(names: Sequence[str], done: int, extent: Extent, passed: float) -> float:
+    """Return how long the scenarios after the first `done` take, roughly: guessed, and corrected by what `passed`."""
+    guesses = [seconds_of(name, extent) for name in names]
+    pace = passed / sum(guesses[:done]) if done else 1.0
+    return pace * sum(guesses[done:])
 
 
 class Room(NamedTuple):

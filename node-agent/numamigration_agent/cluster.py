@@ -33,7 +33,16 @@ from numamigration_agent import __version__
 from numamigration_agent.http1 import ProtocolError, Response, parse_server, percent_encoded, request_bytes, with_query
 from numamigration_agent.statefile import StrPath
 from numamigration_api.machinery.backoff import parse_retry_after
-from numamigration_api.machinery.listwatch import EXPIRED, ListPage, ListWatch, Step, Wait, Watch
+from numamigration_api.machinery.listwatch import (
+    EXPIRED,
+    WATCH_SILENCE_SECONDS,
+    ListPage,
+    ListWatch,
+    Step,
+    Wait,
+    Watch,
+    watch_seconds,
+)
 from numamigration_api.machinery.records import dataclass
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, JSON, METADATA_ONLY, STATE_KIND, STATE_PLURAL
 
@@ -42,9 +51,6 @@ log = logging.getLogger(__name__)
 COLLECTION: Final = f"/apis/{API_VERSION}/{STATE_PLURAL}"
 CONNECT_SECONDS_MAX: Final = 10.0
 REQUEST_SECONDS_MAX: Final = 30.0
-WATCH_GRACE_SECONDS: Final = (
-    40.0  # the server ends a watch; we give up this much later, or its end would look like a cut
-)
 KEEP_ALIVE_IDLE_SECONDS: Final = 30  # a dead peer is found after 30 + 3 x 10 s
 KEEP_ALIVE_INTERVAL_SECONDS: Final = 10
 KEEP_ALIVE_PROBES: Final = 3
@@ -251,7 +257,7 @@ def watch_query(step: Watch, node_name: str) -> dict[str, str]:
         "fieldSelector": f"metadata.name={node_name}",
         "allowWatchBookmarks": "true",
         "resourceVersion": step.resource_version,
-        "timeoutSeconds": str(step.timeout_seconds),
+        "timeoutSeconds": str(watch_seconds(step, node_name)),
     }
 
 
@@ -559,8 +565,7 @@ class StateWatcher(threading.Thread):
             self._listed = None
 
     def _watch(self, step: Watch) -> None:
-        silence_max = step.timeout_seconds + WATCH_GRACE_SECONDS
-        lines = self._client.lines(COLLECTION, watch_query(step, self._node_name), silence_max)
+        lines = self._client.lines(COLLECTION, watch_query(step, self._node_name), WATCH_SILENCE_SECONDS)
         try:
             with contextlib.closing(lines):
                 failure = self._take(lines)

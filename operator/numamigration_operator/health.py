@@ -18,12 +18,13 @@ from typing import Final, NamedTuple
 
 from aiohttp import web
 
+from numamigration_api.machinery.listwatch import WATCH_SILENCE_SECONDS
 from numamigration_operator.cluster.lease_driver import Contact
 from numamigration_operator.metrics import Exposition
 from numamigration_operator.settings import SettingsError, parse_address
 
-READER_SILENCE_SECONDS_MAX: Final = 180.0
-"""Bookmarks come about every minute and a silent watch is cut after 90 s; then a back-off, and a slow answer."""
+READER_SILENCE_SECONDS_MAX: Final = WATCH_SILENCE_SECONDS + 90.0
+"""A silent watch is cut; then a back-off, and a slow answer."""
 LEASE_TURNS_MAX: Final = 4
 """Leases that may pass without a turn of the lease loop, each of which is cut well within one."""
 

@@ -17,7 +17,6 @@ import aiohttp
 from numamigration_agent.cluster import (
     COLLECTION,
     REQUEST_SECONDS_MAX,
-    WATCH_GRACE_SECONDS,
     Answer,
     ApplyResult,
     Page,
@@ -28,7 +27,7 @@ from numamigration_agent.cluster import (
     watch_query,
 )
 from numamigration_api.machinery.backoff import parse_retry_after
-from numamigration_api.machinery.listwatch import ListPage, Watch
+from numamigration_api.machinery.listwatch import WATCH_SILENCE_SECONDS, ListPage, Watch
 from numamigration_api.vocabulary import AGENT_MANAGER, API_VERSION, METADATA_ONLY, STATE_KIND
 from numamigration_operator.cluster.client import hang_up
 
@@ -108,7 +107,7 @@ class Client:
         Raises:
             aiohttp.ClientError, TimeoutError, OSError: no answer came, or it was cut.
         """
-        silence = aiohttp.ClientTimeout(total=None, sock_read=step.timeout_seconds + WATCH_GRACE_SECONDS)
+        silence = aiohttp.ClientTimeout(total=None, sock_read=WATCH_SILENCE_SECONDS)
         async with self._watches.get(COLLECTION, params=watch_query(step, name), timeout=silence) as answer:
             try:
                 yield _lines(answer.content) if answer.status == 200 else await _whole(answer)

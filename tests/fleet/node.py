@@ -86,7 +86,7 @@ class FleetNode(Machine):
     def age(self) -> None:
         """Let the next report be due as if nothing had changed for long: at any moment of a mean interval."""
         mean = (self._timing.report_min + self._timing.report_max) / 2
-        self._agent._reports.hasten(self._now + self.rng.uniform(0.0, mean))
+        self._agent._reports._due = self._now + self.rng.uniform(0.0, mean)  # also one that was due sooner
 
     def handle(self, event: Event, now: float) -> list[Mapping[str, Any]]:
         """Take an event, and all that follows from it; return the statuses to be applied."""

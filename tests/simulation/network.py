@@ -274,7 +274,7 @@ class Network:
         for change in changes:
             stream.send(change.line)
         self._streams.append(stream)
-        seconds = float(stream.request.query.get("timeoutSeconds", "290"))
+        seconds = float(stream.request.query["timeoutSeconds"])
         self.clock.after(seconds, stream.cut)
         self.clock.after(BOOKMARK_SECONDS, lambda: self._bookmark(stream))
 

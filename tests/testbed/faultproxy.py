@@ -37,7 +37,7 @@ from tests.testbed.controlplane import ADDRESS, ControlPlane, free_ports
 from tests.testbed.errors import WaitTimeoutError
 
 WATCH_SECONDS_MAX: Final = 600.0
-"""A watch of ours asks for 290 s and hears a bookmark each minute."""
+"""A watch of ours asks for no more, and hears a bookmark each minute."""
 
 PIECE_BYTES: Final = 1 << 16
 ACCEPT_POLL_SECONDS: Final = 0.02

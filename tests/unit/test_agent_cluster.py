@@ -20,6 +20,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from numamigration_agent import cluster
 from numamigration_agent.cluster import (
     Answer,
     AnswerError,
@@ -40,7 +41,7 @@ from numamigration_agent.cluster import (
     read_page,
     watch_query,
 )
-from numamigration_api.machinery.listwatch import ListPage, Watch
+from numamigration_api.machinery.listwatch import ListPage, Watch, watch_seconds
 from numamigration_api.vocabulary import METADATA_ONLY
 from tests.testbed.api import poll
 from tests.testbed.pki import Pki, write_pki
@@ -194,12 +195,12 @@ def test_no_line_makes_reading_fail(content: bytes) -> None:
 def test_only_the_own_object_is_asked_for() -> None:
     assert list_query(ListPage(""), "node-a") == {"fieldSelector": "metadata.name=node-a", "limit": "500"}
     assert list_query(ListPage("t"), "node-a")["continue"] == "t"
-    assert watch_query(Watch("7", 290), "node-a") == {
+    assert watch_query(Watch("7"), "node-a") == {
         "watch": "true",
         "fieldSelector": "metadata.name=node-a",
         "allowWatchBookmarks": "true",
         "resourceVersion": "7",
-        "timeoutSeconds": "290",
+        "timeoutSeconds": str(watch_seconds(Watch("7"), "node-a")),
     }
 
 
@@ -526,6 +527,25 @@ def test_a_watch_that_is_cut_goes_on_from_the_last_bookmark(server: ScriptedServ
 
     assert [watching.next_event() for _ in range(2)] == [StateGone(), StateSeen(state(12))]
     assert [next_watch_version(server) for _ in range(3)] == [None, "7", "11"]
+
+
+def test_a_watch_that_is_silent_for_too_long_is_opened_anew(
+    server: ScriptedServer, client: ApiClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection that is dead and whose end nobody tells would hide an edit for as long as the watch was to last."""
+    monkeypatch.setattr(cluster, "WATCH_SILENCE_SECONDS", 0.2)
+    server.script(
+        listing(),
+        chunked(line("BOOKMARK", state(9)), then="silent"),
+        chunked(line("ADDED", state(10)), then="silent"),
+    )
+    watching = Watching(client)
+
+    found = [watching.next_event() for _ in range(2)]
+    watching.stop()
+
+    assert found == [StateGone(), StateSeen(state(10))]
+    assert [next_watch_version(server) for _ in range(3)] == [None, "7", "9"]
 
 
 @pytest.mark.parametrize(

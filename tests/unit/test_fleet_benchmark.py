@@ -13,7 +13,7 @@ import pytest
 from benchmarks import schema
 from benchmarks.fleet import operators
 from benchmarks.fleet.__main__ import order_of, parser
-from benchmarks.fleet.extent import POOLS, SIZES, ZONES, Extent, Room, lack, parts, seconds_of, size_of
+from benchmarks.fleet.extent import POOLS, SIZES, ZONES, Extent, Room, lack, parts, seconds_left, seconds_of, size_of
 from benchmarks.fleet.meters import NOTHING, Counters, Request, open_watches, read_counters, series
 from benchmarks.fleet.report import COLUMNS, NAME_COLUMNS, OPERATOR_WRITES, Cost, Push, Report
 from benchmarks.fleet.scenarios import FLIPPED, GROWTH, LOST, SCENARIOS, cells, chosen, has_rate, is_off, is_released
@@ -171,6 +171,15 @@ def test_every_scenario_has_an_estimate_and_those_of_5000_nodes_fit_into_twenty_
     assert min(seconds.values()) > 0
     assert sum(seconds[name] for name in chosen("", size.left_out)) <= 20 * 60
     assert all(size.left_out <= SCENARIOS.keys() for size in SIZES)
+
+
+def test_what_is_left_is_guessed_by_how_long_the_machine_took_so_far() -> None:
+    extent = Extent(5000, 1, 5, 180.0)
+    first, rest = seconds_of("install", extent), seconds_of("paced", extent) + seconds_of("delete", extent)
+    names = ["install", "paced", "delete"]
+
+    assert seconds_left(names, 0, extent, 0.0) == pytest.approx(first + rest)
+    assert seconds_left(names, 1, extent, 2 * first) == pytest.approx(2 * rest)
 
 
 @pytest.mark.parametrize(

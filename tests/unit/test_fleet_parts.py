@@ -86,6 +86,19 @@ def test_nodes_that_have_aged_report_one_by_one_and_not_all_after_an_interval(tm
     assert {one.reports for one in driven} == {0, 1}
 
 
+def test_a_node_that_has_aged_also_waits_where_a_report_was_due_sooner(tmp_path: Path) -> None:
+    timing = Timing(report_min=400, report_max=400, drift_check=1000, statistics_window=1)
+    driven = [Driven(tmp_path / str(number), Part("v6", 8, HostConfig()), timing, number) for number in range(8)]
+    for one in driven:
+        one.pass_time(390)
+        one.reports = 0
+        one.node.age()
+
+        one.pass_time(100)
+
+    assert {one.reports for one in driven} == {0, 1}
+
+
 def test_a_refused_write_is_told_with_its_cause(tmp_path: Path) -> None:
     driven = Driven(tmp_path, Part("v6", 1))
     driven.node.refuse_writes(13)

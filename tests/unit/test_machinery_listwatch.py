@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from random import Random
 
 import pytest
@@ -20,6 +21,7 @@ from numamigration_api.machinery.listwatch import (
     Step,
     Wait,
     Watch,
+    watch_seconds,
 )
 
 
@@ -133,6 +135,18 @@ def test_a_watch_that_ends_in_its_time_is_opened_again_without_a_wait() -> None:
     machine.watch_ended(290.0)
 
     assert machine.next(290.0) == Watch("7")
+
+
+def test_agents_that_began_their_watches_together_do_not_begin_the_next_ones_together() -> None:
+    """Of 5,000 that came back within one second, as many as an even spread over five minutes has in any second."""
+    ends = Counter(watch_seconds(Watch("7"), f"node-{number}") for number in range(5000))
+
+    assert (min(ends), max(ends)) == (300, 600)
+    assert max(ends.values()) < 3 * 5000 / 301
+
+
+def test_the_watches_of_one_agent_last_for_different_times() -> None:
+    assert len({watch_seconds(Watch(str(version)), "node-a") for version in range(100)}) > 50
 
 
 @pytest.mark.parametrize("opened", [pytest.param(0.0, id="at the moment of the list"), pytest.param(5.0, id="later")])

@@ -7,6 +7,8 @@ agent (its own object) use the same machine, so a fault that one survives the ot
 * A list is consistent only over all its pages: a 410 in the middle starts again at page one.
 * A watch goes on from the last resource version seen, bookmarks included; a normal end by the server's time-out is
   no failure. A watch that ends at once counts as one, or a misbehaving proxy would make us spin.
+* Each watch is asked to last for another time: agents that began together, as after a restart of the API server,
+  would otherwise come back together, for ever.
 * 410 (Expired) means: list again. After any other failure the same step is tried again, after a jittered wait.
 * Waits grow until a *watch* works. A list alone proves nothing: where each watch answers 410, lists would follow each
   other several times a second, and a whole list is the most expensive thing we ask for.
@@ -15,19 +17,22 @@ agent (its own object) use the same machine, so a fault that one survives the ot
 * A first list may be answered from the API server's cache (resourceVersion=0 would be stale for ever after a restart
   of an HA server, so none is given): consistent reads from cache make it cheap since Kubernetes 1.31 (KEP-2340).
 
-Source: Kubernetes API concepts, "Efficient detection of changes" and "Retrieving large results sets in chunks".
+Sources: Kubernetes API concepts, "Efficient detection of changes" and "Retrieving large results sets in chunks";
+k8s.io/client-go tools/cache/reflector.go, whose watches last as long.
 """
 
 from __future__ import annotations
 
 from random import Random
 from typing import Final
+from zlib import crc32
 
 from numamigration_api.machinery.backoff import Backoff
 from numamigration_api.machinery.records import dataclass, field
 
 LIST_LIMIT: Final = 500  # objects a page, the default of client-go's pager
-WATCH_SECONDS: Final = 290  # below the 5 minutes at which common load balancers cut idle connections
+WATCH_SECONDS: Final = (300, 600)  # at least and at most
+WATCH_SILENCE_SECONDS: Final = 120.0  # then it is dead: two bookmarks did not come, of which there is one a minute
 WATCH_SHORT_SECONDS: Final = 1.0  # a watch that ended sooner without an event counts as failed
 WATCH_TRIES_MAX: Final = 5  # some ten seconds with the default back-off; rare enough to burden no busy server
 EXPIRED: Final = 410
@@ -43,10 +48,9 @@ class ListPage:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Open a watch with bookmarks from `resource_version` and `timeout_seconds`."""
+    """Open a watch with bookmarks from `resource_version`; how long it lasts says `watch_seconds`."""
 
     resource_version: str
-    timeout_seconds: int = WATCH_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +61,15 @@ class Wait:
 
 
 Step = ListPage | Watch | Wait
+
+
+def watch_seconds(step: Watch, who: str) -> int:
+    """Return for how long the server is asked to let a watch last.
+
+    Another time for each who asks, and for each watch of theirs: a bookmark a minute moves where the next one goes on.
+    """
+    least, most = WATCH_SECONDS
+    return least + crc32(f"{who} {step.resource_version}".encode()) % (most - least + 1)
 
 
 @dataclass(slots=True)

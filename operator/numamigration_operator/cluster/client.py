@@ -32,6 +32,7 @@ from kubernetes.aio.client.rest import RESTClientObject
 from kubernetes.aio.config import ConfigException, load_incluster_config, load_kube_config
 
 from numamigration_api.machinery.backoff import parse_retry_after
+from numamigration_api.machinery.listwatch import WATCH_SILENCE_SECONDS
 from numamigration_api.vocabulary import JSON
 from numamigration_operator import __version__
 from numamigration_operator.cluster.api_call import Observer, api_call, unobserved
@@ -42,8 +43,6 @@ log = logging.getLogger(__name__)
 CONNECT_SECONDS: Final = 5.0
 REQUEST_SECONDS: Final = 60.0
 """The API server's own bound for requests that are not watches (--request-timeout)."""
-WATCH_SILENCE_SECONDS: Final = 90.0
-"""Bookmarks come about every minute; half a minute of patience more."""
 RELOAD_SECONDS_MIN: Final = 10.0
 """Between two readings of the configuration after a 401, for an exec plugin may ask a far server."""
 READ_BUFFER_BYTES: Final = 1 << 21

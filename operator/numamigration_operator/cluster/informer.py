@@ -24,7 +24,7 @@ from typing import Any, Final, Generic, Protocol, TypeVar
 
 import msgspec
 
-from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch
+from numamigration_api.machinery.listwatch import ListPage, ListWatch, Wait, Watch, watch_seconds
 from numamigration_api.vocabulary import (
     API_VERSION,
     CONTROL_CONFIG_MAP,
@@ -336,7 +336,7 @@ class Informer(Generic[Item]):
             "watch": "true",
             "allowWatchBookmarks": "true",
             "resourceVersion": step.resource_version,
-            "timeoutSeconds": str(step.timeout_seconds),
+            "timeoutSeconds": str(watch_seconds(step, self.resource.name)),
         }
         async with self.client.stream(self.resource.path, query=query, accept=self.resource.watch_accept) as lines:
             async for line in lines:
