@@ -113,7 +113,9 @@ def seconds_left(names: Sequence[str], done: int, extent: Extent, passed: float)
     """Return how long the scenarios after the first `done` take, roughly: guessed, and corrected by what `passed`."""
     guesses = [seconds_of(name, extent) for name in names]
     pace = passed / sum(guesses[:done]) if done else 1.0
-    return pace * sum(guesses[done:])
+    return sum(
+        guess if name == STEADY else pace * guess for name, guess in zip(names[done:], guesses[done:], strict=True)
+    )
 
 
 class Room(NamedTuple):
