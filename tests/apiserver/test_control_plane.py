@@ -167,6 +167,19 @@ def test_installed_crd_can_be_used_by_kubectl_at_once(
     assert kubectl(control_plane, tmp_path, "get", f"{name}s.test.invalid", "--output=name") == ""
 
 
+def test_a_schema_that_was_changed_is_in_force_at_once(api: Api, unique_name: UniqueName) -> None:
+    name = unique_name("widget")
+    collection, kind = f"/apis/test.invalid/v1/{name}s", name.title().replace("-", "")
+    for number in range(3):
+        crd = widget_crd(name)
+        schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
+        schema["properties"]["spec"]["properties"][f"field{number}"] = {"type": "integer"}
+        api.install_crd(crd)
+        widget = {"apiVersion": "test.invalid/v1", "kind": kind, "metadata": {"name": f"w{number}"}}
+
+        assert api.create(collection, {**widget, "spec": {f"field{number}": 1}})["spec"] == {f"field{number}": 1}
+
+
 def test_refusal_carries_status_reason_and_message(api: Api, unique_name: UniqueName) -> None:
     name = unique_name("widget")
     api.install_crd(widget_crd(name))

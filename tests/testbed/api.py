@@ -17,8 +17,8 @@ import json
 import math
 import ssl
 import time
-from collections.abc import Callable, Generator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -198,12 +198,31 @@ class Api:
     def install_crd(self, crd: Json) -> None:
         """Apply a CustomResourceDefinition; return when its resource can be used by any client, also kubectl."""
         path = f"{CRDS}/{crd['metadata']['name']}"
-        self.apply(path, crd, BED_MANAGER, force=True)
+        before = self.get_if_exists(path)
+        with self._until_let_go(before) as wait:
+            after = self.apply(path, crd, BED_MANAGER, force=True)
+            if before and after["metadata"]["generation"] != before["metadata"]["generation"]:
+                wait()
         self.watch_until(path, is_established)
-        spec = crd["spec"]
-        for version in spec["versions"]:
-            if version["served"]:
-                self._wait_served(f"/apis/{spec['group']}/{version['name']}", spec["names"]["plural"])
+        for group_version, plural in _served(crd):
+            self._wait_served(group_version, plural)
+
+    @contextmanager
+    def _until_let_go(self, crd: Json) -> Iterator[Callable[[], bytes]]:
+        """Give what waits until the server has let go of the schema that a CustomResourceDefinition has now, if any.
+
+        Whoever writes right after a new one was stored may still meet the old one. A watch that was opened before ends
+        after that: first the handler is taken away, then its watches.
+
+        Source: apiextensions-apiserver pkg/apiserver/customresource_handler.go, removeStorage_locked and tearDown.
+        """
+        with closing(self._connect(WAIT_SECONDS_MAX)) as connection:
+            if not crd:
+                yield bytes
+                return
+            group_version, plural = next(_served(crd))
+            self._wait_served(group_version, plural)
+            yield self._send(connection, "GET", f"{group_version}/{plural}", {"watch": "true"}, None, "").read
 
     def wait_crd_gone(self, path: str) -> None:
         """Return when there is no CustomResourceDefinition at `path`; its resource may have no objects that stay.
@@ -217,8 +236,8 @@ class Api:
 
         def gone() -> bool:
             crd = self.get_if_exists(path)
-            for version in crd["spec"]["versions"] if crd else ():
-                self._is_listed(f"/apis/{crd['spec']['group']}/{version['name']}/{crd['spec']['names']['plural']}")
+            for group_version, plural in _served(crd) if crd else ():
+                self._is_listed(f"{group_version}/{plural}")
             return not crd
 
         poll(gone, f"{path} gone")
@@ -312,6 +331,14 @@ def condition(obj: Json, kind: str) -> Json:
     """Return an object's condition of this type; ``{}`` when it has none."""
     conditions: list[Json] = obj.get("status", {}).get("conditions") or []
     return next((entry for entry in conditions if entry["type"] == kind), {})
+
+
+def _served(crd: Json) -> Iterator[tuple[str, str]]:
+    """Yield group and version, and the plural, of what a CustomResourceDefinition has the server serve."""
+    spec = crd["spec"]
+    for version in spec["versions"]:
+        if version["served"]:
+            yield f"/apis/{spec['group']}/{version['name']}", spec["names"]["plural"]
 
 
 def is_established(crd: Json) -> bool:
