@@ -18,7 +18,7 @@ import math
 import ssl
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Final, TypeVar
 from urllib.parse import urlencode, urlsplit
@@ -199,30 +199,44 @@ class Api:
         """Apply a CustomResourceDefinition; return when its resource can be used by any client, also kubectl."""
         path = f"{CRDS}/{crd['metadata']['name']}"
         before = self.get_if_exists(path)
-        with self._until_let_go(before) as wait:
-            after = self.apply(path, crd, BED_MANAGER, force=True)
-            if before and after["metadata"]["generation"] != before["metadata"]["generation"]:
-                wait()
+        with self._until_let_go(before) if before and self._would_change(before, path, crd) else nullcontext() as end:
+            self.apply(path, crd, BED_MANAGER, force=True)
+            if end is not None:
+                end.read()
         self.watch_until(path, is_established)
         for group_version, plural in _served(crd):
             self._wait_served(group_version, plural)
 
+    def _would_change(self, before: Json, path: str, crd: Json) -> bool:
+        after = self.apply(path, crd, BED_MANAGER, force=True, query={"dryRun": "All"})
+        return bool(after["metadata"]["generation"] != before["metadata"]["generation"])
+
     @contextmanager
-    def _until_let_go(self, crd: Json) -> Iterator[Callable[[], bytes]]:
-        """Give what waits until the server has let go of the schema that a CustomResourceDefinition has now, if any.
+    def _until_let_go(self, crd: Json) -> Iterator[http.client.HTTPResponse]:
+        """Give what ends when the server has let go of the schema that a CustomResourceDefinition has now.
 
         Whoever writes right after a new one was stored may still meet the old one. A watch that was opened before ends
         after that: first the handler is taken away, then its watches.
 
         Source: apiextensions-apiserver pkg/apiserver/customresource_handler.go, removeStorage_locked and tearDown.
         """
-        with closing(self._connect(WAIT_SECONDS_MAX)) as connection:
-            if not crd:
-                yield bytes
-                return
-            group_version, plural = next(_served(crd))
-            self._wait_served(group_version, plural)
-            yield self._send(connection, "GET", f"{group_version}/{plural}", {"watch": "true"}, None, "").read
+        collection = "/".join(next(_served(crd)))
+
+        def opened() -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse] | None:
+            connection = self._connect(WAIT_SECONDS_MAX)
+            try:
+                return connection, self._send(connection, "GET", collection, {"watch": "true"}, None, "")
+            except ApiError as error:
+                connection.close()
+                if error.status not in RETRIED:
+                    raise
+                return None
+
+        found = poll(opened, f"a watch of {collection}")
+        assert found is not None
+        connection, watch = found
+        with closing(connection):
+            yield watch
 
     def wait_crd_gone(self, path: str) -> None:
         """Return when there is no CustomResourceDefinition at `path`; its resource may have no objects that stay.
