@@ -34,6 +34,9 @@ REQUEST_SECONDS_MAX: Final = 60.0
 WAIT_SECONDS_MAX: Final = 30.0
 """Default bound of every wait; what takes longer on loopback does not come."""
 
+CRD_GONE_SECONDS_MAX: Final = 90.0
+"""Its finalizer waits twice as long after each try that met a cold watch cache: over 30 s on a busy machine."""
+
 RETRY_SECONDS: Final = 0.05
 """Pause where no event tells the moment: a server that is not up, a resource that is not served yet."""
 RETRIED: Final = frozenset({429, 503})
@@ -254,7 +257,7 @@ class Api:
                 self._is_listed(f"{group_version}/{plural}")
             return not crd
 
-        poll(gone, f"{path} gone")
+        poll(gone, f"{path} gone", timeout=CRD_GONE_SECONDS_MAX)
 
     def _wait_served(self, group_version: str, plural: str) -> None:
         # Established only means that the names are accepted: discovery, handler and watch cache follow, without event.
