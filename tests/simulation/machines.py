@@ -91,7 +91,8 @@ class RealMachine:
         self._saved: set[str] = set()
         self._safe: set[str] = set()
         self.values = self._read()
-        self._at_boot = {group: self._files(group) for group in self.values}
+        # By group: what its files held at boot, and where a policy kept what it had set.
+        self._files_before = {group: [self._files(group)] for group in self.values}
         self._changed_at = dict.fromkeys(self.values, self._now())
         self._befores: dict[str, set[str]] = {group: {value} for group, value in self.values.items()}
         self._undone: dict[str, set[str]] = defaultdict(set)
@@ -199,6 +200,7 @@ class RealMachine:
                 self._asked[key] = since, min(shortest, soak)
             elif gone is not None and gone["release"] == "Keep":
                 self._befores[group].add(self.values[group])
+                self._files_before[group].append(self._files(group))
 
     def stored(self, state: Mapping[str, Any]) -> None:
         """Take in what the API server has of this node: which values of before it knows."""
@@ -270,8 +272,8 @@ class RealMachine:
                 )
         elif told == "Restored" and self._befores[group] == {self._oracle.before[self._node, group]}:
             files = self._files(group)
-            other = [path for path, text in self._at_boot[group].items() if files[path] != text]
-            if other:
+            if files not in self._files_before[group]:
+                other = [path for path, text in self._files_before[group][0].items() if files[path] != text]
                 raise BrokenPromiseError(f"promise 7: {self._node} tells {group} as Restored, but not {other}")
 
     def _check_soak(self, group: str, revision: str) -> None:

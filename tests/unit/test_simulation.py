@@ -772,6 +772,30 @@ def test_an_agent_that_forgets_what_was_there_before_since_a_person_took_its_wis
         watched.report(2, state="Restored")
 
 
+def test_what_a_policy_kept_is_what_was_there_before_the_next_one(watched: Watched) -> None:
+    """Also where the words for a group are the same before and after, as of a mode whose rate limit was kept."""
+
+    def wish(mode: str, generation: int) -> None:
+        settings = {"promoteRateLimitMBps": 5}
+        group = {"mode": mode, "settings": settings, "release": "Keep", "source": {"policy": "p", "uid": "u"}}
+        knobs = [{"field": "balancing.promoteRateLimitMBps", "baseline": "0"}]
+        status = {"bootID": watched.machine.boot_id, "knobs": knobs}
+        spec = {"groups": {"balancing": group} if mode else {}}
+        state = {"metadata": {"uid": "s", "generation": generation}, "spec": spec, "status": status}
+        watched.delivered["n"] = state
+        watched.machine.delivered(state)
+
+    wish("Apply", 2)
+    watched.write("balancing.promoteRateLimitMBps", "5")
+    wish("", 3)
+    wish("Restore", 4)
+
+    watched.machine.reported({"observedGeneration": 4, "groups": {"balancing": {"state": "Restored"}}})
+    watched.write("balancing.promoteRateLimitMBps", "6")
+    with pytest.raises(BrokenPromiseError, match="promise 7: n tells balancing as Restored, but not"):
+        watched.machine.reported({"observedGeneration": 4, "groups": {"balancing": {"state": "Restored"}}})
+
+
 def test_real_agents_bring_a_cluster_to_rest_and_their_seed_always_makes_the_same_history() -> None:
     seed = 2 * REAL_EVERY + REAL_AT
     assert has_real_agents(seed)
